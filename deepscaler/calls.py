@@ -1,0 +1,76 @@
+"""Recorded calls between services, and their CSV."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from deepscaler.artefacts import replacing, utc_text
+from deepscaler.errors import DataError
+
+EXTERNAL = "external"
+"""The caller outside the application: a user's request at an entry."""
+COLUMNS = ("time", "caller", "callee", "calls_per_second")
+
+
+@dataclass(frozen=True, eq=False)
+class CallGraph:
+    """Calls per second of every caller and callee, a row a pair and window.
+
+    Attributes:
+        frame: columns `time` (seconds since the epoch, the end of the window), `caller`, `callee`,
+            `calls_per_second`. Caller `external` is the world outside.
+    """
+
+    frame: pd.DataFrame
+
+    def mean_rates(self, services: tuple[str, ...], start: float = -np.inf, end: float = np.inf) -> NDArray[np.float64]:
+        """Mean calls per second `[N, N]` (row = caller, column = callee) over the windows in (start, end].
+
+        A pair absent from a window had no calls in it. Callers and callees outside `services` are left out.
+        """
+        return self._pairs(start, end).reindex(index=services, columns=services, fill_value=0.0).to_numpy(np.float64)
+
+    def external_rates(self, services: tuple[str, ...], start: float = -np.inf, end: float = np.inf) -> NDArray[np.float64]:
+        """Mean requests per second `[N]` that enter the application at each service."""
+        return self._pairs(start, end).reindex(index=(EXTERNAL,), columns=services, fill_value=0.0).to_numpy(np.float64)[0]
+
+    def _pairs(self, start: float, end: float) -> pd.DataFrame:
+        part = self.frame[(self.frame["time"] > start) & (self.frame["time"] <= end)]
+        windows = max(part["time"].nunique(), 1)
+        sums = part.pivot_table(index="caller", columns="callee", values="calls_per_second", aggfunc="sum", fill_value=0.0)
+        return sums / windows
+
+
+def write_calls(calls: CallGraph, path: str | Path) -> None:
+    """Write `calls.csv`: time, caller, callee, calls_per_second."""
+    frame = calls.frame.loc[:, list(COLUMNS)].copy()
+    frame["time"] = [utc_text(moment) for moment in frame["time"]]
+    with replacing(path) as temporary:
+        frame.to_csv(temporary, index=False, float_format="%.9g")
+
+
+def read_calls(path: str | Path) -> CallGraph:
+    """Read `calls.csv`.
+
+    Raises:
+        DataError: no file, a column missing or a broken line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; make it with: python metrics_fetch.py")
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    missing = [name for name in COLUMNS if name not in frame.columns]
+    if missing:
+        raise DataError(f"{path}: column {missing[0]!r} is missing; expected {', '.join(COLUMNS)}")
+    rates = pd.to_numeric(frame["calls_per_second"], errors="coerce")
+    times = pd.to_datetime(frame["time"], utc=True, errors="coerce", format="ISO8601")
+    broken = rates.isna() | times.isna()
+    if broken.any():
+        raise DataError(f"{path}: line {int(np.flatnonzero(broken)[0]) + 2} is broken")
+    seconds = (times - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
+    return CallGraph(pd.DataFrame({"time": seconds, "caller": frame["caller"], "callee": frame["callee"], "calls_per_second": rates}))

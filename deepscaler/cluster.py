@@ -1,0 +1,121 @@
+"""The cluster port: all that the pipeline knows of the outside world, the clock included."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import pandas as pd
+
+from deepscaler.calls import CallGraph
+from deepscaler.panel import MetricPanel
+
+LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0)
+"""Upper bounds in seconds of the duration histogram of an endpoint; the last bucket is open."""
+ENDPOINT_COLUMNS = ("time", "endpoint", "offered", "done", "failed", "slow", "duration_seconds", *(f"le_{bound:g}" for bound in LATENCY_BUCKETS), "le_inf")
+"""Columns of `endpoints.csv`: counts within the step that ends at `time` (seconds since the epoch in memory, ISO 8601 on
+disk); `slow` are done but slower than the endpoint's SLO; `duration_seconds` is the sum over `done`; `le_*` are the
+counts of `done` in each bucket up to that bound, not cumulative."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What the orchestrator says of one service's Deployment.
+
+    Attributes:
+        replicas: `spec.replicas`.
+        cpu_limit_cores: limit of one replica; None where it has none.
+        boot_seconds: from creation of a pod to ready, as configured or measured; None if unknown.
+        autoscalers: names of other autoscalers (`HorizontalPodAutoscaler/web`) that act on it.
+    """
+
+    service: str
+    replicas: int
+    cpu_limit_cores: float | None
+    cpu_request_cores: float | None
+    memory_limit_bytes: float | None = None
+    memory_request_bytes: float | None = None
+    boot_seconds: float | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    autoscalers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pod:
+    """One pod as the API and the metrics server see it.
+
+    Attributes:
+        phase: Pending, Running, Succeeded, Failed or Unknown.
+        ready: the Ready condition; None where there is none.
+        usage_cores: mean over `usage_window_seconds` up to `usage_time`; None without a sample.
+    """
+
+    service: str
+    name: str
+    phase: str
+    deleting: bool
+    start_time: float | None
+    ready: bool | None
+    ready_since: float | None
+    usage_cores: float | None
+    usage_time: float | None
+    usage_window_seconds: float
+    cpu_request_cores: float | None
+
+
+@dataclass(frozen=True)
+class ScaleReport:
+    """What came of one pass over the Deployments: service -> replicas written, service -> why not."""
+
+    applied: Mapping[str, int]
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+
+class Cluster(Protocol):
+    """A running application. Times are seconds since the epoch (UTC)."""
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """The services in the order of the configuration."""
+        ...
+
+    def now(self) -> float:
+        """Current time."""
+        ...
+
+    def sleep_until(self, moment: float) -> None:
+        """Return when `moment` has come."""
+        ...
+
+    def metrics(self, start: float, end: float, step: float) -> MetricPanel:
+        """The five features at start, start + step, … <= end.
+
+        Raises:
+            MetricsError: the source can't be reached or knows none of the series.
+        """
+        ...
+
+    def calls(self, start: float, end: float) -> CallGraph:
+        """Calls in (start, end] by windows of `collect.calls_window`.
+
+        Raises:
+            MetricsError: likewise.
+        """
+        ...
+
+    def latencies(self, start: float, end: float, step: float) -> pd.DataFrame:
+        """Per endpoint and step in (start, end]: `ENDPOINT_COLUMNS`."""
+        ...
+
+    def workloads(self) -> Sequence[Workload]:
+        """One entry a service."""
+        ...
+
+    def pods(self) -> Sequence[Pod]:
+        """All pods of all services, those being deleted included."""
+        ...
+
+    def scale(self, targets: Mapping[str, int]) -> ScaleReport:
+        """Set replicas of these services; the rest stays as it is. One failure doesn't stop the others."""
+        ...

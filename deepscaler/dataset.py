@@ -1,0 +1,176 @@
+"""The data set: one series, labels, split bounds and training statistics; windows are views made on access.
+
+The series is kept at the collection step ("base step") as trailing means over `step` seconds, so a window of T steps
+takes every `dilation`-th row: training sees every phase of the minute, and a controller may ask at any moment.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepscaler.artefacts import replacing, write_json
+from deepscaler.errors import DataError
+from deepscaler.panel import MetricPanel
+
+VERSION = 1
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Normalizer:
+    """z-scores per service and feature, fitted on the training split once; a constant gets scale 1.
+
+    Attributes:
+        mean, scale: float32 `[N, F]`.
+        label_mean, label_scale: float32 `[N]`, in replicas.
+    """
+
+    mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    label_mean: NDArray[np.float32]
+    label_scale: NDArray[np.float32]
+
+    @classmethod
+    def fit(cls, series: NDArray[np.float32], labels: NDArray[np.float32]) -> Normalizer:
+        """Statistics of series `[L, N, F]` and labels `[L, N]`, NaN left out; an all-NaN column gets mean 0, scale 1."""
+        return cls(*_mean_and_scale(series), *_mean_and_scale(labels))
+
+    def apply(self, series: NDArray[np.float32]) -> NDArray[np.float32]:
+        """z-scores of `[..., N, F]`; NaN becomes 0, the training mean."""
+        return np.nan_to_num((series - self.mean) / self.scale, nan=0.0).astype(np.float32)
+
+
+def _mean_and_scale(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    known = np.isfinite(values)
+    count = np.maximum(known.sum(axis=0), 1)
+    filled = np.where(known, values, 0.0).astype(np.float64)
+    mean = filled.sum(axis=0) / count
+    variance = (np.where(known, values - mean, 0.0) ** 2).sum(axis=0) / count
+    scale = np.sqrt(variance)
+    scale = np.where(scale > 1e-6 * np.maximum(np.abs(mean), 1e-6), scale, 1.0)
+    return mean.astype(np.float32), scale.astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """What `data_process.py` makes and `main.py` trains on.
+
+    Attributes:
+        times: `[L]` seconds since the epoch, regular, `base_step` apart; each the end of its sample.
+        series: float32 `[L, N, F]`, raw units, trailing means over `step`; NaN where missing.
+        labels: float32 `[L, N]`: replicas (or the labelled feature) of the step that ends at this row; NaN where unknown.
+        bounds: rows of the splits: training is [0, bounds[0]), validation [bounds[0], bounds[1]), test [bounds[1], L).
+        meta: services, features, units, app, step, base_step, window, horizon, label, lead (seconds inside the label),
+            source, demand (see `deepscaler.demand.DemandModel.to_dict`; null without), version.
+        priors: name -> float32 `[N, N]`, row = caller.
+    """
+
+    times: NDArray[np.float64]
+    series: NDArray[np.float32] = field(repr=False)
+    labels: NDArray[np.float32] = field(repr=False)
+    bounds: tuple[int, int]
+    normalizer: Normalizer = field(repr=False)
+    meta: dict[str, Any]
+    priors: dict[str, NDArray[np.float32]] = field(repr=False)
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """N names."""
+        return tuple(self.meta["services"])
+
+    @property
+    def dilation(self) -> int:
+        """Rows a step of the model."""
+        return round(self.meta["step"] / self.meta["base_step"])
+
+    def window_ends(self, split: str) -> NDArray[np.int64]:
+        """Rows at which a window may end: its T inputs and H labels lie inside the split, and some label is known."""
+        low, high = dict(zip(SPLITS, ((0, self.bounds[0]), self.bounds, (self.bounds[1], len(self.times))), strict=True))[split]
+        behind, ahead = self.dilation * (self.meta["window"] - 1), self.dilation * self.meta["horizon"]
+        ends = np.arange(low + behind, high - ahead, dtype=np.int64)
+        known = np.isfinite(self.labels).any(axis=1)
+        steps = self.dilation * np.arange(1, self.meta["horizon"] + 1)
+        return ends[known[ends[:, None] + steps].any(axis=1)]
+
+
+def trailing_means(panel: MetricPanel, rows: int) -> NDArray[np.float32]:
+    """Means `[L, N, F]` over the last `rows` samples of a regular panel, NaN left out; the first rows use what there is.
+
+    `res` is weighted by `req` where both are there, as a mean over requests is.
+    """
+    values = panel.values.astype(np.float64)
+    means = _rolling(values, np.ones_like(values), rows)
+    if "res" in panel.features and "req" in panel.features:
+        response, rate = (panel.features.index(name) for name in ("res", "req"))
+        weight = np.nan_to_num(values[:, :, [rate]])
+        means[:, :, [response]] = _rolling(values[:, :, [response]], weight, rows)
+    return means.astype(np.float32)
+
+
+def _rolling(values: NDArray[np.float64], weights: NDArray[np.float64], rows: int) -> NDArray[np.float64]:
+    known = np.isfinite(values) & (weights > 0)
+    weights = np.where(known, weights, 0.0)
+    totals = np.cumsum(np.where(known, values, 0.0) * weights, axis=0)
+    sums = np.cumsum(weights, axis=0)
+    totals[rows:] = totals[rows:] - totals[:-rows].copy()
+    sums[rows:] = sums[rows:] - sums[:-rows].copy()
+    enough = sums > 1e-12
+    return np.where(enough, totals / np.where(enough, sums, 1.0), np.nan)
+
+
+def write_dataset(dataset: Dataset, directory: str | Path) -> None:
+    """Write `dataset.npz`, then `meta.json` (and `graphs/<prior>.csv` by `deepscaler.graphs`)."""
+    directory = Path(directory)
+    normalizer = dataset.normalizer
+    with replacing(directory / "dataset.npz") as temporary, temporary.open("wb") as handle:
+        np.savez_compressed(
+            handle,
+            times=dataset.times,
+            series=dataset.series,
+            labels=dataset.labels,
+            valid=np.isfinite(dataset.series).all(axis=2),
+            bounds=np.array(dataset.bounds),
+            mean=normalizer.mean,
+            scale=normalizer.scale,
+            label_mean=normalizer.label_mean,
+            label_scale=normalizer.label_scale,
+            **{f"prior_{name}": matrix for name, matrix in dataset.priors.items()},
+        )
+    statistics = {name: getattr(normalizer, name) for name in ("mean", "scale", "label_mean", "label_scale")}
+    described = {**dataset.meta, "version": VERSION, "bounds": dataset.bounds, "statistics": statistics, "priors": list(dataset.priors)}
+    write_json(directory / "meta.json", described)
+
+
+def read_dataset(directory: str | Path) -> Dataset:
+    """Read what `write_dataset` wrote.
+
+    Raises:
+        DataError: a file is missing or broken, or another version wrote it.
+    """
+    directory = Path(directory)
+    for name in ("dataset.npz", "meta.json"):
+        if not (directory / name).is_file():
+            raise DataError(f"{directory / name}: no such file; make it with: python data_process.py")
+    try:
+        meta = json.loads((directory / "meta.json").read_text(encoding="utf-8"))
+        with np.load(directory / "dataset.npz", allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except (ValueError, OSError, KeyError) as error:
+        raise DataError(f"{directory}: broken data set ({error}); make it again with: python data_process.py") from error
+    if meta.get("version") != VERSION:
+        raise DataError(f"{directory / 'meta.json'}: version {meta.get('version')}, expected {VERSION}; run data_process.py again")
+    return Dataset(
+        times=arrays["times"],
+        series=arrays["series"],
+        labels=arrays["labels"],
+        bounds=(int(arrays["bounds"][0]), int(arrays["bounds"][1])),
+        normalizer=Normalizer(arrays["mean"], arrays["scale"], arrays["label_mean"], arrays["label_scale"]),
+        meta=meta,
+        priors={name.removeprefix("prior_"): matrix for name, matrix in arrays.items() if name.startswith("prior_")},
+    )

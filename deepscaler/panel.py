@@ -1,0 +1,159 @@
+"""The metric panel: one container from the cluster to the data set, and its CSV."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from deepscaler.artefacts import replacing, utc_text
+from deepscaler.errors import DataError
+
+FEATURES = {"pod": "count", "cpu": "ratio", "mem": "ratio", "res": "s", "req": "1/s"}
+"""The features and their units (README's names)."""
+
+
+@dataclass(frozen=True, eq=False)
+class MetricPanel:
+    """Metrics of all services at regular times.
+
+    Attributes:
+        times: `[L]` seconds since the epoch (UTC), each the *end* of its sample.
+        services: N names.
+        features: F names.
+        values: float32 `[L, N, F]`; NaN is a missing sample, never zero.
+    """
+
+    times: NDArray[np.float64]
+    services: tuple[str, ...]
+    features: tuple[str, ...]
+    values: NDArray[np.float32] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        expected = (len(self.times), len(self.services), len(self.features))
+        if self.values.shape != expected:
+            raise DataError(f"metric panel: values have shape {self.values.shape}, expected {expected} (L, N, F)")
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def feature(self, name: str) -> NDArray[np.float32]:
+        """Values `[L, N]` of one feature.
+
+        Raises:
+            DataError: the panel has no such feature.
+        """
+        if name not in self.features:
+            raise DataError(f"feature {name!r} is not in the metrics; they hold {', '.join(self.features)}")
+        return self.values[:, :, self.features.index(name)]
+
+    def select(self, services: tuple[str, ...], features: tuple[str, ...]) -> MetricPanel:
+        """The same panel with these services and features in this order.
+
+        Raises:
+            DataError: one isn't there.
+        """
+        for kind, wanted, have in (("service", services, self.services), ("feature", features, self.features)):
+            missing = [name for name in wanted if name not in have]
+            if missing:
+                raise DataError(f"{kind} {', '.join(missing)} not in the metrics; they hold {', '.join(have)}")
+        rows = [self.services.index(name) for name in services]
+        columns = [self.features.index(name) for name in features]
+        return MetricPanel(self.times, services, features, self.values[:, rows][:, :, columns])
+
+    def between(self, start: float, end: float) -> MetricPanel:
+        """Samples with start < time <= end."""
+        keep = (self.times > start) & (self.times <= end)
+        return MetricPanel(self.times[keep], self.services, self.features, self.values[keep])
+
+    @property
+    def step(self) -> float:
+        """Seconds between samples.
+
+        Raises:
+            DataError: fewer than two samples, or irregular times.
+        """
+        if len(self.times) < 2:
+            raise DataError(f"metric panel: {len(self.times)} sample(s), at least 2 are needed to know the step")
+        steps = np.diff(self.times)
+        if not np.allclose(steps, steps[0], rtol=0, atol=1e-3):
+            raise DataError(f"metric panel: times are not regular (steps from {steps.min():g} to {steps.max():g} s)")
+        return float(steps[0])
+
+    def regular(self, step: float) -> MetricPanel:
+        """The panel on a regular grid of `step` seconds from its first sample; absent times are NaN rows."""
+        slots = np.rint((self.times - self.times[0]) / step).astype(int)
+        times = self.times[0] + step * np.arange(slots[-1] + 1)
+        values = np.full((len(times), *self.values.shape[1:]), np.nan, np.float32)
+        values[slots] = self.values
+        return MetricPanel(times, self.services, self.features, values)
+
+
+def write_panel(panel: MetricPanel, path: str | Path) -> None:
+    """Write `metrics.csv`: `time` and a column `<service>_<feature>`, empty where missing. Reads back equal."""
+    names = [f"{service}_{feature}" for service in panel.services for feature in panel.features]
+    frame = pd.DataFrame(panel.values.reshape(len(panel), -1), columns=names)
+    frame.insert(0, "time", [utc_text(moment) for moment in panel.times])
+    with replacing(path) as temporary:
+        frame.to_csv(temporary, index=False, na_rep="", float_format=lambda value: np.format_float_positional(np.float32(value), unique=True, trim="-"))
+
+
+def read_panel(path: str | Path, services: tuple[str, ...] | None = None, features: tuple[str, ...] | None = None) -> MetricPanel:
+    """Read a wide CSV with `time` and `<service>_<feature>` columns.
+
+    Args:
+        path: the file.
+        services: which services, in this order; by default all, in the file's order.
+        features: which features, in this order; by default all, in the file's order.
+
+    Raises:
+        DataError: no file, no such column, a broken line, times that don't rise.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; make it with: python metrics_fetch.py")
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a readable CSV ({str(error).strip()})") from error
+    if "time" not in frame.columns:
+        raise DataError(f"{path}: column 'time' is missing; found {', '.join(map(str, frame.columns[:6]))}")
+    names = [str(column) for column in frame.columns if column != "time"]
+    pairs = [name.rpartition("_")[::2] for name in names]
+    services = services or tuple(dict.fromkeys(service for service, _ in pairs))
+    features = features or tuple(dict.fromkeys(feature for _, feature in pairs))
+    columns = [f"{service}_{feature}" for service in services for feature in features]
+    absent = [column for column in columns if column not in names]
+    if absent:
+        raise DataError(f"{path}: column {absent[0]!r} is missing ({len(absent)} of {len(columns)} expected columns are)")
+    times = _read_times(frame["time"], path)
+    values = np.empty((len(frame), len(columns)), np.float32)
+    for index, column in enumerate(columns):
+        values[:, index] = _read_numbers(frame[column], path, column)
+    return MetricPanel(times, services, features, values.reshape(len(frame), len(services), len(features)))
+
+
+def _read_times(texts: pd.Series, path: Path) -> NDArray[np.float64]:
+    if not len(texts):
+        raise DataError(f"{path}: no rows; make it again with: python metrics_fetch.py")
+    parsed = pd.to_datetime(texts, utc=True, errors="coerce", format="ISO8601")
+    if parsed.isna().any():
+        row = int(np.flatnonzero(parsed.isna())[0])
+        raise DataError(f"{path}: line {row + 2}: time {texts.iloc[row]!r} is not ISO 8601 (2026-01-05T00:00:00Z)")
+    times = (parsed - pd.Timestamp(0, tz="UTC")).dt.total_seconds().to_numpy(np.float64)
+    late = np.flatnonzero(np.diff(times) <= 0)
+    if len(late):
+        raise DataError(f"{path}: line {late[0] + 3}: time {texts.iloc[late[0] + 1]} doesn't follow {texts.iloc[late[0]]}")
+    return times
+
+
+def _read_numbers(texts: pd.Series, path: Path, column: str) -> NDArray[np.float32]:
+    numbers = pd.to_numeric(texts, errors="coerce")
+    broken = numbers.isna() & ~texts.str.strip().str.lower().isin(["", "nan"])
+    if broken.any():
+        row = int(np.flatnonzero(broken)[0])
+        raise DataError(f"{path}: line {row + 2}, column {column!r}: {texts.iloc[row]!r} is not a number")
+    return numbers.to_numpy(np.float32)

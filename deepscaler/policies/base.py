@@ -1,0 +1,88 @@
+"""What a policy sees and what it proposes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from deepscaler.cluster import Pod, Workload
+from deepscaler.panel import MetricPanel
+
+
+class Reason(StrEnum):
+    """Why a service got its target; the first that applies of the last that changed it."""
+
+    FORECAST = "forecast"  # the model's forecast decided
+    FLOOR = "floor"  # the reactive floor raised the forecast
+    HPA = "hpa"  # the HPA's own rules
+    STATIC = "static"
+    EXPLORE = "explore"
+    ORACLE = "oracle"
+    UNCHANGED = "unchanged"
+    HELD_STALE = "held_stale"  # metrics stale or missing: replicas stay
+    HELD_MISSING = "held_missing"
+    UNKNOWN_SERVICE = "unknown_service"  # not in the bundle, and no floor for it
+    SCALED_TO_ZERO = "scaled_to_zero"  # by its owner: respected
+    FORCED = "forced"
+    PAUSED = "paused"
+    WITHIN_TOLERANCE = "within_tolerance"
+    STABILIZED = "stabilized"  # scale-down waits for the window
+    STEP_LIMIT = "step_limit"
+    MIN_REPLICAS = "min_replicas"
+    MAX_REPLICAS = "max_replicas"
+    QUOTA = "quota"
+    RIVAL_AUTOSCALER = "rival_autoscaler"  # an HPA or KEDA object acts on it
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a policy wants for one service.
+
+    Attributes:
+        target: replicas, fractional where the policy forecasts; None holds what is.
+        predicted: the forecast, where there is one.
+        floor: replicas of the reactive floor, where there is one.
+    """
+
+    target: float | None
+    reason: Reason
+    predicted: float | None = None
+    floor: float | None = None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """The present as the controller hands it to a policy.
+
+    Attributes:
+        now: seconds since the epoch.
+        panel: raw samples at `collect.step` up to now, at least `history_seconds` of the policy where there are as many.
+    """
+
+    now: float
+    panel: MetricPanel
+    workloads: Sequence[Workload]
+    pods: Sequence[Pod]
+
+
+class Policy(Protocol):
+    """Turns an observation into proposals.
+
+    Attributes:
+        name: as it stands in run directories (`deepscaler`, `hpa_70`).
+        period_seconds: time between decisions.
+        history_seconds: how much of the past it needs.
+        guarded: False where the policy brings its own tolerance, stabilization and limits (the HPA): then only forced
+            values, pauses and min/max apply.
+    """
+
+    name: str
+    period_seconds: float
+    history_seconds: float
+    guarded: bool
+
+    def decide(self, observation: Observation) -> Mapping[str, Proposal]:
+        """A proposal a service. Raises MetricsError where the observation can't be used at all."""
+        ...

@@ -1,0 +1,99 @@
+"""The run directory: what a run leaves behind and `calculate.py` reads, from the testbed or a real cluster alike."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from deepscaler.artefacts import replacing, utc_text, write_json
+from deepscaler.cluster import ENDPOINT_COLUMNS
+from deepscaler.errors import DataError
+from deepscaler.panel import MetricPanel, read_panel, write_panel
+
+DECISION_COLUMNS = ("time", "service", "current", "ready", "predicted", "floor", "target", "applied", "reason", "mode")
+POD_COLUMNS = ("time", "service", "spec", "starting", "ready")
+
+
+@dataclass
+class Run:
+    """One policy on one load.
+
+    Attributes:
+        info: policy, settings, limits (service -> cores), sla and slo (endpoint -> s), seed, versions, bundle hash;
+            on the testbed also `oracle` (service -> list of replicas, a value a minute).
+        endpoints: `ENDPOINT_COLUMNS`; times are seconds since the epoch.
+        decisions: `DECISION_COLUMNS`.
+        pods: `POD_COLUMNS`, sampled regularly.
+        panel: the metrics; None where the run kept none.
+    """
+
+    info: dict[str, Any]
+    endpoints: pd.DataFrame
+    decisions: pd.DataFrame
+    pods: pd.DataFrame
+    panel: MetricPanel | None = field(default=None, repr=False)
+
+
+def write_run(run: Run, directory: str | Path) -> None:
+    """Write the five files; `run.json` last, so that a directory with it is whole."""
+    directory = Path(directory)
+    (directory / "run.json").unlink(missing_ok=True)
+    for name, frame in (("endpoints", run.endpoints), ("decisions", run.decisions), ("pods", run.pods)):
+        with replacing(directory / f"{name}.csv") as temporary:
+            frame.assign(time=[utc_text(moment) for moment in frame["time"]]).to_csv(temporary, index=False, float_format="%.9g")
+    if run.panel is not None:
+        write_panel(run.panel, directory / "metrics.csv")
+    write_json(directory / "run.json", run.info)
+
+
+def read_run(directory: str | Path) -> Run:
+    """Read a run directory.
+
+    Raises:
+        DataError: a file or a column is missing or broken.
+    """
+    directory = Path(directory)
+    if not (directory / "run.json").is_file():
+        raise DataError(f"{directory}: no run.json; make runs with: python predict_scale.py")
+    info = json.loads((directory / "run.json").read_text(encoding="utf-8"))
+    metrics = directory / "metrics.csv"
+    return Run(
+        info=info,
+        endpoints=_read(directory / "endpoints.csv", ENDPOINT_COLUMNS),
+        decisions=_read(directory / "decisions.csv", DECISION_COLUMNS),
+        pods=_read(directory / "pods.csv", POD_COLUMNS),
+        panel=read_panel(metrics) if metrics.is_file() else None,
+    )
+
+
+def find_runs(directory: str | Path) -> list[Path]:
+    """Run directories at or below `directory`, sorted by name.
+
+    Raises:
+        DataError: there are none.
+    """
+    found = sorted(path.parent for path in Path(directory).glob("**/run.json"))
+    if not found:
+        raise DataError(f"{directory}: no run directories in it; make runs with: python predict_scale.py")
+    return found
+
+
+def _read(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; make runs with: python predict_scale.py")
+    try:
+        frame = pd.read_csv(path)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise DataError(f"{path}: not a readable CSV ({str(error).strip()})") from error
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise DataError(f"{path}: column {missing[0]!r} is missing; expected {', '.join(columns)}")
+    times = pd.to_datetime(frame["time"], utc=True, errors="coerce", format="ISO8601")
+    if times.isna().any():
+        raise DataError(f"{path}: line {int(times.isna().to_numpy().argmax()) + 2}: broken time")
+    frame["time"] = (times - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
+    return frame
