@@ -7,19 +7,22 @@ takes every `dilation`-th row: training sees every phase of the minute, and a co
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepscaler.artefacts import replacing, write_json
+from deepscaler.artefacts import plain, replacing, write_json
 from deepscaler.errors import DataError
 from deepscaler.panel import MetricPanel
 
 VERSION = 1
 SPLITS = ("train", "validation", "test")
+STATISTICS = ("mean", "scale", "label_mean", "label_scale")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +46,8 @@ class Normalizer:
 
     def apply(self, series: NDArray[np.float32]) -> NDArray[np.float32]:
         """z-scores of `[..., N, F]`; NaN becomes 0, the training mean."""
-        return np.nan_to_num((series - self.mean) / self.scale, nan=0.0).astype(np.float32)
+        scores: NDArray[np.float32] = np.nan_to_num((series - self.mean) / self.scale, nan=0.0).astype(np.float32)
+        return scores
 
 
 def _mean_and_scale(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -87,14 +91,14 @@ class Dataset:
     @property
     def dilation(self) -> int:
         """Rows a step of the model."""
-        return round(self.meta["step"] / self.meta["base_step"])
+        return int(round(self.meta["step"] / self.meta["base_step"]))
 
     def window_ends(self, split: str) -> NDArray[np.int64]:
         """Rows at which a window may end: its T inputs and H labels lie inside the split, and some label is known."""
         low, high = dict(zip(SPLITS, ((0, self.bounds[0]), self.bounds, (self.bounds[1], len(self.times))), strict=True))[split]
         behind, ahead = self.dilation * (self.meta["window"] - 1), self.dilation * self.meta["horizon"]
         ends = np.arange(low + behind, high - ahead, dtype=np.int64)
-        known = np.isfinite(self.labels).any(axis=1)
+        known: NDArray[np.bool_] = np.isfinite(self.labels).any(axis=1)
         steps = self.dilation * np.arange(1, self.meta["horizon"] + 1)
         return ends[known[ends[:, None] + steps].any(axis=1)]
 
@@ -125,25 +129,29 @@ def _rolling(values: NDArray[np.float64], weights: NDArray[np.float64], rows: in
 
 
 def write_dataset(dataset: Dataset, directory: str | Path) -> None:
-    """Write `dataset.npz`, then `meta.json` (and `graphs/<prior>.csv` by `deepscaler.graphs`)."""
+    """Write `dataset.npz` and `meta.json` (`graphs/<prior>.csv` is for `deepscaler.graphs`).
+
+    The description is in both: `dataset.npz` alone is read back, so that a process killed between the two leaves no
+    pair that disagrees; `meta.json` is for people and other tools.
+    """
     directory = Path(directory)
     normalizer = dataset.normalizer
+    statistics: dict[str, NDArray[np.float32]] = {name: getattr(normalizer, name) for name in STATISTICS}
+    described = plain(
+        {**dataset.meta, "version": VERSION, "bounds": dataset.bounds, "statistics": statistics, "priors": list(dataset.priors)}
+    )
+    arrays: dict[str, NDArray[Any]] = {
+        "meta": np.frombuffer(json.dumps(described, allow_nan=False).encode(), np.uint8),
+        "times": dataset.times,
+        "series": dataset.series,
+        "labels": dataset.labels,
+        "valid": np.isfinite(dataset.series).all(axis=2),
+        "bounds": np.array(dataset.bounds),
+        **statistics,
+        **{f"prior_{name}": matrix for name, matrix in dataset.priors.items()},
+    }
     with replacing(directory / "dataset.npz") as temporary, temporary.open("wb") as handle:
-        np.savez_compressed(
-            handle,
-            times=dataset.times,
-            series=dataset.series,
-            labels=dataset.labels,
-            valid=np.isfinite(dataset.series).all(axis=2),
-            bounds=np.array(dataset.bounds),
-            mean=normalizer.mean,
-            scale=normalizer.scale,
-            label_mean=normalizer.label_mean,
-            label_scale=normalizer.label_scale,
-            **{f"prior_{name}": matrix for name, matrix in dataset.priors.items()},
-        )
-    statistics = {name: getattr(normalizer, name) for name in ("mean", "scale", "label_mean", "label_scale")}
-    described = {**dataset.meta, "version": VERSION, "bounds": dataset.bounds, "statistics": statistics, "priors": list(dataset.priors)}
+        np.savez_compressed(handle, allow_pickle=False, **arrays)
     write_json(directory / "meta.json", described)
 
 
@@ -151,26 +159,25 @@ def read_dataset(directory: str | Path) -> Dataset:
     """Read what `write_dataset` wrote.
 
     Raises:
-        DataError: a file is missing or broken, or another version wrote it.
+        DataError: the file is missing or broken, or another version wrote it.
     """
-    directory = Path(directory)
-    for name in ("dataset.npz", "meta.json"):
-        if not (directory / name).is_file():
-            raise DataError(f"{directory / name}: no such file; make it with: python data_process.py")
+    path = Path(directory) / "dataset.npz"
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; make it with: python data_process.py")
     try:
-        meta = json.loads((directory / "meta.json").read_text(encoding="utf-8"))
-        with np.load(directory / "dataset.npz", allow_pickle=False) as stored:
+        with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-    except (ValueError, OSError, KeyError) as error:
-        raise DataError(f"{directory}: broken data set ({error}); make it again with: python data_process.py") from error
+        meta = json.loads(arrays.pop("meta").tobytes())
+    except (ValueError, OSError, KeyError, BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: broken data set ({error}); make it again with: python data_process.py") from error
     if meta.get("version") != VERSION:
-        raise DataError(f"{directory / 'meta.json'}: version {meta.get('version')}, expected {VERSION}; run data_process.py again")
+        raise DataError(f"{path}: version {meta.get('version')}, expected {VERSION}; run data_process.py again")
     return Dataset(
         times=arrays["times"],
         series=arrays["series"],
         labels=arrays["labels"],
         bounds=(int(arrays["bounds"][0]), int(arrays["bounds"][1])),
-        normalizer=Normalizer(arrays["mean"], arrays["scale"], arrays["label_mean"], arrays["label_scale"]),
+        normalizer=Normalizer(**{name: arrays[name] for name in STATISTICS}),
         meta=meta,
         priors={name.removeprefix("prior_"): matrix for name, matrix in arrays.items() if name.startswith("prior_")},
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from deepscaler.artefacts import utc_seconds
 from deepscaler.errors import SettingsError
@@ -67,17 +67,26 @@ class App(Section):
 
 
 class Prometheus(Section):
-    """Where metrics come from on a real cluster."""
+    """Where metrics come from on a real cluster: anything that speaks Prometheus's query API. Secrets print as stars."""
 
-    url: str = "http://127.0.0.1:30090"
-    token: str | None = None
-    token_file: str | None = None
-    username: str | None = None
-    password: str | None = None
-    ca_file: str | None = None
-    headers: dict[str, str] = {}
-    timeout: Positive = 30.0
-    retries: Annotated[int, Field(ge=0)] = 3
+    url: Annotated[str, Field(pattern=r"^https?://[^/\s@]+(/\S*)?$")] = "http://127.0.0.1:30090"
+    token: SecretStr | None = Field(None, description="bearer token")
+    token_file: str | None = Field(None, description="file with the bearer token, read again at each request")
+    username: str | None = Field(None, description="basic authentication, with `password`")
+    password: SecretStr | None = None
+    ca_file: str | None = Field(None, description="certificate authority of an https server")
+    headers: dict[str, SecretStr] = Field({}, description="sent with each request (X-Scope-OrgID: tenant)")
+    timeout: Positive = Field(30.0, description="seconds a request may take")
+    retries: Annotated[int, Field(ge=0)] = Field(3, description="further tries after a connection error, 5xx or 429")
+
+    @model_validator(mode="after")
+    def _one_authentication(self) -> Self:
+        given = [key for key in ("token", "token_file", "username") if getattr(self, key) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give one of token, token_file, username; found {' and '.join(given)}")
+        if (self.username is None) != (self.password is None):
+            raise ValueError("username and password go together")
+        return self
 
 
 class ClusterSection(Section):
@@ -91,10 +100,20 @@ class ClusterSection(Section):
 
 # ------------------------------------------------------------------------------------------------------------- stages
 class Query(Section):
-    """One PromQL template; `label` tells the service of a series."""
+    """One PromQL template for all services; see `deepscaler/queries.py` for the placeholders.
+
+    Series that belong to one service are added up; a ratio of sums is written with `divide_by`.
+    """
 
     query: str
-    label: str
+    label: str = Field(description="label that tells the service of a series: container, deployment, pod, destination_workload")
+    divide_by: str | None = Field(None, description="template of the denominator, with the same label")
+
+
+class CallsQuery(Query):
+    """Calls per second of every pair; `label` names the callee's label."""
+
+    caller: str = Field("source_workload", description="label that tells the caller; a value that is no service is `external`")
 
 
 class Collect(Section):
@@ -105,11 +124,11 @@ class Collect(Section):
     end: str | None = None
     last: Positive = Field(3600.0, description="seconds back from now (testbed: from testbed.start)")
     output_dir: str = Field("data/app", description="metrics.csv and calls.csv go here")
-    window: str = Field("1m", description="range of rate() in the queries")
+    window: Annotated[str, Field(pattern=r"^([0-9]+(ms|s|m|h|d))+$")] = Field("1m", description="range of rate() in the queries")
     calls_window: Positive = Field(300.0, description="seconds a row of calls.csv")
     chunk_points: Annotated[int, Field(ge=2, le=11000)] = Field(10000, description="points a series and request")
     queries: dict[Feature, Query] = Field({}, description="overrides of the built-in PromQL templates")
-    calls_query: Query | None = None
+    calls_query: CallsQuery | None = None
 
 
 class Process(Section):
@@ -128,7 +147,9 @@ class Process(Section):
     look_back: Annotated[float, Field(ge=0)] = Field(60.0, description="required: seconds behind that still count")
     look_ahead: Annotated[float, Field(ge=0)] = Field(60.0, description="required: seconds beyond boot")
     lead: bool = Field(True, description="false: the ablation 'lead 0' (no look-ahead)")
-    think_time: float | None = Field(None, description="closed loop: seconds between a user's requests; None: open loop")
+    rate_window: Positive = Field(30.0, description="required: seconds a request rate is averaged over; short, so that a step isn't hidden")
+    think_time: Positive | None = Field(None, description="closed loop: seconds between a user's tasks; None: open loop")
+    requests_per_think: Positive = Field(1.0, description="closed loop: entry requests a task (a page that redirects makes two)")
     visit_window: Positive = Field(1800.0, description="required: seconds over which visits are averaged")
     boot_seconds: dict[str, float] = Field({}, description="pod start-up by service where the cluster doesn't tell")
     output_dir: str = Field("data/app", description="dataset.npz, meta.json and graphs/ go here")
@@ -212,8 +233,11 @@ class Evaluate(Section):
     runs: str = Field("runs/app", description="directory whose run directories are compared")
     baseline: str = Field("hpa_70", description="policy that others are paired with")
     warmup: Annotated[float, Field(ge=0)] = Field(300.0, description="seconds cut from the start of each run")
-    output_dir: str = "runs/app"
+    output_dir: str = Field("runs/app", description="summary.json and pictures go here")
+    timelines: Annotated[int, Field(ge=0)] = Field(3, description="pictures of the first n seeds")
+    timeline_policies: list[str] = Field([], description="at most 4; empty: deepscaler, the baseline and the best of the rest")
     graphs: list[str] = Field([], description="similarity.py: CSV files; empty: those of the data directory and the bundle")
+    edge_threshold: Share = Field(0.1, description="similarity.py: weights at most this share of a graph's largest are no edges")
 
 
 # ------------------------------------------------------------------------------------------------------------ testbed

@@ -1,0 +1,112 @@
+"""Labels: the replicas (or the feature) that a network learns to foresee, a value a row and service."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from deepscaler.dataset import trailing_means
+from deepscaler.demand import DemandModel, entry_response, required_replicas
+from deepscaler.demand_fit import explained_by_visits
+from deepscaler.panel import MetricPanel
+from deepscaler.settings import Process
+from deepscaler.visits import Visits
+
+Array = NDArray[np.float64]
+TRUSTED_VISITS = 0.8
+"""Below this share of its requests explained by visits, a service's own rate is taken."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reach:
+    """Rows around *now* (a step before the label's row) whose rates a `required` label covers.
+
+    Attributes:
+        step: rows from now to the label's row.
+        behind: rows before now, now included.
+        ahead: `[N]` rows after now.
+    """
+
+    step: int
+    behind: int
+    ahead: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, process: Process, boot_seconds: Array, base_step: float) -> Reach:
+        """(now - look_back, now + boot + look_ahead], or (now - look_back, now] without a lead."""
+        ahead = np.ceil((boot_seconds + process.look_ahead) / base_step - 1e-9).astype(np.int64)
+        behind = max(int(np.ceil(process.look_back / base_step - 1e-9)), 1)
+        return cls(round(process.step / base_step), behind, ahead if process.lead else np.zeros_like(ahead))
+
+
+def offered_rates(model: DemandModel, visits: Visits, panel: MetricPanel, process: Process) -> tuple[Array, Array]:
+    """Offered requests per second `[L, N]` and visits per external request `[L, N]` at each row of a regular panel.
+
+    Rates are means over `process.rate_window`, the entries' rate times visits, corrected for demand that slow responses
+    hide. NaN where unknown: entries missing, or a response above the SLA under an open loop or unknown think time.
+    """
+    part = panel.select(model.services, ("req", "res"))
+    means = trailing_means(part, max(round(process.rate_window / panel.step), 1)).astype(np.float64)
+    served, entries = means[:, :, 0], model.entry_columns
+    response = entry_response(served[:, entries], means[:, entries, 1])
+    rates, _ = visits.routed(part.times, served, entries)
+    own = explained_by_visits(served, rates) < TRUSTED_VISITS
+    rates[:, own] = served[:, own]
+    rates *= model.correction(response)[:, None]
+    if model.think_seconds is None:
+        rates[response > model.sla_seconds] = np.nan
+    per_request = np.einsum("e,wen->wn", model.external_share, visits.values)[visits.index_at(part.times)]
+    return rates, per_request
+
+
+def required_labels(model: DemandModel, visits: Visits, panel: MetricPanel, process: Process) -> NDArray[np.float32]:
+    """The cheapest sufficient replicas `[L, N]` of the step that ends at each row; NaN where unknown.
+
+    A controller at *now* takes the forecast one step on, so the label at now + step covers the highest rate over
+    (now - look_back, now + boot + look_ahead] of each service.
+    """
+    reach = Reach.of(process, model.boot_seconds, panel.step)
+    rates, per_request = offered_rates(model, visits, panel, process)
+    peak = peaks(rates, reach)
+    now = np.maximum(np.arange(len(panel)) - reach.step, 0)
+    return required_replicas(model, peak, visits=per_request[now]).astype(np.float32)
+
+
+def peaks(rates: Array, reach: Reach) -> Array:
+    """Highest rate `[L, N]` over the rows of `reach`, by label row.
+
+    NaN where a rate among them is, and where the rows ahead leave the series; rows behind its start are left out.
+    """
+    length = len(rates)
+    out = np.full(rates.shape, np.nan)
+    for ahead in np.unique(reach.ahead):
+        columns = np.flatnonzero(reach.ahead == ahead)
+        padded = np.vstack([np.full((reach.behind - 1, len(columns)), -np.inf), rates[:, columns]])
+        width = reach.behind + int(ahead)
+        if len(padded) < width:
+            continue
+        highest = sliding_window_view(padded, width, axis=0).max(axis=-1)  # [L - ahead, N], by row of now
+        kept = max(min(len(highest), length - reach.step), 0)
+        out[reach.step : reach.step + kept, columns] = highest[:kept]
+    return out
+
+
+def hide_overhang(labels: NDArray[np.float32], bounds: Sequence[int], reach: Reach) -> None:
+    """Make NaN, in place, labels that cover rates beyond the end of their own split."""
+    for column, ahead in enumerate(reach.ahead):
+        over = int(ahead) - reach.step
+        for bound in bounds:
+            labels[max(bound - max(over, 0), 0) : bound, column] = np.nan
+
+
+def feature_labels(panel: MetricPanel, feature: str, rows: int) -> NDArray[np.float32]:
+    """Mean of a feature `[L, N]` over the step of `rows` samples that ends at each row; `observed` is that of `pod`."""
+    return trailing_means(panel.select(panel.services, tuple(dict.fromkeys((feature, *_weight(panel, feature))))), rows)[:, :, 0]
+
+
+def _weight(panel: MetricPanel, feature: str) -> tuple[str, ...]:
+    return ("req",) if feature == "res" and "req" in panel.features else ()

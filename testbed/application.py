@@ -1,0 +1,695 @@
+"""Emulated applications: YAML -> `Application` -> the engine's linear `Program`, and the truth about both.
+
+An application file (`testbed/apps/*.yaml`) says what a pod of each service may use, which calls an endpoint makes and
+what users do. Every request is a call tree; `compile_program` turns each endpoint's tree into one linear program.
+A visit that calls others spends half of its CPU before the first call and half after the last.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from math import floor
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from deepscaler.errors import SettingsError
+from deepscaler.settings import Positive, Section, Share, load_section
+
+APPS = Path(__file__).parent / "apps"
+MIB = 1024.0**2
+ENTER, CPU, EXIT, BRANCH, FORK, JOIN, END = range(7)
+EXTERNAL = -1
+"""Caller of the calls that come from outside."""
+MAX_OPS = 1_000_000
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+# ------------------------------------------------------------------------------------------------------------ the file
+class WarmupFile(Section):
+    """The first seconds of a pod, in which work takes longer (a JVM that still compiles)."""
+
+    seconds: NotNegative
+    slowdown: Annotated[float, Field(ge=1)]
+
+
+class CallFile(Section):
+    """One call, or `parallel`: calls that start together and are all awaited.
+
+    A call may be written as a text: `service` or `service.operation`.
+    """
+
+    service: str | None = None
+    operation: str | None = Field(None, description="which of the callee's `operations`; None: its `calls`")
+    times: Positive = Field(1.0, description="mean count: the whole part always, one more with the probability of the rest")
+    probability: Share = Field(1.0, description="of calling at all")
+    timeout_seconds: Positive | None = None
+    on_failure: Annotated[str, Field(pattern="^(fail|ignore)$")] = "fail"
+    retries: Annotated[int, Field(ge=0)] = 0
+    calls: list[CallFile] = Field([], description="instead of the callee's own")
+    parallel: list[CallFile] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text(cls, data: Any) -> Any:
+        if not isinstance(data, str):
+            return data
+        service, dot, operation = data.partition(".")
+        return {"service": service, "operation": operation} if dot else {"service": service}
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if self.parallel and self.model_fields_set != {"parallel"}:
+            raise ValueError("a parallel group has no other keys; give them to its calls")
+        if not self.parallel and self.service is None:
+            raise ValueError("a call needs `service` or `parallel`")
+        if any(call.parallel for call in self.parallel):
+            raise ValueError("a parallel group holds calls, not groups")
+        if self.operation is not None and "calls" in self.model_fields_set:
+            raise ValueError("give `operation` or `calls`, not both")
+        return self
+
+
+class ServiceFile(Section):
+    """What one pod of a service is and does."""
+
+    request_millicores: Positive
+    limit_millicores: Positive
+    memory_request_mib: Positive
+    memory_limit_mib: Positive
+    demand_ms: Positive = Field(description="mean CPU of a visit")
+    boot_seconds: NotNegative
+    max_in_flight: Annotated[int, Field(ge=1)] | None = Field(None, description="requests served at a time; others wait in order")
+    idle_millicores: NotNegative = 2.0
+    memory_base_mib: NotNegative
+    memory_per_request_mib: NotNegative = 0.5
+    cores: Annotated[int, Field(ge=1)] = Field(2, description="cores a pod may use at once")
+    warmup: WarmupFile | None = None
+    calls: list[CallFile] = Field([], description="calls of a visit, unless the caller says otherwise")
+    operations: dict[str, list[CallFile]] = Field({}, description="named alternatives to `calls`")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.request_millicores > self.limit_millicores or self.memory_request_mib > self.memory_limit_mib:
+            raise ValueError("a request above its limit")
+        if self.idle_millicores >= self.limit_millicores:
+            raise ValueError("idle_millicores must be below limit_millicores")
+        return self
+
+
+class EndpointFile(Section):
+    """One URL: the service that receives it and, unless its own hold, the calls that it makes."""
+
+    service: str
+    operation: str | None = None
+    calls: list[CallFile] = []
+
+
+class TaskFile(Section):
+    """What a user does between two pauses: endpoints, back to back."""
+
+    weight: NotNegative
+    requests: Annotated[list[str], Field(min_length=1)]
+
+
+class ApplicationFile(Section):
+    """`testbed/apps/*.yaml`."""
+
+    name: str
+    readiness_period_seconds: Positive = Field(1.0, description="boots end at a multiple of this")
+    think_seconds: NotNegative | Annotated[list[NotNegative], Field(min_length=2, max_length=2)] = 1.0
+    services: Annotated[dict[str, ServiceFile], Field(min_length=1)]
+    endpoints: Annotated[dict[str, EndpointFile], Field(min_length=1)]
+    tasks: Annotated[dict[str, TaskFile], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        for where, call in self._calls():
+            self._known(where, call.service, call.operation)
+        for name, endpoint in self.endpoints.items():
+            self._known(f"endpoints.{name}", endpoint.service, endpoint.operation)
+        for name, task in self.tasks.items():
+            for request in task.requests:
+                if request not in self.endpoints:
+                    raise ValueError(f"tasks.{name}.requests: unknown endpoint {request!r}; endpoints: {', '.join(self.endpoints)}")
+        if not any(task.weight for task in self.tasks.values()):
+            raise ValueError("tasks: at least one weight must be above 0")
+        if isinstance(self.think_seconds, list) and self.think_seconds[0] > self.think_seconds[1]:
+            raise ValueError("think_seconds: needs low <= high")
+        return self
+
+    def _known(self, where: str, service: str | None, operation: str | None) -> None:
+        if service is None:
+            return
+        if service not in self.services:
+            raise ValueError(f"{where}: unknown service {service!r}; services: {', '.join(self.services)}")
+        if operation is not None and operation not in self.services[service].operations:
+            known = ", ".join(self.services[service].operations) or "none"
+            raise ValueError(f"{where}: unknown operation {operation!r} of {service}; operations: {known}")
+
+    def _calls(self) -> Iterator[tuple[str, CallFile]]:
+        for name, service in self.services.items():
+            yield from _nested(f"services.{name}.calls", service.calls)
+            for operation, calls in service.operations.items():
+                yield from _nested(f"services.{name}.operations.{operation}", calls)
+        for name, endpoint in self.endpoints.items():
+            yield from _nested(f"endpoints.{name}.calls", endpoint.calls)
+
+
+def _nested(where: str, calls: list[CallFile]) -> Iterator[tuple[str, CallFile]]:
+    for number, call in enumerate(calls):
+        here = f"{where}.{number}"
+        yield here, call
+        yield from _nested(f"{here}.calls", call.calls)
+        yield from _nested(f"{here}.parallel", call.parallel)
+
+
+# ----------------------------------------------------------------------------------------------------- the application
+@dataclass(frozen=True)
+class Service:
+    """One service: what a pod of it is and does. `max_in_flight` 0 means no bound."""
+
+    name: str
+    request_cores: float
+    limit_cores: float
+    request_memory_bytes: float
+    limit_memory_bytes: float
+    demand_seconds: float
+    boot_seconds: float
+    max_in_flight: int
+    idle_cores: float
+    memory_base_bytes: float
+    memory_per_request_bytes: float
+    cores: int
+    warm_seconds: float = 0.0
+    warm_slowdown: float = 1.0
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call within a visit; `service` is an index into `Application.services`."""
+
+    service: int
+    times: float = 1.0
+    probability: float = 1.0
+    timeout_seconds: float | None = None
+    ignore: bool = False
+    retries: int = 0
+    calls: tuple[Call | Parallel, ...] = ()
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """Calls that start together; the caller goes on when all have ended. A call's repeats stay one after the other."""
+
+    calls: tuple[Call, ...]
+
+
+Steps = tuple[Call | Parallel, ...]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One URL: the receiving service's index and the calls of its visit."""
+
+    name: str
+    service: int
+    calls: Steps
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a user does between two pauses: indices of endpoints, back to back."""
+
+    name: str
+    weight: float
+    requests: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Application:
+    """An emulated application, whole: names resolved, every call tree written out."""
+
+    name: str
+    services: tuple[Service, ...]
+    endpoints: tuple[Endpoint, ...]
+    tasks: tuple[Task, ...]
+    think_low: float
+    think_high: float
+    readiness_period: float = 1.0
+
+    @property
+    def service_names(self) -> tuple[str, ...]:
+        """Names in the order of every service table."""
+        return tuple(service.name for service in self.services)
+
+    @property
+    def endpoint_names(self) -> tuple[str, ...]:
+        """Names in the order of every endpoint table."""
+        return tuple(endpoint.name for endpoint in self.endpoints)
+
+
+def load_application(name_or_path: str | Path, *, sigma: float = 0.0, seed: int = 0) -> Application:
+    """The application of a shipped file (`boutique`), of a path to a YAML file, or `synthetic:N`.
+
+    With `sigma` above 0 each service's demand and the count of each (caller, callee) pair are multiplied by log-normal
+    factors of mean 1 drawn by `seed`; a factor belongs to its names, so adding a service leaves the others' alone.
+
+    Raises:
+        SettingsError: no such application, or a broken file; names file, dotted key, value and what is allowed.
+    """
+    text = str(name_or_path)
+    if text.startswith("synthetic:"):
+        application = _synthetic(text, seed)
+    else:
+        application = _read(_find(text))
+    return _varied(application, sigma, seed) if sigma > 0 else application
+
+
+def _find(text: str) -> Path:
+    if text.endswith((".yaml", ".yml")) or "/" in text:
+        return Path(text)
+    path = APPS / f"{text}.yaml"
+    if not path.exists():
+        known = ", ".join(sorted(found.stem for found in APPS.glob("*.yaml")))
+        raise SettingsError(f"testbed.application: unknown application {text!r}; shipped: {known}; or a path to a YAML file, or synthetic:N")
+    return path
+
+
+def _read(path: Path) -> Application:
+    document = load_section(ApplicationFile, path, [])
+    names = list(document.services)
+    index = {name: number for number, name in enumerate(names)}
+    trees = _Trees(path, document, index)
+    think = document.think_seconds if isinstance(document.think_seconds, list) else [document.think_seconds] * 2
+    endpoints = {name: number for number, name in enumerate(document.endpoints)}
+    return Application(
+        name=document.name,
+        services=tuple(_service(name, document.services[name]) for name in names),
+        endpoints=tuple(Endpoint(name, index[end.service], trees.of_endpoint(end)) for name, end in document.endpoints.items()),
+        tasks=tuple(Task(name, task.weight, tuple(endpoints[request] for request in task.requests)) for name, task in document.tasks.items()),
+        think_low=think[0],
+        think_high=think[1],
+        readiness_period=document.readiness_period_seconds,
+    )
+
+
+def _service(name: str, data: ServiceFile) -> Service:
+    return Service(
+        name=name,
+        request_cores=data.request_millicores / 1000,
+        limit_cores=data.limit_millicores / 1000,
+        request_memory_bytes=data.memory_request_mib * MIB,
+        limit_memory_bytes=data.memory_limit_mib * MIB,
+        demand_seconds=data.demand_ms / 1000,
+        boot_seconds=data.boot_seconds,
+        max_in_flight=data.max_in_flight or 0,
+        idle_cores=data.idle_millicores / 1000,
+        memory_base_bytes=data.memory_base_mib * MIB,
+        memory_per_request_bytes=data.memory_per_request_mib * MIB,
+        cores=data.cores,
+        warm_seconds=data.warmup.seconds if data.warmup else 0.0,
+        warm_slowdown=data.warmup.slowdown if data.warmup else 1.0,
+    )
+
+
+class _Trees:
+    """Writes out the call trees of a file; a service's own calls are built once."""
+
+    def __init__(self, path: Path, document: ApplicationFile, index: Mapping[str, int]) -> None:
+        self._path, self._document, self._index = path, document, index
+        self._done: dict[tuple[str, str | None], Steps] = {}
+        self._open: list[tuple[str, str | None]] = []
+
+    def of_endpoint(self, endpoint: EndpointFile) -> Steps:
+        if "calls" in endpoint.model_fields_set:
+            return self._steps(endpoint.calls)
+        return self._own(endpoint.service, endpoint.operation)
+
+    def _own(self, service: str, operation: str | None) -> Steps:
+        key = (service, operation)
+        if key in self._open:
+            circle = " -> ".join(name if part is None else f"{name}.{part}" for name, part in [*self._open, key])
+            raise SettingsError(f"{self._path}: services.{service}: calls itself in a circle: {circle}; cut it with `calls: []`")
+        if key not in self._done:
+            self._open.append(key)
+            data = self._document.services[service]
+            self._done[key] = self._steps(data.calls if operation is None else data.operations[operation])
+            self._open.pop()
+        return self._done[key]
+
+    def _steps(self, calls: list[CallFile]) -> Steps:
+        return tuple(Parallel(tuple(map(self._call, call.parallel))) if call.parallel else self._call(call) for call in calls)
+
+    def _call(self, call: CallFile) -> Call:
+        assert call.service is not None, "checked when the file was read"
+        inner = self._steps(call.calls) if "calls" in call.model_fields_set else self._own(call.service, call.operation)
+        return Call(
+            self._index[call.service], call.times, call.probability, call.timeout_seconds, call.on_failure == "ignore", call.retries, inner
+        )
+
+
+# --------------------------------------------------------------------------------------------------------- variations
+def _factor(sigma: float, seed: int, *names: str) -> float:
+    """A log-normal factor of mean 1 that belongs to these names."""
+    words = [zlib.crc32("\0".join(names).encode()), len(names)]
+    normal = np.random.default_rng(np.random.SeedSequence([seed, *words])).standard_normal()
+    return float(np.exp(sigma * normal - sigma**2 / 2))
+
+
+def _varied(application: Application, sigma: float, seed: int) -> Application:
+    names = application.service_names
+    factors: dict[tuple[int, int], float] = {}
+
+    def counted(caller: int, steps: Steps) -> Steps:
+        return tuple(Parallel(tuple(one(caller, call) for call in step.calls)) if isinstance(step, Parallel) else one(caller, step) for step in steps)
+
+    def one(caller: int, call: Call) -> Call:
+        pair = (caller, call.service)
+        if pair not in factors:
+            factors[pair] = _factor(sigma, seed, names[caller], names[call.service])
+        return replace(call, times=call.times * factors[pair], calls=counted(call.service, call.calls))
+
+    return replace(
+        application,
+        services=tuple(replace(s, demand_seconds=s.demand_seconds * _factor(sigma, seed, s.name)) for s in application.services),
+        endpoints=tuple(replace(endpoint, calls=counted(endpoint.service, endpoint.calls)) for endpoint in application.endpoints),
+    )
+
+
+def _synthetic(text: str, seed: int) -> Application:
+    """A random layered call graph: every service is visited, a request makes some two dozen visits whatever their number."""
+    number = text.removeprefix("synthetic:")
+    if not number.isdecimal() or int(number) < 2:
+        raise SettingsError(f"testbed.application: {text!r}: expected synthetic:N with N >= 2, such as synthetic:100")
+    size = int(number)
+    random = np.random.default_rng(np.random.SeedSequence([seed, size]))
+    layers = np.sort(random.integers(1, 6, size))
+    entries = max(1, size // 20)
+    layers[:entries] = 0
+    services = tuple(
+        Service(f"service-{i:04d}", 0.1, 0.2, 64 * MIB, 128 * MIB, float(demand), float(boot), 0, 0.002, 32 * MIB, 0.5 * MIB, 2)
+        for i, (demand, boot) in enumerate(zip(0.002 * np.exp(random.normal(-0.125, 0.5, size)), random.uniform(5, 60, size), strict=True))
+    )
+    behind = random.permutation(np.arange(entries, size))
+    count = max(entries, 4)
+    parts = np.array_split(behind, count)
+    endpoints = []
+    for at in range(count):
+        extra = random.choice(behind, min(max(24 - len(parts[at]), 4), 20))
+        members = np.unique(np.concatenate([parts[at], extra]))
+        endpoints.append(Endpoint(f"GET /{at}", at % entries, _random_tree(random, at % entries, members, layers)))
+    tasks = tuple(Task(endpoint.name, 1.0, (at,)) for at, endpoint in enumerate(endpoints))
+    return Application(text, services, tuple(endpoints), tasks, 1.0, 1.0)
+
+
+def _random_tree(random: np.random.Generator, entry: int, members: NDArray[np.int64], layers: NDArray[np.int64]) -> Steps:
+    """Each member is called by a random one of a lower layer; a third of the groups of siblings start together."""
+    children: dict[int, list[int]] = {}
+    placed = [entry]
+    for member in (int(m) for m in members[np.argsort(layers[members], kind="stable")]):
+        below = [p for p in placed if layers[p] < layers[member]]
+        children.setdefault(int(random.choice(below)), []).append(member)
+        placed.append(member)
+
+    def steps(service: int) -> Steps:
+        calls = []
+        for child in children.get(service, []):
+            leaf = child not in children
+            calls.append(Call(child, times=float(random.choice([1.0, 1.0, 1.5, 2.0])) if leaf else 1.0, calls=steps(child)))
+        together = 2 <= len(calls) <= 8 and random.random() < 1 / 3
+        return (Parallel(tuple(calls)),) if together else tuple(calls)
+
+    return steps(entry)
+
+
+# -------------------------------------------------------------------------------------------------------------- program
+@dataclass(frozen=True)
+class Program:
+    """What the engine runs, and the tables that its Python side reads. P operations, N services, K endpoints, S tasks.
+
+    Attributes:
+        ops: `[P]` one of ENTER, CPU, EXIT, BRANCH, FORK, JOIN, END.
+        arg0: `[P]` ENTER: callee; BRANCH: where to jump; FORK: number of branches.
+        arg1: `[P]` ENTER: row of `edges`; FORK: first place in `branches`.
+        exit_pc: `[P]` ENTER: after its EXIT; FORK: where the parent goes on.
+        timeout: `[P]` ENTER: place in `timeouts`, -1 without one.
+        ignore: `[P]` ENTER: 1 where a failure doesn't fail the caller.
+        retries: `[P]` ENTER.
+        value: `[P]` CPU: mean seconds; BRANCH: probability of going on.
+        branches: starts of the branches of every FORK.
+        timeouts: distinct time-outs in seconds, rising.
+        edges: `[E, 2]` caller, callee; caller -1 is outside.
+        endpoint_start: `[K]` first operation; endpoint_service `[K]`.
+        max_depth: deepest nesting of visits within one task of a request.
+        max_tasks: tasks that a request may have at once (1 without parallel calls).
+        task_ptr, task_requests: endpoints of task s are `task_requests[task_ptr[s]:task_ptr[s + 1]]`.
+        task_weights: `[S]`.
+        max_in_flight: `[N]` 0: no bound.
+    """
+
+    name: str
+    services: tuple[str, ...]
+    endpoints: tuple[str, ...]
+    tasks: tuple[str, ...]
+    ops: NDArray[np.int32]
+    arg0: NDArray[np.int32]
+    arg1: NDArray[np.int32]
+    exit_pc: NDArray[np.int32]
+    timeout: NDArray[np.int32]
+    ignore: NDArray[np.int32]
+    retries: NDArray[np.int32]
+    value: NDArray[np.float64]
+    branches: NDArray[np.int32]
+    timeouts: NDArray[np.float64]
+    edges: NDArray[np.int32]
+    endpoint_start: NDArray[np.int32]
+    endpoint_service: NDArray[np.int32]
+    max_depth: int
+    max_tasks: int
+    task_ptr: NDArray[np.int32]
+    task_requests: NDArray[np.int32]
+    task_weights: NDArray[np.float64]
+    think_low: float
+    think_high: float
+    readiness_period: float
+    request_cores: NDArray[np.float64]
+    limit_cores: NDArray[np.float64]
+    request_memory_bytes: NDArray[np.float64]
+    limit_memory_bytes: NDArray[np.float64]
+    demand_seconds: NDArray[np.float64]
+    boot_seconds: NDArray[np.float64]
+    max_in_flight: NDArray[np.int32]
+    idle_cores: NDArray[np.float64]
+    memory_base_bytes: NDArray[np.float64]
+    memory_per_request_bytes: NDArray[np.float64]
+    cores: NDArray[np.int32]
+    warm_seconds: NDArray[np.float64]
+    warm_slowdown: NDArray[np.float64]
+    takes_injected: bool = True
+
+    @property
+    def num_services(self) -> int:
+        """N."""
+        return len(self.services)
+
+
+@dataclass
+class _Op:
+    op: int
+    arg0: int = 0
+    arg1: int = 0
+    exit_pc: int = -1
+    timeout: int = -1
+    ignore: int = 0
+    retries: int = 0
+    value: float = 0.0
+
+
+@dataclass
+class _Writer:
+    """Emits the operations of one application."""
+
+    demands: list[float]
+    timeouts: list[float]
+    code: list[_Op] = field(default_factory=list)
+    branches: list[int] = field(default_factory=list)
+    edges: dict[tuple[int, int], int] = field(default_factory=dict)
+    depth: int = 0
+
+    def emit(self, op: _Op) -> _Op:
+        if len(self.code) >= MAX_OPS:
+            raise SettingsError(f"the call trees take more than {MAX_OPS:,} operations; use fewer or lower `times`")
+        self.code.append(op)
+        return op
+
+    def visit(self, caller: int, call: Call, depth: int) -> None:
+        """ENTER, CPU, calls, CPU, EXIT."""
+        self.depth = max(self.depth, depth)
+        edge = self.edges.setdefault((caller, call.service), len(self.edges))
+        timeout = -1 if call.timeout_seconds is None else self.timeouts.index(call.timeout_seconds)
+        enter = self.emit(_Op(ENTER, call.service, edge, timeout=timeout, ignore=int(call.ignore), retries=call.retries))
+        demand = self.demands[call.service]
+        self.emit(_Op(CPU, value=demand / 2 if call.calls else demand))
+        if call.calls:
+            self.steps(call.service, call.calls, depth)
+            self.emit(_Op(CPU, value=demand / 2))
+        self.emit(_Op(EXIT))
+        enter.exit_pc = len(self.code)
+
+    def steps(self, caller: int, steps: Steps, depth: int) -> None:
+        for step in steps:
+            if isinstance(step, Parallel):
+                self.parallel(caller, step)
+            else:
+                self.repeated(caller, step, depth)
+
+    def repeated(self, caller: int, call: Call, depth: int) -> None:
+        """The call as often as `times` says, all of it under its probability."""
+        whole = floor(call.times + 1e-9)
+        rest = max(call.times - whole, 0.0)
+        rest = rest if rest > 1e-9 else 0.0
+        outer = None
+        if call.probability < 1 and whole:
+            outer = self.emit(_Op(BRANCH, value=call.probability))
+        for _ in range(whole):
+            self.visit(caller, call, depth + 1)
+        if rest:
+            more = self.emit(_Op(BRANCH, value=rest if whole else rest * call.probability))
+            self.visit(caller, call, depth + 1)
+            more.arg0 = len(self.code)
+        if outer is not None:
+            outer.arg0 = len(self.code)
+
+    def parallel(self, caller: int, group: Parallel) -> None:
+        offset = len(self.branches)
+        fork = self.emit(_Op(FORK, len(group.calls), offset))
+        self.branches.extend([-1] * len(group.calls))
+        for number, call in enumerate(group.calls):
+            self.branches[offset + number] = len(self.code)
+            self.repeated(caller, call, 0)  # a branch is a task of its own, with its own stack of visits
+            self.emit(_Op(JOIN))
+        fork.exit_pc = len(self.code)
+
+
+def _calls_of(steps: Steps) -> Iterator[Call]:
+    for step in steps:
+        yield from step.calls if isinstance(step, Parallel) else (step,)
+
+
+def _timeouts_of(steps: Steps) -> Iterator[float]:
+    for call in _calls_of(steps):
+        if call.timeout_seconds is not None:
+            yield call.timeout_seconds
+        yield from _timeouts_of(call.calls)
+
+
+def _tasks_of(steps: Steps) -> int:
+    """Tasks that a request may have at once within these calls, the one that makes them included."""
+    most = 1
+    for step in steps:
+        if isinstance(step, Parallel):
+            most = max(most, 1 + sum(_tasks_of(call.calls) for call in step.calls))
+        else:
+            most = max(most, _tasks_of(step.calls))
+    return most
+
+
+def compile_program(application: Application) -> Program:
+    """The application as the engine runs it.
+
+    Raises:
+        SettingsError: the call trees are too large.
+    """
+    services = application.services
+    timeouts = sorted({value for endpoint in application.endpoints for value in _timeouts_of(endpoint.calls)})
+    writer = _Writer([service.demand_seconds for service in services], timeouts)
+    starts = []
+    for endpoint in application.endpoints:
+        starts.append(len(writer.code))
+        writer.visit(EXTERNAL, Call(endpoint.service, calls=endpoint.calls), 1)
+        writer.emit(_Op(END))
+    sizes = [len(task.requests) for task in application.tasks]
+
+    def ints(name: str) -> NDArray[np.int32]:
+        return np.array([getattr(op, name) for op in writer.code], np.int32)
+
+    def table(name: str) -> NDArray[np.float64]:
+        return np.array([getattr(service, name) for service in services], np.float64)
+
+    return Program(
+        name=application.name,
+        services=application.service_names,
+        endpoints=application.endpoint_names,
+        tasks=tuple(task.name for task in application.tasks),
+        ops=ints("op"),
+        arg0=ints("arg0"),
+        arg1=ints("arg1"),
+        exit_pc=ints("exit_pc"),
+        timeout=ints("timeout"),
+        ignore=ints("ignore"),
+        retries=ints("retries"),
+        value=np.array([op.value for op in writer.code], np.float64),
+        branches=np.array(writer.branches, np.int32),
+        timeouts=np.array(timeouts, np.float64),
+        edges=np.array(list(writer.edges), np.int32).reshape(-1, 2),
+        endpoint_start=np.array(starts, np.int32),
+        endpoint_service=np.array([endpoint.service for endpoint in application.endpoints], np.int32),
+        max_depth=writer.depth,
+        max_tasks=max(_tasks_of(endpoint.calls) for endpoint in application.endpoints),
+        task_ptr=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32),
+        task_requests=np.array([request for task in application.tasks for request in task.requests], np.int32),
+        task_weights=np.array([task.weight for task in application.tasks], np.float64),
+        think_low=application.think_low,
+        think_high=application.think_high,
+        readiness_period=application.readiness_period,
+        request_cores=table("request_cores"),
+        limit_cores=table("limit_cores"),
+        request_memory_bytes=table("request_memory_bytes"),
+        limit_memory_bytes=table("limit_memory_bytes"),
+        demand_seconds=table("demand_seconds"),
+        boot_seconds=table("boot_seconds"),
+        max_in_flight=table("max_in_flight").astype(np.int32),
+        idle_cores=table("idle_cores"),
+        memory_base_bytes=table("memory_base_bytes"),
+        memory_per_request_bytes=table("memory_per_request_bytes"),
+        cores=table("cores").astype(np.int32),
+        warm_seconds=table("warm_seconds"),
+        warm_slowdown=table("warm_slowdown"),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------- truth
+def expected_visits(application: Application) -> NDArray[np.float64]:
+    """Mean visits of each service by one request to each endpoint, `[K, N]`, where nothing fails or times out."""
+    visits = np.zeros((len(application.endpoints), len(application.services)))
+    for row, endpoint in zip(visits, application.endpoints, strict=True):
+        row[endpoint.service] += 1
+        _add_visits(row, endpoint.calls, 1.0)
+    return visits
+
+
+def _add_visits(row: NDArray[np.float64], steps: Steps, factor: float) -> None:
+    for call in _calls_of(steps):
+        mean = factor * call.times * call.probability
+        row[call.service] += mean
+        _add_visits(row, call.calls, mean)
+
+
+def mean_demand(application: Application) -> NDArray[np.float64]:
+    """Mean CPU-seconds of a visit, `[N]`."""
+    return np.array([service.demand_seconds for service in application.services])
+
+
+def endpoint_shares(application: Application) -> NDArray[np.float64]:
+    """Share of each endpoint among the requests that users make, `[K]`."""
+    counts = np.zeros(len(application.endpoints))
+    for task in application.tasks:
+        for request in task.requests:
+            counts[request] += task.weight
+    return counts / counts.sum()
