@@ -57,8 +57,8 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.json:
         print(json.dumps(plain(summary), indent=2, allow_nan=False))
     else:
-        extra = elasticity_table(summary)
-        print(table(summary), *([extra] if extra else []), textwrap.fill(verdict(summary, settings.baseline), 120), sep="\n\n")
+        paragraph = textwrap.fill(verdict(summary, settings.baseline), 120, break_on_hyphens=False)
+        print("\n\n".join(part for part in (table(summary), elasticity_table(summary), paragraph) if part))
     log.info("wrote %s and %s", output / "summary.json", ", ".join(path.name for path in pictures))
     return 0
 
@@ -85,7 +85,8 @@ def gather(directories: list[str], warmup: float) -> tuple[list[Outcome], Places
             found.append((directory, run.info["policy"], seed if inner == "." else f"{inner}/{seed}", place, measures))
     shared = Counter(policy for _, policy in {(directory, policy) for directory, policy, *_ in found})
     prefixed = any(count > 1 for count in shared.values())
-    outcomes, places = [], {}
+    outcomes: list[Outcome] = []
+    places: Places = {}
     for directory, policy, unit, place, measures in found:
         name = f"{Path(directory).resolve().name}/{policy}" if prefixed else policy
         if (name, unit) in places:
@@ -117,8 +118,8 @@ def write_summary(path: Path, summary: dict[str, Any]) -> None:
 
 
 def _label(outcome: Outcome) -> str:
-    measures = outcome.measures
-    return f"{outcome.policy}: {measures['violation_minutes']} of {measures['minutes']} min over the SLA, {measures['core_hours']:.2f} core-hours"
+    violations, minutes, cost = (outcome.measures[name] for name in ("violation_minutes", "minutes", "core_hours"))
+    return f"{outcome.policy}: {violations} of {minutes} min over the SLA, {cost:.2f} core-hours"
 
 
 def draw(summary: dict[str, Any], outcomes: list[Outcome], places: Places, settings: Evaluate, output: Path) -> list[Path]:

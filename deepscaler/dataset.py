@@ -14,11 +14,12 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from deepscaler.artefacts import plain, replacing, write_json
 from deepscaler.errors import DataError
-from deepscaler.panel import MetricPanel
+from deepscaler.panel import FEATURES, MetricPanel, _read_numbers, _read_times
 
 VERSION = 1
 SPLITS = ("train", "validation", "test")
@@ -91,16 +92,39 @@ class Dataset:
     @property
     def dilation(self) -> int:
         """Rows a step of the model."""
-        return int(round(self.meta["step"] / self.meta["base_step"]))
+        rows: int = round(self.meta["step"] / self.meta["base_step"])
+        return rows
 
     def window_ends(self, split: str) -> NDArray[np.int64]:
-        """Rows at which a window may end: its T inputs and H labels lie inside the split, and some label is known."""
+        """Rows at which a window may end: its T inputs and H labels lie inside the split, and some label is known.
+
+        An input is a mean over the step behind its row, so the window reaches T whole steps back.
+        """
         low, high = dict(zip(SPLITS, ((0, self.bounds[0]), self.bounds, (self.bounds[1], len(self.times))), strict=True))[split]
-        behind, ahead = self.dilation * (self.meta["window"] - 1), self.dilation * self.meta["horizon"]
+        behind, ahead = self.dilation * self.meta["window"] - 1, self.dilation * self.meta["horizon"]
         ends = np.arange(low + behind, high - ahead, dtype=np.int64)
-        known: NDArray[np.bool_] = np.isfinite(self.labels).any(axis=1)
+        known = np.asarray(np.isfinite(self.labels).any(axis=1))
         steps = self.dilation * np.arange(1, self.meta["horizon"] + 1)
-        return ends[known[ends[:, None] + steps].any(axis=1)]
+        allowed: NDArray[np.int64] = ends[known[ends[:, None] + steps].any(axis=1)]
+        return allowed
+
+
+def check_windows(dataset: Dataset, shares: tuple[float, float, float]) -> None:
+    """Every split with a share above 0 holds a window.
+
+    Raises:
+        DataError: one doesn't, saying how long it is and how long a window.
+    """
+    needed = dataset.dilation * (dataset.meta["window"] + dataset.meta["horizon"])
+    edges = (0, *dataset.bounds, len(dataset.times))
+    for index, split in enumerate(SPLITS):
+        if shares[index] > 0 and not len(dataset.window_ends(split)):
+            rows = edges[index + 1] - edges[index]
+            why = "no label in it is known" if rows >= needed else "that is too short"
+            raise DataError(
+                f"{split} split: {rows} rows of {dataset.meta['base_step']:g} s, a window and its horizon take {needed}: {why}; "
+                "collect longer (collect.last, then python metrics_fetch.py) or lower process.window"
+            )
 
 
 def trailing_means(panel: MetricPanel, rows: int) -> NDArray[np.float32]:
@@ -128,6 +152,48 @@ def _rolling(values: NDArray[np.float64], weights: NDArray[np.float64], rows: in
     return np.where(enough, totals / np.where(enough, sums, 1.0), np.nan)
 
 
+def read_wide(path: str | Path, feature: str, features: tuple[str, ...] = ()) -> MetricPanel:
+    """Any wide CSV with a `time` (or `timestamp`) column, for plain forecasting.
+
+    The others are `<service>_<feature>`, or bare service names that all hold `feature`; an unnamed index is ignored.
+
+    Args:
+        path: the file.
+        feature: the labelled feature.
+        features: further features that are wanted where the file has them.
+
+    Raises:
+        DataError: no file, no time, a broken line, times that don't rise, or the labelled feature isn't there.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False).rename(columns={"timestamp": "time"})
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a readable CSV ({str(error).strip()})") from error
+    names = [str(name) for name in frame.columns if name != "time" and not str(name).startswith("Unnamed: ")]
+    if "time" not in frame.columns or not names:
+        raise DataError(f"{path}: needs a column 'time' and one a service; found {', '.join(map(str, frame.columns[:6]))}")
+    suffixes = tuple(dict.fromkeys(name.rpartition("_")[2] for name in names))
+    prefixes = {name.rpartition("_")[0] for name in names}
+    complete = feature in suffixes and len(prefixes) * len(suffixes) == len(names)
+    if "" not in prefixes and (complete or set(suffixes) <= {*FEATURES, feature}):
+        if feature not in suffixes:
+            raise DataError(f"{path}: feature {feature!r} of process.label isn't in it; it holds {', '.join(suffixes)}")
+        services = tuple(dict.fromkeys(name.rpartition("_")[0] for name in names))
+        kept = tuple(name for name in dict.fromkeys((*features, feature)) if name in suffixes)
+        columns = [f"{service}_{name}" for service in services for name in kept]
+    else:
+        services, kept, columns = tuple(names), (feature,), names
+    absent = [column for column in columns if column not in names]
+    if absent:
+        raise DataError(f"{path}: column {absent[0]!r} is missing ({len(absent)} of {len(columns)} expected columns are)")
+    times = _read_times(frame["time"], path)
+    values = np.stack([_read_numbers(frame[column], path, column) for column in columns], axis=1)
+    return MetricPanel(times, services, kept, values.reshape(len(frame), len(services), len(kept)))
+
+
 def write_dataset(dataset: Dataset, directory: str | Path) -> None:
     """Write `dataset.npz` and `meta.json` (`graphs/<prior>.csv` is for `deepscaler.graphs`).
 
@@ -145,7 +211,7 @@ def write_dataset(dataset: Dataset, directory: str | Path) -> None:
         "times": dataset.times,
         "series": dataset.series,
         "labels": dataset.labels,
-        "valid": np.isfinite(dataset.series).all(axis=2),
+        "valid": np.asarray(np.isfinite(dataset.series).all(axis=2)),
         "bounds": np.array(dataset.bounds),
         **statistics,
         **{f"prior_{name}": matrix for name, matrix in dataset.priors.items()},
@@ -165,7 +231,7 @@ def read_dataset(directory: str | Path) -> Dataset:
     if not path.is_file():
         raise DataError(f"{path}: no such file; make it with: python data_process.py")
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         meta = json.loads(arrays.pop("meta").tobytes())
     except (ValueError, OSError, KeyError, BadZipFile, zlib.error) as error:

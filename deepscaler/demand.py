@@ -30,7 +30,7 @@ LEAST_ROOM = 0.05
 """Share of the limit that a replica has for requests at least, however much the fit calls idle."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Response:
     """Entry response `R = r0 + κ Σ_i (v_i s_i / limit_i) g(ρ_i, n_i)`; `form` names g, a key of `FORMS`."""
 

@@ -27,8 +27,9 @@ COUNTS = tuple(column for column in ENDPOINT_COLUMNS if column not in ("time", "
 
 @dataclass(frozen=True)
 class Span:
-    """The judged part of a run: (start, end], seconds since the epoch; `step` of its endpoints."""
+    """The judged part of a run: (start, end], seconds since the epoch; `begin` of the run, `step` of its endpoints."""
 
+    begin: float
     start: float
     end: float
     step: float
@@ -102,15 +103,16 @@ def run_span(run: Run, warmup: float) -> Span:
     """
     times = np.unique(run.endpoints["time"].to_numpy(np.float64))
     step = float(np.min(np.diff(times))) if len(times) > 1 else MINUTE
-    begin = _seconds(run.info["start"]) if run.info.get("start") is not None else float(times[0]) - step
-    span = Span(begin + warmup, float(max(times[-1], run.pods["time"].max())), step)
+    begin = moment_seconds(run.info["start"]) if run.info.get("start") is not None else float(times[0]) - step
+    span = Span(begin, begin + warmup, float(max(times[-1], run.pods["time"].max())), step)
     if span.end - span.start < MINUTE - 1e-6:
         lasted = f"the run lasted {span.end - begin:g} s and evaluate.warmup cuts {warmup:g} s of it"
         raise DataError(f"{lasted}: at least 60 s must be left; run longer or cut less")
     return span
 
 
-def _seconds(moment: Any) -> float:
+def moment_seconds(moment: str | float) -> float:
+    """Seconds since the epoch of a time in run.json: a number, or ISO 8601."""
     return utc_seconds(moment) if isinstance(moment, str) else float(moment)
 
 
@@ -285,7 +287,7 @@ def elasticity(run: Run, span: Span) -> dict[str, float]:
         return {}
     if len(run.info.get("oracle_times") or ()) == 0:
         raise DataError("run.json: 'oracle' without 'oracle_times'; make the run again with: python predict_scale.py")
-    times = np.array([_seconds(moment) for moment in run.info["oracle_times"]])
+    times = np.array([moment_seconds(moment) for moment in run.info["oracle_times"]])
     inside = (times > span.start - 1e-6) & (times <= span.end + 1e-6)
     ready = replicas(run.pods, "ready")
     services = [str(service) for service in ready.columns if str(service) in run.info["oracle"]]

@@ -143,6 +143,11 @@ def build_prior(
     return match_graph(names, matrix, services, source=name)
 
 
+def prior_key(name: str) -> str:
+    """What a prior is called in the data set: its name, of a CSV the file's without `.csv`."""
+    return Path(name).stem if name.endswith(".csv") else name
+
+
 def _off_diagonal(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     out = np.array(matrix, np.float64)
     np.fill_diagonal(out, 0.0)

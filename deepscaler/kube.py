@@ -20,7 +20,7 @@ from deepscaler.errors import ClusterError, MetricsError
 from deepscaler.panel import FEATURES, MetricPanel
 from deepscaler.prometheus import PrometheusClient, RangeVector, grid, requests_needed
 from deepscaler.queries import CALLS_QUERY, ENTRY_QUERIES, FEATURE_QUERIES, POD_QUERIES, WORKLOAD_QUERIES, Names, duration, seconds
-from deepscaler.settings import Query, Settings
+from deepscaler.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 
@@ -131,8 +131,9 @@ class KubernetesCluster:
                 caller = self._names.service(query.caller, labels.get(query.caller, ""))
             frame = pd.DataFrame({"time": found.times, "caller": caller or EXTERNAL, "callee": callee, "calls_per_second": rates})
             frames.append(frame[np.isfinite(rates)])
-        calls = pd.concat(frames) if frames else pd.DataFrame(columns=list(CALL_COLUMNS))
-        return CallGraph(calls.groupby(["time", "caller", "callee"], as_index=False)["calls_per_second"].sum())
+        calls: pd.DataFrame = pd.concat(frames) if frames else pd.DataFrame(columns=list(CALL_COLUMNS))
+        sums = calls.groupby(["time", "caller", "callee"])["calls_per_second"].sum()
+        return CallGraph(sums.reset_index())
 
     def latencies(self, start: float, end: float, step: float) -> pd.DataFrame:
         """Per entry and step in (start, end]: `ENDPOINT_COLUMNS`, from what the entry services' sidecars report.
@@ -178,7 +179,8 @@ class KubernetesCluster:
                 *counts,
             ]
             frames.append(pd.DataFrame(dict(zip(ENDPOINT_COLUMNS, columns, strict=True)))[known])
-        return pd.concat(frames).sort_values(["time", "endpoint"], ignore_index=True)
+        table: pd.DataFrame = pd.concat(frames)
+        return table.sort_values(["time", "endpoint"], ignore_index=True)
 
     # -------------------------------------------------------------------------------------------------------- objects
     def workloads(self) -> Sequence[Workload]:
@@ -224,7 +226,8 @@ class KubernetesCluster:
         Raises:
             MetricsError: Prometheus can't be reached or knows none of the pods.
         """
-        found = {name: {labels["pod"]: value for labels, value in self._now(template)} for name, template in POD_QUERIES.items() if name != "phase"}
+        values = {name: template for name, template in POD_QUERIES.items() if name != "phase"}
+        found = {name: {labels["pod"]: value for labels, value in self._now(template)} for name, template in values.items()}
         phases = {labels["pod"]: labels["phase"] for labels, _ in self._now(POD_QUERIES["phase"])}
         if not phases:
             raise MetricsError(self._unknown(self._names.render(POD_QUERIES["phase"], window="1m")))
@@ -264,15 +267,14 @@ class KubernetesCluster:
         from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError
 
-        api = self._api()
+        api, time_out = self._api(), self._settings.cluster.prometheus.timeout
         applied: dict[str, int] = {}
         failed: dict[str, str] = {}
         for service, replicas in checked.items():
             name = self._names.scaled[service]
             try:
-                api.patch_namespaced_deployment_scale(
-                    name, self._names.namespace, {"spec": {"replicas": replicas}}, _request_timeout=self._settings.cluster.prometheus.timeout
-                )
+                body = {"spec": {"replicas": replicas}}
+                api.patch_namespaced_deployment_scale(name, self._names.namespace, body, _request_timeout=time_out)
                 applied[service] = replicas
             except (ApiException, HTTPError) as error:
                 said = f"HTTP {error.status} {error.reason}" if isinstance(error, ApiException) else str(error)
@@ -292,7 +294,7 @@ class KubernetesCluster:
             service = self._names.service(label, labels.get(label, ""))
             if service is not None:
                 row = self.services.index(service)
-                out[row] = np.where(np.isnan(out[row]), values, out[row] + np.nan_to_num(values, nan=0.0, posinf=np.inf))
+                out[row] = np.where(np.isnan(values), out[row], np.where(np.isnan(out[row]), values, out[row] + values))
         return out
 
     def _require(self, found: RangeVector, query: str) -> None:
@@ -306,7 +308,7 @@ class KubernetesCluster:
         )
 
     def _refuse_unlimited(self, used: NDArray[np.float64], limits: NDArray[np.float64]) -> None:
-        limited = np.isfinite(limits).any(axis=1)
+        limited: NDArray[np.bool_] = np.asarray(np.isfinite(limits).any(axis=1))
         self._limited |= {service for service, has in zip(self.services, limited, strict=True) if has}
         bare = [service for row, service in enumerate(self.services) if np.isfinite(used[row]).any() and not limited[row]]
         refused = [service for service in bare if service not in self._limited]
@@ -319,7 +321,7 @@ class KubernetesCluster:
             _LOG.warning("cpu of %s: the CPU limit is no longer known; left missing", ", ".join(bare))
 
     def _name_the_unknown(self, panel: MetricPanel) -> None:
-        absent = np.isnan(panel.values).all(axis=0)  # [N, F]
+        absent: NDArray[np.bool_] = np.asarray(np.isnan(panel.values).all(axis=0))  # [N, F]
         for row, service in enumerate(self.services):
             if absent[row].any():
                 features = ", ".join(feature for feature, gone in zip(panel.features, absent[row], strict=True) if gone)
@@ -381,15 +383,14 @@ class KubernetesCluster:
 
 
 def _cumulative(buckets: Mapping[float, NDArray[np.float64]], at: NDArray[np.float64], length: int) -> NDArray[np.float64]:
-    """Counts `[len(at), L]` up to each bound, interpolated between the histogram's bounds; the open bucket counts at infinity."""
+    """Counts `[len(at), L]` up to each bound, interpolated between the histogram's; NaN where there is no histogram."""
     finite = sorted(bound for bound in buckets if np.isfinite(bound))
-    total = buckets.get(np.inf, np.zeros(length))
     if not finite:
-        return np.where(np.isinf(at)[:, None], total, 0.0)
+        return np.full((len(at), length), np.nan)
     known = np.maximum.accumulate(np.stack([np.zeros(length), *(buckets[bound] for bound in finite)]), axis=0)
     bounds = np.array([0.0, *finite])
     right = np.clip(np.searchsorted(bounds, at), 1, len(bounds) - 1)
     share = np.clip((np.where(np.isinf(at), bounds[-1], at) - bounds[right - 1]) / (bounds[right] - bounds[right - 1]), 0.0, 1.0)[:, None]
-    below = known[right - 1] + share * (known[right] - known[right - 1])
-    below[np.isinf(at)] = np.maximum(total, known[-1])
+    below: NDArray[np.float64] = known[right - 1] + share * (known[right] - known[right - 1])
+    below[np.isinf(at)] = np.maximum(buckets.get(np.inf, known[-1]), known[-1])
     return below

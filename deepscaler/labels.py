@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from deepscaler.dataset import trailing_means
 from deepscaler.demand import DemandModel, entry_response, required_replicas
-from deepscaler.demand_fit import explained_by_visits
 from deepscaler.panel import MetricPanel
 from deepscaler.settings import Process
 from deepscaler.visits import Visits
@@ -54,13 +54,24 @@ def offered_rates(model: DemandModel, visits: Visits, panel: MetricPanel, proces
     served, entries = means[:, :, 0], model.entry_columns
     response = entry_response(served[:, entries], means[:, entries, 1])
     rates, _ = visits.routed(part.times, served, entries)
-    own = explained_by_visits(served, rates) < TRUSTED_VISITS
-    rates[:, own] = served[:, own]
+    around = max(round(process.visit_window / panel.step), 1)
+    rates = np.where(_explained(served, rates, around) < TRUSTED_VISITS, served, rates)
     rates *= model.correction(response)[:, None]
     if model.think_seconds is None:
         rates[response > model.sla_seconds] = np.nan
     per_request = np.einsum("e,wen->wn", model.external_share, visits.values)[visits.index_at(part.times)]
     return rates, per_request
+
+
+def _explained(served: Array, routed: Array, rows: int) -> Array:
+    """Share `[L, N]` of the requests within `rows` around each row that the entries' rates account for; NaN without any."""
+    known = np.isfinite(served) & np.isfinite(routed)
+    seen, accounted = (
+        pd.DataFrame(np.where(known, values, 0.0)).rolling(rows, center=True, min_periods=1).sum().to_numpy(np.float64)
+        for values in (served, routed)
+    )
+    share: Array = np.where(seen > 1e-9, accounted / np.maximum(seen, 1e-9), np.nan)
+    return share
 
 
 def required_labels(model: DemandModel, visits: Visits, panel: MetricPanel, process: Process) -> NDArray[np.float32]:

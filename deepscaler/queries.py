@@ -30,17 +30,27 @@ def _by_deployment(aggregation: str, vector: str) -> str:
     return f'{aggregation} by (deployment) (label_replace({vector}, "deployment", "$1", "pod", "{{pods}}"))'
 
 
-_CPU_USED = f'irate(container_cpu_usage_seconds_total{{{_CONTAINER},cpu=~"total|"}}[{{window}}])'
+def _present(function: str, selector: str) -> str:
+    """`function` over the window of the series that are there *now*: a vanished pod doesn't count on for the rest of the window."""
+    return f"({function}({selector}[{{window}}]) and {selector})"
+
+
+_CPU_USED = _present("irate", f'container_cpu_usage_seconds_total{{{_CONTAINER},cpu=~"total|"}}')
 _CPU_LIMIT = f"""(
   max by (pod, container) ((container_spec_cpu_quota{{{_CONTAINER}}} > 0) / container_spec_cpu_period{{{_CONTAINER}}})
   or max by (pod, container) (kube_pod_container_resource_requests{{{_CONTAINER},resource="cpu"}})
 ) and on (pod, container) {_CPU_USED}"""
-_MEMORY_USED = f"last_over_time(container_memory_working_set_bytes{{{_CONTAINER}}}[{{window}}])"
+_MEMORY_USED = _present("last_over_time", f"container_memory_working_set_bytes{{{_CONTAINER}}}")
 _MEMORY_LIMIT = f"""(
   max by (pod, container) (container_spec_memory_limit_bytes{{{_CONTAINER}}} > 0)
   or max by (pod, container) (kube_pod_container_resource_requests{{{_CONTAINER},resource="memory"}})
 ) and on (pod, container) {_MEMORY_USED}"""
-_CONTAINERS = f"group by (pod) (last_over_time(container_spec_cpu_period{{{_CONTAINER}}}[{{window}}]))"
+_CONTAINERS = f"group by (pod) {_present('last_over_time', f'container_spec_cpu_period{{{_CONTAINER}}}')}"
+
+
+def _served(metric: str) -> str:
+    return f"sum by (destination_workload) {_present('irate', f'{metric}{{{_SERVED}}}')}"
+
 
 FEATURE_QUERIES: Mapping[Feature, Query] = {
     "pod": Query(
@@ -52,13 +62,10 @@ FEATURE_QUERIES: Mapping[Feature, Query] = {
     "mem": Query(label="deployment", query=_by_deployment("sum", _MEMORY_USED), divide_by=_by_deployment("sum", _MEMORY_LIMIT)),
     "res": Query(
         label="destination_workload",
-        query=f"sum by (destination_workload) (irate(istio_request_duration_milliseconds_sum{{{_SERVED}}}[{{window}}])) / 1000",
-        divide_by=f"sum by (destination_workload) (irate(istio_request_duration_milliseconds_count{{{_SERVED}}}[{{window}}]))",
+        query=f"{_served('istio_request_duration_milliseconds_sum')} / 1000",
+        divide_by=_served("istio_request_duration_milliseconds_count"),
     ),
-    "req": Query(
-        label="destination_workload",
-        query=f"sum by (destination_workload) (irate(istio_requests_total{{{_SERVED}}}[{{window}}]))",
-    ),
+    "req": Query(label="destination_workload", query=_served("istio_requests_total")),
 }
 
 CALLS_QUERY = CallsQuery(

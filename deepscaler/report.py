@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from deepscaler.artefacts import replacing
-from deepscaler.evaluation import Span, entry_sla, limits, minute_sums, replicas, run_span
+from deepscaler.evaluation import Span, entry_sla, limits, minute_sums, moment_seconds, replicas, run_span
 from deepscaler.runs import Run
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
@@ -99,9 +99,8 @@ def _caveats(summary: Mapping[str, Any]) -> list[str]:
         found.append(f"Beware: the runs differ in length ({min(hours):.2f} to {max(hours):.2f} h), so core-hours don't compare.")
     fewest = min(row["seeds"] for row in rows.values())
     if fewest < 6:
-        found.append(
-            f"Beware: {fewest} seed{'s' if fewest > 1 else ''} a policy; below 6 no paired test can reach p < 0.05, and differences may be chance."
-        )
+        seeds = f"{fewest} seed{'s' if fewest > 1 else ''} a policy"
+        found.append(f"Beware: {seeds}; below 6 no paired test can reach p < 0.05, and differences may be chance.")
     return found
 
 
@@ -217,15 +216,16 @@ def draw_timeline(runs: Mapping[str, Run], labels: Mapping[str, str], warmup: fl
     load.fill_between(highest.index, highest.to_numpy(), color="#C9D3DC", linewidth=0)
     load.plot(highest.index, highest.to_numpy(), color="#6B7C8C", linewidth=1.2)
     load.set(ylabel="offered load\n(requests/s)", ylim=(0, None))
-    load.margins(x=0)
     _latency_axis(latency, entry_sla(first) * 1000)
     _oracle(cores, first, run_span(first, warmup))
     cores.set(ylabel="CPU allocated, all services\n(cores)", xlabel="time since the start of the load (minutes)", ylim=(0, None))
     for axis in (load, latency, cores):
+        axis.margins(x=0.005)
         _tidy(axis)
     figure.align_ylabels()
-    figure.suptitle(title, fontsize=13, color=INK)
-    figure.legend(*latency.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False, fontsize=10)
+    lines = latency.get_legend_handles_labels()
+    legend = figure.legend(*lines, loc="outside upper center", ncols=2, frameon=False, fontsize=10, title=title, title_fontsize=13)
+    legend.get_title().set_color(INK)
     _save(figure, path)
 
 
@@ -237,29 +237,24 @@ def _windows(run: Run, span: Span) -> tuple[Any, pd.DataFrame, float]:
     """Centres in minutes since the run's start, sums by window, and the window's length: about 240 of them, 15 s at least."""
     seconds = max(span.step, 15.0 * math.ceil((span.end - span.start) / 240 / 15.0))
     sums = minute_sums(span.cut(run.endpoints), span, seconds)
-    begin = float(run.endpoints["time"].min()) - span.step
-    return (span.start - begin + (sums.index.to_numpy() + 0.5) * seconds) / 60, sums, seconds
+    return (span.start - span.begin + (sums.index.to_numpy() + 0.5) * seconds) / 60, sums, seconds
 
 
 def _cores(run: Run, span: Span) -> tuple[Any, Any]:
     pods, cores = span.cut(run.pods), limits(run)
     alive = replicas(pods, "ready") + replicas(pods, "starting")
-    begin = float(run.endpoints["time"].min()) - span.step
-    return (alive.index.to_numpy() - begin) / 60, alive.to_numpy() @ [cores[str(service)] for service in alive.columns]
+    return (alive.index.to_numpy() - span.begin) / 60, alive.to_numpy() @ [cores[str(service)] for service in alive.columns]
 
 
 def _oracle(axis: Any, run: Run, span: Span) -> None:
     if not run.info.get("oracle") or not len(run.info.get("oracle_times") or ()):
         return
-    from deepscaler.artefacts import utc_seconds
-
-    times = np.array([utc_seconds(moment) if isinstance(moment, str) else float(moment) for moment in run.info["oracle_times"]])
+    times = np.array([moment_seconds(moment) for moment in run.info["oracle_times"]])
     cores = limits(run)
     total = sum(cores[name] * np.asarray(values, float) for name, values in run.info["oracle"].items() if name in cores)
     inside = (times > span.start - 1e-6) & (times <= span.end + 1e-6)
-    begin = float(run.endpoints["time"].min()) - span.step
     line = {"color": INK, "linewidth": 1, "linestyle": ":", "label": "needed (oracle)"}
-    axis.step((times[inside] - begin) / 60, np.asarray(total)[inside], where="post", **line)
+    axis.step((times[inside] - span.begin) / 60, np.asarray(total)[inside], where="post", **line)
     axis.legend(loc="lower right", framealpha=0.9, edgecolor="none", fontsize=9)
 
 
@@ -313,16 +308,7 @@ def _label_points(axis: Any, points: Mapping[str, tuple[float, float]], colours:
     taken = [(x - 7 * scale, y - 7 * scale, x + 7 * scale, y + 7 * scale) for x, y in spots.values()]
     for name, (x, y) in spots.items():
         wide, best = 5.6 * len(name), None
-        for dx, dy in (
-            (8, 4),
-            (-8 - wide, 4),
-            (8, -13),
-            (-8 - wide, -13),
-            (-wide / 2, 10),
-            (-wide / 2, -19),
-            (-wide / 2, 20),
-            (-wide / 2, 30),
-        ):
+        for dx, dy in ((8, 4), (-8 - wide, 4), (8, -13), (-8 - wide, -13), *((-wide / 2, up) for up in (10, -19, 20, 30))):
             box = (x + dx * scale, y + dy * scale, x + (dx + wide) * scale, y + (dy + 11) * scale)
             low, high = axis.bbox.min, axis.bbox.max
             hidden = sum(_overlap(box, other) for other in taken) + 9e9 * (box[0] < low[0] or box[2] > high[0] or box[1] < low[1])

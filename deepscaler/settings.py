@@ -185,7 +185,17 @@ class GuardRails(Section):
         for name, (low, high) in self.per_service.items():
             if not 1 <= low <= high:
                 raise ValueError(f"per_service.{name}: needs 1 <= min <= max, found [{low}, {high}]")
+        for name, value in self.forced.items():
+            low, high = self.bounds(name)
+            if not low <= value <= high:
+                raise ValueError(f"forced.{name}: {value} is outside the service's [min, max] [{low}, {high}]")
+            if name in self.paused:
+                raise ValueError(f"forced.{name}: the service is in `paused` as well; choose one")
         return self
+
+    def bounds(self, service: str) -> tuple[int, int]:
+        """Fewest and most replicas of `service`."""
+        return self.per_service.get(service, (self.min_replicas, self.max_replicas))
 
 
 class Floor(Section):
@@ -207,6 +217,19 @@ class Hpa(Section):
     behavior: dict[str, Any] | None = None
 
 
+class Load(Section):
+    """Offered load: users of a closed loop or a rate of an open one."""
+
+    shape: str = Field("mixed", description="a name of testbed.shapes or a path to a .req or CSV trace")
+    kind: Literal["closed", "open"] = "closed"
+    low: Positive = 25.0
+    high: Positive = 95.0
+    noise: Annotated[float, Field(ge=0)] = 2.0
+    period: Positive = Field(700.0, description="seconds of a fluctuation or square wave")
+    step: Positive = Field(5.0, description="seconds a value of the trace")
+    scale: Positive = Field(1.0, description="the trace is multiplied by this")
+
+
 class Scale(Section):
     """predict_scale.py"""
 
@@ -221,10 +244,13 @@ class Scale(Section):
     floor: Floor = Floor()
     hpa: Hpa = Hpa()
     stale_after: Positive = Field(120.0, description="seconds after which a service's metrics are stale: it is held")
+    fill_samples: Annotated[int, Field(ge=0)] = Field(4, description="missing samples that the last known value stands in for")
+    error_share: Share = Field(0.05, description="a drop in traffic while more requests than this fail is no reason to scale down")
     min_known_services: Share = Field(0.5, description="share of services the bundle must know")
     static_replicas: dict[str, int] = {}
     dry_run: bool = False
     workers: Annotated[int, Field(ge=1)] = Field(2, description="testbed: runs side by side")
+    load: Load | None = Field(None, description="testbed: the load of these runs; None: testbed.load")
 
 
 class Evaluate(Section):
@@ -241,19 +267,6 @@ class Evaluate(Section):
 
 
 # ------------------------------------------------------------------------------------------------------------ testbed
-class Load(Section):
-    """Offered load: users of a closed loop or a rate of an open one."""
-
-    shape: str = Field("train", description="a name of testbed.shapes or a path to a .req or CSV trace")
-    kind: Literal["closed", "open"] = "closed"
-    low: Positive = 25.0
-    high: Positive = 95.0
-    noise: Annotated[float, Field(ge=0)] = 2.0
-    period: Positive = Field(700.0, description="seconds of a fluctuation or square wave")
-    step: Positive = Field(5.0, description="seconds a value of the trace")
-    scale: Positive = Field(1.0, description="the trace is multiplied by this")
-
-
 class Testbed(Section):
     """The emulated cluster."""
 

@@ -52,7 +52,7 @@ class CallFile(Section):
     on_failure: Annotated[str, Field(pattern="^(fail|ignore)$")] = "fail"
     retries: Annotated[int, Field(ge=0)] = 0
     calls: list[CallFile] = Field([], description="instead of the callee's own")
-    parallel: list[CallFile] = []
+    parallel: list[CallFile] = Field([], description="calls that start together")
 
     @model_validator(mode="before")
     @classmethod
@@ -107,7 +107,7 @@ class EndpointFile(Section):
 
     service: str
     operation: str | None = None
-    calls: list[CallFile] = []
+    calls: list[CallFile] = Field([], description="instead of the service's own")
 
 
 class TaskFile(Section):
@@ -264,10 +264,7 @@ def load_application(name_or_path: str | Path, *, sigma: float = 0.0, seed: int 
         SettingsError: no such application, or a broken file; names file, dotted key, value and what is allowed.
     """
     text = str(name_or_path)
-    if text.startswith("synthetic:"):
-        application = _synthetic(text, seed)
-    else:
-        application = _read(_find(text))
+    application = _synthetic(text, seed) if text.startswith("synthetic:") else _read(_find(text))
     return _varied(application, sigma, seed) if sigma > 0 else application
 
 
@@ -277,7 +274,9 @@ def _find(text: str) -> Path:
     path = APPS / f"{text}.yaml"
     if not path.exists():
         known = ", ".join(sorted(found.stem for found in APPS.glob("*.yaml")))
-        raise SettingsError(f"testbed.application: unknown application {text!r}; shipped: {known}; or a path to a YAML file, or synthetic:N")
+        raise SettingsError(
+            f"testbed.application: unknown application {text!r}; shipped: {known}; or a path to a YAML file, or synthetic:N"
+        )
     return path
 
 
@@ -286,13 +285,16 @@ def _read(path: Path) -> Application:
     names = list(document.services)
     index = {name: number for number, name in enumerate(names)}
     trees = _Trees(path, document, index)
+    trees.check()
     think = document.think_seconds if isinstance(document.think_seconds, list) else [document.think_seconds] * 2
     endpoints = {name: number for number, name in enumerate(document.endpoints)}
     return Application(
         name=document.name,
         services=tuple(_service(name, document.services[name]) for name in names),
         endpoints=tuple(Endpoint(name, index[end.service], trees.of_endpoint(end)) for name, end in document.endpoints.items()),
-        tasks=tuple(Task(name, task.weight, tuple(endpoints[request] for request in task.requests)) for name, task in document.tasks.items()),
+        tasks=tuple(
+            Task(name, task.weight, tuple(endpoints[request] for request in task.requests)) for name, task in document.tasks.items()
+        ),
         think_low=think[0],
         think_high=think[1],
         readiness_period=document.readiness_period_seconds,
@@ -325,6 +327,12 @@ class _Trees:
         self._path, self._document, self._index = path, document, index
         self._done: dict[tuple[str, str | None], Steps] = {}
         self._open: list[tuple[str, str | None]] = []
+
+    def check(self) -> None:
+        """Build every service's own calls, used or not: a circle is an error even where an endpoint cuts it."""
+        for name, data in self._document.services.items():
+            for operation in (None, *data.operations):
+                self._own(name, operation)
 
     def of_endpoint(self, endpoint: EndpointFile) -> Steps:
         if "calls" in endpoint.model_fields_set:
@@ -367,7 +375,9 @@ def _varied(application: Application, sigma: float, seed: int) -> Application:
     factors: dict[tuple[int, int], float] = {}
 
     def counted(caller: int, steps: Steps) -> Steps:
-        return tuple(Parallel(tuple(one(caller, call) for call in step.calls)) if isinstance(step, Parallel) else one(caller, step) for step in steps)
+        return tuple(
+            Parallel(tuple(one(caller, call) for call in step.calls)) if isinstance(step, Parallel) else one(caller, step) for step in steps
+        )
 
     def one(caller: int, call: Call) -> Call:
         pair = (caller, call.service)
@@ -692,4 +702,5 @@ def endpoint_shares(application: Application) -> NDArray[np.float64]:
     for task in application.tasks:
         for request in task.requests:
             counts[request] += task.weight
-    return counts / counts.sum()
+    shares: NDArray[np.float64] = counts / counts.sum()
+    return shares

@@ -31,52 +31,40 @@ OK, GROW, BROKEN = 0, 1, 2
 INF = np.inf
 S_TASK, S_DEMAND, S_BALANCE, S_BOOT, S_START, S_ARRIVAL, S_THINK = range(1, 8)
 
-POD = np.dtype(
-    [
-        ("service", "i4"), ("state", "i4"), ("jobs", "i4"), ("heap_at", "i4"), ("root", "i4"), ("in_flight", "i4"), ("active", "i4"),
-        ("cap", "i4"), ("wait_head", "i4"), ("wait_tail", "i4"), ("list_at", "i4"),
-        ("time", "f8"), ("attained", "f8"), ("budget", "f8"), ("period_end", "f8"), ("quota", "f8"), ("cores", "f8"), ("next", "f8"),
-        ("cpu", "f8"), ("idle", "f8"), ("created", "f8"), ("ready_at", "f8"), ("warm_until", "f8"), ("slowdown", "f8"), ("uid", "i8"),
-    ],
-    align=True,
+
+def record(**names: str) -> np.dtype[Any]:
+    """A C struct: field type -> names."""
+    return np.dtype([(name, kind) for kind, text in names.items() for name in text.split()], align=True)
+
+
+POD = record(
+    f8="time attained budget period_end quota cores next cpu idle created ready_at warm_until slowdown",
+    i8="uid",
+    i4="service state jobs heap_at root in_flight active cap wait_head wait_tail list_at",
 )
-TASK = np.dtype(
-    [
-        ("pc", "i4"), ("depth", "i4"), ("state", "i4"), ("alive", "i4"), ("endpoint", "i4"), ("user", "i4"), ("scenario", "i4"), ("at", "i4"),
-        ("attempt", "i4"), ("retry", "i4"), ("parent", "i4"), ("pending", "i4"), ("first", "i4"), ("left", "i4"), ("right", "i4"),
-        ("child", "i4"), ("next", "i4"), ("prev", "i4"), ("free_next", "i4"),
-        ("key", "u8"), ("base", "u8"), ("finish", "f8"), ("start", "f8"), ("injected", "i8"),
-    ],
-    align=True,
+TASK = record(
+    f8="finish start",
+    u8="key base",
+    i8="injected",
+    i4="pc depth state alive endpoint user scenario at attempt retry parent pending first left right child next prev free_next",
 )
-FRAME = np.dtype([("pod", "i4"), ("op", "i4"), ("retries", "i4"), ("token", "i8"), ("start", "f8")], align=True)
-OP = np.dtype(
-    [("op", "i4"), ("arg0", "i4"), ("arg1", "i4"), ("exit_pc", "i4"), ("timeout", "i4"), ("ignore", "i4"), ("retries", "i4"), ("value", "f8")],
-    align=True,
-)
-SERVICE = np.dtype(
-    [("ready", "i4"), ("turn", "i4"), ("in_flight", "i8"), ("finished", "i8"), ("failed", "i8"), ("seconds", "f8"), ("cpu_gone", "f8")], align=True
-)
-EDGE = np.dtype([("started", "i8"), ("done", "i8"), ("failed", "i8")], align=True)
-ENDPOINT = np.dtype(
-    [("start", "i4"), ("offered", "i8"), ("done", "i8"), ("failed", "i8"), ("slow", "i8"), ("seconds", "f8"), ("slo", "f8")], align=True
-)
-TIMER = np.dtype([("time", "f8"), ("order", "i8"), ("kind", "i4"), ("who", "i4"), ("uid", "i8")], align=True)
-TIMEOUT = np.dtype([("time", "f8"), ("token", "i8"), ("task", "i4"), ("depth", "i4")], align=True)
-THINK = np.dtype([("time", "f8"), ("user", "i4")], align=True)
-USER = np.dtype([("active", "i4"), ("requests", "i8")], align=True)
-CHANGE = np.dtype([("time", "f8"), ("users", "i4"), ("mix", "i4"), ("rate", "f8")], align=True)
-ARRIVAL = np.dtype([("time", "f8"), ("endpoint", "i4"), ("id", "i8")], align=True)
-COMPLETION = np.dtype([("time", "f8"), ("start", "f8"), ("id", "i8"), ("endpoint", "i4"), ("ok", "i4")], align=True)
-CLOCK = np.dtype(
-    [
-        ("now", "f8"), ("seed", "u8"), ("heap", "i4"), ("timers", "i4"), ("timer_order", "i8"), ("free_task", "i4"), ("free_tasks", "i4"),
-        ("think_head", "i8"), ("think_tail", "i8"), ("change", "i4"), ("users", "i4"), ("mix", "i4"), ("rate", "f8"),
-        ("arrival_need", "f8"), ("arrival_next", "f8"), ("arrivals", "i8"), ("token", "i8"), ("stack", "i4"), ("completions", "i4"),
-        ("balancing", "i4"), ("demand", "i4"), ("think_low", "f8"), ("think_high", "f8"), ("spread", "f8"), ("events", "i8"), ("broken", "i4"),
-        ("in_flight", "i8"), ("injected_at", "i8"),
-    ],
-    align=True,
+FRAME = record(f8="start", i8="token", i4="pod op retries")
+OP = record(f8="value", i4="op arg0 arg1 exit_pc timeout ignore retries")
+SERVICE = record(f8="seconds cpu_gone", i8="in_flight finished failed", i4="ready turn")
+EDGE = record(i8="started done failed")
+ENDPOINT = record(f8="seconds slo", i8="offered done failed slow", i4="start")
+TIMER = record(f8="time", i8="order uid", i4="kind who")
+TIMEOUT = record(f8="time", i8="token", i4="task depth")
+THINK = record(f8="time", i4="user")
+USER = record(i8="requests", i4="active")
+CHANGE = record(f8="time rate", i4="users mix")
+ARRIVAL = record(f8="time", i8="id", i4="endpoint")
+COMPLETION = record(f8="time start", i8="id", i4="endpoint ok")
+CLOCK = record(
+    f8="now rate arrival_need arrival_next think_low think_high spread",
+    u8="seed",
+    i8="timer_order think_head think_tail arrivals token events in_flight injected_at",
+    i4="heap timers free_task free_tasks change users mix stack completions balancing demand broken",
 )
 
 

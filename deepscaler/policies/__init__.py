@@ -1,1 +1,1 @@
-"""Scaling policies: one interface, one controller."""
+"""Scaling policies: one interface, one controller. `deepscaler.policies.registry` makes them by name."""

@@ -22,7 +22,8 @@ class Reason(StrEnum):
     ORACLE = "oracle"
     UNCHANGED = "unchanged"
     HELD_STALE = "held_stale"  # metrics stale or missing: replicas stay
-    HELD_MISSING = "held_missing"
+    HELD_MISSING = "held_missing"  # there are no metrics at all
+    HELD_TROUBLE = "held_trouble"  # traffic fell together with errors or missing data: no scale-down
     UNKNOWN_SERVICE = "unknown_service"  # not in the bundle, and no floor for it
     SCALED_TO_ZERO = "scaled_to_zero"  # by its owner: respected
     FORCED = "forced"
@@ -34,6 +35,8 @@ class Reason(StrEnum):
     MAX_REPLICAS = "max_replicas"
     QUOTA = "quota"
     RIVAL_AUTOSCALER = "rival_autoscaler"  # an HPA or KEDA object acts on it
+    CONFLICT = "conflict"  # someone changed the replicas between read and write: theirs stand until the next tick
+    WRITE_FAILED = "write_failed"  # the cluster refused; tried again at the next tick
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class Proposal:
     """What a policy wants for one service.
 
     Attributes:
-        target: replicas, fractional where the policy forecasts; None holds what is.
+        target: replicas, fractional where the policy forecasts; None holds what is. Where `predicted` or `floor` is
+            given it is the larger of them, so that the history can be rebuilt from decisions.csv.
         predicted: the forecast, where there is one.
         floor: replicas of the reactive floor, where there is one.
     """
@@ -58,7 +62,8 @@ class Observation:
 
     Attributes:
         now: seconds since the epoch.
-        panel: raw samples at `collect.step` up to now, at least `history_seconds` of the policy where there are as many.
+        panel: samples at `collect.step` up to now, at least `history_seconds` of the policy where there are as many;
+            single gaps are filled forward (see `deepscaler.quality`), what is missing for longer is NaN.
     """
 
     now: float
@@ -73,9 +78,10 @@ class Policy(Protocol):
     Attributes:
         name: as it stands in run directories (`deepscaler`, `hpa_70`).
         period_seconds: time between decisions.
-        history_seconds: how much of the past it needs.
+        history_seconds: how much of the past it needs; 0 where it needs no metrics (the panel is empty then, and no
+            service is held for stale metrics).
         guarded: False where the policy brings its own tolerance, stabilization and limits (the HPA): then only forced
-            values, pauses and min/max apply.
+            values, pauses, min/max and the quota apply.
     """
 
     name: str

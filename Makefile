@@ -1,0 +1,43 @@
+# `make demo` and `make test` set up all they need on a machine with Python 3.11 and a shell.
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+
+.PHONY: install install-dev prometheus demo test live lint types bench clean
+
+install: $(VENV)/.run
+install-dev: $(VENV)/.dev
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements.txt | $(VENV)/bin/python
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.run
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+# The real Prometheus server of Debian's package, unpacked under .cache/ without root; tests that need it say so if it can't be had.
+prometheus: $(VENV)/.run
+	-@$(PY) -m testbed.prometheus_server --install
+
+demo: install
+	$(PY) -m testbed.demo
+
+test: install-dev prometheus
+	$(PY) -m pytest -m "not live"
+
+lint: install-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: install-dev
+	$(VENV)/bin/mypy
+
+bench: install-dev
+	$(PY) -m testbed.bench
+
+clean:
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build

@@ -1,0 +1,173 @@
+"""Turn metrics into a data set: series, labels, splits, training statistics and prior graphs.
+
+python data_process.py --config config/boutique.yaml
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepscaler.calls import CallGraph, read_calls
+from deepscaler.dataset import SPLITS, Dataset, Normalizer, check_windows, read_wide, trailing_means, write_dataset
+from deepscaler.demand_fit import fit_demand, read_facts
+from deepscaler.errors import DataError, DeepScalerError
+from deepscaler.graphs import build_prior, prior_key, write_graph
+from deepscaler.labels import Reach, feature_labels, hide_overhang, required_labels
+from deepscaler.panel import FEATURES, MetricPanel, read_panel
+from deepscaler.settings import Settings, load_settings
+from deepscaler.visits import follow_visits
+
+log = logging.getLogger("data_process")
+NEEDED = ("pod", "cpu", "res", "req")
+"""Features that `required` labels are computed from, whatever the network sees."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Flags of the processing stage."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="config/boutique.yaml", help="application settings (default: %(default)s)")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="override one setting")
+    parser.add_argument("--csv", metavar="FILE", help="any wide CSV with a time column, for labels feature:<name>: plain forecasting")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Read metrics, write dataset.npz, meta.json and graphs/*.csv, print one line."""
+    arguments = build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        settings = load_settings(arguments.config, arguments.overrides)
+        log.info("settings: %s", settings.process.model_dump_json())
+        dataset = build(settings, arguments.csv)
+        output = Path(settings.process.output_dir)
+        for name, matrix in dataset.priors.items():
+            write_graph(output / "graphs" / f"{name}.csv", dataset.services, matrix)
+        write_dataset(dataset, output)
+    except DeepScalerError as error:
+        print(f"data_process: {error}", file=sys.stderr)
+        return 1
+    counts = ", ".join(f"{len(dataset.window_ends(split))} {split}" for split in SPLITS)
+    known = np.isfinite(dataset.labels).mean()
+    print(
+        f"{output / 'dataset.npz'}: {len(dataset.services)} services, {len(dataset.times)} rows of {dataset.meta['base_step']:g} s, "
+        f"windows {counts}; label {dataset.meta['label']} ({known:.0%} known), priors {', '.join(dataset.priors) or 'none'}"
+    )
+    return 0
+
+
+def build(settings: Settings, csv: str | None = None) -> Dataset:
+    """The data set of the settings, from the collected metrics or from `csv`.
+
+    Raises:
+        DataError: something is missing, broken or too short.
+    """
+    process = settings.process
+    source = Path(csv) if csv else Path(settings.collect.output_dir) / "metrics.csv"
+    panel, features = _read(settings, source, csv is not None)
+    rows = _rows_a_step(panel.step, process.step, source)
+    bounds = (round(len(panel) * process.split[0]), round(len(panel) * (process.split[0] + process.split[1])))
+    calls = None if csv else _read_calls(Path(settings.collect.output_dir) / "calls.csv")
+    labels, facts = _labels(settings, panel, calls, rows, bounds)
+    series = trailing_means(panel, rows)[:, :, [panel.features.index(name) for name in features]]
+    correlated = "req" if "req" in panel.features else process.label.removeprefix("feature:")
+    requests = panel.feature(correlated)[: bounds[0]] if correlated in panel.features else None
+    priors = {
+        prior_key(name): build_prior(
+            name, panel.services, requests, calls, end=float(panel.times[bounds[0] - 1]), cutoff=process.prior_cutoff
+        )
+        for name in process.priors
+    }
+    meta = {
+        "app": source.stem if csv else settings.app.name,
+        "services": panel.services,
+        "features": features,
+        "units": [FEATURES.get(name, "") for name in features],
+        "step": process.step,
+        "base_step": panel.step,
+        "window": process.window,
+        "horizon": process.horizon,
+        "label": process.label,
+        "source": {"file": str(source), "start": float(panel.times[0]), "end": float(panel.times[-1])},
+        "settings": process.model_dump(mode="json"),
+        **facts,
+    }
+    normalizer = Normalizer.fit(series[: bounds[0]], labels[: bounds[0]])
+    dataset = Dataset(panel.times, series, labels, bounds, normalizer, meta, priors)
+    check_windows(dataset, process.split)
+    return dataset
+
+
+def _read(settings: Settings, source: Path, foreign: bool) -> tuple[MetricPanel, tuple[str, ...]]:
+    """The panel on a regular grid with all features that labels need, and the features of the series."""
+    label = settings.process.label
+    named = (label.removeprefix("feature:"),) if label.startswith("feature:") else ()
+    features: tuple[str, ...] = tuple(settings.process.features)
+    if foreign:
+        if not named:
+            raise DataError(f"--csv {source}: label {label} needs collected metrics; use --set process.label=feature:<name>")
+        panel = read_wide(source, named[0], features)
+        features = panel.features
+    else:
+        extra = named or (NEEDED if label == "required" else ("pod",))
+        panel = read_panel(source, tuple(settings.app.services), tuple(dict.fromkeys((*features, *extra))))
+    step = float(np.median(np.diff(panel.times))) if len(panel) > 1 else settings.collect.step
+    panel = panel.regular(step)
+    _warn_of_gaps(panel, source)
+    return panel, features
+
+
+def _warn_of_gaps(panel: MetricPanel, source: Path) -> None:
+    known = np.isfinite(panel.values)
+    for index, service in enumerate(panel.services):
+        absent = [name for name in panel.features if not known[:, index, panel.features.index(name)].any()]
+        if absent:
+            log.warning("%s: %s has no %s at all; the network sees the training mean of nothing, 0", source, service, ", ".join(absent))
+    missing = 1 - known[:, :, [name != "res" for name in panel.features]].mean() if len(panel.features) > 1 else 1 - known.mean()
+    if missing > 0.01:
+        log.warning("%s: %.1f %% of the samples are missing", source, 100 * missing)
+
+
+def _rows_a_step(base: float, step: float, source: Path) -> int:
+    rows = round(step / base)
+    if rows < 1 or abs(rows * base - step) > 1e-6 * step:
+        raise DataError(
+            f"{source}: sampled every {base:g} s, of which process.step {step:g} is no multiple; use --set process.step={base:g}"
+        )
+    return rows
+
+
+def _read_calls(path: Path) -> CallGraph | None:
+    return read_calls(path) if path.is_file() else None
+
+
+def _labels(
+    settings: Settings, panel: MetricPanel, calls: CallGraph | None, rows: int, bounds: tuple[int, int]
+) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """Labels `[L, N]`, and `lead` and `demand` of the meta data."""
+    process = settings.process
+    if process.label != "required":
+        feature = "pod" if process.label == "observed" else process.label.removeprefix("feature:")
+        return feature_labels(panel, feature, rows), {"lead": 0.0, "demand": None}
+    facts = read_facts(Path(settings.collect.output_dir) / "workloads.json", panel.services, process.boot_seconds)
+    entries = [entry.service for entry in settings.app.entries]
+    training = panel.between(-np.inf, float(panel.times[bounds[0] - 1]))
+    sla = min((entry.sla for entry in settings.app.entries), default=0.2)
+    model = fit_demand(training, calls, facts, process, entries=entries, sla_seconds=sla)
+    visits = follow_visits(panel, calls, model.entries, process.visit_window)
+    model = replace(model, visits=visits.values[-1])  # the newest: what serves next
+    labels = required_labels(model, visits, panel, process)
+    hide_overhang(labels, bounds, Reach.of(process, model.boot_seconds, panel.step))
+    lead = float(np.max(facts.boot_seconds) + process.look_ahead) if process.lead else 0.0
+    return labels, {"lead": lead, "demand": model.to_dict()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

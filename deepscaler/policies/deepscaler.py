@@ -1,0 +1,103 @@
+"""`deepscaler`: the bundle's forecast for all services at once, over the reactive floor."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepscaler.cluster import Workload
+from deepscaler.errors import MetricsError
+from deepscaler.panel import MetricPanel
+from deepscaler.policies.base import Observation, Proposal, Reason
+from deepscaler.policies.reactive import ReactiveFloor
+
+log = logging.getLogger(__name__)
+
+
+class Forecaster(Protocol):
+    """What the policy needs of `deepscaler.forecaster`.
+
+    Attributes:
+        services: N names, the order of its forecasts.
+        history_seconds: how much of the past a forecast needs.
+        label: `required`, `observed` or `feature:<name>`.
+    """
+
+    @property
+    def services(self) -> tuple[str, ...]: ...
+
+    @property
+    def history_seconds(self) -> float: ...
+
+    @property
+    def label(self) -> str: ...
+
+    def forecast(self, panel: MetricPanel) -> NDArray[np.floating]:
+        """Replicas `[H, N]` of the next H steps after the panel's newest sample."""
+        ...
+
+
+class DeepScalerPolicy:
+    """A forecast each `period`, the reactive floor each `floor_period`; the floor only raises.
+
+    With `required` labels the lead is inside the label and step 1 of the forecast is taken, else the highest of the
+    horizon. A forecast that can't be made, or isn't finite, holds: then only the floor may raise. Services that the
+    bundle doesn't know have the floor alone.
+
+    Args:
+        forecaster: runs the bundle.
+        floor: None for the ablation without it.
+        period: seconds between forecasts.
+        floor_period: seconds between decisions where there is a floor.
+        name: as it stands in run directories.
+    """
+
+    guarded = True
+
+    def __init__(
+        self, forecaster: Forecaster, floor: ReactiveFloor | None, period: float, floor_period: float, name: str = "deepscaler"
+    ) -> None:
+        self.name = name
+        self.period_seconds = min(period, floor_period) if floor else period
+        self.history_seconds = max(forecaster.history_seconds, floor.history_seconds if floor else 0.0)
+        self._forecaster = forecaster
+        self._floor = floor
+        self._period = period
+        self._due = -math.inf
+        self._forecast: dict[str, float] = {}
+
+    def decide(self, observation: Observation) -> Mapping[str, Proposal]:
+        """The larger of the last forecast and the present floor, for every live service."""
+        if observation.now >= self._due - 1e-6:
+            self._due = observation.now + self._period
+            self._forecast = self._forecasted(observation)
+        floors = self._floor.replicas(observation) if self._floor else {}
+        return {workload.service: self._proposal(workload, floors.get(workload.service)) for workload in observation.workloads}
+
+    def _forecasted(self, observation: Observation) -> dict[str, float]:
+        """Replicas by service; empty where no forecast can be made."""
+        try:
+            steps = np.asarray(self._forecaster.forecast(observation.panel), np.float64)
+        except MetricsError as error:
+            log.warning("no forecast: %s", error)
+            return {}
+        taken = steps[0] if self._forecaster.label == "required" else steps.max(axis=0)
+        return dict(zip(self._forecaster.services, taken.tolist(), strict=True))
+
+    def _proposal(self, workload: Workload, floor: float | None) -> Proposal:
+        service, current = workload.service, workload.replicas
+        predicted = self._forecast.get(service)
+        if predicted is not None and math.isfinite(predicted):
+            if floor is not None and floor > predicted:
+                return Proposal(floor, Reason.FLOOR, predicted, floor)
+            return Proposal(predicted, Reason.FORECAST, predicted, floor)
+        if service not in self._forecaster.services:
+            return Proposal(floor, Reason.FLOOR if floor is not None else Reason.UNKNOWN_SERVICE, floor=floor)
+        if floor is not None and floor > current:
+            return Proposal(floor, Reason.FLOOR, floor=floor)
+        return Proposal(None, Reason.HELD_MISSING, floor=floor)

@@ -1,0 +1,49 @@
+"""`oracle`: replicas computed beforehand from the true future: a reference, not a bound."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from deepscaler.errors import SettingsError
+from deepscaler.policies.base import Observation, Proposal, Reason
+
+
+class OraclePolicy:
+    """Looks up the replicas of now; a row holds from its time until the next, the first row before its time as well.
+
+    Args:
+        times: `[K]` seconds since the epoch, rising.
+        table: service -> `[K]` replicas, as in run.json's `oracle`.
+        period_seconds: time between decisions.
+    """
+
+    name = "oracle"
+    history_seconds = 0.0
+    guarded = False  # the table already says when to scale down
+
+    def __init__(self, times: ArrayLike, table: Mapping[str, Sequence[int]], period_seconds: float = 15.0) -> None:
+        self.period_seconds = period_seconds
+        self._times = np.asarray(times, np.float64)
+        self._table = {service: np.asarray(column, np.int64) for service, column in table.items()}
+        if not len(self._times) or (np.diff(self._times) <= 0).any():
+            raise SettingsError(f"oracle: {len(self._times)} times, expected at least one, rising")
+        for service, column in self._table.items():
+            if column.shape != self._times.shape:
+                raise SettingsError(f"oracle: {len(column)} replicas of {service!r} for {len(self._times)} times")
+
+    def decide(self, observation: Observation) -> Mapping[str, Proposal]:
+        """The table's row of now; services that it doesn't have are held."""
+        return {service: Proposal(float(column[0]), Reason.ORACLE) for service, column in self.table_at([observation.now]).items()}
+
+    def table_at(self, times: ArrayLike) -> dict[str, list[int]]:
+        """service -> replicas at these times (seconds since the epoch)."""
+        rows = np.maximum(np.searchsorted(self._times, np.asarray(times, np.float64) + 1e-6, side="right") - 1, 0)
+        return {service: column[rows].tolist() for service, column in self._table.items()}
+
+    def replicas_at(self, moments: ArrayLike) -> dict[str, list[int]]:
+        """The table at other times: service -> replicas."""
+        rows = np.maximum(np.searchsorted(self._times, np.asarray(moments) + 1e-6, side="right") - 1, 0)
+        return {service: column[rows].astype(int).tolist() for service, column in self._table.items()}

@@ -1,0 +1,125 @@
+"""`reactive_holistic` and the reactive floor: the `required` rule on the present, demand-corrected rate."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepscaler.cluster import Pod, Workload
+from deepscaler.demand import DemandModel, present_requirement, requirement_from_usage
+from deepscaler.errors import BundleError, DataError
+from deepscaler.policies.base import Observation, Proposal, Reason
+from deepscaler.settings import Floor, Settings
+
+HISTORY_SECONDS = 60.0
+
+
+class ReactiveFloor:
+    """Replicas that the present load needs, for all services at once.
+
+    Args:
+        model: the demand fit; services that it doesn't know (or whose CPU it never saw, or whose requests are missing now)
+            are sized by the cores they use now over ρ_max of their limits; so are all without a fit.
+        settings: stretch of the rate and ρ_max.
+    """
+
+    def __init__(self, model: DemandModel | None, settings: Floor) -> None:
+        self._model = model
+        self._settings = settings
+        self.history_seconds = max(HISTORY_SECONDS, settings.seconds)
+
+    def replicas(self, observation: Observation) -> dict[str, float]:
+        """Whole replicas by service; services with too little data are left out."""
+        panel, rule = observation.panel, self._settings
+        if not len(panel):
+            return {}
+        found: dict[str, float] = {}
+        if {"cpu", "pod"} <= set(panel.features):
+            found.update(zip(panel.services, requirement_from_usage(panel, rule.seconds, rule.rho_max).tolist(), strict=True))
+        if self._model is not None and {"req", "res"} <= set(panel.features):
+            needed = present_requirement(self._model, panel, rule.seconds, rule.rho_max)
+            live = set(panel.services)
+            known = zip(self._model.services, needed.tolist(), strict=True)
+            found.update((service, value) for service, value in known if service in live and math.isfinite(value))
+        return {service: float(math.ceil(value - 1e-9)) for service, value in found.items() if math.isfinite(value)}
+
+
+class ReactivePolicy:
+    """The reactive floor as a policy of its own: all services at once, no forecast."""
+
+    guarded = True
+
+    def __init__(self, floor: ReactiveFloor, period_seconds: float = 15.0, name: str = "reactive_holistic") -> None:
+        self.name = name
+        self.period_seconds = period_seconds
+        self.history_seconds = floor.history_seconds
+        self._floor = floor
+
+    def decide(self, observation: Observation) -> Mapping[str, Proposal]:
+        """The floor; services without data are held."""
+        floors = self._floor.replicas(observation)
+        held = {workload.service: Proposal(None, Reason.HELD_MISSING) for workload in observation.workloads}
+        return {**held, **{service: Proposal(value, Reason.FLOOR, floor=value) for service, value in floors.items()}}
+
+
+def usage_floor(workloads: Sequence[Workload], pods: Sequence[Pod], now: float, fresh_seconds: float, rho_max: float) -> dict[str, float]:
+    """Replicas by the cores that pods use now over ρ_max of the limit: what is left when Prometheus can't be read.
+
+    Services without a limit (or request) or without a fresh sample are left out.
+    """
+    cores: dict[str, float] = {}
+    for pod in pods:
+        fresh = pod.usage_time is not None and now - pod.usage_time <= fresh_seconds
+        if not pod.deleting and pod.usage_cores is not None and fresh and np.isfinite(pod.usage_cores):
+            cores[pod.service] = cores.get(pod.service, 0.0) + pod.usage_cores
+    limits = {workload.service: workload.cpu_limit_cores or workload.cpu_request_cores for workload in workloads}
+    sized = [(service, used, limit) for service, used in cores.items() if (limit := limits.get(service))]
+    return {service: float(max(math.ceil(used / (rho_max * limit) - 1e-6), 1)) for service, used, limit in sized}
+
+
+def describe_bundle(bundle: str | Path) -> dict[str, Any] | None:
+    """`<bundle>.json`, the bundle without its tensors; None where there is no bundle. Doesn't need torch.
+
+    Raises:
+        BundleError: it can't be read.
+    """
+    path = Path(bundle).with_suffix(".json")
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: not readable ({error}); make the bundle again with: python main.py") from error
+    if not isinstance(described, dict):
+        raise BundleError(f"{path}: expected a mapping, found {type(described).__name__}; make the bundle again with: python main.py")
+    return described
+
+
+def load_demand(settings: Settings) -> DemandModel:
+    """The demand fit of the bundle, else of the data set.
+
+    Raises:
+        DataError: neither holds one.
+        BundleError: the bundle's description can't be read.
+    """
+    described = describe_bundle(settings.scale.bundle)
+    if described and described.get("demand"):
+        return DemandModel.from_dict(described["demand"])
+    meta = Path(settings.process.output_dir) / "meta.json"
+    try:
+        demand = json.loads(meta.read_text(encoding="utf-8")).get("demand")
+    except FileNotFoundError as error:
+        raise DataError(
+            f"no demand fit: neither {Path(settings.scale.bundle).with_suffix('.json')} nor {meta} is there; "
+            "make one with: python data_process.py (and python main.py)"
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{meta}: not readable ({error}); make it again with: python data_process.py") from error
+    if not demand:
+        raise DataError(f"{meta}: holds no demand fit; make it again with: python data_process.py --set process.label=required")
+    return DemandModel.from_dict(demand)

@@ -1,0 +1,144 @@
+"""Policies by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from deepscaler.demand import DemandModel
+from deepscaler.errors import BundleError, DataError, SettingsError
+from deepscaler.policies.base import Policy
+from deepscaler.policies.deepscaler import DeepScalerPolicy, Forecaster
+from deepscaler.policies.explore import ExplorePolicy
+from deepscaler.policies.oracle import OraclePolicy
+from deepscaler.policies.reactive import ReactiveFloor, ReactivePolicy, describe_bundle, load_demand
+from deepscaler.policies.static import StaticPolicy
+from deepscaler.settings import Settings
+
+HPA = re.compile(r"hpa_(\d+)$")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What policies are made from.
+
+    Attributes:
+        settings: of the application.
+        seed: of what a policy draws at random.
+        oracle: times and replicas of the oracle, where they have been computed.
+    """
+
+    settings: Settings
+    seed: int
+    oracle: OraclePolicy | None = None
+
+
+def make_policy(name: str, settings: Settings, seed: int | None = None, oracle: OraclePolicy | None = None) -> Policy:
+    """The policy `name`: a key of `POLICIES` or `hpa_<percent of the limit>`. Only the `deepscaler` ones import torch.
+
+    Args:
+        name: which.
+        settings: of the application.
+        seed: of what a policy draws at random; `testbed.seed` by default.
+        oracle: made beforehand from the true future (testbed).
+
+    Raises:
+        SettingsError: unknown name, or the oracle outside the testbed.
+        BundleError, DataError: what the policy needs is missing or doesn't fit, naming the command that makes it.
+    """
+    hpa = HPA.match(name)
+    if hpa and int(hpa[1]) > 0:
+        from deepscaler.policies.hpa import hpa_policy
+
+        return hpa_policy(name, settings)
+    if name not in POLICIES:
+        raise SettingsError(f"policy {name!r} is unknown; allowed: {', '.join(POLICIES)}, hpa_<percent of the CPU limit> (hpa_70)")
+    return POLICIES[name](Context(settings, settings.testbed.seed if seed is None else seed, oracle))
+
+
+def _deepscaler(context: Context) -> Policy:
+    scale = context.settings.scale
+    return _over_bundle(context.settings, "deepscaler", scale.floor.enabled)
+
+
+def _deepscaler_nofloor(context: Context) -> Policy:
+    return _over_bundle(context.settings, "deepscaler_nofloor", False)
+
+
+def _over_bundle(settings: Settings, name: str, with_floor: bool) -> Policy:
+    described = describe_bundle(settings.scale.bundle)
+    if described is None:
+        raise BundleError(
+            f"{settings.scale.bundle}: no such bundle; make it with: python main.py --model_save_path {settings.scale.bundle}"
+        )
+    check_bundle(described, settings)
+    floor = ReactiveFloor(_fit(settings), settings.scale.floor) if with_floor else None
+    return DeepScalerPolicy(_load_forecaster(settings), floor, settings.scale.period, settings.collect.step, name)
+
+
+def _fit(settings: Settings) -> DemandModel | None:
+    try:
+        return load_demand(settings)
+    except DataError:
+        return None  # labels that needed none: the floor goes by the cores in use
+
+
+def check_bundle(described: dict[str, object], settings: Settings) -> None:
+    """Refuse a bundle of another application or one that knows too few of the services.
+
+    Raises:
+        BundleError: naming both sides.
+    """
+    bundle, app = settings.scale.bundle, settings.app
+    if described.get("app") not in (None, app.name):
+        raise BundleError(
+            f"{bundle}: trained for application {described['app']!r}, the configuration is of {app.name!r}; "
+            "choose the right --config or --model_path, or train with: python main.py"
+        )
+    trained = described.get("services")
+    known = {str(name) for name in trained} if isinstance(trained, list) else set()
+    scaled = [name for name, service in app.services.items() if service.scaled]
+    unknown = [name for name in scaled if name not in known]
+    if len(scaled) - len(unknown) < settings.scale.min_known_services * len(scaled):
+        raise BundleError(
+            f"{bundle}: knows {len(scaled) - len(unknown)} of {len(scaled)} services, scale.min_known_services asks for "
+            f"{settings.scale.min_known_services:.0%}; unknown to it: {', '.join(unknown)}; it knows: {', '.join(sorted(known)) or 'none'}"
+        )
+
+
+def _load_forecaster(settings: Settings) -> Forecaster:
+    from deepscaler.forecaster import load_forecaster
+
+    return load_forecaster(settings.scale.bundle)
+
+
+def _reactive(context: Context) -> Policy:
+    settings = context.settings
+    return ReactivePolicy(ReactiveFloor(load_demand(settings), settings.scale.floor), settings.collect.step)
+
+
+def _static(context: Context) -> Policy:
+    return StaticPolicy(context.settings.scale.static_replicas, context.settings.scale.period)
+
+
+def _explore(context: Context) -> Policy:
+    testbed = context.settings.testbed
+    return ExplorePolicy(context.seed, testbed.explore_target, testbed.explore_seconds, context.settings.collect.step)
+
+
+def _oracle(context: Context) -> Policy:
+    if context.oracle is None:
+        raise SettingsError("policy 'oracle' needs the true future: it runs on the testbed only (cluster.kind: testbed)")
+    return context.oracle
+
+
+POLICIES: dict[str, Callable[[Context], Policy]] = {
+    "deepscaler": _deepscaler,
+    "deepscaler_nofloor": _deepscaler_nofloor,
+    "reactive_holistic": _reactive,
+    "static": _static,
+    "explore": _explore,
+    "oracle": _oracle,
+}
+"""Makers by name; `hpa_<percent>` beside them."""

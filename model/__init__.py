@@ -1,0 +1,1 @@
+"""Networks, graph learners and their training. Torch and numpy only: nothing here knows files, settings or clusters."""

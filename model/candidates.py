@@ -1,0 +1,41 @@
+"""The set S of candidate graphs of expectation-maximisation, and their loss-weighted union."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Weighting = Literal["spread", "raw"]
+
+
+class Candidates:
+    """At most `capacity` graphs `[N, N]` with their validation losses; the worst leaves when it is full."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.graphs: list[tuple[Tensor, float]] = []
+
+    def add(self, graph: Tensor, score: Callable[[Tensor], float]) -> None:
+        """Take in `graph`, score all with the present predictor, drop the worst beyond the capacity."""
+        members = [member for member, _ in self.graphs] + [graph]
+        scored = [(member, score(member)) for member in members]
+        if len(scored) > self.capacity:
+            scored.pop(max(range(len(scored)), key=lambda index: scored[index][1]))
+        self.graphs = scored
+
+    def union(self, weighting: Weighting) -> Tensor:
+        """Weighted mean of the graphs, `[N, N]`."""
+        weights = union_weights([loss for _, loss in self.graphs], weighting)
+        return torch.stack([weight * graph for (graph, _), weight in zip(self.graphs, weights, strict=True)]).sum(0)
+
+
+def union_weights(losses: list[float], weighting: Weighting) -> list[float]:
+    """Softmax of -loss/temperature. `spread`: a third of the losses' spread, so that they tell the graphs apart; `raw`: 1."""
+    values = torch.tensor(losses, dtype=torch.float64)
+    temperature = 1.0 if weighting == "raw" else float(values.max() - values.min()) / 3
+    scaled = -values / temperature if temperature > 0 else torch.zeros_like(values)
+    weights: list[float] = torch.softmax(scaled, 0).tolist()
+    return weights

@@ -1,0 +1,162 @@
+"""Experiments in virtual time: every policy on every seed, each run in a directory of its own."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from deepscaler.controller import Controller
+from deepscaler.demand import DemandModel, required_replicas
+from deepscaler.labels import Reach, peaks
+from deepscaler.policies.oracle import OraclePolicy
+from deepscaler.policies.registry import make_policy
+from deepscaler.runs import Run, write_run
+from deepscaler.settings import Settings
+from testbed.application import endpoint_shares, expected_visits, load_application
+from testbed.virtual import VirtualCluster
+
+log = logging.getLogger(__name__)
+ORACLE_STEP = 60.0
+"""Seconds between the replicas that run.json keeps of the oracle."""
+BEYOND = 900.0
+"""Seconds past the end for which the oracle is told the load (its last value)."""
+
+
+def seed_use(seed: int) -> str:
+    """What a seed is for: 1-999 training, 1000-1999 validation, 2000-2999 test."""
+    return {0: "train", 1: "validate", 2: "test"}.get(seed // 1000, "other")
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What a run's load really asks of each service, from a run in which nothing is ever short.
+
+    Attributes:
+        times: `[L]` seconds since the epoch, `collect.step` apart.
+        rates: `[L, N]` requests per second, uncongested.
+        model: the application's own demands.
+    """
+
+    times: NDArray[np.float64]
+    rates: NDArray[np.float64]
+    model: DemandModel
+
+
+def true_demand(settings: Settings, seed: int) -> DemandModel:
+    """The demand model of the emulated application itself (no response part), services in the configuration's order."""
+    bed, process = settings.testbed, settings.process
+    application = load_application(bed.application, sigma=bed.demand_sigma, seed=seed)
+    cluster = VirtualCluster(settings, seed=seed)
+    program = cluster.program
+    order = [program.services.index(name) for name in cluster.services]
+    shares, entry_of = endpoint_shares(application), program.endpoint_service
+    entered = np.bincount(entry_of, weights=shares, minlength=program.num_services)
+    entries = np.flatnonzero(entered > 0)
+    per_endpoint = expected_visits(application)
+    visits = np.stack([(shares * (entry_of == entry)) @ per_endpoint / entered[entry] for entry in entries])
+    return DemandModel(
+        services=cluster.services,
+        idle_cores=program.idle_cores[order],
+        demand_seconds=program.demand_seconds[order],
+        limit_cores=program.limit_cores[order],
+        boot_seconds=program.boot_seconds[order],
+        entries=tuple(program.services[entry] for entry in entries),
+        visits=visits[:, order],
+        external_share=entered[entries] / entered.sum(),
+        sla_seconds=min(entry.sla for entry in settings.app.entries),
+        think_seconds=process.think_time,
+        rho_max=process.rho_max,
+        sla_margin=process.sla_margin,
+        response=None,
+        quality={"source": "the emulated application itself"},
+        requests_per_think=process.requests_per_think,
+    )
+
+
+def find_truth(settings: Settings, seed: int) -> Truth:
+    """Simulate the seed's load with more replicas than it can use."""
+    bed = settings.testbed
+    ample = bed.model_copy(update={"initial_replicas": settings.scale.guard_rails.max_replicas})
+    cluster = VirtualCluster(settings.model_copy(update={"testbed": ample}), seed=seed)
+    start, end = cluster.now(), cluster.end + BEYOND
+    cluster.sleep_until(end)
+    panel = cluster.metrics(start + settings.collect.step, end, settings.collect.step)
+    return Truth(panel.times, panel.feature("req").astype(np.float64), true_demand(settings, seed))
+
+
+def make_oracle(settings: Settings, seed: int) -> OraclePolicy:
+    """The `required` rule on the true future and the true demands."""
+    truth = find_truth(settings, seed)
+    step = settings.collect.step
+    reach = Reach.of(settings.process, truth.model.boot_seconds, step)
+    needed = required_replicas(truth.model, peaks(truth.rates, reach))[reach.step :]
+    known = np.isfinite(needed).all(axis=1)
+    times = truth.times[: len(needed)][known]
+    return OraclePolicy(times, {name: needed[known, column].astype(int).tolist() for column, name in enumerate(truth.model.services)}, step)
+
+
+def run_one(settings: Settings, policy_name: str, seed: int) -> Path:
+    """Run one policy on one seed for `scale.duration` (default `testbed.duration`); returns the run directory."""
+    bed = settings.testbed
+    duration = settings.scale.duration or bed.duration
+    played = bed.model_copy(update={"duration": duration, "seed": seed, "load": settings.scale.load or bed.load})
+    settings = settings.model_copy(update={"testbed": played})
+    oracle = make_oracle(settings, seed)
+    cluster = VirtualCluster(settings, seed=seed)
+    policy = make_policy(policy_name, settings, seed=seed, oracle=oracle)
+    controller = Controller(cluster, policy, settings, survive_bugs=False)
+    start, began = cluster.now(), time.perf_counter()
+    controller.run(duration=duration)
+    end = cluster.now()
+    minutes = np.arange(start + ORACLE_STEP, end + 1e-6, ORACLE_STEP)
+    info = {
+        **controller.describe(seed, start),
+        "policy": policy_name,
+        "seed_use": seed_use(seed),
+        "duration_seconds": end - start,
+        "wall_seconds": time.perf_counter() - began,
+        "targets": getattr(policy, "targets", None),
+        "oracle": oracle.replicas_at(minutes),
+        "oracle_times": minutes,
+        "in_flight_at_end": cluster.in_flight,
+    }
+    run = Run(
+        info=info,
+        endpoints=cluster.latencies(start, end, settings.collect.step),
+        decisions=controller.recorder.decisions(),
+        pods=cluster.pod_history(start, end),
+        panel=cluster.metrics(start + settings.collect.step, end, settings.collect.step),
+    )
+    directory = Path(settings.scale.run_dir) / f"{policy_name}-{seed}"
+    write_run(run, directory)
+    return directory
+
+
+def run_many(settings: Settings, policies: Sequence[str], seeds: Sequence[int]) -> list[Path]:
+    """Every policy on every seed, `scale.workers` at a time; run directories in the order of (policy, seed)."""
+    jobs = [(policy, seed) for policy in policies for seed in seeds]
+    if min(settings.scale.workers, len(jobs)) == 1:
+        return [run_one(settings, *job) for job in tqdm(jobs, desc="simulate", unit="run", disable=None, leave=False)]
+    context = multiprocessing.get_context("spawn")
+    found: dict[tuple[str, int], Path] = {}
+    with ProcessPoolExecutor(settings.scale.workers, mp_context=context, initializer=_one_thread) as pool:
+        futures = {pool.submit(run_one, settings, *job): job for job in jobs}
+        for future in tqdm(as_completed(futures), total=len(jobs), desc="simulate", unit="run", disable=None, leave=False):
+            found[futures[future]] = future.result()
+    return [found[job] for job in jobs]
+
+
+def _one_thread() -> None:
+    """One process a core: the linear algebra of each keeps to its own."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"

@@ -1,0 +1,202 @@
+"""metrics.csv and calls.csv: what is written reads back equal, and what is broken is named."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from deepscaler.artefacts import replacing, utc_seconds, utc_text
+from deepscaler.calls import EXTERNAL, CallGraph, read_calls, write_calls
+from deepscaler.errors import DataError
+from deepscaler.panel import FEATURES, MetricPanel, read_panel, write_panel
+
+T0 = utc_seconds("2026-01-05T00:00:00Z")
+SERVICES = ("carts", "carts-db", "a_b")
+
+
+def panel(values, services=SERVICES, features=tuple(FEATURES), step=15.0, start=T0):
+    return MetricPanel(start + step * np.arange(len(values)), services, features, np.asarray(values, np.float32))
+
+
+def some_panel(length=4):
+    values = np.random.default_rng(1).random((length, 3, 5))
+    values[1, 2, 3] = np.nan
+    return panel(values)
+
+
+def assert_same(one, other):
+    assert one.services == other.services and one.features == other.features
+    np.testing.assert_array_equal(one.times, other.times)
+    np.testing.assert_array_equal(one.values, other.values)
+
+
+@given(
+    hnp.arrays(np.float32, (3, 3, 5), elements=st.floats(width=32, allow_infinity=False)),
+    st.integers(1, 100_000).map(lambda n: n / 1000),
+)
+def test_any_panel_reads_back_bit_by_bit_with_nan_as_an_empty_cell(tmp_path_factory, values, step):
+    path = tmp_path_factory.mktemp("panel") / "metrics.csv"
+    written = panel(values, step=step)
+    write_panel(written, path)
+    read = read_panel(path)
+    np.testing.assert_array_equal(read.values, written.values)
+    np.testing.assert_allclose(read.times, written.times, atol=5e-4)
+    assert read.services == SERVICES and read.features == tuple(FEATURES)
+    assert "nan" not in path.read_text().lower()
+
+
+def test_zero_and_missing_stay_two_things(tmp_path):
+    values = np.zeros((2, 3, 5))
+    values[1] = np.nan
+    write_panel(panel(values), tmp_path / "metrics.csv")
+    lines = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert lines[1] == "2026-01-05T00:00:00Z" + ",0" * 15
+    assert lines[2] == "2026-01-05T00:00:15Z" + "," * 15
+    read = read_panel(tmp_path / "metrics.csv").values
+    assert (read[0] == 0).all() and np.isnan(read[1]).all()
+
+
+def test_a_file_of_another_tool_may_have_its_columns_in_any_order(tmp_path):
+    (tmp_path / "m.csv").write_text("b_req,time,a_cpu,a_req,b_cpu\n1,2026-01-05T01:00:00+01:00,2,3,\n")
+    read = read_panel(tmp_path / "m.csv", services=("a", "b"), features=("cpu", "req"))
+    np.testing.assert_array_equal(read.values[0], np.array([[2, 3], [np.nan, 1]], np.float32))
+    assert read.times[0] == T0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "not a readable CSV"),
+        ("a_cpu\n1\n", "'time' is missing"),
+        ("time,a_cpu\n", "no rows"),
+        ("time,a_cpu\nyesterday,1\n", "line 2: time 'yesterday' is not ISO 8601"),
+        ("time,a_cpu\n2026-01-05T00:00:15Z,1\n2026-01-05T00:00:00Z,1\n", "line 3: time 2026-01-05T00:00:00Z doesn't follow"),
+        ("time,a_cpu\n2026-01-05T00:00:00Z,1\n2026-01-05T00:00:00Z,1\n", "line 3: time"),
+        ("time,a_cpu\n2026-01-05T00:00:00Z,lots\n", "line 2, column 'a_cpu': 'lots' is not a number"),
+        ("time,a_cpu,b_req\n2026-01-05T00:00:00Z,1,2\n", "column 'a_req' is missing (2 of 4"),
+    ],
+)
+def test_a_broken_file_is_named_with_its_line(tmp_path, text, expected):
+    path = tmp_path / "metrics.csv"
+    path.write_text(text)
+    with pytest.raises(DataError) as error:
+        read_panel(path)
+    assert expected in str(error.value) and str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_missing_file_names_the_command_that_makes_it(tmp_path):
+    for read in (read_panel, read_calls):
+        with pytest.raises(DataError, match=r"no such file; make it with: python metrics_fetch\.py"):
+            read(tmp_path / "metrics.csv")
+
+
+def test_a_panel_of_another_shape_is_refused():
+    with pytest.raises(DataError, match=r"shape \(2, 3, 4\), expected \(2, 3, 5\)"):
+        panel(np.zeros((2, 3, 4)))
+
+
+def test_columns_are_taken_by_name():
+    whole = some_panel()
+    part = whole.select(("a_b", "carts"), ("req", "pod"))
+    np.testing.assert_array_equal(part.feature("req")[:, 0], whole.feature("req")[:, 2])
+    np.testing.assert_array_equal(part.feature("pod")[:, 1], whole.feature("pod")[:, 0])
+    with pytest.raises(DataError, match="service cart not in the metrics; they hold carts, carts-db"):
+        whole.select(("cart",), ("req",))
+    with pytest.raises(DataError, match="feature 'latency' is not in the metrics"):
+        whole.feature("latency")
+
+
+def test_a_stretch_is_open_at_its_start_and_closed_at_its_end():
+    np.testing.assert_array_equal(some_panel().between(T0, T0 + 30).times, [T0 + 15, T0 + 30])
+
+
+def test_the_step_needs_two_regular_samples():
+    assert some_panel().step == 15
+    with pytest.raises(DataError, match="at least 2"):
+        _ = some_panel(2).between(T0, T0 + 15).step
+    uneven = MetricPanel(np.array([0.0, 15.0, 45.0]), SERVICES, tuple(FEATURES), np.zeros((3, 3, 5), np.float32))
+    with pytest.raises(DataError, match="not regular"):
+        _ = uneven.step
+    filled = uneven.regular(15.0)
+    assert filled.step == 15 and len(filled) == 4
+    assert np.isnan(filled.values[2]).all() and (filled.values[3] == 0).all()
+
+
+def test_a_write_that_fails_leaves_the_previous_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.csv"
+    write_panel(some_panel(), path)
+    before = path.read_bytes()
+
+    def half(frame, target, **options):
+        target.write_text("time,carts_po")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", half)
+    with pytest.raises(OSError, match="No space left"):
+        write_panel(some_panel(9), path)
+    assert path.read_bytes() == before and [item.name for item in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+def test_a_file_replaced_whole_is_readable_by_others(tmp_path):
+    with replacing(tmp_path / "below" / "x.csv") as temporary:
+        temporary.write_text("x")
+        assert not (tmp_path / "below" / "x.csv").exists()
+    assert (tmp_path / "below" / "x.csv").stat().st_mode & 0o044 == 0o044 & ~_umask()
+
+
+def _umask():
+    import os
+
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_times_are_utc_whatever_their_offset():
+    assert utc_seconds("2026-01-05T00:00:00") == utc_seconds("2026-01-05T01:00:00+01:00") == utc_seconds("2026-01-04T19:00-05:00") == T0
+    assert utc_text(T0 + 0.25) == "2026-01-05T00:00:00.250Z" and utc_text(T0 + 59.9999) == "2026-01-05T00:01:00Z"
+
+
+# --------------------------------------------------------------------------------------------------------------- calls
+def calls(*rows):
+    return CallGraph(pd.DataFrame(rows, columns=["time", "caller", "callee", "calls_per_second"]))
+
+
+GRAPH = calls(
+    (T0 + 300, EXTERNAL, "carts", 4.0),
+    (T0 + 300, "carts", "carts-db", 8.0),
+    (T0 + 600, EXTERNAL, "carts", 2.0),
+    (T0 + 600, "elsewhere", "carts", 100.0),
+)
+
+
+def test_calls_read_back(tmp_path):
+    write_calls(GRAPH, tmp_path / "calls.csv")
+    assert (tmp_path / "calls.csv").read_text().splitlines()[:2] == [
+        "time,caller,callee,calls_per_second",
+        "2026-01-05T00:05:00Z,external,carts,4",
+    ]
+    pd.testing.assert_frame_equal(read_calls(tmp_path / "calls.csv").frame, GRAPH.frame, check_dtype=False)
+
+
+def test_a_pair_absent_from_a_window_had_no_calls_in_it():
+    np.testing.assert_array_equal(GRAPH.mean_rates(("carts-db", "carts")), [[0, 0], [4, 0]])
+    np.testing.assert_array_equal(GRAPH.external_rates(("carts-db", "carts")), [0, 3])
+    np.testing.assert_array_equal(GRAPH.mean_rates(("carts", "carts-db"), end=T0 + 300), [[0, 8], [0, 0]])
+    np.testing.assert_array_equal(GRAPH.mean_rates(("carts", "carts-db"), start=T0 + 600), np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("time,caller,callee\n", "column 'calls_per_second' is missing"),
+        ("time,caller,callee,calls_per_second\n2026-01-05T00:00:00Z,a,b,1\n2026-01-05T00:00:00Z,a,c,many\n", "line 3 is broken"),
+        ("time,caller,callee,calls_per_second\nsoon,a,b,1\n", "line 2 is broken"),
+    ],
+)
+def test_broken_calls_are_named_with_their_line(tmp_path, text, expected):
+    (tmp_path / "calls.csv").write_text(text)
+    with pytest.raises(DataError, match=expected):
+        read_calls(tmp_path / "calls.csv")
