@@ -20,7 +20,7 @@ from deepscaler.evaluation import evaluate_run
 from deepscaler.report import by_violations, draw_pareto, draw_timeline, elasticity_table, table, verdict
 from deepscaler.runs import Run, find_runs, read_run
 from deepscaler.settings import Evaluate, load_settings
-from deepscaler.statistics import Outcome, compare
+from deepscaler.statistics import REFERENCES, Outcome, compare
 
 log = logging.getLogger("calculate")
 MAX_LINES = 4
@@ -128,7 +128,8 @@ def draw(summary: dict[str, Any], outcomes: list[Outcome], places: Places, setti
     wanted = settings.timeline_policies or ["deepscaler", settings.baseline]
     chosen = [name for plain_name in wanted for name in order if plain_name in (name, name.rpartition("/")[2])]
     if not settings.timeline_policies:
-        chosen += [name for name in order if name not in chosen and not name.startswith("hpa_")][:1]
+        rest = [name for name in order if name not in chosen and name.rpartition("/")[2] not in REFERENCES]
+        chosen += sorted(rest, key=lambda name: name not in summary["pareto"])[:1]
     chosen = chosen[:MAX_LINES]
     pictures = [output / "pareto.png"]
     draw_pareto(summary, pictures[0])

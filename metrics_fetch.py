@@ -1,6 +1,6 @@
-"""Collect the metrics and calls of all services into metrics.csv and calls.csv.
+"""Collect the metrics, calls and limits of all services: metrics.csv, calls.csv, workloads.json.
 
-    python metrics_fetch.py --config config/boutique.yaml --last 4d
+python metrics_fetch.py --config config/boutique.yaml --last 4d
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tqdm import tqdm
 from deepscaler.artefacts import utc_seconds, utc_text
 from deepscaler.calls import COLUMNS, CallGraph, read_calls, write_calls
 from deepscaler.cluster import Cluster
+from deepscaler.demand_fit import write_facts
 from deepscaler.errors import DataError, DeepScalerError, SettingsError
 from deepscaler.panel import FEATURES, MetricPanel, read_panel, write_panel
 from deepscaler.settings import Settings, load_settings
@@ -67,6 +68,7 @@ def collect(settings: Settings, start_text: str | None, end_text: str | None, la
     if present is not None:
         panel = joined(present, panel)
     windows = save_calls(cluster, directory / "calls.csv", panel.times[0] if follows else start, end, settings.collect.calls_window)
+    write_facts(cluster.workloads(), directory / "workloads.json")
     write_panel(panel, directory / "metrics.csv")
     missing = 100 * float(np.isnan(panel.values).mean())
     return (
@@ -84,7 +86,7 @@ def connect(settings: Settings, start: float, end: float, bar: tqdm[Any]) -> Clu
             bar.total = total
             bar.update(done - bar.n)
 
-        return KubernetesCluster(settings, progress=show)
+        return KubernetesCluster(settings, clock=lambda: end, progress=show)  # limits are those at the end of the span
     # The testbed runs its exploring policy over the span (testbed/__init__.py).
     import testbed
 

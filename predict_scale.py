@@ -134,7 +134,9 @@ def _metrics(cluster: Cluster, start: float, end: float, step: float) -> MetricP
 
 def _table(rows: list[DecisionRow]) -> str:
     shown = ["service", "current", "ready", "predicted", "floor", "target", "applied", "reason", "mode"]
-    return pd.DataFrame(rows).loc[:, shown].to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.3g}")
+    recorder = Recorder()
+    recorder.add_decisions(rows)
+    return recorder.decisions().loc[:, shown].to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.3g}")
 
 
 if __name__ == "__main__":

@@ -33,11 +33,14 @@ class CallGraph:
 
         A pair absent from a window had no calls in it. Callers and callees outside `services` are left out.
         """
-        return self._pairs(start, end).reindex(index=services, columns=services, fill_value=0.0).to_numpy(np.float64)
+        rates = self._pairs(start, end).reindex(index=services, columns=services, fill_value=0.0)
+        return np.asarray(rates, np.float64)
 
     def external_rates(self, services: tuple[str, ...], start: float = -np.inf, end: float = np.inf) -> NDArray[np.float64]:
         """Mean requests per second `[N]` that enter the application at each service."""
-        return self._pairs(start, end).reindex(index=(EXTERNAL,), columns=services, fill_value=0.0).to_numpy(np.float64)[0]
+        rates = self._pairs(start, end).reindex(index=(EXTERNAL,), columns=services, fill_value=0.0)
+        row: NDArray[np.float64] = np.asarray(rates, np.float64)[0]
+        return row
 
     def _pairs(self, start: float, end: float) -> pd.DataFrame:
         part = self.frame[(self.frame["time"] > start) & (self.frame["time"] <= end)]

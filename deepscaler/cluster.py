@@ -13,7 +13,11 @@ from deepscaler.panel import MetricPanel
 
 LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0)
 """Upper bounds in seconds of the duration histogram of an endpoint; the last bucket is open."""
-ENDPOINT_COLUMNS = ("time", "endpoint", "offered", "done", "failed", "slow", "duration_seconds", *(f"le_{bound:g}" for bound in LATENCY_BUCKETS), "le_inf")
+ENDPOINT_COLUMNS = (
+    *("time", "endpoint", "offered", "done", "failed", "slow", "duration_seconds"),
+    *(f"le_{bound:g}" for bound in LATENCY_BUCKETS),
+    "le_inf",
+)
 """Columns of `endpoints.csv`: counts within the step that ends at `time` (seconds since the epoch in memory, ISO 8601 on
 disk); `slow` are done but slower than the endpoint's SLO; `duration_seconds` is the sum over `done`; `le_*` are the
 counts of `done` in each bucket up to that bound, not cumulative."""

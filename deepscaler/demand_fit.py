@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from deepscaler.artefacts import write_json
 from deepscaler.calls import CallGraph
+from deepscaler.cluster import Workload
 from deepscaler.demand import FORMS, DemandModel, Response, entry_response
 from deepscaler.errors import DataError
 from deepscaler.panel import MetricPanel
@@ -66,6 +68,12 @@ def read_facts(path: str | Path, services: Sequence[str], boot_overrides: Mappin
     except (ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: broken ({error}); make it again with: python metrics_fetch.py") from error
     return Facts(np.array(limits), np.array(boots))
+
+
+def write_facts(workloads: Sequence[Workload], path: str | Path) -> None:
+    """Write `workloads.json`: what `read_facts` reads, and the memory limits."""
+    names = ("cpu_limit_cores", "cpu_request_cores", "memory_limit_bytes", "boot_seconds")
+    write_json(path, {workload.service: {name: getattr(workload, name) for name in names} for workload in workloads})
 
 
 @dataclass(frozen=True, eq=False)

@@ -285,7 +285,7 @@ def elasticity(run: Run, span: Span) -> dict[str, float]:
     """
     if not run.info.get("oracle"):
         return {}
-    if len(run.info.get("oracle_times") or ()) == 0:
+    if len(run.info.get("oracle_times", ())) == 0:
         raise DataError("run.json: 'oracle' without 'oracle_times'; make the run again with: python predict_scale.py")
     times = np.array([moment_seconds(moment) for moment in run.info["oracle_times"]])
     inside = (times > span.start - 1e-6) & (times <= span.end + 1e-6)
@@ -318,7 +318,7 @@ def elasticity_measures(supply: NDArray[np.float64], demand: NDArray[np.float64]
 
 def decision_latency(info: Mapping[str, Any]) -> dict[str, float]:
     """Time a decision took, where `info["decision_seconds"]` (a number or one a tick) records it."""
-    taken = np.atleast_1d(np.asarray(info.get("decision_seconds") or [], np.float64))
+    taken = np.atleast_1d(np.asarray(info.get("decision_seconds", []), np.float64))
     if not len(taken):
         return {}
     return {"decision_seconds": float(taken.mean()), "decision_p95_seconds": float(np.quantile(taken, 0.95))}

@@ -31,7 +31,7 @@ class KubernetesCluster:
     Args:
         settings: the application and where its cluster is.
         session: carries the requests to Prometheus.
-        clock: current time, seconds since the epoch.
+        clock: current time, seconds since the epoch; `workloads` and `pods` are told as of it.
         sleep: waits so many seconds.
         progress: told (requests done, requests in all) while `metrics` runs.
     """
@@ -103,7 +103,10 @@ class KubernetesCluster:
                     values = values / divisor
             columns.append(np.where(np.isfinite(values), values, np.nan).T)  # [L, N]
         panel = MetricPanel(
-            grid(start, end, step), self.services, tuple(FEATURES), np.stack(columns, axis=2).astype(np.float32)  # [L, N, F]
+            grid(start, end, step),
+            self.services,
+            tuple(FEATURES),
+            np.stack(columns, axis=2).astype(np.float32),  # [L, N, F]
         )
         self._name_the_unknown(panel)
         return panel
@@ -184,7 +187,9 @@ class KubernetesCluster:
 
     # -------------------------------------------------------------------------------------------------------- objects
     def workloads(self) -> Sequence[Workload]:
-        """One entry a scaled service, from kube-state-metrics; limits and requests are those of the service's own container.
+        """One entry a service whose Deployment is there, as of `now()`; limits and requests are those of the service's own container.
+
+        From kube-state-metrics; without it running containers stand for replicas and cAdvisor tells the limits.
 
         Raises:
             MetricsError: Prometheus can't be reached or knows none of the Deployments.
@@ -200,7 +205,7 @@ class KubernetesCluster:
         for service in self.services:
             deployment = self._names.scaled[service]
             if deployment not in replicas:
-                _LOG.warning("%s: kube-state-metrics knows no Deployment %s/%s", service, self._names.namespace, deployment)
+                _LOG.warning("%s: Prometheus knows no Deployment %s/%s", service, self._names.namespace, deployment)
                 continue
             workloads.append(
                 Workload(

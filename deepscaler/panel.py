@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -98,7 +99,12 @@ def write_panel(panel: MetricPanel, path: str | Path) -> None:
     frame = pd.DataFrame(panel.values.reshape(len(panel), -1), columns=names)
     frame.insert(0, "time", [utc_text(moment) for moment in panel.times])
     with replacing(path) as temporary:
-        frame.to_csv(temporary, index=False, na_rep="", float_format=lambda value: np.format_float_positional(np.float32(value), unique=True, trim="-"))
+        frame.to_csv(temporary, index=False, na_rep="", float_format=_shortest)
+
+
+def _shortest(value: Any) -> str:
+    """The shortest text that reads back as the same float32."""
+    return np.format_float_positional(np.float32(value), unique=True, trim="-")
 
 
 def read_panel(path: str | Path, services: tuple[str, ...] | None = None, features: tuple[str, ...] | None = None) -> MetricPanel:
@@ -143,7 +149,7 @@ def _read_times(texts: pd.Series, path: Path) -> NDArray[np.float64]:
     if parsed.isna().any():
         row = int(np.flatnonzero(parsed.isna())[0])
         raise DataError(f"{path}: line {row + 2}: time {texts.iloc[row]!r} is not ISO 8601 (2026-01-05T00:00:00Z)")
-    times = (parsed - pd.Timestamp(0, tz="UTC")).dt.total_seconds().to_numpy(np.float64)
+    times: NDArray[np.float64] = np.asarray((parsed - pd.Timestamp(0, tz="UTC")).dt.total_seconds(), np.float64)
     late = np.flatnonzero(np.diff(times) <= 0)
     if len(late):
         raise DataError(f"{path}: line {late[0] + 3}: time {texts.iloc[late[0] + 1]} doesn't follow {texts.iloc[late[0]]}")

@@ -82,9 +82,7 @@ class PrometheusClient:
         sleep: waits between tries.
     """
 
-    def __init__(
-        self, settings: Prometheus, session: requests.Session | None = None, sleep: Callable[[float], None] = time.sleep
-    ) -> None:
+    def __init__(self, settings: Prometheus, session: requests.Session | None = None, sleep: Callable[[float], None] = time.sleep) -> None:
         self.settings = settings
         self.url = settings.url.rstrip("/") + "/api/v1/query_range"
         self._session = session or requests.Session()

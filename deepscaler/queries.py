@@ -86,12 +86,25 @@ ENTRY_QUERIES: Mapping[str, str] = {
     f'{{{_ENTERED},response_code!~"{_FAILED}"}}[{{window}}]))',
 }
 
-_REQUESTS = 'kube_pod_container_resource_requests{namespace="{namespace}",container=~"{containers}",pod=~"{pods}"}'
-_LIMITS = _REQUESTS.replace("_requests", "_limits")
+
+
+def _amounts(metric: str) -> str:
+    return _by_deployment("max", f"{metric}{{{_CONTAINER}}}").replace("by (deployment)", "by (deployment, resource)")
+
+
+def _limit(resource: str, vector: str) -> str:
+    """cAdvisor's limit of one resource, labelled as kube-state-metrics does."""
+    return f'label_replace({_by_deployment("max", vector)}, "resource", "{resource}", "", "")'
+
+
+# Where there is no kube-state-metrics, running containers stand for replicas and cAdvisor tells the limits; requests stay unknown.
 WORKLOAD_QUERIES: Mapping[str, str] = {
-    "replicas": 'max by (deployment) (kube_deployment_spec_replicas{namespace="{namespace}",deployment=~"{deployments}"})',
-    "requests": f'max by (deployment, resource) (label_replace({_REQUESTS}, "deployment", "$1", "pod", "{{pods}}"))',
-    "limits": f'max by (deployment, resource) (label_replace({_LIMITS}, "deployment", "$1", "pod", "{{pods}}"))',
+    "replicas": 'max by (deployment) (kube_deployment_spec_replicas{namespace="{namespace}",deployment=~"{deployments}"})\n'
+    f"or {_by_deployment('count', _CONTAINERS)}",
+    "requests": _amounts("kube_pod_container_resource_requests"),
+    "limits": f"{_amounts('kube_pod_container_resource_limits')}\n"
+    f"or {_limit('cpu', f'((container_spec_cpu_quota{{{_CONTAINER}}} > 0) / container_spec_cpu_period{{{_CONTAINER}}})')}\n"
+    f"or {_limit('memory', f'(container_spec_memory_limit_bytes{{{_CONTAINER}}} > 0)')}",
     "autoscalers": "group by (horizontalpodautoscaler, scaletargetref_name) (kube_horizontalpodautoscaler_info"
     '{namespace="{namespace}",scaletargetref_kind="Deployment",scaletargetref_name=~"{deployments}"})',
 }

@@ -95,7 +95,8 @@ class Recorder:
 
     def _frame(self, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
         if self._directory is None:
-            return pd.DataFrame(self._rows[name], columns=list(columns))
+            frame = pd.DataFrame(self._rows[name], columns=list(columns))
+            return frame.astype({column: float for column in ("predicted", "floor", "applied") if column in columns})  # None is NaN
         frame = pd.read_csv(self._directory / f"{name}.csv")
         times = pd.to_datetime(frame["time"], utc=True, format="ISO8601")
         return frame.assign(time=(times - pd.Timestamp(0, tz="UTC")).dt.total_seconds())

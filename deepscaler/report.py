@@ -13,6 +13,7 @@ import pandas as pd
 from deepscaler.artefacts import replacing
 from deepscaler.evaluation import Span, entry_sla, limits, minute_sums, moment_seconds, replicas, run_span
 from deepscaler.runs import Run
+from deepscaler.statistics import REFERENCES
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 """Okabe and Ito: told apart by colour-blind readers too."""
@@ -109,7 +110,9 @@ def _front_sentence(summary: Mapping[str, Any]) -> str:
     if not front:
         return "No policy has known violations and costs."
     verb = "is" if len(front) == 1 else "are"
-    return f"By means over seeds, {_listed(front)} {verb} not beaten on both violations and cost by any other policy here."
+    known = [name for name in summary["policies"] if name.rpartition("/")[2] in REFERENCES]
+    apart = f" ({_listed(known)}, told the future, aside)" if known else ""
+    return f"By means over seeds, {_listed(front)} {verb} not beaten on both violations and cost by any other policy here{apart}."
 
 
 def _own_sentence(summary: Mapping[str, Any], name: str) -> str:
@@ -247,7 +250,7 @@ def _cores(run: Run, span: Span) -> tuple[Any, Any]:
 
 
 def _oracle(axis: Any, run: Run, span: Span) -> None:
-    if not run.info.get("oracle") or not len(run.info.get("oracle_times") or ()):
+    if not run.info.get("oracle"):
         return
     times = np.array([moment_seconds(moment) for moment in run.info["oracle_times"]])
     cores = limits(run)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+from collections.abc import Iterable
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from deepscaler.artefacts import utc_seconds
 from deepscaler.errors import SettingsError
@@ -16,6 +19,21 @@ from deepscaler.errors import SettingsError
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Feature = Literal["pod", "cpu", "mem", "res", "req"]
+
+
+def _text_of_time(value: Any) -> Any:
+    """YAML reads an unquoted 2026-01-05T00:00:00Z as a time: back to text, and checked. Pydantic judges other types."""
+    if isinstance(value, date):
+        value = value.isoformat()
+    if isinstance(value, str):
+        try:
+            utc_seconds(value)
+        except ValueError as error:
+            raise ValueError("not an ISO 8601 time such as 2026-01-05T00:00:00Z") from error
+    return value
+
+
+Moment = Annotated[str, BeforeValidator(_text_of_time)]
 
 
 class Section(BaseModel):
@@ -120,8 +138,8 @@ class Collect(Section):
     """metrics_fetch.py"""
 
     step: Positive = Field(15.0, description="seconds between samples")
-    start: str | None = Field(None, description="ISO 8601; with `end`, else the last `last` seconds")
-    end: str | None = None
+    start: Moment | None = Field(None, description="ISO 8601, UTC; the first sample; without it `last` seconds before the end")
+    end: Moment | None = Field(None, description="ISO 8601, UTC; without it now (testbed: `last` seconds after the start)")
     last: Positive = Field(3600.0, description="seconds back from now (testbed: from testbed.start)")
     output_dir: str = Field("data/app", description="metrics.csv and calls.csv go here")
     window: Annotated[str, Field(pattern=r"^([0-9]+(ms|s|m|h|d))+$")] = Field("1m", description="range of rate() in the queries")
@@ -139,7 +157,7 @@ class Process(Section):
     window: Annotated[int, Field(ge=1)] = 80
     horizon: Annotated[int, Field(ge=1)] = 1
     label: str = Field("required", description="required | observed | feature:<name>")
-    split: tuple[float, float, float] = Field((0.6, 0.2, 0.2), description="shares of training, validation, test; in time order", strict=False)
+    split: tuple[float, float, float] = Field((0.6, 0.2, 0.2), description="training, validation, test; in time order", strict=False)
     priors: list[str] = Field(["call"], description="call, od, cc, identity or a CSV of [N, N] with service names")
     prior_cutoff: Share = Field(0.3, description="od and cc: weaker entries, relative to the largest, are cut")
     rho_max: Annotated[float, Field(gt=0, lt=1)] = Field(0.9, description="required: utilisation of the limit never exceeded")
@@ -251,6 +269,7 @@ class Scale(Section):
     dry_run: bool = False
     workers: Annotated[int, Field(ge=1)] = Field(2, description="testbed: runs side by side")
     load: Load | None = Field(None, description="testbed: the load of these runs; None: testbed.load")
+    shapes: list[str] = Field([], description="testbed: load shapes taken in turn, one a seed; empty: load.shape")
 
 
 class Evaluate(Section):
@@ -277,7 +296,9 @@ class Testbed(Section):
     duration: Positive = Field(3600.0, description="seconds of load")
     load: Load = Load()
     balancing: Literal["random", "round_robin", "least_request", "two_choices"] = "least_request"
-    explore_seconds: tuple[float, float] = Field((180.0, 600.0), description="exploring policy: targets are redrawn this often", strict=False)
+    explore_seconds: tuple[float, float] = Field(
+        (180.0, 600.0), description="exploring policy: its targets are redrawn so often", strict=False
+    )
     explore_target: tuple[float, float] = Field((0.35, 0.95), description="exploring policy: range of target utilisation", strict=False)
     demand_sigma: Annotated[float, Field(ge=0)] = Field(0.0, description="log-normal spread of CPU demands around the file's, by seed")
     initial_replicas: Annotated[int, Field(ge=1)] = 2
@@ -306,13 +327,14 @@ class Settings(Section):
     def _consistent(self) -> Self:
         if (self.process.step / self.collect.step) % 1:
             raise ValueError(f"process.step {self.process.step:g} is not a multiple of collect.step {self.collect.step:g}")
-        for where, names in {
+        by_service: dict[str, Iterable[str]] = {
             "scale.guard_rails.forced": self.scale.guard_rails.forced,
             "scale.guard_rails.per_service": self.scale.guard_rails.per_service,
             "scale.guard_rails.paused": self.scale.guard_rails.paused,
             "scale.static_replicas": self.scale.static_replicas,
             "process.boot_seconds": self.process.boot_seconds,
-        }.items():
+        }
+        for where, names in by_service.items():
             for name in names:
                 if name not in self.app.services:
                     raise ValueError(f"{where}: unknown service {name!r}; services: {', '.join(self.app.services)}")
@@ -356,6 +378,10 @@ class Train(Section):
     early_stopping: Literal["best", "previous"] = Field("best", description="previous: as published")
     seed: int = 1
     random_graphs: Annotated[int, Field(ge=0)] = Field(5, description="rivals of the 'is the graph real?' block")
+    refit_epochs: Annotated[int, Field(ge=0)] = Field(
+        5, description="that block: epochs a fresh predictor is fitted with each graph; 0: none"
+    )
+    refit_seeds: Annotated[int, Field(ge=1)] = Field(1, description="that block: fresh predictors a graph, paired by seed")
 
 
 class Dataset(Section):
@@ -366,6 +392,7 @@ class Dataset(Section):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     threads: Annotated[int, Field(ge=0)] = Field(0, description="CPU threads; 0: all")
     stride: Annotated[int, Field(ge=1)] = Field(1, description="training takes every n-th window")
+    evaluation_stride: Annotated[int, Field(ge=1)] = Field(1, description="validation and test take every n-th window")
 
 
 class NetworkSizes(Section):
@@ -459,10 +486,8 @@ def _floats(value: Any, kind: type[BaseModel]) -> Any:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             out[name] = _floats(out[name], annotation)
         elif annotation is float and isinstance(out[name], str):
-            try:
+            with contextlib.suppress(ValueError):  # pydantic names it
                 out[name] = float(out[name])
-            except ValueError:
-                pass  # pydantic names it
     return out
 
 

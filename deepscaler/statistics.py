@@ -28,6 +28,8 @@ PAIRED = (
     "changes_per_hour",
 )
 """Metrics that are paired with the baseline by seed."""
+REFERENCES = ("oracle",)
+"""Policies that know the future: shown, but no rivals, so they are never on the front."""
 
 
 def bootstrap_interval(values: ArrayLike, level: float = 0.95, seed: int = 0) -> tuple[float, float] | None:
@@ -165,7 +167,8 @@ def compare(outcomes: Sequence[Outcome], baseline: str) -> dict[str, Any]:
         ([low, high], bootstrap 95 %; None with fewer than two), and `endpoints`.
         `paired`: name -> `baseline` and, for each of `PAIRED`, what `paired` gives and `p_holm`, Holm's
         correction over the policies paired with that baseline.
-        `pareto`: names on the front of (violation_rate, core_hours), of each directory where there are several.
+        `pareto`: names on the front of (violation_rate, core_hours), of each directory where there are several;
+        without `REFERENCES`.
         `equal`: name -> rival family -> `members`, `violation_rate_at_equal_cost`, `core_hours_at_equal_violations`;
         None outside the family's range.
     """
@@ -187,8 +190,12 @@ def compare(outcomes: Sequence[Outcome], baseline: str) -> dict[str, Any]:
 
 def _trade_offs(policies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     points = {name: (float(row["violation_rate"]), float(row["core_hours"])) for name, row in policies.items()}
-    groups = dict.fromkeys(name.rpartition("/")[0] for name in points)
-    front = [pareto_front({name: point for name, point in points.items() if name.rpartition("/")[0] == group}) for group in groups]
+    groups: dict[str, dict[str, Point]] = {}
+    for name, point in points.items():
+        group, _, short = name.rpartition("/")
+        if short not in REFERENCES:
+            groups.setdefault(group, {})[name] = point
+    front = [pareto_front(group) for group in groups.values()]
     equal: dict[str, Any] = {name: {} for name in points}
     for name, (violations, cost) in points.items():
         for family, members in sweeps(name, list(points)).items():

@@ -61,8 +61,6 @@ class Gates(nn.Module):
     Source: the gates of this project's design; free logits instead of embeddings up to 50 services.
     """
 
-    both_directions = False
-
     def __init__(self, services: int, priors: Mapping[str, Tensor], settings: LearnerSettings) -> None:
         super().__init__()
         rest = resting(services)
@@ -82,6 +80,10 @@ class Gates(nn.Module):
             self.callers = nn.Parameter(torch.randn(services, settings.embedding_size) * scale)
             self.callees = nn.Parameter(torch.randn(services, settings.embedding_size) * scale)
             self.bias = nn.Parameter(torch.zeros(()))
+
+    def initial(self) -> Tensor:
+        """The affinity that training starts with."""
+        return self()  # type: ignore[no-any-return]
 
     def change(self) -> Tensor:
         """Change of the logits from the prior's, `[N, N]`."""
@@ -115,8 +117,6 @@ class Antisymmetric(nn.Module):
     Differs: no threshold by default, and the new-edge term has a gradient; `threshold` 0.5 and `sign` bring both back.
     """
 
-    both_directions = True
-
     def __init__(self, services: int, priors: Mapping[str, Tensor], settings: LearnerSettings) -> None:
         super().__init__()
         self.settings = settings
@@ -130,9 +130,12 @@ class Antisymmetric(nn.Module):
         self.start: Tensor
         self.register_buffer("start", torch.eye(services) if start is None else start)
 
-    def forward(self, current: Tensor | None = None) -> Tensor:
-        """The affinity `[N, N]` given the current one (by default that of the priors)."""
-        current = self.start if current is None else current
+    def initial(self) -> Tensor:
+        """The affinity that training starts with: the priors'."""
+        return self.start
+
+    def forward(self, current: Tensor) -> Tensor:
+        """The affinity `[N, N]` given the current one."""
         product = self.first @ self.second.T
         proposed = torch.relu(product - product.T + torch.diag(self.beta))
         share = torch.sigmoid(self.gate(torch.stack((proposed, current))[None]))[0, 0]

@@ -105,6 +105,7 @@ class Trainer:
         training, validation: rows that windows end at.
         settings: of the run.
         report: called after each epoch.
+        start: the first affinity, by default the learner's.
     """
 
     def __init__(
@@ -117,14 +118,15 @@ class Trainer:
         validation: Tensor,
         settings: TrainSettings,
         report: Callable[[Progress], None] = lambda progress: None,
+        start: Tensor | None = None,
     ) -> None:
         self.network, self.learner, self.windows, self.settings, self._report = network, learner, windows, settings, report
         self.training, self.validation = training, validation
         self.optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self.graph_optimiser = torch.optim.Adam(learner.parameters(), lr=settings.graph_learning_rate)
-        with torch.no_grad():
-            start = learner.start if learner.both_directions else learner()
-        assert isinstance(start, Tensor)
+        if start is None:
+            with torch.no_grad():
+                start = learner.initial()
         self.affinity = start.clone()
         self.start = start.clone()
         self.candidates = Candidates(settings.max_graph_num)

@@ -42,7 +42,8 @@ def batches(ends: Tensor, size: int, shuffle_seed: int | None = None) -> Iterato
     if shuffle_seed is not None:
         order = torch.randperm(len(ends), generator=torch.Generator().manual_seed(shuffle_seed))
         ends = ends[order.to(ends.device)]
-    yield from ends.split(size)
+    for start in range(0, len(ends), size):
+        yield ends[start : start + size]
 
 
 def absolute_error(predicted: Tensor, target: Tensor) -> tuple[Tensor, int]:

@@ -1007,7 +1007,7 @@ def has_room(st, margin):
     clock = st.clock[0]
     if clock.free_tasks < margin:
         return False
-    for which in range(len(st.timeouts)):
+    for which in range(len(st.timeouts)):  # noqa: SIM110 (numba compiles no generator here)
         if st.ring_ends[which, 1] - st.ring_ends[which, 0] + margin > len(st.rings[which]):
             return False
     return True

@@ -109,7 +109,10 @@ def run_one(settings: Settings, policy_name: str, seed: int) -> Path:
     """Run one policy on one seed for `scale.duration` (default `testbed.duration`); returns the run directory."""
     bed = settings.testbed
     duration = settings.scale.duration or bed.duration
-    played = bed.model_copy(update={"duration": duration, "seed": seed, "load": settings.scale.load or bed.load})
+    load = settings.scale.load or bed.load
+    if settings.scale.shapes:
+        load = load.model_copy(update={"shape": settings.scale.shapes[seed % len(settings.scale.shapes)]})
+    played = bed.model_copy(update={"duration": duration, "seed": seed, "load": load})
     settings = settings.model_copy(update={"testbed": played})
     oracle = make_oracle(settings, seed)
     cluster = VirtualCluster(settings, seed=seed)
@@ -123,6 +126,7 @@ def run_one(settings: Settings, policy_name: str, seed: int) -> Path:
         **controller.describe(seed, start),
         "policy": policy_name,
         "seed_use": seed_use(seed),
+        "shape": load.shape,
         "duration_seconds": end - start,
         "wall_seconds": time.perf_counter() - began,
         "targets": getattr(policy, "targets", None),

@@ -1,6 +1,6 @@
 """A real Prometheus on a loopback port, without root: found, else unpacked from Debian's package, started and written to.
 
-    python -m testbed.prometheus_server --install
+python -m testbed.prometheus_server --install
 """
 
 from __future__ import annotations

@@ -140,8 +140,8 @@ SEGMENTS: dict[str, Shape] = {
     "square": _square,
     "diurnal": _diurnal,
 }
-SHAPES: dict[str, Shape] = {**SEGMENTS, "mixed": _mixed, "train": _mixed}
-"""Every generated shape; `train`, the default of the settings, is drawn like `mixed` from streams of its own."""
+SHAPES: dict[str, Shape] = {**SEGMENTS, "mixed": _mixed}
+"""Every generated shape."""
 
 
 # --------------------------------------------------------------------------------------------------------------- traces

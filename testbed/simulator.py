@@ -164,7 +164,8 @@ class Simulator:
             if status == core.BROKEN:
                 raise RuntimeError("the engine's tables overflowed within one event")
             self._grow()
-        return self._state.completions[: int(self._clock["completions"])].copy()
+        done: NDArray[Any] = self._state.completions[: int(self._clock["completions"])].copy()
+        return done
 
     def _injected_in_flight(self) -> int:
         tasks = self._state.tasks
@@ -249,16 +250,16 @@ class Simulator:
     def pod_times(self) -> NDArray[Any]:
         """`uid`, `service`, `state`, `created`, `ready_at` of the pods alive."""
         pods = self._state.pods
-        return pods[pods["state"] > 0][["uid", "service", "state", "created", "ready_at"]].copy()
+        alive: NDArray[Any] = pods[pods["state"] > 0][["uid", "service", "state", "created", "ready_at"]].copy()
+        return alive
 
     def cpu_total(self) -> NDArray[np.float64]:
         """CPU-seconds of each service since the start, `[N]`, pods that are gone included."""
         work = np.zeros(len(self._state.pods))
         core.pods_work(self._state, self.now, work)
         alive = self._state.pods["state"] > 0
-        return self._state.services["cpu_gone"] + np.bincount(
-            self._state.pods["service"][alive], weights=work[alive], minlength=self.program.num_services
-        )
+        living = np.bincount(self._state.pods["service"][alive], weights=work[alive], minlength=self.program.num_services)
+        return np.asarray(self._state.services["cpu_gone"] + living)
 
     @property
     def visits(self) -> int:

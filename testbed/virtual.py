@@ -104,7 +104,7 @@ class VirtualCluster:
 
     def metrics(self, start: float, end: float, step: float) -> MetricPanel:
         """The five features at start, start + step, … <= end, NaN where nothing was scraped (before the start)."""
-        times = start + step * np.arange(int(np.floor((end - start) / step + 1e-9)) + 1)
+        times: NDArray[np.float64] = start + step * np.arange(int(np.floor((end - start) / step + 1e-9)) + 1, dtype=np.float64)
         values = np.full((len(times), len(self._services), len(FEATURES)), np.nan, np.float32)
         slots = np.floor((times - self._origin) / self._step + 1e-9).astype(int) - 1
         for row, slot in enumerate(slots):
@@ -279,7 +279,7 @@ class VirtualCluster:
                         program.memory_base_bytes[index] + program.memory_per_request_bytes[index] * snapshot.pod_in_flight[pod]
                     ),
                     ready=int(snapshot.pod_state[pod]) == core.READY,
-                    deleting=int(snapshot.pod_state[pod]) == core.DRAINING,
+                    deleting_since=self._origin + snapshot.time if snapshot.pod_state[pod] == core.DRAINING else None,
                 )
                 for pod in mine
             )
@@ -293,10 +293,15 @@ class VirtualCluster:
             first = next(iter(requests), (EXTERNAL, 200))
             durations = {first: Durations(float(snapshot.service_seconds[index]), float(snapshot.service_finished[index]))}
             services[name] = ServiceCounters(
-                pods=pods, spec_replicas=int(snapshot.spec[index]), requests=requests, durations=durations,
-                cpu_limit_cores=float(program.limit_cores[index]), cpu_request_cores=float(program.request_cores[index]),
-                memory_limit_bytes=float(program.limit_memory_bytes[index]), memory_request_bytes=float(program.request_memory_bytes[index]),
-            )  # fmt: skip
+                pods=pods,
+                spec_replicas=int(snapshot.spec[index]),
+                requests=requests,
+                durations=durations,
+                cpu_limit_cores=float(program.limit_cores[index]),
+                cpu_request_cores=float(program.request_cores[index]),
+                memory_limit_bytes=float(program.limit_memory_bytes[index]),
+                memory_request_bytes=float(program.request_memory_bytes[index]),
+            )
         return CounterSnapshot(self._origin + snapshot.time, services)
 
 

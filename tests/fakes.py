@@ -70,7 +70,7 @@ class FakeCluster:
     def metrics(self, start: float, end: float, step: float) -> MetricPanel:
         if self.metrics_down[0] <= self.clock < self.metrics_down[1]:
             raise MetricsError("http://prometheus: connection refused")
-        times = start + step * np.arange(int((end - start) / step + 1e-6) + 1)
+        times = start + step * np.arange(int(np.floor((end - start) / step + 1e-6)) + 1)
         values = np.array([[[self._value(name, feature, time) for feature in FEATURES] for name in self.names] for time in times])
         return MetricPanel(times, self.names, tuple(FEATURES), values.astype(np.float32))
 
@@ -96,9 +96,13 @@ class FakeCluster:
             raise ClusterError("https://api: 401 Unauthorized; needs get deployments")
         return [
             Workload(
-                name, self.replicas[name], self.limit_cores, 0.5,
-                annotations=self.annotations.get(name, {}), autoscalers=self.autoscalers.get(name, ()),
-            )  # fmt: skip
+                name,
+                self.replicas[name],
+                self.limit_cores,
+                0.5,
+                annotations=self.annotations.get(name, {}),
+                autoscalers=self.autoscalers.get(name, ()),
+            )
             for name in self.names
         ]
 
@@ -108,10 +112,18 @@ class FakeCluster:
     def _pod(self, name: str, index: int) -> Pod:
         ready = index >= self.unready.get(name, 0)
         return Pod(
-            service=name, name=f"{name}-{index}", phase="Running", deleting=False, start_time=START - 600.0, ready=ready,
-            ready_since=START - 600.0, usage_cores=self.usage.get(name), usage_time=self.clock - 15.0, usage_window_seconds=15.0,
+            service=name,
+            name=f"{name}-{index}",
+            phase="Running",
+            deleting=False,
+            start_time=START - 600.0,
+            ready=ready,
+            ready_since=START - 600.0,
+            usage_cores=self.usage.get(name),
+            usage_time=self.clock - 15.0,
+            usage_window_seconds=15.0,
             cpu_request_cores=0.5,
-        )  # fmt: skip
+        )
 
     def scale(self, targets: Mapping[str, int]) -> ScaleReport:
         self.writes.append(dict(targets))

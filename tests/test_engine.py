@@ -14,12 +14,13 @@ from testbed import engine as core
 from testbed.application import Program, compile_program, load_application
 from testbed.simulator import LoadPlan, Simulator
 
+MEMORY = "memory_request_mib: 64, memory_limit_mib: 128, memory_base_mib: 32"
 TWO = """
 name: two
 think_seconds: 1
 services:
-  a: {{request_millicores: 100, limit_millicores: {limit_a}, demand_ms: {a}, boot_seconds: 5, memory_request_mib: 64, memory_limit_mib: 128, memory_base_mib: 32, cores: {cores}, {extra}}}
-  b: {{request_millicores: 100, limit_millicores: 1000, demand_ms: {b}, boot_seconds: 5, memory_request_mib: 64, memory_limit_mib: 128, memory_base_mib: 32, cores: 1}}
+  a: {{request_millicores: 100, limit_millicores: {limit_a}, demand_ms: {a}, boot_seconds: 5, MEMORY, cores: {cores}, {extra}}}
+  b: {{request_millicores: 100, limit_millicores: 1000, demand_ms: {b}, boot_seconds: 5, MEMORY, cores: 1}}
 endpoints:
   page: {{service: a, calls: [{calls}]}}
 tasks:
@@ -29,7 +30,7 @@ tasks:
 
 def program_of(tmp_path: Path, text: str) -> Program:
     path = tmp_path / "app.yaml"
-    path.write_text(text)
+    path.write_text(text.replace("MEMORY", MEMORY))
     return compile_program(load_application(path))
 
 
@@ -74,12 +75,11 @@ def test_a_pod_of_k_cores_answers_as_m_m_k(tmp_path: Path, load: float) -> None:
 
 def test_parallel_exponential_calls_take_the_harmonic_sum(tmp_path: Path) -> None:
     names = ["b", "c", "d", "e"]
-    services = "\n".join(
-        f"  {name}: {{request_millicores: 100, limit_millicores: 4000, demand_ms: {0.001 if name == 'a' else 10}, boot_seconds: 5, memory_request_mib: 64, memory_limit_mib: 128, memory_base_mib: 32, cores: 4}}"
-        for name in ["a", *names]
-    )
-    text = f"name: fan\nthink_seconds: 1\nservices:\n{services}\nendpoints:\n  page: {{service: a, calls: [{{parallel: [{', '.join(names)}]}}]}}\n"
-    program = program_of(tmp_path, text + "tasks:\n  only: {weight: 1, requests: [page]}\n")
+    one = "  {}: {{request_millicores: 100, limit_millicores: 4000, demand_ms: {}, boot_seconds: 5, MEMORY, cores: 4}}\n"
+    services = "".join(one.format(name, 0.001 if name == "a" else 10) for name in ["a", *names])
+    page = f"  page: {{service: a, calls: [{{parallel: [{', '.join(names)}]}}]}}\n"
+    tasks = "tasks:\n  only: {weight: 1, requests: [page]}\n"
+    program = program_of(tmp_path, f"name: fan\nthink_seconds: 1\nservices:\n{services}endpoints:\n{page}{tasks}")
     simulator = Simulator(program, LoadPlan.closed([0.0], [1], program.task_weights), seed=4, replicas=[1] * 5)
     simulator.advance(60_000.0)
     expected = 0.01 * sum(1 / k for k in range(1, 5)) + 1e-6
@@ -165,10 +165,10 @@ TANGLE = """
 name: tangle
 think_seconds: [0.2, 1.0]
 services:
-  a: {request_millicores: 100, limit_millicores: 500, demand_ms: 4, boot_seconds: 8, memory_request_mib: 64, memory_limit_mib: 128, memory_base_mib: 32}
-  b: {request_millicores: 100, limit_millicores: 200, demand_ms: 8, boot_seconds: 8, memory_request_mib: 64, memory_limit_mib: 128, memory_base_mib: 32, max_in_flight: 3, calls: [d]}
-  c: {request_millicores: 100, limit_millicores: 200, demand_ms: 8, boot_seconds: 8, memory_request_mib: 64, memory_limit_mib: 128, memory_base_mib: 32, warmup: {seconds: 30, slowdown: 2}}
-  d: {request_millicores: 100, limit_millicores: 200, demand_ms: 3, boot_seconds: 8, memory_request_mib: 64, memory_limit_mib: 128, memory_base_mib: 32}
+  a: {request_millicores: 100, limit_millicores: 500, demand_ms: 4, boot_seconds: 8, MEMORY}
+  b: {request_millicores: 100, limit_millicores: 200, demand_ms: 8, boot_seconds: 8, MEMORY, max_in_flight: 3, calls: [d]}
+  c: {request_millicores: 100, limit_millicores: 200, demand_ms: 8, boot_seconds: 8, MEMORY, warmup: {seconds: 30, slowdown: 2}}
+  d: {request_millicores: 100, limit_millicores: 200, demand_ms: 3, boot_seconds: 8, MEMORY}
 endpoints:
   page:
     service: a

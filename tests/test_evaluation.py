@@ -311,6 +311,12 @@ def test_policies_are_compared_over_seeds_and_against_the_baseline():
     }
 
 
+def test_the_oracle_is_a_reference_and_beats_nobody():
+    result = compare([*outcomes("oracle", [0.0, 0.0], 1.0), *outcomes("deepscaler", [0.1, 0.1], 2.0)], "hpa_70")
+    assert result["pareto"] == ["deepscaler"]
+    assert "oracle" in result["policies"]
+
+
 def test_directories_keep_their_own_baseline_and_sweep():
     names = ["sharp/hpa_70", "sharp/hpa_80", "square/hpa_70", "square/deepscaler", "plain/deepscaler"]
     assert baseline_of("square/deepscaler", "hpa_70", names) == "square/hpa_70"

@@ -65,7 +65,7 @@ CALCULATIONS: list[tuple[str, Metric, int, list[HpaPod], int]] = [
     ("more ready pods than replicas can give more at a ratio below 1", FIFTY, 2, many(10, 400), 8),
     ("a missing pod uses nothing on the way up", FIFTY, 4, [*many(3, 900), pod()], 6),
     ("a missing pod uses its whole request on the way down", FIFTY, 4, [*many(3, 100), pod()], 3),
-    ("a missing pod uses the target where that is above the request", Metric("cpu", utilization=150), 4, [*many(3, 300), pod()], 2),
+    ("a missing pod uses the target where that is above the request", Metric("cpu", utilization=150), 4, [*many(3, 600), pod()], 3),
     ("a missing pod stays out at a ratio of exactly 1", FIFTY, 4, [*many(3, 500), pod()], 4),
     ("missing pods that turn up into down hold", FIFTY, 2, [pod(600), pod()], 2),
     ("missing pods that turn down into up hold", FIFTY, 2, [pod(400), pod()], 2),
@@ -185,6 +185,9 @@ SYNCS: list[tuple[str, dict[str, Any], list[tuple[float, int | None, int | None,
     ("an event past its own direction's periods is overwritten",
      behavior(scaleDown={**NOW_DOWN, "policies": [pods_policy(9, 5)]}, scaleUp={"policies": [pods_policy(1, 60)]}),
      [(0, 9, 9, 9), (10, None, 8, 8), (20, None, 7, 7), (30, None, 40, 9)]),
+    ("of several such events the last one is overwritten",
+     behavior(scaleDown={**NOW_DOWN, "policies": [pods_policy(9, 5)]}, scaleUp={"policies": [pods_policy(1, 60)]}),
+     [(0, 20, 19, 19), (3, None, 17, 17), (10, None, 16, 16), (20, None, 40, 19)]),
 ]  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Counters known on paper go into a real Prometheus by remote write and come back as features over HTTP."""
 
+import json
 import os
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from deepscaler.settings import Prometheus, load_settings
 from testbed import prometheus_server
 from testbed.exposition import (
     ISTIO_BOUNDS_SECONDS,
+    STALE,
     CounterSnapshot,
     Durations,
     PodCounters,
@@ -142,6 +144,8 @@ def test_the_five_features_come_back_as_written(shared, tmp_path):
     np.testing.assert_allclose(panel.values[..., 2], 0.25)
     np.testing.assert_allclose(later[..., 3], np.broadcast_to([0.01, 0.02, 0.03], (40, 3)), rtol=1e-5)
     np.testing.assert_allclose(later[..., 4], 1.25 * shop.rates[1:], rtol=1e-5)  # each request once, though two sidecars report it
+    facts = json.loads((tmp_path / "data" / "workloads.json").read_text())  # limits as they were then, not as they are today
+    assert {name: fact["cpu_limit_cores"] for name, fact in facts.items()} == dict.fromkeys(panel.services, LIMIT)
     calls = read_calls(tmp_path / "data" / "calls.csv")
     assert calls.frame["time"].nunique() == 4
     np.testing.assert_allclose(calls.external_rates(panel.services), [1.25 * shop.rates[1:, 0].mean(), 0, 0], rtol=0.02)
@@ -158,6 +162,32 @@ def test_cpu_speaks_of_the_same_pods_on_both_sides_while_replicas_change(shared,
     np.testing.assert_array_equal(panel.feature("pod"), pods)  # at once: a vanished series doesn't count on
     np.testing.assert_allclose(panel.feature("cpu")[1:], 0.5, rtol=1e-5)
     np.testing.assert_allclose(panel.feature("mem"), 0.25, rtol=1e-5)
+
+
+def test_requests_of_a_vanished_pod_end_with_it(shared, tmp_path):
+    settings = load_settings(settings_file(tmp_path, shared, "vanished", {"web": {}}))
+    times = T0 + SCRAPE * np.arange(20)
+    route = {"reporter": "destination", "destination_workload": "web", "destination_workload_namespace": "vanished"}
+    ends = np.where(np.arange(11) < 10, 150.0 * np.arange(11), STALE)
+    series = exposition_series(Shop(settings.app, 20, requests_per_second=0 * wave(20, 1)).snapshots(), settings.app)
+    series += [Series(labels("istio_requests_total", pod="a", **route), times, 150.0 * np.arange(20))]
+    series += [Series(labels("istio_requests_total", pod="b", **route), times[:11], ends)]
+    remote_write(shared.url, series)
+    requests_a_second = KubernetesCluster(settings).metrics(T0, times[-1], SCRAPE).feature("req")[1:, 0]
+    np.testing.assert_allclose(requests_a_second, [20] * 9 + [10] * 10)
+
+
+def test_a_second_run_appends_what_one_run_would_have_read(shared, tmp_path):
+    path = settings_file(tmp_path, shared, "resumed", {"web": {}, "carts": {}})
+    shop = Shop(load_settings(path).app, 41, requests_per_second=wave(41, 2))
+    remote_write(shared.url, exposition_series(shop.snapshots(), shop.app))
+    arguments = ["--config", str(path), "--start", utc_text(T0), "--set", "collect.calls_window=150"]
+    for end in (T0 + 200, T0 + 600):
+        assert metrics_fetch.main([*arguments, "--end", utc_text(end)]) == 0
+    whole = ["--set", f"collect.output_dir={tmp_path / 'whole'}", "--end", utc_text(T0 + 600)]
+    assert metrics_fetch.main([*arguments, *whole]) == 0
+    for name in ("metrics.csv", "calls.csv"):
+        assert (tmp_path / "data" / name).read_text() == (tmp_path / "whole" / name).read_text()
 
 
 def test_a_service_missing_for_a_while_stays_missing_and_the_others_dont(shared, tmp_path):
@@ -228,8 +258,11 @@ def test_without_kube_state_metrics_running_containers_are_counted(shared, tmp_p
     shop = Shop(settings.app, 20, requests_per_second=wave(20, 2), pods=np.tile([3, 1], (20, 1)))
     series = [one for one in exposition_series(shop.snapshots(), shop.app) if not dict(one.labels)["__name__"].startswith("kube_")]
     remote_write(shared.url, series)
-    panel = KubernetesCluster(settings).metrics(T0, shop.times[-1], SCRAPE)
-    np.testing.assert_array_equal(panel.feature("pod"), shop.pods)
+    cluster = KubernetesCluster(settings, clock=lambda: float(shop.times[-1]))
+    np.testing.assert_array_equal(cluster.metrics(T0, shop.times[-1], SCRAPE).feature("pod"), shop.pods)
+    web, carts = cluster.workloads()
+    assert (web.replicas, web.cpu_limit_cores, web.cpu_request_cores, web.memory_limit_bytes) == (3, LIMIT, None, 120e6)
+    assert (carts.replicas, carts.memory_limit_bytes) == (1, 240e6)
 
 
 def test_without_a_limit_cpu_is_taken_against_the_request(shared, tmp_path):

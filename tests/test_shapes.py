@@ -100,7 +100,7 @@ def test_diurnal_days_have_a_quiet_night_and_flash_crowds() -> None:
     assert (minutes[10:] - minutes[:-10]).max() > 10  # a crowd comes within ten minutes
 
 
-@pytest.mark.parametrize("shape", ["mixed", "train", "square", "fluctuation", "steady", "diurnal"])
+@pytest.mark.parametrize("shape", ["mixed", "square", "fluctuation", "steady", "diurnal"])
 def test_a_longer_run_begins_like_the_shorter_one(shape: str) -> None:
     short, long = (values(shape, duration=days * 86400.0, noise=2.0) for days in (1, 2))
     assert (long[: len(short)] == short).all()

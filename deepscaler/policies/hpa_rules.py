@@ -846,11 +846,5 @@ def _parse_rules(rules: Document) -> ScalingRules:
         window_seconds=rules.get("stabilizationWindowSeconds"),
         select=rules["selectPolicy"],
         policies=tuple(RatePolicy(policy["type"], policy["value"], policy["periodSeconds"]) for policy in rules["policies"]),
-        tolerance=None if tolerance is None else _approximate(parse_quantity(tolerance)),
+        tolerance=None if tolerance is None else float(parse_quantity(tolerance)),
     )
-
-
-def _approximate(value: Decimal) -> float:
-    """Digits times a power of ten, each in float64: not always the nearest float (Source: Quantity.AsApproximateFloat64)."""
-    exponent = int(value.as_tuple().exponent)
-    return float(value.scaleb(-exponent)) * 10.0**exponent

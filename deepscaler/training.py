@@ -1,0 +1,364 @@
+"""From a data set and settings to a bundle: what `main.py` runs."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from deepscaler.artefacts import plain, replacing
+from deepscaler.bundle import Bundle, load_bundle, load_tensors, side_path
+from deepscaler.dataset import SPLITS, Dataset
+from deepscaler.errors import BundleError, DataError, SettingsError
+from deepscaler.settings import ModelConfig, Train
+from model.evaluation import Persistence, SeasonalNaive, forecast_errors, predict
+from model.graph_check import CheckSettings, Judge, check_graph, edge_floor, read_graph, rivals, slow_scores, slowest
+from model.graph_learners import LearnerSettings, build_learner
+from model.networks import NETWORKS, Shape, build_network
+from model.training import Progress, Trainer, TrainSettings
+from model.windows import Windows
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One training: data, settings, and where it continues.
+
+    Attributes:
+        dataset: what `data_process.py` made.
+        name: of the network.
+        config: data set and network settings.
+        train: optimiser, schedule, graph and loss settings.
+        path: of the bundle; the checkpoint lies beside it.
+        report: called after each epoch.
+    """
+
+    dataset: Dataset
+    name: str
+    config: ModelConfig
+    train: Train
+    path: Path
+    report: Callable[[Progress], None] = field(default=lambda progress: None)
+
+    @property
+    def shape(self) -> Shape:
+        """Sizes of the data."""
+        meta = self.dataset.meta
+        return Shape(len(meta["services"]), len(meta["features"]), meta["window"], meta["horizon"])
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Hyper-parameters of the network."""
+        return dict(getattr(self.config, self.name).model_dump())
+
+    @property
+    def checkpoint(self) -> Path:
+        """State after the last finished iteration, until training ends."""
+        return side_path(self.path, ".checkpoint.pt")
+
+    def fresh(self, seed: int) -> nn.Module:
+        """A network on fresh weights.
+
+        Raises:
+            SettingsError: sizes that can't be.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            try:
+                return build_network(self.name, self.shape, self.sizes)
+            except ValueError as error:
+                raise SettingsError(f"model.{self.name}: {error}") from error
+
+    def fingerprint(self) -> str:
+        """Changes when the data or a setting that matters to the numbers does."""
+        settings = [self.name, self.train.model_dump_json(), self.config.dataset.model_dump_json(exclude={"data_dir", "threads"})]
+        digest = hashlib.sha256(repr([*settings, sorted(self.sizes.items())]).encode())
+        digest.update(np.ascontiguousarray(self.dataset.series).tobytes() + np.ascontiguousarray(self.dataset.labels).tobytes())
+        for prior in self.dataset.priors.values():
+            digest.update(np.ascontiguousarray(prior).tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A bundle, and facts of this very run that don't belong in it."""
+
+    bundle: Bundle
+    samples_per_second: float
+    seconds: float
+    iterations: int
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto`: the GPU where there is one.
+
+    Raises:
+        SettingsError: no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise SettingsError(f"model.dataset.device: {name!r} can't be used; allowed: auto, cpu, cuda, cuda:<n>") from error
+    return device
+
+
+def split_ends(dataset: Dataset, stride: int, evaluation_stride: int) -> dict[str, NDArray[np.int64]]:
+    """Rows that windows of each split end at.
+
+    Raises:
+        DataError: training or validation has none: how many there are and what to change.
+    """
+    ends = {name: dataset.window_ends(name) for name in SPLITS}
+    short = [name for name in ("train", "validation") if not len(ends[name])]
+    if short:
+        meta, edges = dataset.meta, (0, *dataset.bounds, len(dataset.times))
+        needed = dataset.dilation * (meta["window"] + meta["horizon"])
+        rows = ", ".join(f"{name} {edges[index + 1] - edges[index]}" for index, name in enumerate(SPLITS))
+        counts = ", ".join(f"{name} {len(ends[name])}" for name in SPLITS)
+        raise DataError(
+            f"no window fits the {' and '.join(short)} split (windows: {counts}): a window of {meta['window']} + {meta['horizon']} steps "
+            f"takes {needed} rows of {meta['base_step']:g} s with a known label, the splits have {rows}; collect longer "
+            "(collect.last, metrics_fetch.py) or lower process.window, then run data_process.py again"
+        )
+    return {name: rows[:: stride if name == "train" else evaluation_stride] for name, rows in ends.items()}
+
+
+def make_windows(dataset: Dataset, device: torch.device) -> Windows:
+    """z-scored series and labels by the training statistics, on the device."""
+    normalizer = dataset.normalizer
+    labels = ((dataset.labels - normalizer.label_mean) / normalizer.label_scale).astype(np.float32)
+    return Windows(
+        series=torch.from_numpy(normalizer.apply(dataset.series)).to(device),
+        labels=torch.from_numpy(labels).to(device),
+        window=dataset.meta["window"],
+        horizon=dataset.meta["horizon"],
+        dilation=dataset.dilation,
+    )
+
+
+def label_lag(meta: dict[str, Any]) -> int:
+    """Rows between now and the newest label that is complete now: none, but for labels that look ahead by a lead.
+
+    The label of a row covers up to a step less than its lead beyond that row.
+    """
+    return max(int(np.ceil((meta.get("lead") or 0.0) / meta["base_step"] - 1e-9)) - round(meta["step"] / meta["base_step"]), 0)
+
+
+def train(task: Task, *, resume: bool = False, init_from: str | None = None) -> Trained:
+    """Train, judge and assemble the bundle. The checkpoint is written after each iteration and removed by `main.py`.
+
+    Raises:
+        DataError: too few windows.
+        BundleError: nothing to resume, or a bundle to start from that doesn't fit.
+        SettingsError: an unknown network or device.
+    """
+    if task.name not in NETWORKS:
+        raise SettingsError(
+            f"--model_name {task.name}: can't be trained; allowed: {', '.join(NETWORKS)} (the naive forecasts are reported beside)"
+        )
+    device = pick_device(task.config.dataset.device)
+    if task.config.dataset.threads:
+        torch.set_num_threads(task.config.dataset.threads)
+    ends = split_ends(task.dataset, task.config.dataset.stride, task.config.dataset.evaluation_stride)
+    windows = make_windows(task.dataset, device)
+    trainer = _trainer(task, windows, ends, device)
+    if init_from is not None:
+        _start_from(trainer, task, init_from)
+    if resume:
+        _continue(trainer, task)
+    while not trainer.finished:
+        trainer.iterate()
+        with replacing(task.checkpoint) as temporary, temporary.open("wb") as handle:
+            torch.save({"fingerprint": task.fingerprint(), "state": trainer.state()}, handle)
+    affinity = trainer.finish()
+    bundle = _assemble(task, trainer, affinity, ends)
+    return Trained(bundle, trainer.samples / max(trainer.seconds, 1e-9), trainer.seconds, trainer.iteration)
+
+
+def _trainer(task: Task, windows: Windows, ends: dict[str, NDArray[np.int64]], device: torch.device) -> Trainer:
+    train, graph = task.train, task.train.graph
+    network = task.fresh(train.seed).to(device)
+    learner_settings = LearnerSettings(
+        embedding_size=graph.embedding_size,
+        new_edge_term=graph.new_edge_term,
+        new_edge_budget=graph.new_edge_budget,
+        threshold=graph.threshold,
+    )
+    priors = {name: torch.from_numpy(prior) for name, prior in task.dataset.priors.items()}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(train.seed + 1)
+        learner = build_learner(graph.learner, task.shape.services, priors, learner_settings).to(device)
+    return Trainer(
+        network,
+        learner,
+        windows,
+        training=torch.from_numpy(ends["train"]).to(device),
+        validation=torch.from_numpy(ends["validation"]).to(device),
+        settings=train_settings(train, task.config.dataset.batch_size),
+        report=task.report,
+    )
+
+
+def train_settings(train: Train, batch_size: int) -> TrainSettings:
+    """The numbers that `model` wants."""
+    optimiser, graph = train.optimiser, train.graph
+    return TrainSettings(
+        learn_graph=graph.learner != "none",
+        trainer=graph.trainer,
+        max_graph_num=graph.max_graph_num,
+        graph_learning_rate=graph.learning_rate,
+        sparsity_weight=graph.sparsity_weight,
+        union_temperature=graph.union_temperature,
+        union_share=graph.union_share,
+        learning_rate=optimiser.learning_rate,
+        weight_decay=optimiser.weight_decay,
+        schedule=optimiser.schedule,
+        gradient_clip=optimiser.gradient_clip,
+        num_epoch=train.num_epoch,
+        num_iter=train.num_iter,
+        patience=train.patience,
+        early_stopping=train.early_stopping,
+        seed=train.seed,
+        batch_size=batch_size,
+    )
+
+
+def _start_from(trainer: Trainer, task: Task, path: str) -> None:
+    bundle, meta = load_bundle(path), task.dataset.meta
+    for what, ours, theirs in (
+        ("network", (task.name, task.sizes), (bundle.network, bundle.sizes)),
+        ("services", tuple(meta["services"]), bundle.services),
+        ("features", tuple(meta["features"]), bundle.features),
+        ("window and horizon", (meta["window"], meta["horizon"]), (bundle.meta["window"], bundle.meta["horizon"])),
+        ("step", meta["step"], bundle.meta["step"]),
+    ):
+        if ours != theirs:
+            raise BundleError(f"--init_from {path}: {what} of the bundle: {theirs}, of this training: {ours}; start without --init_from")
+    trainer.network.load_state_dict(bundle.weights)
+    if set(bundle.learner) == set(trainer.learner.state_dict()):
+        trainer.learner.load_state_dict(bundle.learner)
+    trainer.affinity = bundle.affinity.to(trainer.affinity)
+
+
+def _continue(trainer: Trainer, task: Task) -> None:
+    absent = f"{task.checkpoint}: nothing to resume (a finished run leaves no checkpoint); run without --resume"
+    stored = load_tensors(task.checkpoint, absent)
+    if stored.get("fingerprint") != task.fingerprint():
+        raise BundleError(f"{task.checkpoint}: made with other data or settings than these; give the same, or run without --resume")
+    trainer.load(stored["state"])
+    log.info("resumed after iteration %d of %d", trainer.iteration, task.train.num_iter)
+
+
+def _assemble(task: Task, trainer: Trainer, affinity: Tensor, ends: dict[str, NDArray[np.int64]]) -> Bundle:
+    dataset, learner = task.dataset, trainer.learner
+    shown = learner.graphs(affinity)
+    priors = {name: prior.astype(np.float64) for name, prior in dataset.priors.items()}
+    graph = {
+        **_check(task, trainer, affinity, ends),
+        **read_graph(affinity.cpu().double().numpy(), priors, edge_floor(learner, task.shape.services)),
+        "learner": task.train.graph.learner,
+        "trainer": task.train.graph.trainer,
+        "priors": list(priors),
+        "best_iteration": trainer.best.iteration,
+    }
+    return Bundle(
+        network=task.name,
+        sizes=task.sizes,
+        weights=trainer.network.state_dict(),
+        learner=learner.state_dict(),
+        affinity=affinity,
+        reverse=shown.up,
+        normalizer=dataset.normalizer,
+        meta=plain({key: value for key, value in dataset.meta.items() if key not in ("statistics", "bounds")}),
+        settings={
+            "train": task.train.model_dump(mode="json"),
+            "dataset": task.config.dataset.model_dump(mode="json", exclude={"threads"}),
+            "seed": task.train.seed,
+        },
+        errors=judge_forecasts(task, trainer, affinity, ends),
+        graph=graph,
+    )
+
+
+def _check(task: Task, trainer: Trainer, affinity: Tensor, ends: dict[str, NDArray[np.int64]]) -> dict[str, Any]:
+    dataset, device = task.dataset, affinity.device
+    entries = entry_columns(dataset)
+    response = None
+    if "res" in dataset.meta["features"]:
+        response = dataset.series[:, entries, list(dataset.meta["features"]).index("res")]
+    labels = trainer.windows.labels.cpu().numpy()
+    splits = {name: torch.from_numpy(ends[name]).to(device) for name in ("validation", "test") if len(ends[name])}
+    slow = {name: slowest(slow_scores(response, labels, ends[name], dataset.dilation), rows) for name, rows in splits.items()}
+    priors = {name: torch.from_numpy(prior).to(device) for name, prior in dataset.priors.items()}
+    train = task.train
+    return check_graph(
+        trainer.network,
+        Judge(trainer.learner, trainer.windows, trainer.training, splits, slow),
+        rivals(trainer.learner, affinity, priors, entries=entries, count=train.random_graphs, seed=train.seed),
+        settings=CheckSettings(train.refit_epochs, train.refit_seeds),
+        training=trainer.settings,
+        fresh=lambda seed: task.fresh(seed).to(device),
+    )
+
+
+def entry_columns(dataset: Dataset) -> list[int]:
+    """Columns of the entry services: of the demand fit, else those that call and aren't called in prior `call`, else all."""
+    demand = dataset.meta.get("demand")
+    if demand:
+        return [dataset.services.index(name) for name in demand["entries"] if name in dataset.services]
+    if "call" in dataset.priors:
+        calls = dataset.priors["call"] > 0
+        found: list[int] = np.flatnonzero(calls.any(axis=1) & ~calls.any(axis=0)).tolist()
+        if found:
+            return found
+    return list(range(len(dataset.services)))
+
+
+def judge_forecasts(task: Task, trainer: Trainer, affinity: Tensor, ends: dict[str, NDArray[np.int64]]) -> dict[str, Any]:
+    """Errors by split and forecast, in the label's unit: the network, Persistence and SeasonalNaive on the same windows."""
+    dataset, normalizer = task.dataset, task.dataset.normalizer
+    lag, seasonal = label_lag(dataset.meta), task.config.SeasonalNaive
+    naive = {
+        "Persistence": Persistence(dataset.labels, lag, normalizer.label_mean),
+        "SeasonalNaive": SeasonalNaive(
+            dataset.labels,
+            lag,
+            normalizer.label_mean,
+            training_rows=dataset.bounds[0],
+            longest=seasonal.max_period * dataset.dilation,
+            shortest=2 * dataset.dilation,
+        ),
+    }
+    steps = dataset.dilation * np.arange(1, dataset.meta["horizon"] + 1)
+    replicas = not str(dataset.meta["label"]).startswith("feature:")
+    out: dict[str, Any] = {"unit": "replicas" if replicas else dataset.meta["label"].removeprefix("feature:")}
+    for split in ("validation", "test"):
+        rows = ends[split]
+        if not len(rows):
+            continue
+        target = dataset.labels[rows[:, None] + steps].astype(np.float64)
+        scores = predict(
+            trainer.network,
+            trainer.learner.graphs(affinity),
+            trainer.windows,
+            torch.from_numpy(rows).to(affinity.device),
+            task.config.dataset.batch_size,
+        )
+        made = {task.name: np.maximum(scores * normalizer.label_scale + normalizer.label_mean, 0.0)}
+        made.update({name: forecast.forecast(rows, len(steps), dataset.dilation) for name, forecast in naive.items()})
+        out[split] = {name: forecast_errors(values, target, replicas) for name, values in made.items()}
+    season = naive["SeasonalNaive"].season if isinstance(naive["SeasonalNaive"], SeasonalNaive) else None
+    out["season_steps"] = None if season is None else season / dataset.dilation
+    return out

@@ -1,0 +1,160 @@
+"""Train a network and the affinity graph behind it, and export a bundle.
+
+python main.py --model_config_path config/train_datasets_speed.yaml --train_config_path config/train_config.yaml --model_name AdapGLA
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from deepscaler.bundle import save_bundle, side_path
+from deepscaler.dataset import read_dataset
+from deepscaler.errors import DeepScalerError, SettingsError
+from deepscaler.settings import ModelConfig, Train, load_section
+from deepscaler.training import Task, Trained, train
+from model.networks import NETWORKS
+from model.training import Progress
+
+log = logging.getLogger("main")
+NETWORK_MEASURES = {"mae": "MAE", "rmse": "RMSE", "mape": "MAPE", "under_provision": "under"}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Flags of the training stage; a flag wins over YAML, without it YAML's value holds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--model_config_path", default="config/train_datasets_speed.yaml", help="data set and networks (default: %(default)s)"
+    )
+    parser.add_argument("--train_config_path", default="config/train_config.yaml", help="optimiser, schedule, graph (default: %(default)s)")
+    parser.add_argument("--model_name", default="AdapGLA", choices=tuple(NETWORKS), help="network (default: %(default)s)")
+    parser.add_argument("--num_epoch", type=int, help="epochs an M- or E-step")
+    parser.add_argument("--num_iter", type=int, help="EM iterations")
+    parser.add_argument("--model_save_path", help="the bundle's file (default: model_states/<app>/<model_name>.pt)")
+    parser.add_argument("--max_graph_num", type=int, help="candidate graphs kept")
+    parser.add_argument("--data_dir", help="directory of dataset.npz (default: dataset.data_dir of the model config)")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--init_from", metavar="BUNDLE", help="retrain from a bundle")
+    start.add_argument("--resume", action="store_true", help="continue an interrupted run exactly")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="model.<key> or train.<key>")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train, write bundle, JSON and affinity CSV, print errors and one summary line."""
+    arguments = build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        config, settings = read_settings(arguments)
+        log.info("settings: %s %s", settings.model_dump_json(), config.dataset.model_dump_json())
+        dataset = read_dataset(config.dataset.data_dir)
+        path = Path(arguments.model_save_path or f"model_states/{dataset.meta['app']}/{arguments.model_name}.pt")
+        phases = 2 if settings.graph.trainer == "em" and settings.graph.learner != "none" else 1
+        with tqdm(total=settings.num_iter * settings.num_epoch * phases, unit="epoch", disable=None, file=sys.stderr) as bar:
+            task = Task(dataset, arguments.model_name, config, settings, path, lambda progress: show(bar, progress))
+            trained = train(task, resume=arguments.resume, init_from=arguments.init_from)
+        run = {"samples_per_second": trained.samples_per_second, "seconds": trained.seconds, "versions": versions()}
+        save_bundle(trained.bundle, path, run)
+        task.checkpoint.unlink(missing_ok=True)
+    except DeepScalerError as error:
+        print(f"main: {error}", file=sys.stderr)
+        return 1
+    print(report(trained))
+    print(summary(trained, path))
+    return 0
+
+
+def read_settings(arguments: argparse.Namespace) -> tuple[ModelConfig, Train]:
+    """Both files, then `--set`, then the flags.
+
+    Raises:
+        SettingsError: see `deepscaler.settings`; a prefix that is neither `model.` nor `train.`.
+    """
+    overrides: dict[str, list[str]] = {"model": [], "train": []}
+    for text in arguments.overrides:
+        prefix, _, rest = text.partition(".")
+        if prefix not in overrides or not rest:
+            raise SettingsError(f"--set {text}: expected model.<key>=value or train.<key>=value")
+        overrides[prefix].append(rest)
+    flags = {"num_epoch": arguments.num_epoch, "num_iter": arguments.num_iter, "graph.max_graph_num": arguments.max_graph_num}
+    overrides["train"] += [f"{key}={value}" for key, value in flags.items() if value is not None]
+    if arguments.data_dir is not None:
+        overrides["model"].append(f"dataset.data_dir={arguments.data_dir}")
+    config = load_section(ModelConfig, arguments.model_config_path, overrides["model"])
+    return config, load_section(Train, arguments.train_config_path, overrides["train"])
+
+
+def show(bar: Any, progress: Progress) -> None:
+    """One epoch on."""
+    bar.set_postfix_str(f"{progress.phase} {progress.iteration + 1}: {progress.training:.4f} / {progress.validation:.4f}")
+    bar.update()
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers depend on."""
+    return {name: metadata.version(name) for name in ("torch", "numpy", "pandas")}
+
+
+def report(trained: Trained) -> str:
+    """Tables: errors by forecast, by horizon step and by service; the graph beside its rivals."""
+    errors, bundle = trained.bundle.errors, trained.bundle
+    lines: list[str] = []
+    for split in ("validation", "test"):
+        if split not in errors:
+            continue
+        made = errors[split]
+        lines += ["", f"{split} ({errors['unit']}, {made[bundle.network]['windows']} windows)"]
+        rows = [["", *NETWORK_MEASURES.values()]]
+        rows += [[name, *(f"{values[key]:.4f}" for key in NETWORK_MEASURES)] for name, values in made.items()]
+        lines += table(rows)
+        heads = [f"step {index + 1}" for index in range(bundle.shape.horizon)]
+        for kind, names in (("step", heads), ("service", list(bundle.services))):
+            rows = [[f"by {kind}", *(f"{name} {label}" for name in made for label in ("MAE", "RMSE", "MAPE"))]]
+            for index, name in enumerate(names):
+                cells = [f"{made[who][f'{key}_by_{kind}'][index]:.4f}" for who in made for key in ("mae", "rmse", "mape")]
+                rows.append([name, *cells])
+            lines += ["", *table(rows)]
+    graph = bundle.graph
+    columns = list(graph["errors"]["learned"])
+    rows = [["graph (|error|, z)", *columns, *(f"{name} refitted" for name in columns if graph["refitted"])]]
+    for name, values in graph["errors"].items():
+        again = graph["refitted"].get(name, {})
+        cells = [f"{again[column]:.4f}" if column in again else "-" for column in columns if graph["refitted"]]
+        rows.append([name, *(f"{values[column]:.4f}" for column in columns), *cells])
+    lines += ["", *table(rows), ""]
+    for name, changes in graph["against_priors"].items():
+        lines.append(f"{graph['edges']} edges; against prior {name}: " + ", ".join(f"{count} {what}" for what, count in changes.items()))
+    for what in ("calls", "reachability"):
+        if f"against_{what}" in graph:
+            scores = graph[f"against_{what}"]
+            lines.append(
+                f"against {what}: AUROC {scores['auroc']:.3f}, AUPRC {scores['auprc']:.3f}, precision at {scores['edges']:.0f} edges {scores['precision']:.3f}"
+            )
+    return "\n".join([*lines[1:], graph["verdict"], ""])
+
+
+def table(rows: list[list[str]]) -> list[str]:
+    """Columns of equal width."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def summary(trained: Trained, path: Path) -> str:
+    """The last line."""
+    bundle, errors = trained.bundle, trained.bundle.errors
+    split = "test" if "test" in errors else "validation"
+    maes = ", ".join(f"{name} {values['mae']:.4f}" for name, values in errors[split].items())
+    return (
+        f"{path} ({side_path(path, '.json').name}, {side_path(path, '.affinity.csv').name}): {split} MAE {maes} {errors['unit']}; "
+        f"{trained.iterations} iterations, {trained.samples_per_second:.0f} samples/s, seed {bundle.settings['seed']}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

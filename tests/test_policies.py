@@ -1,0 +1,361 @@
+"""The policies: what each proposes, and what making one asks for."""
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import START, FakeCluster, make_settings
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deepscaler.controller import Controller
+from deepscaler.demand import DemandModel
+from deepscaler.errors import BundleError, DataError, MetricsError, SettingsError
+from deepscaler.panel import MetricPanel
+from deepscaler.policies.base import Observation, Reason
+from deepscaler.policies.deepscaler import DeepScalerPolicy
+from deepscaler.policies.explore import ExplorePolicy
+from deepscaler.policies.oracle import OraclePolicy
+from deepscaler.policies.reactive import ReactiveFloor, ReactivePolicy, load_demand, usage_floor
+from deepscaler.policies.registry import POLICIES, check_bundle, make_policy
+from deepscaler.policies.static import StaticPolicy
+from deepscaler.settings import Floor, Settings
+
+NAN = float("nan")
+NAMES = ("web", "api", "db")
+REPOSITORY = Path(__file__).parents[1]
+
+
+def observe(cluster: FakeCluster, seconds: float = 120.0) -> Observation:
+    return Observation(
+        cluster.now(), cluster.metrics(cluster.now() - seconds + 15, cluster.now(), 15.0), cluster.workloads(), cluster.pods()
+    )
+
+
+def demand_of(names: Sequence[str] = NAMES, seconds: float = 0.1, entry: str = "web") -> DemandModel:
+    """One core a replica, one visit each per request at the entry, no idle use and no response part."""
+    ones = np.ones(len(names))
+    return DemandModel(
+        services=tuple(names), idle_cores=0 * ones, demand_seconds=seconds * ones, limit_cores=ones, boot_seconds=20 * ones,
+        entries=(entry,), visits=ones[None], external_share=np.ones(1), sla_seconds=0.2, think_seconds=None, rho_max=0.9,
+        sla_margin=0.75, response=None, quality={},
+    )  # fmt: skip
+
+
+class FakeForecaster:
+    """Forecasts what it is told; counts how often it is asked."""
+
+    history_seconds = 4800.0
+
+    def __init__(self, table: Sequence[Sequence[float]], services: tuple[str, ...] = NAMES, label: str = "required") -> None:
+        self.services, self.label, self.table, self.asked = services, label, np.array(table, np.float32), []
+
+    def forecast(self, panel: MetricPanel) -> np.ndarray:
+        self.asked.append(float(panel.times[-1]))
+        return self.table
+
+
+def deepscaler(forecaster: FakeForecaster, demand: DemandModel | None = None, floor: bool = True) -> DeepScalerPolicy:
+    return DeepScalerPolicy(forecaster, ReactiveFloor(demand, Floor()) if floor else None, 60.0, 15.0)
+
+
+# ------------------------------------------------------------------------------------------------------ static, oracle
+def test_static_proposes_what_is_set_or_what_is():
+    cluster = FakeCluster(replicas={"api": 7})
+    proposals = StaticPolicy({"web": 3}, 60.0).decide(observe(cluster))
+    assert {name: proposal.target for name, proposal in proposals.items()} == {"web": 3, "api": 7, "db": 4}
+
+
+def test_static_holds_its_replicas_against_edits():
+    cluster = FakeCluster()
+    settings = make_settings(static_replicas={"web": 3})
+    Controller(cluster, make_policy("static", settings), settings).run(60.0)
+    assert cluster.writes == [{"web": 3}]
+
+
+@pytest.mark.parametrize(("age", "row"), [(-100, 0), (0, 0), (59, 0), (60, 1), (60 - 1e-9, 1), (130, 2), (9999, 2)])
+def test_the_oracle_looks_up_the_row_of_now(age, row):
+    policy = OraclePolicy([START, START + 60, START + 120], {"web": [1, 5, 9]})
+    observation = Observation(START + age, observe(FakeCluster()).panel, [], [])
+    assert policy.decide(observation)["web"].target == [1, 5, 9][row]
+    assert policy.table_at([START + age]) == {"web": [[1, 5, 9][row]]}
+
+
+@pytest.mark.parametrize(("times", "table"), [([], {}), ([2.0, 1.0], {"web": [1, 1]}), ([1.0, 2.0], {"web": [1]})])
+def test_a_broken_oracle_is_refused(times, table):
+    with pytest.raises(SettingsError, match="oracle"):
+        OraclePolicy(times, table)
+
+
+# -------------------------------------------------------------------------------------------------------------- explore
+def explore(seed: int = 1, utilisation: tuple[float, float] = (0.35, 0.95)) -> ExplorePolicy:
+    return ExplorePolicy(seed, utilisation, (180.0, 600.0))
+
+
+def explored(
+    seed: int, cluster: FakeCluster | None = None, ticks: int = 240, utilisation: tuple[float, float] = (0.35, 0.95)
+) -> np.ndarray:
+    """Targets `[ticks, N]` at a constant usage of six replicas' worth."""
+    policy, cluster = (
+        explore(seed, utilisation),
+        cluster or FakeCluster(values={(name, "cpu"): 0.6 for name in NAMES}, replicas=dict.fromkeys(NAMES, 10)),
+    )
+    targets = []
+    for _ in range(ticks):
+        targets.append([policy.decide(observe(cluster))[name].target for name in NAMES])
+        cluster.sleep_until(cluster.now() + 15)
+    return np.array(targets)
+
+
+def test_exploring_covers_the_range_and_never_starves():
+    targets = np.concatenate([explored(seed) for seed in range(5)])
+    utilisation = 6.0 / targets
+    assert utilisation.max() <= 0.98
+    assert utilisation.max() > 0.85
+    assert utilisation.min() < 0.45
+    assert len(np.unique(targets)) >= 8
+
+
+def test_exploring_redraws_each_service_at_its_own_times_every_few_minutes():
+    changes = np.diff(explored(3), axis=0) != 0
+    assert (changes.sum(axis=0) >= 4).all()
+    assert (changes.sum(axis=0) <= 20).all()
+    assert not (changes.sum(axis=1) == 3).any()
+
+
+def test_exploring_depends_on_the_seed_only():
+    assert np.array_equal(explored(1), explored(1))
+    assert not np.array_equal(explored(1), explored(2))
+
+
+def test_a_saturated_service_is_relieved_by_its_ready_replicas():
+    cluster = FakeCluster(values={("web", "cpu"): 1.0}, replicas={"web": 8}, unready={"web": 4})
+    policy = explore(utilisation=(0.94, 0.95))
+    first = policy.decide(observe(cluster))["web"].target
+    cluster.replicas["web"], cluster.unready["web"] = 12, 8  # more are starting: no reason for still more
+    assert first >= 5
+    assert policy.decide(observe(cluster))["web"].target == first
+
+
+def test_exploring_without_data_holds():
+    cluster = FakeCluster(values={("web", "cpu"): NAN})
+    assert explore().decide(observe(cluster))["web"].target is None
+
+
+# ----------------------------------------------------------------------------------------------------- reactive floor
+def test_the_floor_sizes_all_services_by_the_rate_at_the_entry_at_once():
+    cluster = FakeCluster(values={("web", "req"): 45.0})  # 4.5 cores / .9; the others still see 10 requests a second
+    floors = ReactiveFloor(demand_of(), Floor(rho_max=0.9)).replicas(observe(cluster))
+    assert floors == {"web": 5, "api": 5, "db": 5}
+
+
+def test_the_floor_of_a_service_that_the_fit_does_not_know_goes_by_cores_in_use():
+    cluster = FakeCluster(values={("db", "cpu"): 0.95})
+    floors = ReactiveFloor(demand_of(("web", "api")), Floor(rho_max=0.9)).replicas(observe(cluster))
+    assert floors == {"web": 2, "api": 2, "db": 5}  # .95 x 4 / .9
+    assert ReactiveFloor(None, Floor(rho_max=0.9)).replicas(observe(cluster))["web"] == 3  # .5 x 4 / .9
+
+
+def test_the_floor_leaves_out_what_it_knows_nothing_of():
+    cluster = FakeCluster(values={("db", feature): NAN for feature in ("cpu", "req")})
+    assert set(ReactiveFloor(demand_of(), Floor()).replicas(observe(cluster))) == {"web", "api"}
+    empty = Observation(START, cluster.metrics(START + 15, START, 15.0), [], [])
+    assert ReactiveFloor(demand_of(), Floor()).replicas(empty) == {}
+
+
+def test_the_reactive_policy_is_the_floor_and_holds_without_it():
+    cluster = FakeCluster(values={("db", feature): NAN for feature in ("cpu", "req")})
+    proposals = ReactivePolicy(ReactiveFloor(demand_of(), Floor())).decide(observe(cluster))
+    assert (proposals["web"].target, proposals["web"].floor, proposals["web"].reason) == (2, 2, Reason.FLOOR)
+    assert proposals["db"].target is None
+
+
+def test_usage_floors_need_a_limit_and_a_fresh_sample():
+    cluster = FakeCluster(usage={"web": 0.9, "api": 0.9})
+    assert usage_floor(cluster.workloads(), cluster.pods(), START, 60.0, 0.9) == {"web": 4, "api": 4}
+    assert usage_floor(cluster.workloads(), cluster.pods(), START, 10.0, 0.9) == {}  # the fake's samples are 15 s old
+    cluster.limit_cores = None
+    assert usage_floor(cluster.workloads(), cluster.pods(), START, 60.0, 0.9) == {"web": 8, "api": 8}  # against the request
+
+
+# ------------------------------------------------------------------------------------------------------------ deepscaler
+def test_the_forecast_is_refreshed_each_period_and_the_floor_each_tick():
+    cluster, forecaster = FakeCluster(), FakeForecaster([[3.2, 4.0, 5.0]])
+    policy = deepscaler(forecaster, demand_of())
+    assert policy.period_seconds == 15.0
+    assert policy.history_seconds == 4800.0
+    targets = []
+    for tick in range(9):
+        if tick == 2:
+            cluster.values["web", "req"] = 63.0
+        targets.append(policy.decide(observe(cluster))["web"])
+        cluster.sleep_until(cluster.now() + 15)
+    assert [moment - START for moment in forecaster.asked] == [0, 60, 120]
+    assert targets[0].target == pytest.approx(3.2)
+    assert targets[0].reason is Reason.FORECAST
+    assert (targets[2].target, targets[2].reason, targets[2].floor) == (7, Reason.FLOOR, 7)
+    assert targets[2].predicted == pytest.approx(3.2)
+
+
+def test_without_a_floor_only_the_forecast_counts():
+    policy = deepscaler(FakeForecaster([[1.0, 1.0, 1.0]]), floor=False)
+    assert policy.period_seconds == 60.0
+    proposals = policy.decide(observe(FakeCluster(values={(name, "cpu"): 1.0 for name in NAMES})))
+    assert {proposal.target for proposal in proposals.values()} == {1.0}
+    assert proposals["web"].floor is None
+
+
+@pytest.mark.parametrize(("label", "target"), [("required", 2.0), ("observed", 6.0)])
+def test_the_lead_is_in_the_label_or_covered_by_the_horizon(label, target):
+    forecaster = FakeForecaster([[2.0, 2.0, 2.0], [6.0, 1.0, 1.0], [3.0, 1.0, 1.0]], label=label)
+    assert deepscaler(forecaster, floor=False).decide(observe(FakeCluster()))["web"].target == target
+
+
+@pytest.mark.parametrize("bad", [NAN, math.inf, -math.inf])
+def test_a_forecast_that_is_not_finite_holds_and_the_floor_may_still_raise(bad):
+    policy = deepscaler(FakeForecaster([[bad, bad, 4.0]]), demand_of())
+    cluster = FakeCluster(values={("api", "req"): 90.0})
+    proposals = policy.decide(observe(cluster))
+    assert (proposals["web"].target, proposals["web"].reason) == (None, Reason.HELD_MISSING)
+    assert (proposals["api"].target, proposals["api"].reason) == (10, Reason.FLOOR)
+    assert proposals["db"].target == 4
+
+
+def test_one_bad_step_of_the_horizon_is_not_passed_over():
+    forecaster = FakeForecaster([[2.0, 2.0, 2.0], [NAN, 2.0, 2.0]], label="observed")
+    assert deepscaler(forecaster, floor=False).decide(observe(FakeCluster()))["web"].target is None
+
+
+def test_no_forecast_at_all_leaves_the_floor(caplog):
+    class Short(FakeForecaster):
+        def forecast(self, panel):
+            raise MetricsError("needs 80 steps, found 3")
+
+    policy = deepscaler(Short([[0, 0, 0]]), demand_of())
+    proposals = policy.decide(observe(FakeCluster(values={("web", "req"): 90.0})))
+    assert [proposals[name].target for name in NAMES] == [10, 10, 10]
+    assert "needs 80 steps" in caplog.text
+    assert deepscaler(Short([[0, 0, 0]]), demand_of()).decide(observe(FakeCluster()))["web"].target is None
+
+
+def test_a_service_that_the_bundle_does_not_know_has_the_floor_alone():
+    forecaster = FakeForecaster([[3.0, 3.0]], services=("web", "api"))
+    proposal = deepscaler(forecaster, demand_of(("web", "api"))).decide(observe(FakeCluster()))["db"]
+    assert (proposal.target, proposal.reason, proposal.predicted) == (3, Reason.FLOOR, None)
+    proposal = deepscaler(forecaster, floor=False).decide(observe(FakeCluster()))["db"]
+    assert (proposal.target, proposal.reason) == (None, Reason.UNKNOWN_SERVICE)
+
+
+def test_services_gone_from_the_cluster_are_left_out():
+    forecaster = FakeForecaster([[3.0, 3.0, 3.0, 9.0]], services=(*NAMES, "gone"))
+    assert set(deepscaler(forecaster, demand_of((*NAMES, "gone"))).decide(observe(FakeCluster()))) == set(NAMES)
+
+
+@given(st.lists(st.floats(0, 40), min_size=3, max_size=3), st.floats(0, 200))
+def test_the_floor_only_raises_the_forecast(forecast, rate):
+    cluster = FakeCluster(values={("web", "req"): rate})
+    with_floor = deepscaler(FakeForecaster([forecast]), demand_of()).decide(observe(cluster))
+    without = deepscaler(FakeForecaster([forecast]), floor=False).decide(observe(cluster))
+    for name in NAMES:
+        assert with_floor[name].target == max(without[name].target, with_floor[name].floor)
+
+
+def test_under_the_controller_a_low_forecast_cannot_starve_a_service_that_burns():
+    cluster = FakeCluster(values={("web", "req"): 45.0})
+    settings = make_settings(guard_rails={"scale_down_window": 0.0})
+    Controller(cluster, deepscaler(FakeForecaster([[1.0, 1.0, 1.0]]), demand_of()), settings).run(120.0)
+    assert cluster.replicas == {"web": 5, "api": 5, "db": 5}
+
+
+# ---------------------------------------------------------------------------------------------------------- the registry
+def shop(tmp_path: Path, **scale: object) -> Settings:
+    settings = make_settings(bundle=str(tmp_path / "AdapGLA.pt"), **scale)
+    return settings.model_copy(update={"process": settings.process.model_copy(update={"output_dir": str(tmp_path / "data")})})
+
+
+def describe(tmp_path: Path, **parts: object) -> None:
+    described = {"app": "shop", "services": list(NAMES), "demand": demand_of().to_dict(), **parts}
+    (tmp_path / "AdapGLA.json").write_text(json.dumps(described))
+
+
+@pytest.mark.parametrize("name", ["hpa", "hpa_", "hpa_0", "hpa_70x", "deepscalar", "", "HPA_70"])
+def test_an_unknown_policy_is_refused_with_the_names_there_are(name, tmp_path):
+    with pytest.raises(SettingsError) as error:
+        make_policy(name, shop(tmp_path))
+    assert all(known in str(error.value) for known in (*POLICIES, "hpa_70"))
+
+
+@pytest.mark.parametrize("name", ["static", "explore", "hpa_70", "reactive_holistic"])
+def test_policies_go_by_their_names(name, tmp_path):
+    describe(tmp_path)
+    policy = make_policy(name, shop(tmp_path))
+    assert policy.name == name
+    assert policy.period_seconds > 0
+
+
+def test_the_oracle_is_handed_in_or_refused(tmp_path):
+    oracle = OraclePolicy([START], {"web": [3]})
+    assert make_policy("oracle", shop(tmp_path), oracle=oracle) is oracle
+    with pytest.raises(SettingsError, match="runs on the testbed only"):
+        make_policy("oracle", shop(tmp_path))
+
+
+def test_a_missing_bundle_names_the_command_that_makes_it(tmp_path):
+    with pytest.raises(BundleError, match=r"no such bundle; make it with: python main\.py"):
+        make_policy("deepscaler", shop(tmp_path))
+
+
+def test_a_bundle_of_another_application_is_refused_naming_both(tmp_path):
+    describe(tmp_path, app="bookinfo")
+    with pytest.raises(BundleError, match=r"'bookinfo'.*'shop'"):
+        make_policy("deepscaler", shop(tmp_path))
+
+
+def test_a_bundle_that_knows_too_few_services_is_refused_naming_them(tmp_path):
+    settings = shop(tmp_path, min_known_services=0.5)
+    with pytest.raises(BundleError, match=r"knows 1 of 3 services.*unknown to it: api, db; it knows: carts, web"):
+        check_bundle({"app": "shop", "services": ["web", "carts"]}, settings)
+    check_bundle({"app": "shop", "services": ["db", "web"]}, settings)  # another order and one unknown is fine
+
+
+def test_a_broken_description_is_refused(tmp_path):
+    (tmp_path / "AdapGLA.json").write_text("{")
+    with pytest.raises(BundleError, match="not readable"):
+        make_policy("deepscaler", shop(tmp_path))
+
+
+def test_the_demand_fit_comes_from_the_bundle_else_from_the_data_set(tmp_path):
+    settings = shop(tmp_path)
+    with pytest.raises(DataError, match=r"make one with: python data_process\.py"):
+        load_demand(settings)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "meta.json").write_text(json.dumps({"demand": demand_of(seconds=0.2).to_dict()}))
+    assert load_demand(settings).demand_seconds.tolist() == [0.2] * 3
+    describe(tmp_path)
+    assert load_demand(settings).demand_seconds.tolist() == [0.1] * 3
+    describe(tmp_path, demand=None)
+    assert load_demand(settings).demand_seconds.tolist() == [0.2] * 3
+    (tmp_path / "data" / "meta.json").write_text(json.dumps({"demand": None}))
+    with pytest.raises(DataError, match="holds no demand fit"):
+        load_demand(settings)
+
+
+def test_policies_without_a_network_start_without_torch(tmp_path):
+    describe(tmp_path)
+    script = f"""
+import sys
+sys.path.insert(0, {str(REPOSITORY / "tests")!r})
+from fakes import make_settings
+from deepscaler.policies.registry import make_policy
+import predict_scale
+for name in ("reactive_holistic", "hpa_70", "static", "explore"):
+    make_policy(name, make_settings(bundle={str(tmp_path / "AdapGLA.pt")!r}))
+print("torch" in sys.modules, "kubernetes" in sys.modules, "numba" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=REPOSITORY, timeout=60, check=False)
+    assert done.stdout.strip() == "False False False", done.stderr
