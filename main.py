@@ -23,7 +23,7 @@ from model.networks import NETWORKS
 from model.training import Progress
 
 log = logging.getLogger("main")
-NETWORK_MEASURES = {"mae": "MAE", "rmse": "RMSE", "mape": "MAPE", "under_provision": "under"}
+MEASURES = {"mae": "MAE", "rmse": "RMSE", "mape": "MAPE", "under_provision": "under"}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -110,8 +110,8 @@ def report(trained: Trained) -> str:
             continue
         made = errors[split]
         lines += ["", f"{split} ({errors['unit']}, {made[bundle.network]['windows']} windows)"]
-        rows = [["", *NETWORK_MEASURES.values()]]
-        rows += [[name, *(f"{values[key]:.4f}" for key in NETWORK_MEASURES)] for name, values in made.items()]
+        rows = [["", *MEASURES.values()]]
+        rows += [[name, *(f"{values[key]:.4f}" for key in MEASURES)] for name, values in made.items()]
         lines += table(rows)
         heads = [f"step {index + 1}" for index in range(bundle.shape.horizon)]
         for kind, names in (("step", heads), ("service", list(bundle.services))):
@@ -133,9 +133,8 @@ def report(trained: Trained) -> str:
     for what in ("calls", "reachability"):
         if f"against_{what}" in graph:
             scores = graph[f"against_{what}"]
-            lines.append(
-                f"against {what}: AUROC {scores['auroc']:.3f}, AUPRC {scores['auprc']:.3f}, precision at {scores['edges']:.0f} edges {scores['precision']:.3f}"
-            )
+            precision = f"precision at {scores['edges']:.0f} edges {scores['precision']:.3f}"
+            lines.append(f"against {what}: AUROC {scores['auroc']:.3f}, AUPRC {scores['auprc']:.3f}, {precision}")
     return "\n".join([*lines[1:], graph["verdict"], ""])
 
 

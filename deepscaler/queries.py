@@ -87,7 +87,6 @@ ENTRY_QUERIES: Mapping[str, str] = {
 }
 
 
-
 def _amounts(metric: str) -> str:
     return _by_deployment("max", f"{metric}{{{_CONTAINER}}}").replace("by (deployment)", "by (deployment, resource)")
 

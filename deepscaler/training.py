@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -153,7 +154,8 @@ def label_lag(meta: dict[str, Any]) -> int:
 
     The label of a row covers up to a step less than its lead beyond that row.
     """
-    return max(int(np.ceil((meta.get("lead") or 0.0) / meta["base_step"] - 1e-9)) - round(meta["step"] / meta["base_step"]), 0)
+    ahead = math.ceil((meta.get("lead") or 0.0) / meta["base_step"] - 1e-9)
+    return int(max(ahead - round(meta["step"] / meta["base_step"]), 0))
 
 
 def train(task: Task, *, resume: bool = False, init_from: str | None = None) -> Trained:

@@ -119,7 +119,7 @@ class SeasonalNaive(Persistence):
 
 
 def find_season(labels: Array, longest: int, shortest: int) -> int | None:
-    """Rows of the season of `labels [L, N]`: the highest autocorrelation beyond its first fall below 0; None below .5."""
+    """Rows of the season of `labels [L, N]`: the highest peak of autocorrelation beyond its first fall below 0; None below .5."""
     known = np.isfinite(labels)
     mean = _mean(labels, (0,))
     scale = np.sqrt(_mean(np.where(known, (labels - mean) ** 2, np.nan), (0,)))
@@ -135,5 +135,8 @@ def find_season(labels: Array, longest: int, shortest: int) -> int | None:
     first = max(int(fallen[0]), shortest) if len(fallen) else len(lags)
     if first >= len(lags) - 1:
         return None
-    best = first + int(correlation[first:-1].argmax())
-    return best if correlation[best] >= LEAST_SEASON and correlation[best] >= correlation[best + 1] else None
+    inner = correlation[first:-1]
+    peaks = (inner >= correlation[first - 1 : -2]) & (inner >= correlation[first + 1 :]) & (inner >= LEAST_SEASON)
+    if not peaks.any():
+        return None
+    return first + int(np.flatnonzero(peaks & (inner >= 0.95 * inner[peaks].max()))[0])  # the shortest of its multiples

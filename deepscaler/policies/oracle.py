@@ -36,14 +36,9 @@ class OraclePolicy:
 
     def decide(self, observation: Observation) -> Mapping[str, Proposal]:
         """The table's row of now; services that it doesn't have are held."""
-        return {service: Proposal(float(column[0]), Reason.ORACLE) for service, column in self.table_at([observation.now]).items()}
-
-    def table_at(self, times: ArrayLike) -> dict[str, list[int]]:
-        """service -> replicas at these times (seconds since the epoch)."""
-        rows = np.maximum(np.searchsorted(self._times, np.asarray(times, np.float64) + 1e-6, side="right") - 1, 0)
-        return {service: column[rows].tolist() for service, column in self._table.items()}
+        return {service: Proposal(float(column[0]), Reason.ORACLE) for service, column in self.replicas_at([observation.now]).items()}
 
     def replicas_at(self, moments: ArrayLike) -> dict[str, list[int]]:
-        """The table at other times: service -> replicas."""
-        rows = np.maximum(np.searchsorted(self._times, np.asarray(moments) + 1e-6, side="right") - 1, 0)
-        return {service: column[rows].astype(int).tolist() for service, column in self._table.items()}
+        """service -> replicas at these times (seconds since the epoch)."""
+        rows = np.maximum(np.searchsorted(self._times, np.asarray(moments, np.float64) + 1e-6, side="right") - 1, 0)
+        return {service: column[rows].tolist() for service, column in self._table.items()}

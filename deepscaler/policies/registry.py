@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from deepscaler.demand import DemandModel
 from deepscaler.errors import BundleError, DataError, SettingsError
@@ -16,6 +18,9 @@ from deepscaler.policies.reactive import ReactiveFloor, ReactivePolicy, describe
 from deepscaler.policies.static import StaticPolicy
 from deepscaler.settings import Settings
 
+log = logging.getLogger(__name__)
+REPLICAS = ("required", "observed")
+"""Labels whose forecasts are replicas."""
 HPA = re.compile(r"hpa_(\d+)$")
 
 
@@ -73,6 +78,7 @@ def _over_bundle(settings: Settings, name: str, with_floor: bool) -> Policy:
             f"{settings.scale.bundle}: no such bundle; make it with: python main.py --model_save_path {settings.scale.bundle}"
         )
     check_bundle(described, settings)
+    _warn_of_a_short_horizon(described, settings)
     floor = ReactiveFloor(_fit(settings), settings.scale.floor) if with_floor else None
     return DeepScalerPolicy(_load_forecaster(settings), floor, settings.scale.period, settings.collect.step, name)
 
@@ -84,27 +90,43 @@ def _fit(settings: Settings) -> DemandModel | None:
         return None  # labels that needed none: the floor goes by the cores in use
 
 
-def check_bundle(described: dict[str, object], settings: Settings) -> None:
-    """Refuse a bundle of another application or one that knows too few of the services.
+def check_bundle(described: dict[str, Any], settings: Settings) -> None:
+    """Refuse a bundle of another application, label, features or step, or one that knows too few of the services.
 
     Raises:
         BundleError: naming both sides.
     """
-    bundle, app = settings.scale.bundle, settings.app
-    if described.get("app") not in (None, app.name):
-        raise BundleError(
-            f"{bundle}: trained for application {described['app']!r}, the configuration is of {app.name!r}; "
-            "choose the right --config or --model_path, or train with: python main.py"
-        )
-    trained = described.get("services")
-    known = {str(name) for name in trained} if isinstance(trained, list) else set()
+    bundle, app, process = settings.scale.bundle, settings.app, settings.process
+    sides = {
+        "application": (described.get("app"), app.name),
+        "features": (sorted(described.get("features") or []), sorted(process.features)),
+        "step in seconds": (described.get("step"), process.step),
+    }
+    for what, (trained, configured) in sides.items():
+        if trained != configured:
+            raise BundleError(
+                f"{bundle}: trained for {what} {trained}, the configuration says {configured}; "
+                "choose the right --config or --model_path, or train with: python main.py"
+            )
+    if described.get("label") not in REPLICAS:
+        raise BundleError(f"{bundle}: forecasts {described.get('label')!r}, not replicas ({' or '.join(REPLICAS)}); set process.label")
     scaled = [name for name, service in app.services.items() if service.scaled]
-    unknown = [name for name in scaled if name not in known]
-    if len(scaled) - len(unknown) < settings.scale.min_known_services * len(scaled):
+    unknown = [name for name in scaled if name not in described["services"]]
+    known = len(scaled) - len(unknown)
+    if known < settings.scale.min_known_services * len(scaled):
         raise BundleError(
-            f"{bundle}: knows {len(scaled) - len(unknown)} of {len(scaled)} services, scale.min_known_services asks for "
-            f"{settings.scale.min_known_services:.0%}; unknown to it: {', '.join(unknown)}; it knows: {', '.join(sorted(known)) or 'none'}"
+            f"{bundle}: knows {known} of {len(scaled)} services, scale.min_known_services asks for "
+            f"{settings.scale.min_known_services:.0%}; unknown to it: {', '.join(unknown)}; it knows: {', '.join(described['services'])}"
         )
+
+
+def _warn_of_a_short_horizon(described: dict[str, Any], settings: Settings) -> None:
+    """With `observed` labels the horizon has to cover the lead: pod start-up and one period."""
+    boots = [value for value in (described.get("demand") or {}).get("boot_seconds", []) if value is not None]
+    boots.extend(settings.process.boot_seconds.values())
+    ahead, lead = described["horizon"] * described["step"], max(boots, default=0.0) + settings.scale.period
+    if described["label"] == "observed" and ahead < lead:
+        log.warning("the bundle looks %g s ahead; start-up and one period take %g s: set process.horizon", ahead, lead)
 
 
 def _load_forecaster(settings: Settings) -> Forecaster:
