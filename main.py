@@ -23,7 +23,7 @@ from model.networks import NETWORKS
 from model.training import Progress
 
 log = logging.getLogger("main")
-MEASURES = {"mae": "MAE", "rmse": "RMSE", "mape": "MAPE", "under_provision": "under"}
+MEASURES = {"mae": "MAE", "rmse": "RMSE", "mape": "MAPE", "under_provision": "under", "over_provision": "over"}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -120,6 +120,8 @@ def report(trained: Trained) -> str:
                 cells = [f"{made[who][f'{key}_by_{kind}'][index]:.4f}" for who in made for key in ("mae", "rmse", "mape")]
                 rows.append([name, *cells])
             lines += ["", *table(rows)]
+    if errors["season_steps"] is None:
+        lines += ["", "no season in the training labels: SeasonalNaive is Persistence"]
     graph = bundle.graph
     columns = list(graph["errors"]["learned"])
     rows = [["graph (|error|, z)", *columns, *(f"{name} refitted" for name in columns if graph["refitted"])]]
@@ -134,8 +136,9 @@ def report(trained: Trained) -> str:
         if f"against_{what}" in graph:
             scores = graph[f"against_{what}"]
             precision = f"precision at {scores['edges']:.0f} edges {scores['precision']:.3f}"
-            lines.append(f"against {what}: AUROC {scores['auroc']:.3f}, AUPRC {scores['auprc']:.3f}, {precision}")
-    return "\n".join([*lines[1:], graph["verdict"], ""])
+            note = ", which training started from" if "call" in graph["priors"] else ""
+            lines.append(f"against {what}{note}: AUROC {scores['auroc']:.3f}, AUPRC {scores['auprc']:.3f}, {precision}")
+    return "\n".join([*lines[1:], graph["verdict"], errors["verdict"], ""])
 
 
 def table(rows: list[list[str]]) -> list[str]:

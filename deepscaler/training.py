@@ -180,10 +180,11 @@ def train(task: Task, *, resume: bool = False, init_from: str | None = None) -> 
         _start_from(trainer, task, init_from)
     if resume:
         _continue(trainer, task)
+    fingerprint = task.fingerprint()
     while not trainer.finished:
         trainer.iterate()
         with replacing(task.checkpoint) as temporary, temporary.open("wb") as handle:
-            torch.save({"fingerprint": task.fingerprint(), "state": trainer.state()}, handle)
+            torch.save({"fingerprint": fingerprint, "state": trainer.state()}, handle)
     affinity = trainer.finish()
     bundle = _assemble(task, trainer, affinity, ends)
     return Trained(bundle, trainer.samples / max(trainer.seconds, 1e-9), trainer.seconds, trainer.iteration)
@@ -363,4 +364,15 @@ def judge_forecasts(task: Task, trainer: Trainer, affinity: Tensor, ends: dict[s
         out[split] = {name: forecast_errors(values, target, replicas) for name, values in made.items()}
     season = naive["SeasonalNaive"].season if isinstance(naive["SeasonalNaive"], SeasonalNaive) else None
     out["season_steps"] = None if season is None else season / dataset.dilation
+    out["verdict"] = verdict(out["test" if "test" in out else "validation"], task.name)
     return out
+
+
+def verdict(errors: dict[str, dict[str, Any]], name: str) -> str:
+    """A plain sentence: does the network beat the forecasts that need no training, by MAE and by RMSE?"""
+    parts = []
+    for key in ("mae", "rmse"):
+        rival = min((other for other in errors if other != name), key=lambda other: errors[other][key])
+        ours, theirs = errors[name][key], errors[rival][key]
+        parts.append(f"{'beats' if ours < theirs else 'does not beat'} {rival} by {key.upper()} ({ours:.4f}, {theirs:.4f})")
+    return f"{name} {parts[0]} and {parts[1]}."

@@ -32,17 +32,19 @@ def forecast_errors(predicted: Array, target: Array, replicas: bool) -> dict[str
     """MAE, RMSE and masked MAPE, overall, by horizon step and by service; NaN targets are left out.
 
     Masked MAPE leaves out targets of 0. `under_provision` is the share of known targets that the forecast falls short
-    of, after rounding both to whole replicas where these are replicas. Shapes `[M, H, N]`.
+    of, `over_provision` of those it exceeds, after rounding both to whole replicas where these are replicas.
+    Shapes `[M, H, N]`.
     """
     error = predicted - target
     known = np.isfinite(error)
-    short = round_replicas(predicted) < np.round(np.nan_to_num(target)) if replicas else predicted < target
+    made, wanted = (round_replicas(predicted), np.round(target)) if replicas else (predicted, target)
     relative = np.where(known & (np.abs(target) > 1e-9), np.abs(error) / np.where(np.abs(target) > 1e-9, np.abs(target), 1), np.nan)
     measures = {
         "mae": np.abs(error),
         "rmse": error**2,
         "mape": relative,
-        "under_provision": np.where(known, short, np.nan),
+        "under_provision": np.where(known, made < wanted, np.nan),
+        "over_provision": np.where(known, made > wanted, np.nan),
     }
     out: dict[str, Any] = {}
     for name, values in measures.items():

@@ -203,7 +203,7 @@ def verdict(errors: Mapping[str, Mapping[str, float]], refitted: Mapping[str, Ma
         head = f"The learned graph does not beat the identity: error {learned:.4f} with it, {identity:.4f} without any edge"
     else:
         head = f"The learned graph beats the identity: error {learned:.4f} with it, {identity:.4f} without any edge"
-    tail = f", random graphs {np.mean(random):.4f}" if random else ""
+    tail = f"; {np.mean(random):.4f} with the same weights on random pairs ({len(random)} graph(s))" if random else ""
     if random and learned < identity and not learned < min(random):
         tail += ", one of which is no worse: which edges it has doesn't matter"
-    return f"{head} ({change:+.1f} %){tail} ({split}, z-units, {how})."
+    return f"{head} ({change:+.1f} %){tail}. On {split}, in z-units, {how}."

@@ -139,8 +139,13 @@ class Trainer:
     # -------------------------------------------------------------------------------------------------------- the run
     @property
     def finished(self) -> bool:
-        """All iterations done, or `patience` of them without a better pair."""
-        return self.iteration >= self.settings.num_iter or self.idle_iterations >= self.settings.patience
+        """All iterations done, or, at a constant learning rate, `patience` of them without a better pair.
+
+        A cosine is run to its end: the best pair is usually found where it is low.
+        """
+        settings = self.settings
+        idle = settings.schedule == "constant" and self.idle_iterations >= settings.patience
+        return self.iteration >= settings.num_iter or idle
 
     def iterate(self) -> None:
         """One iteration: M-step and E-step, or as many joint epochs."""

@@ -79,7 +79,9 @@ def test_no_call_is_cut_by_a_threshold_unlike_the_published_one(threshold: float
     assert bool((affinity[prior > 0] > 0).all()) == keeps
 
 
-@pytest.mark.parametrize(("learner", "threshold", "alive"), [("gates", 0.0, True), ("antisymmetric", 0.0, True), ("antisymmetric", 0.5, False)])
+@pytest.mark.parametrize(
+    ("learner", "threshold", "alive"), [("gates", 0.0, True), ("antisymmetric", 0.0, True), ("antisymmetric", 0.5, False)]
+)
 def test_edges_that_are_absent_can_enter(learner: str, threshold: float, alive: bool) -> None:
     torch.manual_seed(1)
     made = build_learner(learner, 10, {}, LearnerSettings(embedding_size=64, threshold=threshold))

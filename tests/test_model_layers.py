@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -137,3 +140,8 @@ def test_odd_channels_and_even_kernels_are_refused() -> None:
         AdapGLA(Shape(2, 1, 4, 1), **{**SMALL, "kernel": 4})
     with pytest.raises(ValueError, match="allowed: AdapGLA"):
         build_network("Other", Shape(2, 1, 4, 1), SMALL)
+
+
+def test_networks_know_nothing_of_the_rest_of_the_project() -> None:
+    for path in (Path(__file__).parent.parent / "model").glob("*.py"):
+        assert not re.search(r"^\s*(from|import) (deepscaler|testbed)", path.read_text(), re.MULTILINE), path

@@ -13,8 +13,8 @@ from model_samples import BOUNDS, EDGES, call_graph, cascade, make_trainer
 from torch import Tensor
 
 from model.graph_check import CheckSettings, Judge, check_graph, read_graph, rivals, slow_scores, slowest
-from model.graph_metrics import edges, ranking
 from model.graph_learners import LearnerSettings, build_learner, resting
+from model.graph_metrics import edges, ranking
 from model.layers import Graphs
 from model.networks import Shape, build_network
 from model.training import Patience, Trainer, mean_loss
@@ -246,10 +246,10 @@ def test_a_run_interrupted_and_continued_equals_one_that_was_not(kind: str) -> N
     assert (whole.best.loss, whole.best.iteration, whole.history) == (second.best.loss, second.best.iteration, second.history)
 
 
-def test_the_run_ends_after_so_many_iterations_without_a_better_pair() -> None:
-    trainer = make_trainer(num_iter=50, num_epoch=1, patience=2, learning_rate=1e-12, graph_learning_rate=1e-12)
-    run(trainer)
-    assert trainer.iteration < 10
+def test_at_a_constant_rate_the_run_ends_after_so_many_iterations_without_a_better_pair_and_a_cosine_is_run_to_its_end() -> None:
+    still = {"num_epoch": 1, "patience": 2, "learning_rate": 1e-12, "graph_learning_rate": 1e-12}
+    assert run(make_trainer(num_iter=50, schedule="constant", **still)).iteration < 10
+    assert run(make_trainer(num_iter=6, schedule="cosine", **still)).iteration == 6
 
 
 def test_without_a_learner_the_prior_stays() -> None:
