@@ -286,6 +286,22 @@ class Evaluate(Section):
 
 
 # ------------------------------------------------------------------------------------------------------------ testbed
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Serve(Section):
+    """`python -m testbed serve`: everything on 127.0.0.1; port 0 takes any free one."""
+
+    gateway_port: Port = Field(30001, description="the application's URLs")
+    prometheus_port: Port | None = Field(30090, description="null: no Prometheus is started")
+    kubernetes_port: Port = 30443
+    jaeger_port: Port = 16686
+    metrics_port: Port = Field(30091, description="the /metrics page that Prometheus scrapes")
+    scrape_interval: Positive = Field(15.0, description="seconds between Prometheus's scrapes")
+    step: Positive = Field(0.005, description="seconds between two steps of the engine")
+    directory: str = Field("runs/serve", description="kubeconfig, serve.json and Prometheus's data go here")
+
+
 class Testbed(Section):
     """The emulated cluster."""
 
@@ -302,6 +318,7 @@ class Testbed(Section):
     explore_target: tuple[float, float] = Field((0.35, 0.95), description="exploring policy: range of target utilisation", strict=False)
     demand_sigma: Annotated[float, Field(ge=0)] = Field(0.0, description="log-normal spread of CPU demands around the file's, by seed")
     initial_replicas: Annotated[int, Field(ge=1)] = 2
+    serve: Serve = Serve()
 
     @model_validator(mode="after")
     def _start_is_a_time(self) -> Self:

@@ -61,6 +61,7 @@ class Snapshot:
 
     Attributes:
         pod_uid, pod_service, pod_state: `[P]` of the pods alive.
+        pod_created: `[P]` engine seconds.
         pod_cpu: `[P]` CPU-seconds since creation; pod_in_flight `[P]`.
         service_failed, service_finished, service_seconds: `[N]`; service_buckets `[N, B]`.
         edges: `[E, 3]` started, done, failed.
@@ -72,6 +73,7 @@ class Snapshot:
     pod_uid: NDArray[np.int64]
     pod_service: NDArray[np.int32]
     pod_state: NDArray[np.int32]
+    pod_created: NDArray[np.float64]
     pod_cpu: NDArray[np.float64]
     pod_in_flight: NDArray[np.int32]
     service_finished: NDArray[np.int64]
@@ -234,6 +236,7 @@ class Simulator:
             pod_uid=pods["uid"].copy(),
             pod_service=pods["service"].copy(),
             pod_state=pods["state"].copy(),
+            pod_created=pods["created"].copy(),
             pod_cpu=work[alive],
             pod_in_flight=pods["in_flight"].copy(),
             service_finished=state.services["finished"].copy(),

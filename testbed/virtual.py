@@ -20,7 +20,8 @@ from deepscaler.settings import Settings
 from testbed import engine as core
 from testbed import shapes  # late
 from testbed.application import Program, compile_program, load_application
-from testbed.exposition import CounterSnapshot, Durations, PodCounters, ServiceCounters, pod_name
+from testbed.counters import counter_snapshot
+from testbed.exposition import CounterSnapshot, pod_name
 from testbed.simulator import LoadPlan, Simulator, Snapshot
 
 MEBIBYTE = float(1 << 20)
@@ -63,7 +64,7 @@ class VirtualCluster:
         application = load_application(bed.application, sigma=bed.demand_sigma, seed=self.seed)
         self.program: Program = compile_program(application)
         self._services = tuple(settings.app.services)
-        _same_names("app.services", self._services, self.program.services, bed.application)
+        same_names("app.services", self._services, self.program.services, bed.application)
         self._row = np.array([self._services.index(name) for name in self.program.services])
         self._step = settings.collect.step
         self._origin = utc_seconds(bed.start) - bed.warmup
@@ -71,7 +72,7 @@ class VirtualCluster:
         self.plan = plan or make_plan(settings, self.program, self.seed)
         self._simulator = Simulator(
             self.program, self.plan, seed=self.seed, replicas=[bed.initial_replicas] * self.program.num_services,
-            balancing=bed.balancing, slo_seconds=_slo_seconds(settings, self.program),
+            balancing=bed.balancing, slo_seconds=slo_seconds(settings, self.program),
         )  # fmt: skip
         self._history: list[Scrape] = []
         self._snapshots: list[Snapshot] = []
@@ -206,7 +207,7 @@ class VirtualCluster:
 
     def counters(self) -> list[CounterSnapshot]:
         """The cumulative counters of every scrape (with `keep_counters`)."""
-        return [self._exposed(snapshot) for snapshot in self._snapshots]
+        return [counter_snapshot(self.program, snapshot, self._origin) for snapshot in self._snapshots]
 
     @property
     def in_flight(self) -> int:
@@ -266,44 +267,6 @@ class VirtualCluster:
         used = count * program.memory_base_bytes + in_flight * program.memory_per_request_bytes
         return np.where(count > 0, used / np.maximum(count * program.limit_memory_bytes, 1.0), np.nan)
 
-    def _exposed(self, snapshot: Snapshot) -> CounterSnapshot:
-        program = self.program
-        services = {}
-        for index, name in enumerate(program.services):
-            mine = np.flatnonzero(snapshot.pod_service == index)
-            pods = tuple(
-                PodCounters(
-                    name=pod_name(name, int(snapshot.pod_uid[pod])),
-                    cpu_seconds=float(snapshot.pod_cpu[pod]),
-                    memory_bytes=float(
-                        program.memory_base_bytes[index] + program.memory_per_request_bytes[index] * snapshot.pod_in_flight[pod]
-                    ),
-                    ready=int(snapshot.pod_state[pod]) == core.READY,
-                    deleting_since=self._origin + snapshot.time if snapshot.pod_state[pod] == core.DRAINING else None,
-                )
-                for pod in mine
-            )
-            requests: dict[tuple[str, int], float] = {}
-            for (caller, callee), (_, done, failed) in zip(program.edges, snapshot.edges, strict=True):
-                if callee == index:
-                    caller_name = program.services[caller] if caller >= 0 else EXTERNAL
-                    requests[caller_name, 200] = float(done)
-                    if failed:
-                        requests[caller_name, 503] = float(failed)
-            first = next(iter(requests), (EXTERNAL, 200))
-            durations = {first: Durations(float(snapshot.service_seconds[index]), float(snapshot.service_finished[index]))}
-            services[name] = ServiceCounters(
-                pods=pods,
-                spec_replicas=int(snapshot.spec[index]),
-                requests=requests,
-                durations=durations,
-                cpu_limit_cores=float(program.limit_cores[index]),
-                cpu_request_cores=float(program.request_cores[index]),
-                memory_limit_bytes=float(program.limit_memory_bytes[index]),
-                memory_request_bytes=float(program.request_memory_bytes[index]),
-            )
-        return CounterSnapshot(self._origin + snapshot.time, services)
-
 
 def make_plan(settings: Settings, program: Program, seed: int) -> LoadPlan:
     """The offered load of `testbed.load`, its first value held through the warm-up."""
@@ -345,7 +308,7 @@ def collect(settings: Settings, start: float, end: float) -> VirtualCluster:
     return cluster
 
 
-def _same_names(key: str, configured: tuple[str, ...], emulated: tuple[str, ...], name: str) -> None:
+def same_names(key: str, configured: tuple[str, ...], emulated: tuple[str, ...], name: str) -> None:
     extra, missing = sorted(set(configured) - set(emulated)), sorted(set(emulated) - set(configured))
     if extra or missing:
         raise SettingsError(
@@ -354,7 +317,7 @@ def _same_names(key: str, configured: tuple[str, ...], emulated: tuple[str, ...]
         )
 
 
-def _slo_seconds(settings: Settings, program: Program) -> list[float]:
+def slo_seconds(settings: Settings, program: Program) -> list[float]:
     entries = {entry.name: entry.slo for entry in settings.app.entries}
-    _same_names("app.entries", tuple(entries), program.endpoints, settings.testbed.application)
+    same_names("app.entries", tuple(entries), program.endpoints, settings.testbed.application)
     return [entries[name] for name in program.endpoints]

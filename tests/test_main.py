@@ -46,7 +46,17 @@ def test_it_trains_and_writes_a_bundle_with_its_json_and_graph(here: Path, capsy
     assert sorted(path.name for path in directory.iterdir()) == ["AdapGLA.affinity.csv", "AdapGLA.json", "AdapGLA.pt"]
     for expected in ("validation (replicas", "test (replicas", "Persistence", "SeasonalNaive", "under", "by step", "by service", "mail"):
         assert expected in out
-    for expected in ("learned", "prior call", "identity", "full", "entry_to_all", "permuted", "random_5", "AUROC", "against reachability, which training started from"):
+    for expected in (
+        "learned",
+        "prior call",
+        "identity",
+        "full",
+        "entry_to_all",
+        "permuted",
+        "random_5",
+        "AUROC",
+        "against reachability, which training started from",
+    ):
         assert expected in out
     assert "the identity" in out and "beat Persistence by MAE" in out.replace("beats", "beat")
     last = out.splitlines()[-1]
