@@ -86,7 +86,7 @@ def connect(settings: Settings, start: float, end: float, bar: tqdm[Any]) -> Clu
             bar.total = total
             bar.update(done - bar.n)
 
-        return KubernetesCluster(settings, clock=lambda: end, progress=show)  # limits are those at the end of the span
+        return KubernetesCluster(settings, clock=lambda: end, progress=show, past=True)  # limits are those at the end of the span
     # The testbed runs its exploring policy over the span (testbed/__init__.py).
     import testbed
 

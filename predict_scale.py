@@ -9,7 +9,10 @@ import argparse
 import json
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -20,6 +23,7 @@ from deepscaler.panel import MetricPanel
 from deepscaler.policies.registry import make_policy
 from deepscaler.recorder import DecisionRow, Recorder
 from deepscaler.runs import Run, write_run
+from deepscaler.self_metrics import serving_metrics
 from deepscaler.settings import Settings, load_settings
 
 log = logging.getLogger("predict_scale")
@@ -79,7 +83,19 @@ def _on_testbed(settings: Settings, policies: list[str]) -> list[Path]:
 
 
 def _tick(settings: Settings, policies: list[str]) -> list[DecisionRow]:
-    return Controller(_connect(settings), make_policy(_single(policies), settings), settings).tick()
+    cluster, policy = _connect(settings), make_policy(_single(policies), settings)
+    with _leave_to_write(cluster, settings, wait=True) as options:
+        return Controller(cluster, policy, settings, **options).tick()
+
+
+@contextmanager
+def _leave_to_write(cluster: Cluster, settings: Settings, wait: bool) -> Iterator[dict[str, Any]]:
+    """On a real cluster that is to be written to: rights are checked and replicas of the controller elect a leader."""
+    if settings.scale.dry_run or not hasattr(cluster, "leadership"):
+        yield {}
+        return
+    with cluster.leadership(wait=wait) as election:
+        yield {} if election is None else {"leading": election.leading}
 
 
 def _connect(settings: Settings) -> Cluster:
@@ -106,9 +122,11 @@ def _live(settings: Settings, policies: list[str]) -> Path:
     recorder = Recorder(directory)
     earlier = recorder.decisions()
     start = cluster.now() if earlier.empty else float(earlier["time"].iloc[0])
-    controller = Controller(cluster, policy, settings, recorder, survive_bugs=True)
     with stopping_on_signals() as stop:
-        controller.run(settings.scale.duration, stop=stop)
+        with _leave_to_write(cluster, settings, wait=False) as options:
+            controller = Controller(cluster, policy, settings, recorder, survive_bugs=True, **options)
+            with serving_metrics(controller, settings):
+                controller.run(settings.scale.duration, stop=stop)
         write_run(_recorded(controller, settings, seed, start), directory)
     return directory
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from deepscaler.artefacts import replacing, utc_text
 from deepscaler.errors import DataError
+from deepscaler.panel import iso_seconds
 
 EXTERNAL = "external"
 """The caller outside the application: a user's request at an entry."""
@@ -66,14 +67,16 @@ def read_calls(path: str | Path) -> CallGraph:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file; make it with: python metrics_fetch.py")
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a readable CSV ({str(error).strip()})") from error
     missing = [name for name in COLUMNS if name not in frame.columns]
     if missing:
         raise DataError(f"{path}: column {missing[0]!r} is missing; expected {', '.join(COLUMNS)}")
     rates = pd.to_numeric(frame["calls_per_second"], errors="coerce")
-    times = pd.to_datetime(frame["time"], utc=True, errors="coerce", format="ISO8601")
-    broken = rates.isna() | times.isna()
+    times = iso_seconds(frame["time"])
+    broken = rates.isna() | np.isnan(times)
     if broken.any():
         raise DataError(f"{path}: line {int(np.flatnonzero(broken)[0]) + 2} is broken")
-    seconds = (times - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
-    return CallGraph(pd.DataFrame({"time": seconds, "caller": frame["caller"], "callee": frame["callee"], "calls_per_second": rates}))
+    return CallGraph(pd.DataFrame({"time": times, "caller": frame["caller"], "callee": frame["callee"], "calls_per_second": rates}))

@@ -32,6 +32,9 @@ class Workload:
         cpu_limit_cores: limit of one replica; None where it has none.
         boot_seconds: from creation of a pod to ready, as configured or measured; None if unknown.
         autoscalers: names of other autoscalers (`HorizontalPodAutoscaler/web`) that act on it.
+        quota_cores: CPU cores that the replicas of *all* these services together may take of the namespace's quota; None
+            without one.
+        pod_cores: what one replica takes of it, sidecars included.
     """
 
     service: str
@@ -43,6 +46,8 @@ class Workload:
     boot_seconds: float | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
     autoscalers: tuple[str, ...] = ()
+    quota_cores: float | None = None
+    pod_cores: float | None = None
 
 
 @dataclass(frozen=True)

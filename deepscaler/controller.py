@@ -26,7 +26,7 @@ from deepscaler.panel import FEATURES
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
 from deepscaler.policies.reactive import usage_floor
 from deepscaler.quality import BEFORE_SECONDS, RECENT_SECONDS, DropWatch, Quality, assess, blank_panel, error_share
-from deepscaler.recorder import ACTING, DRY_RUN, DecisionRow, Recorder, Statistics, count_pods, pod_rows
+from deepscaler.recorder import ACTING, DRY_RUN, STANDBY, DecisionRow, Recorder, Statistics, count_pods, pod_rows
 from deepscaler.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -44,14 +44,23 @@ class Controller:
         recorder: keeps the rows; in memory by default.
         survive_bugs: go on after an error that isn't one of ours as well, with its traceback logged; False raises it, so
             that an experiment doesn't go on with a policy that can't decide.
+        leading: may this controller write now? Without leave it decides along, so that it can take over at any tick.
 
     Attributes:
         statistics: counters.
         incumbents: service -> autoscalers seen acting on it.
+        last_rows: of the newest tick.
     """
 
     def __init__(
-        self, cluster: Cluster, policy: Policy, settings: Settings, recorder: Recorder | None = None, *, survive_bugs: bool = False
+        self,
+        cluster: Cluster,
+        policy: Policy,
+        settings: Settings,
+        recorder: Recorder | None = None,
+        *,
+        survive_bugs: bool = False,
+        leading: Callable[[], bool] = lambda: True,
     ) -> None:
         self.cluster, self.policy, self.recorder = cluster, policy, recorder or Recorder()
         self.statistics = Statistics()
@@ -62,7 +71,8 @@ class Controller:
         self._history = History(rails.scale_down_window)
         self._history.restore(self.recorder.decisions(), cluster.now(), rails.round_up_threshold)
         self._watch = DropWatch()
-        self._survive_bugs = survive_bugs
+        self._survive_bugs, self._leading = survive_bugs, leading
+        self.last_rows: list[DecisionRow] = []
         self._left_at: dict[str, int] = {}
         self._states: dict[str, Reason | None] = {}
 
@@ -166,15 +176,23 @@ class Controller:
                 self._history.record(workload.service, now, workload.replicas)
         decisions = decide(proposals, workloads, self._history, now, rails=self._scale.guard_rails, stance=stance)
         self._notice(workloads, decisions)
-        written, failed = self._write(decisions)
-        rows = self._rows(now, decisions, proposals, count_pods(pods)[0])
+        mode = self.mode()
+        written, failed = self._write(decisions, mode)
+        rows = self._rows(now, decisions, proposals, count_pods(pods)[0], mode)
         rows = [_outcome(row, written, failed) for row in rows]
         for decision in decisions:
             self._history.record(decision.service, now, decision.recommended)
         self.statistics.decision_seconds.append(time.perf_counter() - began)
+        self.last_rows = rows
         self.recorder.add_decisions(rows)
         self.statistics.ticks += 1
         return rows
+
+    def mode(self) -> str:
+        """What a tick of this moment may do: `act`, `standby` (another controller leads) or `dry_run`."""
+        if self._scale.dry_run:
+            return DRY_RUN
+        return ACTING if self._leading() else STANDBY
 
     def _read_pods(self, now: float) -> tuple[list[Workload], Sequence[Pod]]:
         """Workloads of the scaled services and all pods; recorded on the way."""
@@ -262,12 +280,12 @@ class Controller:
                 log.warning("%s: %s", service, f"stays at {decision.target} ({state.value})" if state else "decided again")
             self._states[service] = state
 
-    def _write(self, decisions: Sequence[Decision]) -> tuple[Mapping[str, int], Mapping[str, str]]:
+    def _write(self, decisions: Sequence[Decision], mode: str) -> tuple[Mapping[str, int], Mapping[str, str]]:
         """One pass over what differs: replicas written, and why the others weren't."""
         due = {decision.service: decision.target for decision in decisions if decision.target != decision.current}
         current = {decision.service: decision.current for decision in decisions}
-        if self._scale.dry_run or not due:
-            self._left_at = {} if self._scale.dry_run else current
+        if mode != ACTING or not due:
+            self._left_at = current if mode == ACTING else {}
             return {}, {}
         try:
             report = self.cluster.scale(due)
@@ -282,7 +300,7 @@ class Controller:
         return written, failed
 
     def _rows(
-        self, now: float, decisions: Sequence[Decision], proposals: Mapping[str, Proposal], ready: Mapping[str, int]
+        self, now: float, decisions: Sequence[Decision], proposals: Mapping[str, Proposal], ready: Mapping[str, int], mode: str
     ) -> list[DecisionRow]:
         """A row a service, before anything is written."""
         rows = []
@@ -299,7 +317,7 @@ class Controller:
                 target=item.target,
                 applied=None,
                 reason=item.reason.value,
-                mode=DRY_RUN if self._scale.dry_run else ACTING,
+                mode=mode,
             )
             rows.append(row)
         return rows

@@ -114,9 +114,12 @@ def decide(
     plan = [
         _bounded(proposals.get(workload.service, nothing), workload, history, now, rails=rails, stance=stance) for workload in workloads
     ]
-    if rails.quota_cores is None:
-        return plan
-    return within_quota(plan, {workload.service: cores_of(workload) for workload in workloads}, rails.quota_cores)
+    if rails.quota_cores is not None:
+        plan = within_quota(plan, {workload.service: cores_of(workload) for workload in workloads}, rails.quota_cores)
+    namespace = min((workload.quota_cores for workload in workloads if workload.quota_cores is not None), default=None)
+    if namespace is not None:
+        plan = within_quota(plan, {workload.service: workload.pod_cores or 0.0 for workload in workloads}, namespace)
+    return plan
 
 
 def cores_of(workload: Workload) -> float:

@@ -1,12 +1,15 @@
-"""The application on a real cluster: measurements from Prometheus, replicas through the Kubernetes API."""
+"""The application on a real cluster: measurements from Prometheus, objects and replicas through the Kubernetes API."""
 
 from __future__ import annotations
 
 import logging
 import operator
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from statistics import median
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -17,12 +20,17 @@ from deepscaler.calls import COLUMNS as CALL_COLUMNS
 from deepscaler.calls import EXTERNAL, CallGraph
 from deepscaler.cluster import ENDPOINT_COLUMNS, LATENCY_BUCKETS, Pod, ScaleReport, Workload
 from deepscaler.errors import ClusterError, MetricsError
+from deepscaler.jaeger import JaegerClient
+from deepscaler.kube_api import ApiError
+from deepscaler.lease import LeaseElection
+from deepscaler.orchestrator import Orchestrator
 from deepscaler.panel import FEATURES, MetricPanel
 from deepscaler.prometheus import PrometheusClient, RangeVector, grid, requests_needed
 from deepscaler.queries import CALLS_QUERY, ENTRY_QUERIES, FEATURE_QUERIES, POD_QUERIES, WORKLOAD_QUERIES, Names, duration, seconds
 from deepscaler.settings import Settings
 
 _LOG = logging.getLogger(__name__)
+_Item = TypeVar("_Item")
 
 
 class KubernetesCluster:
@@ -31,9 +39,13 @@ class KubernetesCluster:
     Args:
         settings: the application and where its cluster is.
         session: carries the requests to Prometheus.
-        clock: current time, seconds since the epoch; `workloads` and `pods` are told as of it.
+        clock: current time, seconds since the epoch.
         sleep: waits so many seconds.
         progress: told (requests done, requests in all) while `metrics` runs.
+        past: the clock stands in the past: `workloads` and `pods` are told as of it, by Prometheus.
+
+    Attributes:
+        api_failures: HTTP status (0: no answer) -> times that the Kubernetes API couldn't be read.
     """
 
     def __init__(
@@ -43,6 +55,8 @@ class KubernetesCluster:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
         progress: Callable[[int, int], None] | None = None,
+        *,
+        past: bool = False,
     ) -> None:
         self._settings = settings
         self._names = Names(settings.app)
@@ -51,7 +65,11 @@ class KubernetesCluster:
         self._sleep = sleep
         self._progress = progress
         self._limited: set[str] = set()  # services that have shown a CPU limit or request
-        self._apps: Any = None
+        self._session = session
+        self._orchestrator = Orchestrator(settings)
+        self._past = past
+        self._api_trouble = ""
+        self.api_failures: Counter[int] = Counter()
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -121,6 +139,8 @@ class KubernetesCluster:
         """
         query = self._settings.collect.calls_query or CALLS_QUERY
         window = min(self._settings.collect.calls_window, end - start)
+        if self._settings.cluster.call_graph == "jaeger":
+            return JaegerClient(self._settings.cluster.jaeger, self._session).calls(self._names, start, end, window)
         text = self._names.render(query.query, query.label, window=duration(window))
         found = self._prometheus.query_range(text, start + window, end, window, chunk_points=self._settings.collect.chunk_points)
         self._require(found, text)
@@ -187,9 +207,68 @@ class KubernetesCluster:
 
     # -------------------------------------------------------------------------------------------------------- objects
     def workloads(self) -> Sequence[Workload]:
-        """One entry a service whose Deployment is there, as of `now()`; limits and requests are those of the service's own container.
+        """One entry a service whose Deployment is there; limits and requests are those of the service's own container.
 
-        From kube-state-metrics; without it running containers stand for replicas and cAdvisor tells the limits.
+        From the Kubernetes API; where it can't be read, from Prometheus, and `scale` then checks replicas before it writes.
+
+        Raises:
+            ClusterError: the API has none of the Deployments, or neither it nor Prometheus can be read.
+            MetricsError: in the past, neither can Prometheus.
+        """
+        if self._past:
+            return self._measured_workloads()
+        try:
+            found = self._orchestrator.workloads()
+        except ApiError as error:
+            measured = self._instead(error, self._measured_workloads)
+            self._orchestrator.believe({self._names.scaled[item.service]: item.replicas for item in measured})
+            return measured
+        self._well()
+        return found
+
+    def pods(self) -> Sequence[Pod]:
+        """All pods of all services; usage from metrics.k8s.io where it is there, else from Prometheus.
+
+        Raises:
+            ClusterError: neither the API nor Prometheus can be read.
+            MetricsError: in the past, neither can Prometheus.
+        """
+        if self._past:
+            return self._measured_pods()
+        try:
+            usage = self._orchestrator.usage()
+            return self._orchestrator.pods(self._measured_usage() if usage is None else usage)
+        except ApiError as error:
+            return self._instead(error, self._measured_pods)
+
+    def _instead(self, error: ApiError, measured: Callable[[], Sequence[_Item]]) -> Sequence[_Item]:
+        """What Prometheus says, because the API failed; told loudly when that begins or changes."""
+        self.api_failures[error.status] += 1
+        if str(error) != self._api_trouble:
+            _LOG.error("the Kubernetes API can't be read, Prometheus stands in: %s", error)
+            self._api_trouble = str(error)
+        try:
+            return measured()
+        except MetricsError as second:
+            raise ClusterError(f"{error}; Prometheus can't stand in: {second}") from error
+
+    def _well(self) -> None:
+        if self._api_trouble:
+            _LOG.warning("the Kubernetes API can be read again")
+            self._api_trouble = ""
+
+    def _measured_usage(self) -> dict[str, tuple[float, float, float]]:
+        """Pod -> cores, sample time, window seconds, from cAdvisor; nothing while Prometheus can't be read."""
+        window = seconds(self._settings.collect.window)
+        try:
+            cores, times = ({labels["pod"]: value for labels, value in self._now(POD_QUERIES[name])} for name in ("usage", "usage_time"))
+        except MetricsError as error:
+            _LOG.warning("usage of pods unknown: %s", error)
+            return {}
+        return {pod: (value, times[pod], window) for pod, value in cores.items() if pod in times}
+
+    def _measured_workloads(self) -> list[Workload]:
+        """As of `now()`, from kube-state-metrics; without it running containers stand for replicas and cAdvisor tells the limits.
 
         Raises:
             MetricsError: Prometheus can't be reached or knows none of the Deployments.
@@ -201,6 +280,11 @@ class KubernetesCluster:
         amounts = {
             (kind, labels["deployment"], labels["resource"]): value for kind in ("requests", "limits") for labels, value in found[kind]
         }
+        boots: dict[str, list[float]] = {service: [] for service in self.services}
+        for labels, value in found["boot"]:
+            owner = self._names.service("pod", labels["pod"])
+            if owner is not None and value >= 0:
+                boots[owner].append(value)
         workloads = []
         for service in self.services:
             deployment = self._names.scaled[service]
@@ -215,7 +299,7 @@ class KubernetesCluster:
                     cpu_request_cores=amounts.get(("requests", deployment, "cpu")),
                     memory_limit_bytes=amounts.get(("limits", deployment, "memory")),
                     memory_request_bytes=amounts.get(("requests", deployment, "memory")),
-                    boot_seconds=self._settings.process.boot_seconds.get(service),
+                    boot_seconds=median(boots[service]) if boots[service] else self._settings.process.boot_seconds.get(service),
                     autoscalers=tuple(
                         f"HorizontalPodAutoscaler/{labels['horizontalpodautoscaler']}"
                         for labels, _ in found["autoscalers"]
@@ -225,8 +309,8 @@ class KubernetesCluster:
             )
         return workloads
 
-    def pods(self) -> Sequence[Pod]:
-        """All pods of all services, from kube-state-metrics and cAdvisor.
+    def _measured_pods(self) -> list[Pod]:
+        """As of `now()`, from kube-state-metrics and cAdvisor.
 
         Raises:
             MetricsError: Prometheus can't be reached or knows none of the pods.
@@ -262,29 +346,57 @@ class KubernetesCluster:
     def scale(self, targets: Mapping[str, int]) -> ScaleReport:
         """Set `spec.replicas` of these services' Deployments through the `scale` subresource, one after the other.
 
-        Raises:
-            ClusterError: an unknown service or a target that isn't an integer of at least 1, before any request; or no way
-                to the API.
-        """
-        checked = {service: self._checked(service, target) for service, target in targets.items()}
-        if not checked:
-            return ScaleReport({})
-        from kubernetes.client.exceptions import ApiException
-        from urllib3.exceptions import HTTPError
+        What somebody else changed since `workloads()` isn't overwritten but reported as a conflict.
 
-        api, time_out = self._api(), self._settings.cluster.prometheus.timeout
-        applied: dict[str, int] = {}
-        failed: dict[str, str] = {}
-        for service, replicas in checked.items():
-            name = self._names.scaled[service]
-            try:
-                body = {"spec": {"replicas": replicas}}
-                api.patch_namespaced_deployment_scale(name, self._names.namespace, body, _request_timeout=time_out)
-                applied[service] = replicas
-            except (ApiException, HTTPError) as error:
-                said = f"HTTP {error.status} {error.reason}" if isinstance(error, ApiException) else str(error)
-                failed[service] = f"Deployment {self._names.namespace}/{name}: {' '.join(said.split())}"
-        return ScaleReport(applied, failed)
+        Raises:
+            ClusterError: an unknown service or a target that isn't an integer of at least 1, before any request.
+        """
+        return self._orchestrator.scale({service: self._checked(service, target) for service, target in targets.items()})
+
+    # -------------------------------------------------------------------------------------------------------- the start
+    def check(self) -> None:
+        """Can this user read and scale all that is to be scaled?
+
+        Raises:
+            ClusterError: rights are missing (each is named), a service is no Deployment, or the API can't be asked.
+        """
+        lease = self._settings.cluster.lease
+        missing = self._orchestrator.missing_rights((lease.namespace or self._settings.app.namespace) if lease.enabled else None)
+        if missing:
+            raise ClusterError(
+                f"missing rights: {'; '.join(map(str, missing))}. Bind a Role with them to this user or service account, "
+                "or run with --dry-run"
+            )
+        for service, kind in self._orchestrator.unsupported().items():
+            raise ClusterError(
+                f"{service}: {self._names.namespace}/{self._names.scaled[service]} is a {kind}, which is not supported: "
+                f"only Deployments are scaled; set app.services.{service}.scaled to false"
+            )
+
+    @contextmanager
+    def leadership(self, *, wait: bool = False) -> Iterator[LeaseElection | None]:
+        """Rights checked and, unless `cluster.lease` is off, an election that runs until the end; `scale` writes only while it is led.
+
+        Args:
+            wait: for as long as it takes to lead, or to know that another does.
+
+        Raises:
+            ClusterError: as `check`, or another leads after the wait.
+        """
+        self.check()
+        if not self._settings.cluster.lease.enabled:
+            _LOG.warning("cluster.lease is off: nothing keeps another controller from scaling the same services")
+            yield None
+            return
+        election = LeaseElection(self._settings)
+        self._orchestrator.fence = election.seconds_left
+        with election.running():
+            if wait and not election.wait():
+                raise ClusterError(
+                    f"Lease {election.namespace}/{election.name}: {election.holder or 'nobody'} holds it, so nothing was written; "
+                    "stop that controller, or run with --dry-run"
+                )
+            yield election
 
     # ------------------------------------------------------------------------------------------------------- helpers
     def _by_service(self, found: RangeVector, label: str, query: str | None = None) -> NDArray[np.float64]:
@@ -366,25 +478,6 @@ class KubernetesCluster:
         if isinstance(target, bool) or replicas < 1:
             raise ClusterError(f"scale: {service}: replicas must be an integer of at least 1, found {target!r}")
         return replicas
-
-    def _api(self) -> Any:
-        if self._apps is None:
-            from kubernetes import client, config
-            from kubernetes.config import ConfigException
-
-            section = self._settings.cluster
-            configuration = client.Configuration()
-            try:
-                try:
-                    config.load_kube_config(section.kubeconfig, section.context, client_configuration=configuration)
-                except ConfigException:
-                    if section.kubeconfig or section.context:
-                        raise
-                    config.load_incluster_config(client_configuration=configuration)
-            except (ConfigException, OSError) as error:
-                raise ClusterError(f"no way to the Kubernetes API: {' '.join(str(error).split())}; set cluster.kubeconfig") from error
-            self._apps = client.AppsV1Api(client.ApiClient(configuration))
-        return self._apps
 
 
 def _cumulative(buckets: Mapping[float, NDArray[np.float64]], at: NDArray[np.float64], length: int) -> NDArray[np.float64]:

@@ -145,15 +145,23 @@ def read_panel(path: str | Path, services: tuple[str, ...] | None = None, featur
 def _read_times(texts: pd.Series, path: Path) -> NDArray[np.float64]:
     if not len(texts):
         raise DataError(f"{path}: no rows; make it again with: python metrics_fetch.py")
-    parsed = pd.to_datetime(texts, utc=True, errors="coerce", format="ISO8601")
-    if parsed.isna().any():
-        row = int(np.flatnonzero(parsed.isna())[0])
+    times = iso_seconds(texts)
+    broken = np.flatnonzero(np.isnan(times))
+    if len(broken):
+        row = int(broken[0])
         raise DataError(f"{path}: line {row + 2}: time {texts.iloc[row]!r} is not ISO 8601 (2026-01-05T00:00:00Z)")
-    times: NDArray[np.float64] = np.asarray((parsed - pd.Timestamp(0, tz="UTC")).dt.total_seconds(), np.float64)
     late = np.flatnonzero(np.diff(times) <= 0)
     if len(late):
         raise DataError(f"{path}: line {late[0] + 3}: time {texts.iloc[late[0] + 1]} doesn't follow {texts.iloc[late[0]]}")
     return times
+
+
+def iso_seconds(texts: pd.Series) -> NDArray[np.float64]:
+    """Seconds since the epoch of ISO 8601 texts, UTC without an offset; NaN for anything else, `now` and `today` included."""
+    dated = texts.where(texts.astype(str).str.match(r"\s*\d{4}-\d\d-\d\d"))
+    parsed = pd.to_datetime(dated, utc=True, errors="coerce", format="ISO8601")
+    seconds: NDArray[np.float64] = np.asarray((parsed - pd.Timestamp(0, tz="UTC")).dt.total_seconds(), np.float64)
+    return seconds
 
 
 def _read_numbers(texts: pd.Series, path: Path, column: str) -> NDArray[np.float32]:

@@ -72,6 +72,8 @@ def fill_forward(panel: MetricPanel, samples: int) -> MetricPanel:
 
     Of a longer gap the first `samples` rows are filled. `res` without traffic is no gap and stays NaN.
     """
+    if np.isfinite(panel.values).all():
+        return panel
     values = _carried(panel.values, samples)
     filled = MetricPanel(panel.times, panel.services, panel.features, values)
     if "res" in panel.features and "req" in panel.features:
@@ -123,10 +125,10 @@ class DropWatch:
 
     def update(self, panel: MetricPanel, troubled: bool) -> frozenset[str]:
         """Services that must not be scaled down now."""
-        recent, _ = self._rates(panel)
         if not troubled:
             self._levels.clear()
             return frozenset()
+        recent, _ = self._rates(panel)
         for service, (_, level) in self.drops(panel).items():
             self._levels.setdefault(service, level)
         for service, rate in zip(panel.services, recent, strict=True):

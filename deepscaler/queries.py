@@ -96,6 +96,7 @@ def _limit(resource: str, vector: str) -> str:
     return f'label_replace({_by_deployment("max", vector)}, "resource", "{resource}", "", "")'
 
 
+_POD = 'namespace="{namespace}",pod=~"{pods}"'
 # Where there is no kube-state-metrics, running containers stand for replicas and cAdvisor tells the limits; requests stay unknown.
 WORKLOAD_QUERIES: Mapping[str, str] = {
     "replicas": 'max by (deployment) (kube_deployment_spec_replicas{namespace="{namespace}",deployment=~"{deployments}"})\n'
@@ -106,9 +107,8 @@ WORKLOAD_QUERIES: Mapping[str, str] = {
     f"or {_limit('memory', f'(container_spec_memory_limit_bytes{{{_CONTAINER}}} > 0)')}",
     "autoscalers": "group by (horizontalpodautoscaler, scaletargetref_name) (kube_horizontalpodautoscaler_info"
     '{namespace="{namespace}",scaletargetref_kind="Deployment",scaletargetref_name=~"{deployments}"})',
+    "boot": f"max by (pod) (kube_pod_status_ready_time{{{_POD}}}) - max by (pod) (kube_pod_created{{{_POD}}})",
 }
-
-_POD = 'namespace="{namespace}",pod=~"{pods}"'
 POD_QUERIES: Mapping[str, str] = {
     "phase": f"max by (pod, phase) (kube_pod_status_phase{{{_POD}}} == 1)",
     "start": f"max by (pod) (kube_pod_start_time{{{_POD}}})",

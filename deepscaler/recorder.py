@@ -17,7 +17,7 @@ from deepscaler.cluster import Pod, Workload
 from deepscaler.errors import DataError
 from deepscaler.runs import DECISION_COLUMNS, POD_COLUMNS
 
-ACTING, DRY_RUN = "act", "dry_run"
+ACTING, DRY_RUN, STANDBY = "act", "dry_run", "standby"
 """Values of the column `mode`."""
 
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from deepscaler.artefacts import replacing, utc_text, write_json
 from deepscaler.cluster import ENDPOINT_COLUMNS
 from deepscaler.errors import DataError
-from deepscaler.panel import MetricPanel, read_panel, write_panel
+from deepscaler.panel import MetricPanel, iso_seconds, read_panel, write_panel
 
 DECISION_COLUMNS = ("time", "service", "current", "ready", "predicted", "floor", "target", "applied", "reason", "mode")
 POD_COLUMNS = ("time", "service", "spec", "starting", "ready")
@@ -59,7 +60,7 @@ def read_run(directory: str | Path) -> Run:
     directory = Path(directory)
     if not (directory / "run.json").is_file():
         raise DataError(f"{directory}: no run.json; make runs with: python predict_scale.py")
-    info = json.loads((directory / "run.json").read_text(encoding="utf-8"))
+    info = _read_info(directory / "run.json")
     metrics = directory / "metrics.csv"
     return Run(
         info=info,
@@ -82,18 +83,28 @@ def find_runs(directory: str | Path) -> list[Path]:
     return found
 
 
+def _read_info(path: Path) -> dict[str, Any]:
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # JSON and UTF-8 alike
+        raise DataError(f"{path}: not valid JSON ({error}); make runs with: python predict_scale.py") from error
+    if not isinstance(info, dict):
+        raise DataError(f"{path}: expected an object, found {type(info).__name__}; make runs with: python predict_scale.py")
+    return info
+
+
 def _read(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     if not path.is_file():
         raise DataError(f"{path}: no such file; make runs with: python predict_scale.py")
     try:
         frame = pd.read_csv(path)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a readable CSV ({str(error).strip()})") from error
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise DataError(f"{path}: column {missing[0]!r} is missing; expected {', '.join(columns)}")
-    times = pd.to_datetime(frame["time"], utc=True, errors="coerce", format="ISO8601")
-    if times.isna().any():
-        raise DataError(f"{path}: line {int(times.isna().to_numpy().argmax()) + 2}: broken time")
-    frame["time"] = (times - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
+    times = iso_seconds(frame["time"])
+    if np.isnan(times).any():
+        raise DataError(f"{path}: line {int(np.isnan(times).argmax()) + 2}: broken time")
+    frame["time"] = times
     return frame

@@ -107,13 +107,50 @@ class Prometheus(Section):
         return self
 
 
+class Jaeger(Section):
+    """Jaeger's query service, where the call graph comes from it."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^/\s@]+(/\S*)?$")] = Field(
+        "http://127.0.0.1:16686", description="with its path prefix (Istio's sample: /jaeger)"
+    )
+    token: SecretStr | None = Field(None, description="bearer token")
+    headers: dict[str, SecretStr] = Field({}, description="sent with each request")
+    sampling: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="share of requests that are traced (Istio's default: 0.01)")
+    timeout: Positive = Field(30.0, description="seconds a request may take")
+
+
+class Lease(Section):
+    """The Kubernetes Lease by which replicas of the controller elect the one that writes."""
+
+    enabled: bool = Field(True, description="false: nothing keeps two controllers apart")
+    name: str | None = Field(None, description="deepscaler-<app.name> by default")
+    namespace: str | None = Field(None, description="the application's by default")
+    identity: str | None = Field(None, description="of this controller, a random suffix is added; by default the host's (pod's) name")
+    duration: Annotated[int, Field(ge=1)] = Field(15, description="seconds without a renewal after which another may take over")
+    renew_deadline: Positive = Field(10.0, description="seconds after its last renewal at which a leader stops writing")
+    retry_period: Positive = Field(2.0, description="seconds between tries to take or renew it")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.retry_period < self.renew_deadline < self.duration:
+            raise ValueError(
+                "needs retry_period < renew_deadline < duration, so that a leader stops writing before another starts; "
+                f"found {self.retry_period:g}, {self.renew_deadline:g}, {self.duration}"
+            )
+        return self
+
+
 class ClusterSection(Section):
     """Which cluster the scripts talk to."""
 
     kind: Literal["testbed", "kubernetes"] = "testbed"
     prometheus: Prometheus = Prometheus()
-    kubeconfig: str | None = None
-    context: str | None = None
+    kubeconfig: str | None = Field(None, description="by default KUBECONFIG, ~/.kube/config, then the pod's service account")
+    context: str | None = Field(None, description="of the kubeconfig; by default its current one")
+    timeout: Positive = Field(10.0, description="seconds a request to the Kubernetes API may take")
+    call_graph: Literal["istio", "jaeger"] = Field("istio", description="where calls.csv comes from")
+    jaeger: Jaeger = Jaeger()
+    lease: Lease = Lease()
 
 
 # ------------------------------------------------------------------------------------------------------------- stages
@@ -267,6 +304,10 @@ class Scale(Section):
     min_known_services: Share = Field(0.5, description="share of services the bundle must know")
     static_replicas: dict[str, int] = {}
     dry_run: bool = False
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
+        None, description="serve the controller's own metrics at /metrics there; None: don't"
+    )
+    metrics_address: str = Field("127.0.0.1", description="address of that page; 0.0.0.0 in a pod")
     workers: Annotated[int, Field(ge=1)] = Field(2, description="testbed: runs side by side")
     load: Load | None = Field(None, description="testbed: the load of these runs; None: testbed.load")
     shapes: list[str] = Field([], description="testbed: load shapes taken in turn, one a seed; empty: load.shape")
@@ -306,7 +347,7 @@ class Testbed(Section):
     """The emulated cluster."""
 
     application: str = Field("boutique", description="a file of testbed/apps without .yaml, a path, or synthetic:N")
-    start: str = "2026-01-05T00:00:00Z"
+    start: Moment = "2026-01-05T00:00:00Z"
     seed: int = 1
     warmup: Annotated[float, Field(ge=0)] = Field(300.0, description="virtual seconds before `start`")
     duration: Positive = Field(3600.0, description="seconds of load")
@@ -319,14 +360,6 @@ class Testbed(Section):
     demand_sigma: Annotated[float, Field(ge=0)] = Field(0.0, description="log-normal spread of CPU demands around the file's, by seed")
     initial_replicas: Annotated[int, Field(ge=1)] = 2
     serve: Serve = Serve()
-
-    @model_validator(mode="after")
-    def _start_is_a_time(self) -> Self:
-        try:
-            utc_seconds(self.start)
-        except ValueError as error:
-            raise ValueError("start: not an ISO 8601 time such as 2026-01-05T00:00:00Z") from error
-        return self
 
 
 class Settings(Section):

@@ -1,7 +1,8 @@
-"""Make the README's load trace: 903 values between 25 and 100 users, smooth: python sendFlow/make_trace.py
+"""Make a load trace: python sendFlow/make_trace.py [--shape sharp_increase --seed 1 --out sharp_increase.req]
 
-The values follow a cosine path between random levels, bent until their mean is right and roughened until the standard
-deviation of the step is. Only Python's own `random` is used, whose stream is the same on every version and machine.
+Without a shape it makes the README's: 903 values between 25 and 100 users, smooth. Its values follow a cosine path between
+random levels, bent until their mean is right and roughened until the standard deviation of the step is. Only Python's own
+`random` is used, whose stream is the same on every version and machine. The shapes are those of sendFlow/shapes.py.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import itertools
 import math
 import random
 import statistics
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+README = "random-100max"
 COUNT, LOW, HIGH, MEAN, STEP_DEVIATION = 903, 25, 100, 47.8, 1.63
 SEED = 206  # one of the seeds whose largest step is 9
 
@@ -67,26 +70,68 @@ def _solve(rising: Callable[[float], float], low: float, high: float) -> float:
     return (low + high) / 2
 
 
+def make_shape(shape: str, seed: int, duration: float, low: float, high: float, noise: float, period: float) -> list[int]:
+    """A generated shape: users, one value for each 5 s.
+
+    Raises:
+        SettingsError: low above high.
+    """
+    from deepscaler.settings import Load
+    from sendFlow.shapes import as_users, shape_values
+
+    load = Load(shape=shape, low=low, high=high, noise=noise, period=period)
+    return [int(value) for value in as_users(shape_values(load, duration, seed))]
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Flags of this script."""
+    from sendFlow.shapes import SHAPES
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_name("random-100max.req"))
-    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--shape", choices=[README, *SHAPES], default=README, help="default: the README's trace")
+    parser.add_argument("--seed", type=int, help="1-999 train, 1000-1999 validate, 2000-2999 test; default: the README's")
+    parser.add_argument("--output", "--out", type=Path, help="default: beside this script, named by shape and seed")
+    shapes = parser.add_argument_group("of a shape; the README's trace has none of these")
+    shapes.add_argument("--duration", type=_positive, default=3600.0, help="seconds (default: %(default)g)")
+    shapes.add_argument("--low", type=_positive, default=25.0, help="users (default: %(default)g)")
+    shapes.add_argument("--high", type=_positive, default=95.0, help="users (default: %(default)g)")
+    shapes.add_argument("--noise", type=float, default=2.0, help="standard deviation, users (default: %(default)g)")
+    shapes.add_argument("--period", type=_positive, default=700.0, help="seconds of a fluctuation or square wave (default: %(default)g)")
     return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"expected a number > 0, found {text}")
+    return value
 
 
 def main(argv: list[str] | None = None) -> int:
     """Write the trace and say what it is like."""
-    arguments = build_parser().parse_args(argv)
-    values = make_trace(arguments.seed)
-    arguments.output.write_text("".join(f"{value}\n" for value in values), encoding="utf-8", newline="\n")
-    largest = max(abs(after - before) for before, after in itertools.pairwise(values))
+    from deepscaler.errors import DeepScalerError
+
+    parser = build_parser()
+    given = parser.parse_args(argv)
+    if given.shape == README:
+        name, values = f"{README}.req", make_trace(SEED if given.seed is None else given.seed)
+    else:
+        seed = 1 if given.seed is None else given.seed
+        name = f"{given.shape}-{seed}.req"
+        try:
+            values = make_shape(given.shape, seed, given.duration, given.low, given.high, max(given.noise, 0.0), given.period)
+        except DeepScalerError as error:
+            parser.error(str(error).replace("testbed.load.", "--"))
+    output = given.output or Path(__file__).with_name(name)
+    output.write_text("".join(f"{value}\n" for value in values), encoding="utf-8", newline="\n")
+    steps = [after - before for before, after in itertools.pairwise(values)] or [0]
     print(
-        f"{arguments.output}: {len(values)} values, {min(values)}-{max(values)}, mean {statistics.fmean(values):.2f}, "
-        f"step deviation {step_deviation(values):.2f}, largest step {largest}"
+        f"{output}: {len(values)} values, {min(values)}-{max(values)}, mean {statistics.fmean(values):.2f}, "
+        f"step deviation {statistics.pstdev(steps):.2f}, largest step {max(map(abs, steps))}"
     )
     return 0
 
 
 if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # the repository, instead of this directory
     raise SystemExit(main())

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from deepscaler.errors import DataError
 
+README_TRACE = Path(__file__).with_name("random-100max.req")
 REQ_STEP = 5.0
 """Seconds a line of a `.req` file."""
 IDLE_STEPS = 5
@@ -57,6 +58,19 @@ class Series:
     def at(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
         """The value that holds at each of `times` (seconds since the first value), repeated in a loop: `[K]`."""
         return self.values[np.floor(times / self.step + 1e-9).astype(np.int64) % len(self.values)]
+
+
+def users_at(one_round: Series, elapsed: float, rounds: int = 1) -> int | None:
+    """Users that a trace asks for `elapsed` seconds after its start; None once it has been played `rounds` times.
+
+    Args:
+        one_round: the trace, idle ends included.
+        elapsed: seconds since the start.
+        rounds: how often it is played; 0: for ever.
+    """
+    if rounds and elapsed >= rounds * len(one_round.values) * one_round.step:
+        return None
+    return max(round(float(one_round.at(np.array([elapsed]))[0])), 0)
 
 
 def read_trace(path: str | Path, column: str | None = None) -> Series:

@@ -6,9 +6,10 @@ import numpy as np
 
 from deepscaler.calls import EXTERNAL
 from deepscaler.cluster import LATENCY_BUCKETS
+from deepscaler.settings import App
 from testbed import engine as core
 from testbed.application import Program
-from testbed.exposition import ISTIO_BOUNDS_SECONDS, CounterSnapshot, Durations, PodCounters, ServiceCounters, pod_name
+from testbed.exposition import ISTIO_BOUNDS_SECONDS, CounterSnapshot, Durations, PodCounters, ServiceCounters, deployment_of, pod_name
 from testbed.simulator import Snapshot
 
 BOUNDS_SECONDS = tuple(bound for bound in ISTIO_BOUNDS_SECONDS if bound in LATENCY_BUCKETS)
@@ -17,13 +18,13 @@ _BUCKETS = [LATENCY_BUCKETS.index(bound) for bound in BOUNDS_SECONDS]
 OK, FAILED = 200, 503
 
 
-def counter_snapshot(program: Program, snapshot: Snapshot, origin: float) -> CounterSnapshot:
-    """The counters of every service; `origin` is engine time 0 in seconds since the epoch."""
+def counter_snapshot(program: Program, app: App, snapshot: Snapshot, origin: float) -> CounterSnapshot:
+    """The counters of every service, pods named as `app` says; `origin` is engine time 0 in seconds since the epoch."""
     services = {}
     for index, name in enumerate(program.services):
         requests = _requests(program, snapshot, index)
         services[name] = ServiceCounters(
-            pods=_pods(program, snapshot, index, origin),
+            pods=_pods(program, snapshot, index, origin, deployment_of(app, name)),
             spec_replicas=int(snapshot.spec[index]),
             requests=requests,
             durations=_durations(program, snapshot, index, requests),
@@ -35,11 +36,11 @@ def counter_snapshot(program: Program, snapshot: Snapshot, origin: float) -> Cou
     return CounterSnapshot(origin + snapshot.time, services, BOUNDS_SECONDS)
 
 
-def _pods(program: Program, snapshot: Snapshot, service: int, origin: float) -> tuple[PodCounters, ...]:
+def _pods(program: Program, snapshot: Snapshot, service: int, origin: float, deployment: str) -> tuple[PodCounters, ...]:
     base, each = float(program.memory_base_bytes[service]), float(program.memory_per_request_bytes[service])
     return tuple(
         PodCounters(
-            name=pod_name(program.services[service], int(snapshot.pod_uid[pod])),
+            name=pod_name(deployment, int(snapshot.pod_uid[pod])),
             cpu_seconds=float(snapshot.pod_cpu[pod]),
             memory_bytes=base + each * int(snapshot.pod_in_flight[pod]),
             ready=int(snapshot.pod_state[pod]) == core.READY,

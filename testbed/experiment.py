@@ -6,7 +6,7 @@ import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from deepscaler.policies.registry import make_policy
 from deepscaler.runs import Run, write_run
 from deepscaler.settings import Settings
 from testbed.application import endpoint_shares, expected_visits, load_application
-from testbed.virtual import VirtualCluster
+from testbed.virtual import VirtualCluster, make_program
 
 log = logging.getLogger(__name__)
 ORACLE_STEP = 60.0
@@ -56,16 +56,15 @@ def true_demand(settings: Settings, seed: int) -> DemandModel:
     """The demand model of the emulated application itself (no response part), services in the configuration's order."""
     bed, process = settings.testbed, settings.process
     application = load_application(bed.application, sigma=bed.demand_sigma, seed=seed)
-    cluster = VirtualCluster(settings, seed=seed)
-    program = cluster.program
-    order = [program.services.index(name) for name in cluster.services]
+    program, services = make_program(settings, seed), tuple(settings.app.services)
+    order = [program.services.index(name) for name in services]
     shares, entry_of = endpoint_shares(application), program.endpoint_service
     entered = np.bincount(entry_of, weights=shares, minlength=program.num_services)
     entries = np.flatnonzero(entered > 0)
     per_endpoint = expected_visits(application)
     visits = np.stack([(shares * (entry_of == entry)) @ per_endpoint / entered[entry] for entry in entries])
     return DemandModel(
-        services=cluster.services,
+        services=services,
         idle_cores=program.idle_cores[order],
         demand_seconds=program.demand_seconds[order],
         limit_cores=program.limit_cores[order],
@@ -94,8 +93,19 @@ def find_truth(settings: Settings, seed: int) -> Truth:
     return Truth(panel.times, panel.feature("req").astype(np.float64), true_demand(settings, seed))
 
 
+def played(settings: Settings, seed: int) -> Settings:
+    """The settings of one run: `testbed` with the run's duration, seed and load."""
+    bed, scale = settings.testbed, settings.scale
+    load = scale.load or bed.load
+    if scale.shapes:
+        load = load.model_copy(update={"shape": scale.shapes[seed % len(scale.shapes)]})
+    bed = bed.model_copy(update={"duration": scale.duration or bed.duration, "seed": seed, "load": load})
+    return settings.model_copy(update={"testbed": bed})
+
+
 def make_oracle(settings: Settings, seed: int) -> OraclePolicy:
-    """The `required` rule on the true future and the true demands."""
+    """The `required` rule on the true future and the true demands of a run."""
+    settings = played(settings, seed)
     truth = find_truth(settings, seed)
     step = settings.collect.step
     reach = Reach.of(settings.process, truth.model.boot_seconds, step)
@@ -105,28 +115,26 @@ def make_oracle(settings: Settings, seed: int) -> OraclePolicy:
     return OraclePolicy(times, {name: needed[known, column].astype(int).tolist() for column, name in enumerate(truth.model.services)}, step)
 
 
-def run_one(settings: Settings, policy_name: str, seed: int) -> Path:
-    """Run one policy on one seed for `scale.duration` (default `testbed.duration`); returns the run directory."""
+def run_one(settings: Settings, policy_name: str, seed: int, oracle: OraclePolicy | None = None) -> Path:
+    """Run one policy on one seed for `scale.duration` (default `testbed.duration`); returns the run directory.
+
+    The oracle depends on the seed only; it is made here where it isn't given.
+    """
+    oracle = oracle or make_oracle(settings, seed)
+    settings = played(settings, seed)
     bed = settings.testbed
-    duration = settings.scale.duration or bed.duration
-    load = settings.scale.load or bed.load
-    if settings.scale.shapes:
-        load = load.model_copy(update={"shape": settings.scale.shapes[seed % len(settings.scale.shapes)]})
-    played = bed.model_copy(update={"duration": duration, "seed": seed, "load": load})
-    settings = settings.model_copy(update={"testbed": played})
-    oracle = make_oracle(settings, seed)
     cluster = VirtualCluster(settings, seed=seed)
     policy = make_policy(policy_name, settings, seed=seed, oracle=oracle)
     controller = Controller(cluster, policy, settings, survive_bugs=False)
     start, began = cluster.now(), time.perf_counter()
-    controller.run(duration=duration)
+    controller.run(duration=bed.duration)
     end = cluster.now()
     minutes = np.arange(start + ORACLE_STEP, end + 1e-6, ORACLE_STEP)
     info = {
         **controller.describe(seed, start),
         "policy": policy_name,
         "seed_use": seed_use(seed),
-        "shape": load.shape,
+        "shape": bed.load.shape,
         "duration_seconds": end - start,
         "wall_seconds": time.perf_counter() - began,
         "targets": getattr(policy, "targets", None),
@@ -149,15 +157,33 @@ def run_one(settings: Settings, policy_name: str, seed: int) -> Path:
 def run_many(settings: Settings, policies: Sequence[str], seeds: Sequence[int]) -> list[Path]:
     """Every policy on every seed, `scale.workers` at a time; run directories in the order of (policy, seed)."""
     jobs = [(policy, seed) for policy in policies for seed in seeds]
-    if min(settings.scale.workers, len(jobs)) == 1:
-        return [run_one(settings, *job) for job in tqdm(jobs, desc="simulate", unit="run", disable=None, leave=False)]
-    context = multiprocessing.get_context("spawn")
     found: dict[tuple[str, int], Path] = {}
-    with ProcessPoolExecutor(settings.scale.workers, mp_context=context, initializer=_one_thread) as pool:
-        futures = {pool.submit(run_one, settings, *job): job for job in jobs}
-        for future in tqdm(as_completed(futures), total=len(jobs), desc="simulate", unit="run", disable=None, leave=False):
-            found[futures[future]] = future.result()
+    with tqdm(total=len(jobs), desc="simulate", unit="run", disable=None, leave=False) as bar:
+        for job, directory in _done(settings, policies, seeds):
+            found[job] = directory
+            bar.update()
     return [found[job] for job in jobs]
+
+
+def _done(settings: Settings, policies: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[tuple[str, int], Path]]:
+    """(policy, seed) and run directory as they come; the oracle of a seed is made once for all policies."""
+    if min(settings.scale.workers, len(policies) * len(seeds)) == 1:
+        for seed in seeds:
+            oracle = make_oracle(settings, seed)
+            yield from (((policy, seed), run_one(settings, policy, seed, oracle)) for policy in policies)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(settings.scale.workers, mp_context=context, initializer=_one_thread)
+    try:
+        oracles = {pool.submit(make_oracle, settings, seed): seed for seed in seeds}
+        runs = {}
+        for made in as_completed(oracles):
+            seed = oracles[made]
+            runs.update({pool.submit(run_one, settings, policy, seed, made.result()): (policy, seed) for policy in policies})
+        for run in as_completed(runs):
+            yield runs[run], run.result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # an error doesn't wait for the runs that haven't begun
 
 
 def _one_thread() -> None:

@@ -133,6 +133,12 @@ def pod_name(deployment: str, number: int) -> str:
     return f"{deployment}-7d9c5b8f6d-{tail}"
 
 
+def deployment_of(app: App, service: str) -> str:
+    """The Deployment that is scaled for this service."""
+    spec = app.services[service]
+    return spec.deployment or (spec.workloads or [service])[0]
+
+
 def labels(metric: str, /, **pairs: str) -> Labels:
     """Sorted labels of a series of this metric."""
     return tuple(sorted({"__name__": metric, **pairs}.items()))
@@ -141,12 +147,10 @@ def labels(metric: str, /, **pairs: str) -> Labels:
 def samples(snapshot: CounterSnapshot, app: App) -> Iterator[tuple[Labels, float]]:
     """Every series of the snapshot with its value; Deployments, containers and workloads are named as `app` says."""
     for service, counters in snapshot.services.items():
-        spec = app.services[service]
-        deployment = spec.deployment or (spec.workloads or [service])[0]
-        yield from _deployment(app.namespace, deployment, counters)
+        yield from _deployment(app.namespace, deployment_of(app, service), counters)
         for pod in counters.pods:
-            yield from _pod(app.namespace, spec.container or service, pod, counters)
-        yield from _istio(app, _workload(app, service), counters, snapshot.bounds_seconds)
+            yield from _pod(app.namespace, app.services[service].container or service, pod, counters)
+        yield from _istio(app, workload_of(app, service), counters, snapshot.bounds_seconds)
 
 
 def exposition_series(snapshots: Sequence[CounterSnapshot], app: App) -> list[Series]:
@@ -291,10 +295,11 @@ def _routes(namespace: str, caller: str | None, workload: str, code: int) -> lis
 
 
 def _caller(app: App, caller: str) -> str | None:
-    return None if caller == EXTERNAL else _workload(app, caller)
+    return None if caller == EXTERNAL else workload_of(app, caller)
 
 
-def _workload(app: App, service: str) -> str:
+def workload_of(app: App, service: str) -> str:
+    """The Istio workload that reports this service's requests."""
     spec = app.services.get(service)
     return (spec.workloads or [spec.deployment or service])[0] if spec else service
 

@@ -1,13 +1,7 @@
-"""Offered load over time: the README's five shapes and more, by seed; or a recorded trace.
-
-A generated shape moves between `load.low` and `load.high` and carries normal noise; a recorded trace is replayed as it
-is, in a loop. Everything is drawn from streams that belong to (seed, shape), so one seed is one load for every policy.
-"""
+"""Offered load over time: a generated shape (`sendFlow/shapes.py`) or a recorded trace, replayed as it is, in a loop."""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +10,10 @@ from numpy.typing import NDArray
 from deepscaler.artefacts import utc_seconds
 from deepscaler.errors import SettingsError
 from deepscaler.settings import Load
-from sendFlow.trace import read_trace
+from sendFlow.shapes import SHAPES, Floats, as_users, shape_values, times_of
+from sendFlow.trace import README_TRACE, read_trace
 
-README_TRACE = Path(__file__).parents[1] / "sendFlow" / "random-100max.req"
-DAY = 86400.0
 TRACES = (".req", ".csv", ".txt")
-Floats = NDArray[np.float64]
 
 
 def users(load: Load, duration: float, seed: int) -> tuple[Floats, NDArray[np.int64] | Floats]:
@@ -36,115 +28,11 @@ def users(load: Load, duration: float, seed: int) -> tuple[Floats, NDArray[np.in
         SettingsError: unknown shape (names those that are known), or low above high.
         DataError: a trace is missing or broken.
     """
-    times = np.arange(int(np.ceil(duration / load.step - 1e-9)), dtype=np.float64) * np.float64(load.step)
-    if load.shape in SHAPES:
-        if load.low > load.high:
-            raise SettingsError(f"testbed.load.low: {load.low:g} is above testbed.load.high {load.high:g}")
-        values = SHAPES[load.shape](times, load, duration, stream(seed, load.shape, 0))
-        values = values * load.scale + load.noise * stream(seed, load.shape, 1).standard_normal(len(times))
-    else:
-        values = _trace(times, load)
-    if load.kind == "open":
-        return times, np.maximum(values, 0.0)
-    return times, np.maximum(np.rint(values), 1).astype(np.int64)
+    times = times_of(load, duration)
+    values = shape_values(load, duration, seed) if load.shape in SHAPES else _trace(times, load)
+    return times, np.maximum(values, 0.0) if load.kind == "open" else as_users(values)
 
 
-def stream(seed: int, shape: str, part: int) -> np.random.Generator:
-    """The random numbers of one part (0: form, 1: noise) of a shape."""
-    return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(shape.encode()), part]))
-
-
-# -------------------------------------------------------------------------------------------------------------- shapes
-def _steady(times: Floats, load: Load, duration: float, random: np.random.Generator) -> Floats:
-    return np.full(len(times), (load.low + load.high) / 2)
-
-
-def _slight_increase(times: Floats, load: Load, duration: float, random: np.random.Generator) -> Floats:
-    return load.low * (1 + 0.8 * times / duration)
-
-
-def _slight_decrease(times: Floats, load: Load, duration: float, random: np.random.Generator) -> Floats:
-    return load.high * (1 - 0.4 * times / duration)
-
-
-def _rise(times: Floats, duration: float, random: np.random.Generator) -> Floats:
-    """0 before .3-.5 of the time, 1 after, within 0-30 s."""
-    at, takes = random.uniform(0.3, 0.5) * duration, random.uniform(0.0, 30.0)
-    return np.clip((times - at) / max(takes, 1e-9), 0.0, 1.0)
-
-
-def _sharp_increase(times: Floats, load: Load, duration: float, random: np.random.Generator) -> Floats:
-    return load.low + (load.high - load.low) * _rise(times, duration, random)
-
-
-def _sharp_decrease(times: Floats, load: Load, duration: float, random: np.random.Generator) -> Floats:
-    return load.high - (load.high - load.low) * _rise(times, duration, random)
-
-
-def _fluctuation(times: Floats, load: Load, duration: float, random: np.random.Generator) -> Floats:
-    """A sine from low to high; the seed draws its phase."""
-    phase = random.uniform(0, 2 * np.pi)
-    return (load.low + load.high) / 2 + (load.high - load.low) / 2 * np.sin(2 * np.pi * times / load.period + phase)
-
-
-def _square(times: Floats, load: Load, duration: float, random: np.random.Generator) -> Floats:
-    """Half of each period low, half high; the seed draws where it begins."""
-    turn = (times / load.period + random.uniform()) % 1.0
-    return np.where(turn < 0.5, load.low, load.high)
-
-
-def _diurnal(times: Floats, load: Load, duration: float, random: np.random.Generator) -> Floats:
-    """Days (the whole duration where it is shorter than a day) with a quiet night, two peaks and flash crowds."""
-    day = min(DAY, duration)
-    turn, number = times / day, np.floor(times / day).astype(np.int64)
-    days = int(number.max(initial=0)) + 1
-    shape = 0.5 - 0.38 * np.cos(2 * np.pi * turn) - 0.12 * np.cos(4 * np.pi * turn + 0.5)
-    draws = random.uniform(size=(days, 8))  # a row a day, so that a longer run begins with the same days
-    level = 0.65 * (0.8 + 0.2 * draws[number, 0]) * shape
-    for row, draw in enumerate(draws):
-        for at, height, takes in (draw[1:4], draw[4:7]) if draw[7] < 0.5 else (draw[1:4],):
-            since = times - (row + at) * day
-            rise, fall = day * (0.001 + 0.004 * takes), day * (0.01 + 0.03 * takes)
-            crowd = np.where(since < rise, np.clip(since / rise, 0, 1), np.exp(-np.maximum(since - rise, 0) / fall))
-            level = level + (0.2 + 0.4 * height) * crowd
-    offered: Floats = load.low + (load.high - load.low) * np.clip(level, 0.0, 1.0)
-    return offered
-
-
-def _mixed(times: Floats, load: Load, duration: float, random: np.random.Generator) -> Floats:
-    """Segments of 20-60 min, each another shape with its own levels and period: loads to train on."""
-    values = np.empty(len(times))
-    begin, end, kind = 0.0, float(times[-1]) if len(times) else -1.0, ""
-    while begin <= end:
-        length = random.uniform(1200, 3600)
-        kind = str(random.choice([name for name in SEGMENTS if name != kind]))
-        spread = load.high - load.low
-        low = load.low + 0.4 * spread * random.uniform()
-        high = min(low + spread * random.uniform(0.3, 1.0), load.high)
-        segment = load.model_copy(update={"low": low, "high": high, "period": load.period * random.uniform(0.5, 1.3)})
-        own = np.random.default_rng(random.integers(1 << 62))
-        here = (times >= begin) & (times < begin + length)
-        values[here] = np.clip(SEGMENTS[kind](times[here] - begin, segment, length, own), load.low, load.high)
-        begin += length
-    return values
-
-
-Shape = Callable[[Floats, Load, float, np.random.Generator], Floats]
-SEGMENTS: dict[str, Shape] = {
-    "steady": _steady,
-    "slight_increase": _slight_increase,
-    "slight_decrease": _slight_decrease,
-    "sharp_increase": _sharp_increase,
-    "sharp_decrease": _sharp_decrease,
-    "fluctuation": _fluctuation,
-    "square": _square,
-    "diurnal": _diurnal,
-}
-SHAPES: dict[str, Shape] = {**SEGMENTS, "mixed": _mixed}
-"""Every generated shape."""
-
-
-# --------------------------------------------------------------------------------------------------------------- traces
 def _trace(times: Floats, load: Load) -> Floats:
     name, _, begin = load.shape.partition("#")
     path = README_TRACE if name == "req" else Path(name)

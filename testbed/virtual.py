@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,31 +19,82 @@ from deepscaler.panel import FEATURES, MetricPanel
 from deepscaler.runs import POD_COLUMNS
 from deepscaler.settings import Settings
 from testbed import engine as core
-from testbed import shapes  # late
+from testbed import shapes
 from testbed.application import Program, compile_program, load_application
 from testbed.counters import counter_snapshot
-from testbed.exposition import CounterSnapshot, pod_name
+from testbed.exposition import CounterSnapshot, deployment_of, pod_name
 from testbed.simulator import LoadPlan, Simulator, Snapshot
 
 MEBIBYTE = float(1 << 20)
 
 
-@dataclass(frozen=True, eq=False)
-class Scrape:
-    """What one virtual scrape adds to the history.
+class Table:
+    """Rows of one shape in one array that grows at its end."""
+
+    def __init__(self, shape: tuple[int, ...], kind: type[np.generic]) -> None:
+        self._array: NDArray[Any] = np.empty((256, *shape), kind)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def append(self, row: Any) -> None:
+        """One row more."""
+        if self._count == len(self._array):
+            self._array = np.concatenate([self._array, np.empty_like(self._array)])
+        self._array[self._count] = row
+        self._count += 1
+
+    @property
+    def rows(self) -> NDArray[Any]:
+        """All rows, `[L, ...]`; a view."""
+        return self._array[: self._count]
+
+
+class History:
+    """What the scrapes saw, a row each.
 
     Attributes:
-        features: float32 `[N, 5]` in the order of `FEATURES`, as PromQL derives them from the last two scrapes.
-        endpoints: `[K, 5 + B]` offered, done, failed, slow, seconds and buckets since the scrape before.
-        edges: `[E]` calls finished since the scrape before.
-        pods: `[N, 3]` spec, starting, ready.
+        times: `[L]` seconds since the epoch.
+        features: float32 `[L, N, 5]` in the order of `FEATURES`, as PromQL derives them from the last two scrapes.
+        endpoints: `[L, K, 5 + B]` offered, done, failed, slow, seconds and buckets since the scrape before.
+        edges: `[L, E]` calls finished since the scrape before.
+        pods: `[L, N, 3]` spec, starting, ready.
     """
 
-    time: float
-    features: NDArray[np.float32]
-    endpoints: NDArray[np.float64]
-    edges: NDArray[np.int64]
-    pods: NDArray[np.int64]
+    def __init__(self, program: Program) -> None:
+        self.times = Table((), np.float64)
+        self.features = Table((program.num_services, len(FEATURES)), np.float32)
+        self.endpoints = Table((len(program.endpoints), len(ENDPOINT_COLUMNS) - 2), np.float64)
+        self.edges = Table((len(program.edges),), np.int64)
+        self.pods = Table((program.num_services, 3), np.int64)
+
+
+class PodUsage:
+    """CPU of each pod at the last scrapes, found by its uid (uids count from 0)."""
+
+    def __init__(self) -> None:
+        self._work: NDArray[np.float64] = np.full(256, np.nan)
+        self._cores: NDArray[np.float64] = np.full((2, 256), np.nan)
+        self._times = (float("nan"), float("nan"))
+
+    def update(self, uid: NDArray[np.int64], work: NDArray[np.float64], now: float, seconds: float) -> NDArray[np.float64]:
+        """Cores `[P]` used since the scrape before by the pods `uid`, who have used `work` CPU-seconds; NaN for new ones."""
+        while len(uid) and uid.max() >= len(self._work):
+            self._work = np.concatenate([self._work, np.full_like(self._work, np.nan)])
+            self._cores = np.concatenate([self._cores, np.full_like(self._cores, np.nan)], axis=1)
+        cores: NDArray[np.float64] = (work - self._work[uid]) / seconds
+        self._work[uid] = work
+        self._cores[0, uid] = self._cores[1, uid]
+        self._cores[1, uid] = cores
+        self._times = (self._times[1], now)
+        return cores
+
+    def older(self, uid: Sequence[int]) -> tuple[list[float | None], float]:
+        """Cores `[P]` of the pods at the scrape before the last, None where it didn't know them; and when it was."""
+        size, cores = len(self._work), self._cores[0]
+        found = [float(cores[one]) if one < size else math.nan for one in uid]
+        return [None if math.isnan(value) else value for value in found], self._times[0]
 
 
 class VirtualCluster:
@@ -61,25 +113,21 @@ class VirtualCluster:
         bed = settings.testbed
         self._settings = settings
         self.seed = bed.seed if seed is None else seed
-        application = load_application(bed.application, sigma=bed.demand_sigma, seed=self.seed)
-        self.program: Program = compile_program(application)
+        self.program: Program = make_program(settings, self.seed)
         self._services = tuple(settings.app.services)
-        same_names("app.services", self._services, self.program.services, bed.application)
-        self._row = np.array([self._services.index(name) for name in self.program.services])
+        self._order = np.array([self.program.services.index(name) for name in self._services])
         self._step = settings.collect.step
         self._origin = utc_seconds(bed.start) - bed.warmup
         self.end = utc_seconds(bed.start) + bed.duration
         self.plan = plan or make_plan(settings, self.program, self.seed)
-        self._simulator = Simulator(
-            self.program, self.plan, seed=self.seed, replicas=[bed.initial_replicas] * self.program.num_services,
-            balancing=bed.balancing, slo_seconds=slo_seconds(settings, self.program),
-        )  # fmt: skip
-        self._history: list[Scrape] = []
+        self._simulator = make_simulator(settings, self.program, self.plan, self.seed)
+        self._history = History(self.program)
         self._snapshots: list[Snapshot] = []
-        self._usage: dict[int, tuple[float, float]] = {}
-        self._older_usage: dict[int, tuple[float, float]] = {}
+        self._usage = PodUsage()
+        self._pod_names: dict[int, str] = {}
         self._keep = keep_counters
         self._last = self._simulator.snapshot()
+        self._usage.update(self._last.pod_uid, self._last.pod_cpu, self._origin, self._step)
         self.sleep_until(self._origin + bed.warmup)
 
     # ----------------------------------------------------------------------------------------------------- the port
@@ -108,19 +156,18 @@ class VirtualCluster:
         times: NDArray[np.float64] = start + step * np.arange(int(np.floor((end - start) / step + 1e-9)) + 1, dtype=np.float64)
         values = np.full((len(times), len(self._services), len(FEATURES)), np.nan, np.float32)
         slots = np.floor((times - self._origin) / self._step + 1e-9).astype(int) - 1
-        for row, slot in enumerate(slots):
-            if 0 <= slot < len(self._history):
-                values[row] = self._history[slot].features
+        known = (slots >= 0) & (slots < len(self._history.features))
+        values[known] = self._history.features.rows[slots[known]]
         return MetricPanel(times, self._services, tuple(FEATURES), values)
 
     def calls(self, start: float, end: float) -> CallGraph:
-        """Calls that finished in (start, end], by windows of `collect.calls_window`."""
-        window = self._settings.collect.calls_window
+        """Calls that finished in (start, end], by whole windows of `collect.calls_window`; a shorter span is one window."""
+        window = min(self._settings.collect.calls_window, end - start)
         rows: list[tuple[float, str, str, float]] = []
         moment = start
-        while moment + window <= end + 1e-6:
-            edges = np.sum([scrape.edges for scrape in self._between(moment, moment + window)], axis=0)
-            for (caller, callee), count in zip(self.program.edges, np.atleast_1d(edges), strict=False):
+        while window > 0 and moment + window <= end + 1e-6:
+            edges = self._history.edges.rows[self._between(moment, moment + window)].sum(axis=0)
+            for (caller, callee), count in zip(self.program.edges, edges.tolist(), strict=True):
                 name = self.program.services[caller] if caller >= 0 else EXTERNAL
                 if count > 0:
                     rows.append((moment + window, name, self.program.services[callee], count / window))
@@ -129,57 +176,60 @@ class VirtualCluster:
 
     def latencies(self, start: float, end: float, step: float) -> pd.DataFrame:
         """Per endpoint and step in (start, end]."""
-        scrapes = self._between(start, end)
-        every = max(round(step / self._step), 1)
-        frames = []
-        for first in range(0, len(scrapes) - every + 1, every):
-            group = scrapes[first : first + every]
-            block = pd.DataFrame(np.sum([scrape.endpoints for scrape in group], axis=0), columns=ENDPOINT_COLUMNS[2:])
-            block.insert(0, "endpoint", self.program.endpoints)
-            block.insert(0, "time", group[-1].time)
-            frames.append(block)
-        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(ENDPOINT_COLUMNS))
+        endpoints = self._history.endpoints.rows[self._between(start, end)]
+        times = self._history.times.rows[self._between(start, end)]
+        every, names = max(round(step / self._step), 1), self.program.endpoints
+        groups = len(times) // every
+        sums = endpoints[: groups * every].reshape(groups, every, *endpoints.shape[1:]).sum(axis=1)  # [groups, K, 5 + B]
+        frame = pd.DataFrame(sums.reshape(groups * len(names), -1), columns=ENDPOINT_COLUMNS[2:])
+        frame.insert(0, "endpoint", list(names) * groups)
+        frame.insert(0, "time", np.repeat(times[every - 1 : groups * every : every], len(names)))
+        return frame
 
     def workloads(self) -> Sequence[Workload]:
         """One entry a service; the boot time is the application's own."""
-        program, spec = self.program, self._simulator.spec
-        found = {
-            name: Workload(
-                service=name,
-                replicas=int(spec[index]),
-                cpu_limit_cores=float(program.limit_cores[index]),
-                cpu_request_cores=float(program.request_cores[index]),
-                memory_limit_bytes=float(program.limit_memory_bytes[index]),
-                memory_request_bytes=float(program.request_memory_bytes[index]),
-                boot_seconds=float(program.boot_seconds[index]),
-            )
-            for index, name in enumerate(program.services)
-        }
-        return [found[name] for name in self._services]
+        spec = self._simulator.spec.tolist()
+        return [self._workload(self.program.services.index(name), spec) for name in self._services]
+
+    def _workload(self, index: int, spec: list[int]) -> Workload:
+        program = self.program
+        return Workload(
+            service=program.services[index],
+            replicas=spec[index],
+            cpu_limit_cores=float(program.limit_cores[index]),
+            cpu_request_cores=float(program.request_cores[index]),
+            memory_limit_bytes=float(program.limit_memory_bytes[index]),
+            memory_request_bytes=float(program.request_memory_bytes[index]),
+            boot_seconds=float(program.boot_seconds[index]),
+        )
 
     def pods(self) -> Sequence[Pod]:
         """All pods; their CPU usage is that of the scrape before the last, as a metrics server's is some 15 s old."""
+        records = self._simulator.pod_times().tolist()
+        usage, moment = self._usage.older([record[0] for record in records])
+        self._pod_names = {uid: self._pod_names.get(uid) or self._pod_name(service, uid) for uid, service, *_ in records}
         pods = []
-        for record in self._simulator.pod_times():
-            uid, name = int(record["uid"]), self.program.services[int(record["service"])]
-            ready = int(record["state"]) != core.STARTING
-            cores, moment = self._older_usage.get(uid, (None, None))
+        for (uid, service, state, created, ready_at), cores in zip(records, usage, strict=True):
+            ready = state != core.STARTING
             pods.append(
                 Pod(
-                    service=name,
-                    name=pod_name(name, uid),
+                    service=self.program.services[service],
+                    name=self._pod_names[uid],
                     phase="Running",
-                    deleting=int(record["state"]) == core.DRAINING,
-                    start_time=self._origin + float(record["created"]),
+                    deleting=state == core.DRAINING,
+                    start_time=self._origin + created,
                     ready=ready,
-                    ready_since=self._origin + float(record["ready_at"] if ready else record["created"]),
+                    ready_since=self._origin + (ready_at if ready else created),
                     usage_cores=cores,
-                    usage_time=moment,
+                    usage_time=None if cores is None else moment,
                     usage_window_seconds=self._step,
-                    cpu_request_cores=float(self.program.request_cores[int(record["service"])]),
+                    cpu_request_cores=float(self.program.request_cores[service]),
                 )
             )
         return pods
+
+    def _pod_name(self, service: int, uid: int) -> str:
+        return pod_name(deployment_of(self._settings.app, self.program.services[service]), uid)
 
     def scale(self, targets: Mapping[str, int]) -> ScaleReport:
         """Set replicas at once."""
@@ -187,8 +237,10 @@ class VirtualCluster:
         for name, replicas in targets.items():
             if name not in self._services:
                 failed[name] = f"unknown service; the application has {', '.join(self._services)}"
-            elif not isinstance(replicas, int) or replicas < 0:
-                failed[name] = f"replicas must be a whole number from 0, found {replicas!r}"
+            elif not self._settings.app.services[name].scaled:
+                failed[name] = f"not scaled (app.services.{name}.scaled: false)"
+            elif type(replicas) is not int or replicas < 1:
+                failed[name] = f"replicas must be a whole number from 1, found {replicas!r}"
             else:
                 self._simulator.scale(self.program.services.index(name), replicas)
                 applied[name] = replicas
@@ -197,17 +249,15 @@ class VirtualCluster:
     # ------------------------------------------------------------------------------------------------ beyond the port
     def pod_history(self, start: float, end: float) -> pd.DataFrame:
         """`POD_COLUMNS` at every scrape in (start, end]."""
-        scrapes = self._between(start, end)
-        count = len(self._services)
-        pods = np.concatenate([scrape.pods for scrape in scrapes]) if scrapes else np.zeros((0, 3), np.int64)
-        frame = pd.DataFrame(pods, columns=["spec", "starting", "ready"])
-        frame.insert(0, "service", list(self._services) * len(scrapes))
-        frame.insert(0, "time", np.repeat([scrape.time for scrape in scrapes], count))
+        times, pods = (table.rows[self._between(start, end)] for table in (self._history.times, self._history.pods))
+        frame = pd.DataFrame(pods.reshape(-1, 3), columns=["spec", "starting", "ready"])
+        frame.insert(0, "service", list(self._services) * len(times))
+        frame.insert(0, "time", np.repeat(times, len(self._services)))
         return frame[list(POD_COLUMNS)]
 
     def counters(self) -> list[CounterSnapshot]:
         """The cumulative counters of every scrape (with `keep_counters`)."""
-        return [counter_snapshot(self.program, snapshot, self._origin) for snapshot in self._snapshots]
+        return [counter_snapshot(self.program, self._settings.app, snapshot, self._origin) for snapshot in self._snapshots]
 
     @property
     def in_flight(self) -> int:
@@ -215,50 +265,46 @@ class VirtualCluster:
         return self._simulator.in_flight
 
     # ------------------------------------------------------------------------------------------------------- scraping
-    def _between(self, start: float, end: float) -> list[Scrape]:
+    def _between(self, start: float, end: float) -> slice:
+        """Rows of the history in (start, end]."""
         low = int(np.floor((start - self._origin) / self._step + 1e-9))
         high = int(np.floor((end - self._origin) / self._step + 1e-9))
-        return self._history[max(low, 0) : max(high, 0)]
+        return slice(max(low, 0), max(high, 0))
 
     def _scrape(self) -> None:
         before, now = self._last, self._simulator.snapshot()
-        seconds = now.time - before.time
+        count, seconds = len(self._services), now.time - before.time
         finished = now.service_finished - before.service_finished
-        endpoints = np.column_stack(
-            [
-                now.endpoints - before.endpoints,
-                now.endpoint_seconds - before.endpoint_seconds,
-                now.endpoint_buckets - before.endpoint_buckets,
-            ]
-        )
-        features = np.full((len(self._services), len(FEATURES)), np.nan)
-        features[self._row, 0] = np.bincount(now.pod_service[now.pod_state == core.READY], minlength=len(self._services))
-        features[self._row, 1] = self._cpu_ratio(before, now, seconds)
-        features[self._row, 2] = self._memory_ratio(now)
+        ready, starting = (np.bincount(now.pod_service[now.pod_state == state], minlength=count) for state in (core.READY, core.STARTING))
         mean = (now.service_seconds - before.service_seconds) / np.maximum(finished, 1)
-        features[self._row, 3] = np.where(finished > 0, mean, np.nan)
-        features[self._row, 4] = finished / seconds
-        starting = np.bincount(now.pod_service[now.pod_state == core.STARTING], minlength=len(self._services))
-        pods = np.zeros((len(self._services), 3), np.int64)
-        pods[self._row, 0], pods[self._row, 1] = now.spec, starting
-        pods[:, 2] = features[:, 0]
-        edges = (now.edges - before.edges)[:, 1:].sum(axis=1)
-        self._history.append(Scrape(self.now(), features.astype(np.float32), endpoints.astype(np.float64), edges, pods))
+        features = np.empty((count, len(FEATURES)))
+        features[:, 0] = ready
+        features[:, 1] = self._cpu_ratio(now, seconds)
+        features[:, 2] = self._memory_ratio(now)
+        features[:, 3] = np.where(finished > 0, mean, np.nan)
+        features[:, 4] = finished / seconds
+        endpoints = [
+            now.endpoints - before.endpoints,
+            (now.endpoint_seconds - before.endpoint_seconds)[:, None],
+            now.endpoint_buckets - before.endpoint_buckets,
+        ]
+        history = self._history
+        history.times.append(self.now())
+        history.features.append(features[self._order])
+        history.endpoints.append(np.concatenate(endpoints, axis=1))
+        history.edges.append((now.edges - before.edges)[:, 1:].sum(axis=1))
+        history.pods.append(np.stack([now.spec, starting, ready], axis=1)[self._order])
         self._last = now
         if self._keep:
             self._snapshots.append(now)
 
-    def _cpu_ratio(self, before: Snapshot, now: Snapshot, seconds: float) -> NDArray[np.float64]:
+    def _cpu_ratio(self, now: Snapshot, seconds: float) -> NDArray[np.float64]:
         """Cores used by the pods that both scrapes saw, over their limits, `[N]`; NaN without such a pod."""
-        _, old, new = np.intersect1d(before.pod_uid, now.pod_uid, return_indices=True)
-        cores = (now.pod_cpu[new] - before.pod_cpu[old]) / seconds
-        service = now.pod_service[new]
-        self._older_usage, self._usage = (
-            self._usage,
-            {int(uid): (float(value), self.now()) for uid, value in zip(now.pod_uid[new], cores, strict=True)},
-        )
-        used = np.bincount(service, weights=cores, minlength=len(self._services))
-        limit = np.bincount(service, minlength=len(self._services)) * self.program.limit_cores
+        by_age = np.argsort(now.pod_uid)
+        cores, service = self._usage.update(now.pod_uid[by_age], now.pod_cpu[by_age], self.now(), seconds), now.pod_service[by_age]
+        known = np.isfinite(cores)
+        used = np.bincount(service[known], weights=cores[known], minlength=len(self._services))
+        limit = np.bincount(service[known], minlength=len(self._services)) * self.program.limit_cores
         return np.where(limit > 0, used / np.where(limit > 0, limit, 1.0), np.nan)
 
     def _memory_ratio(self, now: Snapshot) -> NDArray[np.float64]:
@@ -266,6 +312,31 @@ class VirtualCluster:
         in_flight = np.bincount(now.pod_service, weights=now.pod_in_flight, minlength=len(self._services))
         used = count * program.memory_base_bytes + in_flight * program.memory_per_request_bytes
         return np.where(count > 0, used / np.maximum(count * program.limit_memory_bytes, 1.0), np.nan)
+
+
+def make_program(settings: Settings, seed: int) -> Program:
+    """The emulated application, compiled.
+
+    Raises:
+        SettingsError: it has other services than `app.services`.
+    """
+    bed = settings.testbed
+    program = compile_program(load_application(bed.application, sigma=bed.demand_sigma, seed=seed))
+    _same_names("app.services", tuple(settings.app.services), program.services, bed.application)
+    return program
+
+
+def make_simulator(settings: Settings, program: Program, plan: LoadPlan, seed: int) -> Simulator:
+    """The engine with `testbed.initial_replicas` of every service.
+
+    Raises:
+        SettingsError: the application has other endpoints than `app.entries`.
+    """
+    bed = settings.testbed
+    return Simulator(
+        program, plan, seed=seed, replicas=[bed.initial_replicas] * program.num_services,
+        balancing=bed.balancing, slo_seconds=_slo_seconds(settings, program),
+    )  # fmt: skip
 
 
 def make_plan(settings: Settings, program: Program, seed: int) -> LoadPlan:
@@ -308,7 +379,7 @@ def collect(settings: Settings, start: float, end: float) -> VirtualCluster:
     return cluster
 
 
-def same_names(key: str, configured: tuple[str, ...], emulated: tuple[str, ...], name: str) -> None:
+def _same_names(key: str, configured: tuple[str, ...], emulated: tuple[str, ...], name: str) -> None:
     extra, missing = sorted(set(configured) - set(emulated)), sorted(set(emulated) - set(configured))
     if extra or missing:
         raise SettingsError(
@@ -317,7 +388,7 @@ def same_names(key: str, configured: tuple[str, ...], emulated: tuple[str, ...],
         )
 
 
-def slo_seconds(settings: Settings, program: Program) -> list[float]:
+def _slo_seconds(settings: Settings, program: Program) -> list[float]:
     entries = {entry.name: entry.slo for entry in settings.app.entries}
-    same_names("app.entries", tuple(entries), program.endpoints, settings.testbed.application)
+    _same_names("app.entries", tuple(entries), program.endpoints, settings.testbed.application)
     return [entries[name] for name in program.endpoints]

@@ -1,4 +1,4 @@
-"""The Prometheus client against a scripted HTTP server, the query templates, and the Kubernetes half of the cluster port."""
+"""The Prometheus client against a scripted HTTP server, and the query templates."""
 
 import base64
 import json
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from deepscaler.errors import ClusterError, MetricsError, SettingsError
+from deepscaler.errors import MetricsError, SettingsError
 from deepscaler.kube import KubernetesCluster
 from deepscaler.prometheus import PrometheusClient, grid
 from deepscaler.queries import FEATURE_QUERIES, Names, alternatives, duration, seconds
@@ -318,72 +318,6 @@ def test_two_services_cant_claim_one_workload():
 
 def test_durations():
     assert seconds("1m30s") == 90 and seconds("500ms") == 0.5 and duration(300.0) == "300000ms"
-
-
-# ------------------------------------------------------------------------------------------------------------- scaling
-def api(tmp_path, url):
-    document = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "here",
-        "clusters": [{"name": "here", "cluster": {"server": url}}],
-        "users": [{"name": "me", "user": {"token": "secret"}}],
-        "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me"}}],
-    }
-    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(document))
-
-
-def scale_object(replicas):
-    return 200, {
-        "kind": "Scale",
-        "apiVersion": "autoscaling/v1",
-        "metadata": {"name": "a", "namespace": "shop"},
-        "spec": {"replicas": replicas},
-        "status": {"replicas": 0, "selector": "app=a"},
-    }
-
-
-def test_scaling_patches_the_scale_subresource_and_one_refusal_doesnt_stop_the_rest(tmp_path):
-    refusal = (403, {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden", "code": 403, "message": "no right"})
-    with Script(scale_object(3), refusal, scale_object(4)) as script:
-        api(tmp_path, script.url)
-        cluster = KubernetesCluster(settings(tmp_path, {"a": {"deployment": "a-v2"}, "b": {}, "c": {}}))
-        report = cluster.scale({"a": np.int64(3), "b": 2, "c": 4})
-    assert report.applied == {"a": 3, "c": 4} and list(report.failed) == ["b"]
-    assert "Deployment shop/b: HTTP 403 Forbidden" in report.failed["b"]
-    assert [(method, path) for method, path, _, _ in script.seen] == [
-        ("PATCH", f"/apis/apps/v1/namespaces/shop/deployments/{name}/scale") for name in ("a-v2", "b", "c")
-    ]
-    assert [json.loads(body) for *_, body in script.seen] == [{"spec": {"replicas": n}} for n in (3, 2, 4)]
-    assert script.seen[0][2]["Authorization"] == "Bearer secret"
-
-
-@pytest.mark.parametrize("target", [0, -1, 2.0, np.float64(2), None, "2", True, float("nan")])
-def test_replicas_that_arent_integers_of_at_least_one_send_nothing(tmp_path, target):
-    with Script(scale_object(1)) as script:
-        api(tmp_path, script.url)
-        with pytest.raises(ClusterError, match="b: replicas must be an integer of at least 1"):
-            KubernetesCluster(settings(tmp_path, {"a": {}, "b": {}})).scale({"a": 1, "b": target})
-    assert not script.seen
-
-
-def test_only_known_and_scaled_services_are_scaled(tmp_path):
-    cluster = KubernetesCluster(settings(tmp_path, {"a": {}, "redis": {"scaled": False}}))
-    with pytest.raises(ClusterError, match="unknown service 'b'; services: a, redis"):
-        cluster.scale({"b": 1})
-    with pytest.raises(ClusterError, match="redis is not scaled"):
-        cluster.scale({"redis": 1})
-    with pytest.raises(ClusterError, match=r"no way to the Kubernetes API: .*set cluster.kubeconfig"):
-        cluster.scale({"a": 1})
-    assert cluster.scale({}).applied == {}
-
-
-def test_the_clock_is_injected(tmp_path):
-    slept = []
-    cluster = KubernetesCluster(settings(tmp_path, {"a": {}}), clock=lambda: 100.0, sleep=slept.append)
-    cluster.sleep_until(130.0)
-    cluster.sleep_until(90.0)
-    assert cluster.now() == 100.0 and slept == [30.0, 0.0]
 
 
 # ----------------------------------------------------------------------------------------------------- several workloads

@@ -258,7 +258,7 @@ def test_without_kube_state_metrics_running_containers_are_counted(shared, tmp_p
     shop = Shop(settings.app, 20, requests_per_second=wave(20, 2), pods=np.tile([3, 1], (20, 1)))
     series = [one for one in exposition_series(shop.snapshots(), shop.app) if not dict(one.labels)["__name__"].startswith("kube_")]
     remote_write(shared.url, series)
-    cluster = KubernetesCluster(settings, clock=lambda: float(shop.times[-1]))
+    cluster = KubernetesCluster(settings, clock=lambda: float(shop.times[-1]), past=True)
     np.testing.assert_array_equal(cluster.metrics(T0, shop.times[-1], SCRAPE).feature("pod"), shop.pods)
     web, carts = cluster.workloads()
     assert (web.replicas, web.cpu_limit_cores, web.cpu_request_cores, web.memory_limit_bytes) == (3, LIMIT, None, 120e6)
@@ -429,7 +429,7 @@ def test_objects_are_read_from_kube_state_metrics(shared, tmp_path):
     info = {"namespace": "objects", "horizontalpodautoscaler": "web-hpa", "scaletargetref_kind": "Deployment", "scaletargetref_name": "web"}
     hpa = Series(labels("kube_horizontalpodautoscaler_info", **info), shop.times, np.ones(8))
     remote_write(shared.url, [*exposition_series(shop.snapshots(), shop.app), hpa])
-    cluster = KubernetesCluster(settings, clock=lambda: float(shop.times[-1]))
+    cluster = KubernetesCluster(settings, clock=lambda: float(shop.times[-1]), past=True)
     web, carts = cluster.workloads()
     assert (web.service, web.replicas, web.cpu_limit_cores, web.cpu_request_cores) == ("web", 1, LIMIT, 0.1)
     assert (web.memory_limit_bytes, web.memory_request_bytes) == (120e6, 60e6)

@@ -1,0 +1,197 @@
+"""Turn World Cup 1998 logs into a load trace: python sendFlow/worldcup98.py wc_day66_*.gz --out worldcup98.req
+
+Reads the official binary logs of the Internet Traffic Archive, plain or gzip, and CSVs of counts (a column `time` and one
+other), in any order and number. The requests of every `--seconds` become one value, scaled until the largest is
+`--max-users`; a `.req` value is replayed for 5 s, so `--seconds 5` keeps the pace and 60 (the default) plays an hour in
+five minutes. With an output ending in .csv the unscaled counts are written instead (time,requests).
+
+A log is a row of 20-byte records, big-endian: timestamp, clientID, objectID, size (4 bytes each), method, status, type,
+server (1 byte each); timestamps are seconds since the epoch, GMT. Source: the archive's README of the 1998 World Cup logs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import sys
+import zlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # the repository, instead of this directory
+
+from deepscaler.errors import DataError, DeepScalerError
+from sendFlow.trace import read_counts, write_req
+
+RECORD = np.dtype(
+    [("timestamp", ">u4"), ("client", ">u4"), ("object", ">u4"), ("size", ">u4")]
+    + [(n, "u1") for n in ("method", "status", "type", "server")]
+)
+CHUNK_RECORDS = 50_000
+"""Records read at once: one megabyte."""
+FIRST, LAST = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (1998, 1999))
+"""Any other year shows that a file isn't one of these logs."""
+MAX_BINS = 50_000_000
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+class Counts:
+    """Requests by bin of time; memory grows with the time spanned, not with the requests."""
+
+    def __init__(self, seconds: int) -> None:
+        self.seconds = seconds
+        self.first = 0
+        self.values = np.zeros(0)
+
+    def add(self, bins: NDArray[np.int64], counts: NDArray[np.float64]) -> None:
+        """Add `counts` to `bins` (seconds since the epoch // `seconds`), both `[K]`.
+
+        Raises:
+            DataError: the files lie too far apart.
+        """
+        if not len(bins):
+            return
+        low, high = int(bins.min()), int(bins.max()) + 1
+        if len(self.values):
+            low, high = min(low, self.first), max(high, self.first + len(self.values))
+        if high - low > MAX_BINS:
+            raise DataError(f"the files span {high - low:,} values of {self.seconds} s; at most {MAX_BINS:,}: are they of one time?")
+        if high - low > len(self.values):
+            grown = np.zeros(high - low)
+            grown[self.first - low : self.first - low + len(self.values)] = self.values
+            self.first, self.values = low, grown
+        self.values += np.bincount(bins - self.first, counts, minlength=len(self.values))
+
+    def between(self, start: float | None, end: float | None) -> Counts:
+        """Only from `start` to before `end` (seconds since the epoch; None: open)."""
+        times = (self.first + np.arange(len(self.values))) * self.seconds
+        keep = (times >= (-np.inf if start is None else start)) & (times < (np.inf if end is None else end))
+        kept = Counts(self.seconds)
+        kept.values = self.values[keep]
+        kept.first = int(times[keep][0]) // self.seconds if keep.any() else 0
+        return kept
+
+
+def read_log(path: str | Path) -> Iterator[NDArray[np.int64]]:
+    """Timestamps of an official log, a chunk at a time.
+
+    Raises:
+        DataError: missing, cut off, or no such log; names the file and the record.
+    """
+    seen = 0
+    try:
+        with Path(path).open("rb") as raw:
+            packed = raw.read(2) == GZIP_MAGIC
+            raw.seek(0)
+            stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if packed else raw
+            while block := stream.read(CHUNK_RECORDS * RECORD.itemsize):
+                if len(block) % RECORD.itemsize:
+                    raise DataError(f"{path}: cut off: {len(block) % RECORD.itemsize} bytes follow the last record of {RECORD.itemsize}")
+                times = np.frombuffer(block, RECORD)["timestamp"].astype(np.int64)
+                wrong = np.flatnonzero((times < FIRST) | (times >= LAST))
+                if len(wrong):
+                    raise DataError(
+                        f"{path}: record {seen + int(wrong[0]) + 1} is dated {_utc(int(times[wrong[0]]))}: no World Cup 1998 log"
+                    )
+                seen += len(times)
+                yield times
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: can't be read after {seen} records ({error})") from error
+
+
+def count(paths: list[Path], seconds: int) -> Counts:
+    """Requests in every `seconds` of all files together.
+
+    Raises:
+        DataError: a file is missing or broken, or there are no requests at all.
+    """
+    counts = Counts(seconds)
+    for path in paths:
+        if path.suffix == ".csv":
+            series = read_counts(path)
+            edges = series.start + series.step * np.arange(len(series.values) + 1)
+            total = np.concatenate([[0.0], np.cumsum(series.values * series.step)])
+            bins = np.arange(int(edges[0] // seconds), int(-(-edges[-1] // seconds)))
+            ends = np.interp(np.append(bins, bins[-1] + 1) * float(seconds), edges, total)  # a count is spread over its own time
+            counts.add(bins, np.diff(ends))
+        else:
+            for times in read_log(path):
+                bins, found = np.unique(times // seconds, return_counts=True)
+                counts.add(bins, found.astype(np.float64))
+    if not counts.values.any():
+        raise DataError(f"{', '.join(map(str, paths))}: no requests")
+    return counts
+
+
+def to_users(values: NDArray[np.float64], largest: int) -> NDArray[np.int64]:
+    """Scaled until the largest value is `largest` users, `[L]`."""
+    return np.rint(values * (largest / values.max())).astype(np.int64)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Flags of this script."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", type=Path, help="official logs (plain or gzip) and .csv files of counts")
+    parser.add_argument("--output", "--out", type=Path, required=True, help=".req: users; .csv: unscaled counts")
+    parser.add_argument("--seconds", type=_positive, default=60, help="seconds of the files that make one value (default: %(default)s)")
+    parser.add_argument("--max-users", type=_positive, default=100, help="the largest value (default: %(default)s)")
+    parser.add_argument("--start", type=_moment, help="ISO 8601, UTC unless it says otherwise")
+    parser.add_argument("--end", type=_moment, help="ISO 8601, not included")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the trace and say what it is like."""
+    given = build_parser().parse_args(argv)
+    try:
+        counts = count(given.files, given.seconds).between(given.start, given.end)
+        if not counts.values.any():
+            raise DataError("no requests between --start and --end")
+        if given.output.suffix == ".csv":
+            _write_csv(given.output, counts)
+        else:
+            write_req(given.output, to_users(counts.values, given.max_users))
+    except DeepScalerError as error:
+        print(f"worldcup98.py: {error}", file=sys.stderr)
+        return 1
+    print(
+        f"{given.output}: {len(counts.values)} values of {given.seconds} s from {_utc(counts.first * given.seconds)}, "
+        f"{counts.values.sum():,.0f} requests, at most {counts.values.max():,.0f} in {given.seconds} s"
+    )
+    return 0
+
+
+def _write_csv(path: Path, counts: Counts) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["time", "requests"])
+        rows.writerows((_utc((counts.first + i) * counts.seconds), round(value)) for i, value in enumerate(counts.values.tolist()))
+
+
+def _positive(text: str) -> int:
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"expected an integer > 0, found {text}")
+    return int(text)
+
+
+def _moment(text: str) -> float:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected ISO 8601, found {text}") from error
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _utc(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

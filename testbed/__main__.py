@@ -1,0 +1,67 @@
+"""Serve the emulated cluster over real network interfaces, in real time, until Ctrl-C or SIGTERM.
+
+python -m testbed serve --config config/boutique.yaml
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+
+from deepscaler.errors import ClusterError, DeepScalerError
+from deepscaler.settings import load_settings
+from testbed.serve import LiveTestbed, running
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """`serve` and its flags."""
+    parser = argparse.ArgumentParser(prog="python -m testbed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    serve = parser.add_subparsers(required=True).add_parser("serve", help="gateway, metrics, Prometheus, Jaeger and Kubernetes APIs")
+    serve.add_argument("--config", default="config/boutique.yaml", help="application settings (default: %(default)s)")
+    serve.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="override one setting")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Serve until a signal comes."""
+    arguments = build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    sys.setswitchinterval(0.001)  # the engine's thread shouldn't wait long for the others
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        settings = load_settings(arguments.config, arguments.overrides)
+        with running(settings) as live:
+            print(_welcome(live, arguments.config), flush=True)
+            while not stop.wait(0.5):
+                if live.failed.is_set():
+                    raise ClusterError("the engine failed; its traceback is in the log above")
+    except DeepScalerError as error:
+        print(f"testbed serve: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _welcome(live: LiveTestbed, config: str) -> str:
+    """Where everything is, and what to type next."""
+    found = live.addresses
+    return "\n".join(
+        [
+            f"{live.program.name} ({config}) is up; Ctrl-C ends it.",
+            f"  gateway     {found.gateway}",
+            f"  Prometheus  {found.prometheus or 'not started'} (scrapes {found.metrics})",
+            f"  Jaeger      {found.jaeger}/api/dependencies",
+            "",
+            "Load it from a second terminal, scale it from a third:",
+            "  sh sendFlow/sendLoop.sh",
+            "  python predict_scale.py --config config/live.yaml",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

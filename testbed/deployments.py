@@ -1,0 +1,100 @@
+"""The application's Deployments in the emulated Kubernetes API: replicas go to the engine, its pods come back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from deepscaler.settings import App
+from testbed import engine as core
+from testbed.application import Program
+from testbed.exposition import deployment_of, pod_name
+from testbed.kubernetes_api.store import Objects, PodState
+from testbed.wall_clock import WallClock
+
+SYNC_SECONDS = 0.2
+
+
+class Deployments:
+    """Keeps the API's objects and the engine's pods the same.
+
+    Attributes:
+        objects: what the API serves.
+    """
+
+    def __init__(self, program: Program, app: App, clock: WallClock) -> None:
+        self._program, self._app, self._clock = program, app, clock
+        self._names = [deployment_of(app, service) for service in program.services]
+        self._synced: dict[str, tuple[Any, ...]] = {}
+        self._draining: dict[int, float] = {}
+        self.objects = Objects(on_scale=self._scale)
+        self.objects.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": app.namespace}})
+        replicas = clock.snapshot().spec
+        for service in range(program.num_services):
+            self.objects.create(manifest(program, app, service, int(replicas[service])))
+        self.sync()
+
+    def _scale(self, namespace: str, name: str, replicas: int) -> None:
+        """What the API was told; Deployments that aren't the application's run nowhere."""
+        if namespace == self._app.namespace and name in self._names:
+            service = self._names.index(name)
+            if self._clock.snapshot().spec[service] != replicas:
+                self._clock.scale(service, replicas)
+
+    async def keep(self) -> None:
+        """Sync until cancelled."""
+        while True:
+            await asyncio.to_thread(self.sync)
+            await asyncio.sleep(SYNC_SECONDS)
+
+    def sync(self) -> None:
+        """Bring the API's pods to what runs."""
+        epoch, pods = self._clock.epoch, self._clock.pod_times()
+        now = epoch + self._clock.now
+        draining = {int(pod["uid"]) for pod in pods if pod["state"] == core.DRAINING}
+        self._draining = {uid: self._draining.get(uid, now) for uid in draining}
+        found: dict[str, list[PodState]] = {name: [] for name in self._names}
+        for pod in pods:
+            uid, name = int(pod["uid"]), self._names[int(pod["service"])]
+            found[name].append(
+                PodState(
+                    name=pod_name(name, uid),
+                    created=epoch + float(pod["created"]),
+                    ready_since=epoch + float(pod["ready_at"]) if pod["state"] != core.STARTING else None,
+                    deleting_since=self._draining.get(uid),
+                )
+            )
+        wanted = self.objects.replicas(self._app.namespace)
+        for name, states in found.items():
+            key = (*sorted(states, key=lambda state: state.name), wanted.get(name))
+            if self._synced.get(name) != key:
+                self.objects.sync_pods(self._app.namespace, name, states)
+                self._synced[name] = key
+
+
+def manifest(program: Program, app: App, service: int, replicas: int) -> dict[str, Any]:
+    """The Deployment of a service, with the requests and limits that the engine gives its pods."""
+    name = program.services[service]
+    deployment, container = deployment_of(app, name), app.services[name].container or name
+    labels = {"app": deployment}
+
+    def amounts(cores: float, memory: float) -> dict[str, str]:
+        return {"cpu": f"{round(1000 * cores)}m", "memory": f"{round(memory / 2**20)}Mi"}
+
+    resources = {
+        "requests": amounts(float(program.request_cores[service]), float(program.request_memory_bytes[service])),
+        "limits": amounts(float(program.limit_cores[service]), float(program.limit_memory_bytes[service])),
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": deployment, "namespace": app.namespace, "labels": labels},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [{"name": container, "image": f"testbed/{container}:1", "resources": resources}]},
+            },
+        },
+    }

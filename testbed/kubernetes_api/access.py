@@ -1,0 +1,158 @@
+"""Who may do what: tokens with rules of their own, and the Roles and bindings that were created."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from testbed.kubernetes_api.status import Object, Refused, about, qualified
+
+ANYTHING = ("*",)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Verbs allowed on resources (`deployments/scale` is one of its own); `*` is any. `namespaces` None: all of them."""
+
+    verbs: Sequence[str]
+    resources: Sequence[str] = ANYTHING
+    groups: Sequence[str] = ANYTHING
+    namespaces: Sequence[str] | None = None
+
+
+EVERYTHING = (Rule(ANYTHING),)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who asks: a user's name, and rules beside those of the Roles bound to it."""
+
+    user: str
+    rules: Sequence[Rule] = ()
+
+
+ADMIN = Identity("system:admin", EVERYTHING)
+ANONYMOUS = Identity("system:anonymous")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What is asked for; `resource` with its subresource (`deployments/scale`)."""
+
+    verb: str
+    group: str
+    resource: str
+    namespace: str = ""
+    name: str = ""
+
+
+Kept = Callable[[str], Iterable[Object]]
+"""Gives the objects kept under `rbac.authorization.k8s.io/<plural>`."""
+
+
+class Access:
+    """Decides for one store.
+
+    Args:
+        tokens: bearer token -> identity; None lets everyone do everything, whatever token is sent.
+        kept: gives the Roles and bindings.
+    """
+
+    def __init__(self, tokens: Mapping[str, Identity] | None, kept: Kept) -> None:
+        self._tokens = tokens
+        self._kept = kept
+
+    def identify(self, headers: Mapping[str, str]) -> Identity:
+        """Whom the (lower-case) headers stand for.
+
+        Raises:
+            Refused: 401, an unknown token; 403, not allowed to impersonate.
+        """
+        if self._tokens is None:
+            identity = ADMIN
+        elif "authorization" not in headers:
+            identity = ANONYMOUS
+        else:
+            scheme, _, token = headers["authorization"].partition(" ")
+            known = self._tokens.get(token.strip())
+            if scheme.lower() != "bearer" or known is None:
+                raise Refused(401, "Unauthorized", "Unauthorized")
+            identity = known
+        wanted = headers.get("impersonate-user")
+        if wanted:
+            self.require(identity, Attempt("impersonate", "", "users", name=wanted))
+            return Identity(wanted)
+        return identity
+
+    def require(self, identity: Identity, attempt: Attempt) -> None:
+        """Return where it is allowed.
+
+        Raises:
+            Refused: 403.
+        """
+        if self.reason(identity, attempt) is not None:
+            return
+        kind = attempt.resource.partition("/")[0]
+        what = qualified(kind, attempt.group) + (f' "{attempt.name}"' if attempt.name else "")
+        where = f'in the namespace "{attempt.namespace}"' if attempt.namespace else "at the cluster scope"
+        said = (
+            f'{what} is forbidden: User "{identity.user}" cannot {attempt.verb} resource "{attempt.resource}" '
+            f'in API group "{attempt.group}" {where}'
+        )
+        raise Refused(403, "Forbidden", said, about(attempt.name, attempt.group, kind))
+
+    def reason(self, identity: Identity, attempt: Attempt) -> str | None:
+        """Why it is allowed (may be empty); None where it isn't."""
+        for rule in identity.rules:
+            if (rule.namespaces is None or attempt.namespace in rule.namespaces) and _covers(
+                rule.verbs, rule.groups, rule.resources, attempt
+            ):
+                return ""
+        for binding in self._kept("rolebindings"):
+            if binding["metadata"]["namespace"] == attempt.namespace:
+                found = self._through(binding, identity, attempt)
+                if found:
+                    return found
+        for binding in self._kept("clusterrolebindings"):
+            found = self._through(binding, identity, attempt)
+            if found:
+                return found
+        return None
+
+    def _through(self, binding: Object, identity: Identity, attempt: Attempt) -> str | None:
+        subject = next((each for each in binding.get("subjects") or () if _is(each, identity.user)), None)
+        if subject is None:
+            return None
+        role = binding["roleRef"]
+        namespace = binding["metadata"].get("namespace", "")
+        plural = "roles" if role["kind"] == "Role" else "clusterroles"
+        for each in self._kept(plural):
+            if each["metadata"]["name"] != role["name"] or (plural == "roles" and each["metadata"]["namespace"] != namespace):
+                continue
+            for rule in each.get("rules") or ():
+                names = rule.get("resourceNames")
+                if (not names or attempt.name in names) and _covers(
+                    rule.get("verbs") or (), rule.get("apiGroups") or (), rule.get("resources") or (), attempt
+                ):
+                    bound = f"{binding['metadata']['name']}/{namespace}" if namespace else binding["metadata"]["name"]
+                    who = f"{subject['name']}/{subject['namespace']}" if "namespace" in subject else subject["name"]
+                    kind = "RoleBinding" if namespace else "ClusterRoleBinding"
+                    return f'RBAC: allowed by {kind} "{bound}" of {role["kind"]} "{role["name"]}" to {subject["kind"]} "{who}"'
+        return None
+
+
+def _is(subject: Object, user: str) -> bool:
+    if subject.get("kind") == "ServiceAccount":
+        return user == f"system:serviceaccount:{subject.get('namespace', '')}:{subject['name']}"
+    if subject.get("kind") == "Group":
+        return str(subject["name"]) == ("system:unauthenticated" if user == ANONYMOUS.user else "system:authenticated")
+    return bool(subject["name"] == user)
+
+
+def _covers(verbs: Sequence[str], groups: Sequence[str], resources: Sequence[str], attempt: Attempt) -> bool:
+    sub = attempt.resource.partition("/")[2]
+    return (
+        ("*" in verbs or attempt.verb in verbs)
+        and ("*" in groups or attempt.group in groups)
+        and ("*" in resources or attempt.resource in resources or bool(sub and f"*/{sub}" in resources))
+    )

@@ -1,0 +1,232 @@
+"""The resources that are served, and what discovery says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from testbed.kubernetes_api.status import Object
+
+ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+_ACCESS = ("get", "patch", "update")
+Convert = Callable[[Object], Object]
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One resource of one API version.
+
+    Attributes:
+        fields: what a field selector may name beside name and namespace.
+        generation: whether a change of the spec counts it up.
+        stored: converts to the version that is kept, `served` back from it; None where this is that version.
+        store_group, store_version: of the version that is kept.
+    """
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+    short_names: tuple[str, ...] = ()
+    in_all: bool = False
+    status: bool = False
+    scale: bool = False
+    generation: bool = False
+    fields: tuple[str, ...] = ()
+    verbs: tuple[str, ...] = ALL_VERBS
+    stored: Convert | None = None
+    served: Convert | None = None
+
+    @property
+    def api_version(self) -> str:
+        """`apps/v1`; in the core group `v1`."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def storage(self) -> str:
+        """Where the objects are kept: both versions of an autoscaler, both groups of an event are the same objects."""
+        return "events" if self.plural == "events" else f"{self.group}/{self.plural}"
+
+
+# ----------------------------------------------------------------------------------------------------------- conversions
+_EVENT_NAMES = {
+    "involvedObject": "regarding",
+    "message": "note",
+    "source": "deprecatedSource",
+    "count": "deprecatedCount",
+    "firstTimestamp": "deprecatedFirstTimestamp",
+    "lastTimestamp": "deprecatedLastTimestamp",
+    "reportingComponent": "reportingController",
+}
+
+
+def _new_event(obj: Object) -> Object:
+    return {**{_EVENT_NAMES.get(key, key): value for key, value in obj.items()}, "apiVersion": "events.k8s.io/v1"}
+
+
+def _core_event(obj: Object) -> Object:
+    names = {new: old for old, new in _EVENT_NAMES.items()}
+    return {**{names.get(key, key): value for key, value in obj.items()}, "apiVersion": "v1"}
+
+
+def _hpa_v1(obj: Object) -> Object:
+    spec, status = dict(obj["spec"]), dict(obj.get("status") or {})
+    for metric in spec.pop("metrics", None) or ():
+        resource = metric.get("resource") or {}
+        if resource.get("name") == "cpu" and "averageUtilization" in (resource.get("target") or {}):
+            spec["targetCPUUtilizationPercentage"] = resource["target"]["averageUtilization"]
+    spec.pop("behavior", None)
+    for metric in status.pop("currentMetrics", None) or ():
+        resource = metric.get("resource") or {}
+        if resource.get("name") == "cpu" and "averageUtilization" in (resource.get("current") or {}):
+            status["currentCPUUtilizationPercentage"] = resource["current"]["averageUtilization"]
+    status.pop("conditions", None)
+    return {**obj, "apiVersion": "autoscaling/v1", "spec": spec, "status": status}
+
+
+def _hpa_v2(obj: Object) -> Object:
+    spec, status = dict(obj.get("spec") or {}), dict(obj.get("status") or {})
+    percent = spec.pop("targetCPUUtilizationPercentage", None)
+    if percent is not None:
+        target = {"type": "Utilization", "averageUtilization": percent}
+        spec["metrics"] = [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
+    status.pop("currentCPUUtilizationPercentage", None)
+    return {**obj, "apiVersion": "autoscaling/v2", "spec": spec, "status": status}
+
+
+_EVENT_FIELDS = (
+    *(f"involvedObject.{name}" for name in ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")),
+    *("reason", "reportingComponent", "source", "type"),
+)
+_POD_FIELDS = ("spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "status.phase", "status.podIP")
+_RBAC = "rbac.authorization.k8s.io"
+RESOURCES: tuple[Resource, ...] = (
+    Resource("", "v1", "configmaps", "ConfigMap", short_names=("cm",)),
+    Resource("", "v1", "events", "Event", short_names=("ev",), fields=_EVENT_FIELDS),
+    Resource(
+        *("", "v1", "namespaces", "Namespace"),
+        namespaced=False,
+        short_names=("ns",),
+        status=True,
+        fields=("status.phase",),
+        verbs=tuple(verb for verb in ALL_VERBS if verb != "deletecollection"),
+    ),
+    Resource("", "v1", "nodes", "Node", namespaced=False, short_names=("no",), status=True, fields=("spec.unschedulable",)),
+    Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", short_names=("pvc",), status=True),
+    Resource("", "v1", "pods", "Pod", short_names=("po",), in_all=True, status=True, generation=True, fields=_POD_FIELDS),
+    Resource("", "v1", "resourcequotas", "ResourceQuota", short_names=("quota",), status=True),
+    Resource("", "v1", "secrets", "Secret", fields=("type",)),
+    Resource("", "v1", "serviceaccounts", "ServiceAccount", short_names=("sa",)),
+    Resource("", "v1", "services", "Service", short_names=("svc",), in_all=True, status=True, fields=("spec.clusterIP", "spec.type")),
+    Resource("apps", "v1", "daemonsets", "DaemonSet", short_names=("ds",), in_all=True, status=True, generation=True),
+    Resource("apps", "v1", "deployments", "Deployment", short_names=("deploy",), in_all=True, status=True, scale=True, generation=True),
+    Resource("apps", "v1", "replicasets", "ReplicaSet", short_names=("rs",), in_all=True, status=True, scale=True, generation=True),
+    Resource("apps", "v1", "statefulsets", "StatefulSet", short_names=("sts",), in_all=True, status=True, scale=True, generation=True),
+    Resource("events.k8s.io", "v1", "events", "Event", short_names=("ev",), fields=_EVENT_FIELDS, stored=_core_event, served=_new_event),
+    Resource(*("authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview"), namespaced=False, verbs=("create",)),
+    Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", short_names=("hpa",), in_all=True, status=True),
+    Resource(
+        *("autoscaling", "v1", "horizontalpodautoscalers", "HorizontalPodAutoscaler"),
+        short_names=("hpa",),
+        in_all=True,
+        status=True,
+        stored=_hpa_v2,
+        served=_hpa_v1,
+    ),
+    Resource(_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False),
+    Resource(_RBAC, "v1", "clusterroles", "ClusterRole", namespaced=False),
+    Resource(_RBAC, "v1", "rolebindings", "RoleBinding"),
+    Resource(_RBAC, "v1", "roles", "Role"),
+    Resource("coordination.k8s.io", "v1", "leases", "Lease"),
+)
+
+
+def find(group: str, version: str, plural: str) -> Resource | None:
+    """The resource of a path; None where it isn't served."""
+    return next((each for each in RESOURCES if (each.group, each.version, each.plural) == (group, version, plural)), None)
+
+
+def of_kind(api_version: str, kind: str) -> Resource | None:
+    """The resource of an object; None where it isn't served."""
+    return next((each for each in RESOURCES if (each.api_version, each.kind) == (api_version, kind)), None)
+
+
+# ------------------------------------------------------------------------------------------------------------- discovery
+def _singular(resource: Resource) -> str:
+    return resource.kind.lower()
+
+
+def _listed(resource: Resource) -> list[Object]:
+    first: Object = {
+        "name": resource.plural,
+        "singularName": _singular(resource),
+        "namespaced": resource.namespaced,
+        "kind": resource.kind,
+        "verbs": list(resource.verbs),
+    }
+    first |= {"shortNames": list(resource.short_names)} if resource.short_names else {}
+    first |= {"categories": ["all"]} if resource.in_all else {}
+    found = [first]
+    common = {"singularName": "", "namespaced": resource.namespaced}
+    if resource.scale:
+        scale = {"group": "autoscaling", "version": "v1", "kind": "Scale", "verbs": list(_ACCESS)}
+        found.append({"name": f"{resource.plural}/scale", **common, **scale})
+    if resource.status:
+        found.append({"name": f"{resource.plural}/status", **common, "kind": resource.kind, "verbs": list(_ACCESS)})
+    return found
+
+
+def _versions(group: str) -> list[str]:
+    return list(dict.fromkeys(each.version for each in RESOURCES if each.group == group))
+
+
+def group_versions() -> list[tuple[str, str]]:
+    """All (group, version) that are served."""
+    return list(dict.fromkeys((each.group, each.version) for each in RESOURCES))
+
+
+def resource_list(group: str, version: str) -> Object | None:
+    """What `/apis/<group>/<version>` says; None where it isn't served."""
+    found = [each for each in RESOURCES if (each.group, each.version) == (group, version)]
+    if not found:
+        return None
+    head: Object = {"kind": "APIResourceList", **({"apiVersion": "v1"} if group else {}), "groupVersion": found[0].api_version}
+    return {**head, "resources": [entry for each in found for entry in _listed(each)]}
+
+
+def api_group(group: str) -> Object | None:
+    """What `/apis/<group>` says; None where it isn't served."""
+    versions = _versions(group)
+    if not versions or not group:
+        return None
+    listed = [{"groupVersion": f"{group}/{version}", "version": version} for version in versions]
+    return {"kind": "APIGroup", "apiVersion": "v1", "name": group, "versions": listed, "preferredVersion": listed[0]}
+
+
+def api_groups() -> Object:
+    """What `/apis` says."""
+    names: Sequence[str] = list(dict.fromkeys(each.group for each in RESOURCES if each.group))
+    groups = [{key: value for key, value in (api_group(name) or {}).items() if key not in ("kind", "apiVersion")} for name in names]
+    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
+
+
+def openapi_index() -> Object:
+    """What `/openapi/v3` says."""
+    paths = [f"apis/{group}/{version}" if group else f"api/{version}" for group, version in group_versions()]
+    return {"paths": {path: {"serverRelativeURL": f"/openapi/v3/{path}"} for path in paths}}
+
+
+def openapi(group: str, version: str) -> Object:
+    """A document that says just which kinds take `fieldValidation`: kubectl asks before it applies."""
+    paths: Object = {}
+    parameters = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in ("dryRun", "fieldManager", "fieldValidation")]
+    for each in RESOURCES:
+        if (each.group, each.version) != (group, version):
+            continue
+        prefix = f"/apis/{group}/{version}" if group else f"/api/{version}"
+        kind = {"group": each.group, "version": each.version, "kind": each.kind}
+        path = f"{prefix}/namespaces/{{namespace}}/{each.plural}" if each.namespaced else f"{prefix}/{each.plural}"
+        operation = {"parameters": parameters, "x-kubernetes-group-version-kind": kind, "responses": {"200": {"description": "OK"}}}
+        paths[f"{path}/{{name}}"] = {"patch": {**operation, "x-kubernetes-action": "patch"}}
+    return {"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": "v1.36.0"}, "paths": paths}

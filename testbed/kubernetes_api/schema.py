@@ -1,0 +1,282 @@
+"""What is known of the shape of objects: field names, types, and the keys of lists that merge by key.
+
+A type reads `*Name[keys]!`: `*` = absent unless set (a pointer or a list), `[a,b]` = a list whose items are told apart by these
+fields, `[=]` = a set of scalars, `[]` = a list replaced as a whole, `!` = a structure replaced as a whole by server-side
+apply. `any` isn't checked. Kinds that aren't listed are free-form.
+
+Source: the public API reference of Kubernetes v1.36 (names and types), the recorded answers (which lists merge).
+Differs: a subset; what isn't listed below a known structure counts as an unknown field, so every structure is complete or `any`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from testbed.kubernetes_api.status import Object
+
+_TYPE = re.compile(r"(\*?)(\w+)(?:\[([\w,=]*)\])?(!?)$")
+_SCALARS = {"string", "int32", "int64", "bool", "intstr", "quantity", "time", "microtime"}
+
+
+def _fields(text: str) -> dict[str, str]:
+    return dict(pair.split(":", 1) for pair in text.split())
+
+
+_PROBE_ACTION = "exec:*any httpGet:*HTTPGetAction tcpSocket:*any"
+TYPES: Mapping[str, Mapping[str, str]] = {
+    name: _fields(text)
+    for name, text in {
+        "ObjectMeta": "name:string generateName:string namespace:string selfLink:string uid:string resourceVersion:string "
+        "generation:int64 creationTimestamp:time deletionTimestamp:time deletionGracePeriodSeconds:int64 labels:*map "
+        "annotations:*map ownerReferences:*OwnerReference[uid] finalizers:*string[=] managedFields:*any[]",
+        "OwnerReference": "apiVersion:string kind:string name:string uid:string controller:bool blockOwnerDeletion:bool",
+        "LabelSelector": "matchLabels:*map matchExpressions:*any[]",
+        # ------------------------------------------------------------------------------------------------- workloads
+        "Deployment": "metadata:ObjectMeta spec:DeploymentSpec status:any",
+        "DeploymentSpec": "replicas:int32 selector:*LabelSelector! template:PodTemplateSpec strategy:DeploymentStrategy "
+        "minReadySeconds:int32 revisionHistoryLimit:int32 paused:bool progressDeadlineSeconds:int32",
+        "DeploymentStrategy": "type:string rollingUpdate:*RollingUpdateDeployment",
+        "RollingUpdateDeployment": "maxUnavailable:intstr maxSurge:intstr",
+        "ReplicaSet": "metadata:ObjectMeta spec:ReplicaSetSpec status:any",
+        "ReplicaSetSpec": "replicas:int32 selector:*LabelSelector! template:PodTemplateSpec minReadySeconds:int32",
+        "StatefulSet": "metadata:ObjectMeta spec:StatefulSetSpec status:any",
+        "StatefulSetSpec": "replicas:int32 selector:*LabelSelector! template:PodTemplateSpec serviceName:string updateStrategy:any "
+        "podManagementPolicy:string volumeClaimTemplates:*any[] minReadySeconds:int32 revisionHistoryLimit:int32 ordinals:*any "
+        "persistentVolumeClaimRetentionPolicy:*any",
+        "PodTemplateSpec": "metadata:ObjectMeta spec:PodSpec",
+        "Pod": "metadata:ObjectMeta spec:PodSpec status:any",
+        "PodSpec": "containers:Container[name] initContainers:*Container[name] ephemeralContainers:*any[] volumes:*Volume[name] "
+        "restartPolicy:string terminationGracePeriodSeconds:int64 activeDeadlineSeconds:int64 dnsPolicy:string dnsConfig:*any "
+        "nodeSelector:*map! serviceAccountName:string serviceAccount:string automountServiceAccountToken:bool nodeName:string "
+        "hostNetwork:bool hostPID:bool hostIPC:bool hostUsers:bool shareProcessNamespace:bool securityContext:*any "
+        "imagePullSecrets:*LocalReference[name] hostname:string subdomain:string setHostnameAsFQDN:bool affinity:*any "
+        "schedulerName:string tolerations:*any[] hostAliases:*any[] priorityClassName:string priority:int32 "
+        "preemptionPolicy:string readinessGates:*any[] runtimeClassName:string enableServiceLinks:bool overhead:*any "
+        "topologySpreadConstraints:*any[] os:*any schedulingGates:*any[] resourceClaims:*any[] resources:*any "
+        "hostnameOverride:string workloadRef:*any",
+        "LocalReference": "name:string",
+        "Container": "name:string image:string command:*any[] args:*any[] workingDir:string ports:*ContainerPort[containerPort,protocol] "
+        "env:*EnvVar[name] envFrom:*any[] resources:ResourceRequirements resizePolicy:*any[] restartPolicy:string "
+        "restartPolicyRules:*any[] volumeMounts:*VolumeMount[mountPath] volumeDevices:*any[] livenessProbe:*Probe "
+        "readinessProbe:*Probe startupProbe:*Probe lifecycle:*any terminationMessagePath:string "
+        "terminationMessagePolicy:string imagePullPolicy:string securityContext:*any stdin:bool stdinOnce:bool tty:bool",
+        "ContainerPort": "name:string hostPort:int32 containerPort:int32 protocol:string hostIP:string",
+        "EnvVar": "name:string value:string valueFrom:*any",
+        "VolumeMount": "name:string mountPath:string readOnly:bool recursiveReadOnly:string subPath:string subPathExpr:string "
+        "mountPropagation:string",
+        "ResourceRequirements": "limits:*map requests:*map claims:*any[]",
+        "Probe": f"{_PROBE_ACTION} grpc:*GRPCAction initialDelaySeconds:int32 timeoutSeconds:int32 periodSeconds:int32 "
+        "successThreshold:int32 failureThreshold:int32 terminationGracePeriodSeconds:int64",
+        "HTTPGetAction": "path:string port:intstr host:string scheme:string httpHeaders:*any[]",
+        "GRPCAction": "port:int32 service:string",
+        "Volume": "name:string configMap:*any secret:*any emptyDir:*any persistentVolumeClaim:*any hostPath:*any projected:*any "
+        "downwardAPI:*any nfs:*any csi:*any ephemeral:*any image:*any iscsi:*any fc:*any",
+        "Scale": "metadata:ObjectMeta spec:ScaleSpec status:any",
+        "ScaleSpec": "replicas:int32",
+        # ----------------------------------------------------------------------------------------------- the other kinds
+        "Service": "metadata:ObjectMeta spec:ServiceSpec status:any",
+        "ServiceSpec": "ports:*ServicePort[port,protocol] selector:*map! clusterIP:string clusterIPs:*any[] type:string "
+        "externalIPs:*any[] sessionAffinity:string loadBalancerIP:string loadBalancerSourceRanges:*any[] externalName:string "
+        "externalTrafficPolicy:string healthCheckNodePort:int32 publishNotReadyAddresses:bool sessionAffinityConfig:*any "
+        "ipFamilies:*any[] ipFamilyPolicy:string allocateLoadBalancerNodePorts:bool loadBalancerClass:string "
+        "internalTrafficPolicy:string trafficDistribution:string",
+        "ServicePort": "name:string protocol:string appProtocol:string port:int32 targetPort:intstr nodePort:int32",
+        "Namespace": "metadata:ObjectMeta spec:any status:any",
+        "Lease": "metadata:ObjectMeta spec:LeaseSpec",
+        "LeaseSpec": "holderIdentity:string leaseDurationSeconds:int32 acquireTime:microtime renewTime:microtime "
+        "leaseTransitions:int32 strategy:string preferredHolder:string",
+        "HorizontalPodAutoscaler": "metadata:ObjectMeta spec:HorizontalPodAutoscalerSpec status:any",
+        "HorizontalPodAutoscalerSpec": "scaleTargetRef:CrossVersionObjectReference minReplicas:int32 maxReplicas:int32 metrics:*any[] "
+        "behavior:*any targetCPUUtilizationPercentage:int32",
+        "CrossVersionObjectReference": "kind:string name:string apiVersion:string",
+        "Event": "metadata:ObjectMeta involvedObject:any! reason:string message:string source:EventSource firstTimestamp:time "
+        "lastTimestamp:time count:int32 type:string eventTime:microtime series:*any action:string related:*any "
+        "reportingComponent:string reportingInstance:string",
+        "EventSource": "component:string host:string",
+        "Role": "metadata:ObjectMeta rules:*any[]",
+        "RoleBinding": "metadata:ObjectMeta subjects:*any[] roleRef:any!",
+        "ClusterRole": "metadata:ObjectMeta rules:*any[] aggregationRule:*any",
+        "ClusterRoleBinding": "metadata:ObjectMeta subjects:*any[] roleRef:any!",
+        "SelfSubjectAccessReview": "metadata:ObjectMeta spec:SelfSubjectAccessReviewSpec status:any",
+        "SelfSubjectAccessReviewSpec": "resourceAttributes:*any nonResourceAttributes:*any",
+    }.items()
+}
+
+
+@dataclass(frozen=True)
+class FieldType:
+    """A parsed type; `keys` is None where it is no list, empty where the list is replaced as a whole."""
+
+    name: str
+    optional: bool = False
+    keys: tuple[str, ...] | None = None
+    atomic: bool = False
+
+    @property
+    def is_set(self) -> bool:
+        """A list of scalars without order."""
+        return self.keys == ("=",)
+
+    @property
+    def item(self) -> FieldType:
+        """The type of a list's items."""
+        return FieldType(self.name, optional=True)
+
+    def field(self, key: str) -> FieldType | None:
+        """The type of a field; None where the structure has no such field."""
+        if self.name == "map":
+            return STRING
+        if self.name not in TYPES:
+            return ANY
+        text = TYPES[self.name].get(key)
+        if text is None and key in ("apiVersion", "kind") and "metadata" in TYPES[self.name]:
+            return STRING
+        return None if text is None else parse(text)
+
+
+STRING = FieldType("string")
+ANY = FieldType("any", optional=True)
+
+
+@cache
+def parse(text: str) -> FieldType:
+    """A type as it is written above."""
+    found = _TYPE.match(text)
+    if found is None:
+        raise ValueError(f"not a type: {text!r}")
+    optional, name, keys, atomic = found.groups()
+    return FieldType(name, bool(optional), None if keys is None else tuple(filter(None, keys.split(","))), bool(atomic))
+
+
+def type_of(kind: str) -> FieldType:
+    """The type of a kind's objects."""
+    return FieldType(kind if kind in TYPES else "any")
+
+
+def item_key(item: Any, keys: tuple[str, ...]) -> tuple[Any, ...]:
+    """What tells an item of an associative list apart; a port's protocol is TCP unless it says otherwise."""
+    if keys == ("=",):
+        return (item,)
+    values = item if isinstance(item, dict) else {}
+    return tuple(values.get(key, "TCP" if key == "protocol" else None) for key in keys)
+
+
+def list_element(item: Any, keys: tuple[str, ...]) -> str:
+    """The element that stands for an item of a list."""
+    if keys == ("=",):
+        return "v:" + json.dumps(item)
+    pairs = dict(zip(keys, item_key(item, keys), strict=True))
+    return "k:" + json.dumps(pairs, sort_keys=True, separators=(",", ":"))
+
+
+# ------------------------------------------------------------------------------------------------------------- decoding
+class Mismatch(ValueError):
+    """A value of another type than its field's, in the words of the API server's decoder."""
+
+
+def decode(value: Object, kind: str, unknown: list[str] | None = None) -> Object:
+    """The object as the API keeps it: nulls and unknown fields dropped, times in one form.
+
+    Args:
+        unknown: takes the paths of the fields that were dropped.
+
+    Raises:
+        Mismatch: a value of another type than its field's.
+    """
+    found: Object = _decode(value, type_of(kind), kind, "", "", [] if unknown is None else unknown)
+    return found
+
+
+def _decode(value: Any, kind: FieldType, struct: str, path: str, indexed: str, unknown: list[str]) -> Any:
+    if kind.keys is not None:
+        if not isinstance(value, list):
+            raise Mismatch(_unfit(value, struct, path, f"[]{kind.name}"))
+        if kind.name == "any":
+            return value
+        item = kind.item
+        return [_decode(each, item, struct, path, f"{indexed}[{at}]", unknown) for at, each in enumerate(value)]
+    if kind.name == "any":
+        return value
+    if kind.name in _SCALARS:
+        return _scalar(value, kind.name, struct, path)
+    if not isinstance(value, dict):
+        raise Mismatch(_unfit(value, struct, path, "map[string]string" if kind.name == "map" else kind.name))
+    found = {}
+    for key, each in value.items():
+        field = kind.field(key)
+        if field is None:
+            unknown.append(_join(indexed, key))
+        elif each is not None:
+            owner = struct if kind.name == "map" else kind.name
+            number = kind.name == "map" and type(each) in (int, float) and ".resources." in path  # a quantity
+            found[key] = _decode(
+                str(each) if number else each, field, owner, path if kind.name == "map" else _join(path, key), _join(indexed, key), unknown
+            )
+    return found
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+def _scalar(value: Any, name: str, struct: str, path: str) -> Any:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    fits = {
+        "bool": isinstance(value, bool),
+        "int32": whole and -(2**31) <= value < 2**31 if whole else False,
+        "int64": whole,
+        "intstr": whole or isinstance(value, str),
+        "quantity": whole or isinstance(value, str | float),
+    }.get(name, isinstance(value, str))
+    if not fits:
+        raise Mismatch(_unfit(value, struct, path, "string" if name in ("time", "microtime") else name))
+    if name in ("time", "microtime"):
+        return _time(value, micro=name == "microtime")
+    return value
+
+
+def _unfit(value: Any, struct: str, path: str, wanted: str) -> str:
+    kinds = {bool: "bool", str: "string", dict: "object", list: "array", int: "number", float: "number"}
+    found = kinds.get(type(value), "value")
+    if found == "number" and wanted in ("int32", "int64"):
+        found = f"number {value}"
+    return f"json: cannot unmarshal {found} into Go struct field {struct}.{path} of type {wanted}"
+
+
+def _time(value: str, micro: bool) -> str:
+    layout = "2006-01-02T15:04:05.000000Z07:00" if micro else "2006-01-02T15:04:05Z07:00"
+    try:
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is None:
+            raise ValueError(value)
+    except ValueError:
+        raise Mismatch(f'parsing time "{value}" as "{layout}": cannot parse "{value}" as "2006"') from None
+    return time_text(moment.timestamp(), micro)
+
+
+def time_text(seconds: float, micro: bool = False) -> str:
+    """A moment as the API writes it: whole seconds, or microseconds."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ" if micro else "%Y-%m-%dT%H:%M:%SZ")
+
+
+def children(value: Any, kind: FieldType) -> Iterator[tuple[str, FieldType, Any]] | None:
+    """(element of a path, type, value) below a value; None where it is owned and replaced as a whole."""
+    if kind.atomic:
+        return None
+    if isinstance(value, list) and kind.keys:
+        return _items(value, kind)
+    if isinstance(value, dict) and value and kind.keys is None:
+        return ((f"f:{key}", kind.field(key) or ANY, each) for key, each in value.items())
+    return None
+
+
+def _items(value: list[Any], kind: FieldType) -> Iterator[tuple[str, FieldType, Any]]:
+    assert kind.keys is not None
+    for each in value:
+        yield list_element(each, kind.keys), kind.item, each

@@ -1,0 +1,598 @@
+"""The objects of the emulated cluster, their versions and their history; no HTTP.
+
+Objects that have been kept are never changed in place, so they can be handed out without copying.
+"""
+
+from __future__ import annotations
+
+import bisect
+import copy
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from testbed.kubernetes_api import ownership, resources
+from testbed.kubernetes_api.access import Access, Identity
+from testbed.kubernetes_api.defaults import faults, fill_in
+from testbed.kubernetes_api.ownership import Path, Writer
+from testbed.kubernetes_api.resources import Resource
+from testbed.kubernetes_api.schema import time_text
+from testbed.kubernetes_api.status import Cause, Object, Refused, already_exists, conflict, invalid, not_found
+
+OnScale = Callable[[str, str, int], None]
+Key = tuple[str, str]
+_SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
+_FOREGROUND = "foregroundDeletion"
+_NAME_REQUIRED = Cause("FieldValueRequired", "Required value: name or generateName is required", "metadata.name")
+_SERVER_SIDE = ("name", "namespace", "uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds")
+
+
+@dataclass(frozen=True)
+class PodState:
+    """One pod as the serving side knows it; times are seconds since the epoch.
+
+    Attributes:
+        ready_since: None while it starts.
+        deleting_since: None unless it drains.
+    """
+
+    name: str
+    created: float
+    ready_since: float | None = None
+    deleting_since: float | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """One entry of the history: what came to be at a version, and what was there before."""
+
+    version: int
+    storage: str
+    key: Key
+    type: str
+    object: Object
+    previous: Object | None
+
+
+class Objects:
+    """Objects, versions, history. Every method may be called from any thread.
+
+    Args:
+        clock: seconds since the epoch; stamps what is created.
+        tokens: bearer token -> identity; None lets everyone do everything.
+        on_scale: told (namespace, name, replicas) of every Deployment whose wanted replicas have changed, created (from its
+            first number) and deleted (0) ones included: after the change, outside any lock of the store, in order.
+        controllers: keep house as a cluster's controllers do (what a deleted object owned is deleted). False: an API server
+            alone.
+        version: where resourceVersion starts.
+        history: how many changes a watch can be behind.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.time,
+        tokens: Mapping[str, Identity] | None = None,
+        on_scale: OnScale | None = None,
+        controllers: bool = True,
+        version: int = 0,
+        history: int = 10_000,
+    ) -> None:
+        self.clock = clock
+        self.on_scale = on_scale
+        self.access = Access(tokens, lambda plural: list(self._kept.get(f"rbac.authorization.k8s.io/{plural}", {}).values()))
+        self.changed = threading.Condition(threading.RLock())
+        self.closed = False
+        self._controllers = controllers
+        self._version = version
+        self._compacted = 0
+        self._history = history
+        self._kept: dict[str, dict[Key, Object]] = {}
+        self._log: list[Change] = []
+        self._pending: list[Key] = []
+        self._told: dict[Key, int] = {}
+        self._telling = threading.Lock()
+        self._addresses = 0
+        self._node_ports = 30000
+        self._pods: dict[Key, PodState] = {}
+        for name in ("default", "kube-system") if controllers else ():
+            self.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+
+    # ---------------------------------------------------------------------------------------------------------- reading
+    @property
+    def version(self) -> int:
+        """The version of the newest change."""
+        return self._version
+
+    def peek(self, storage: str, namespace: str, name: str) -> Object | None:
+        """An object, or None."""
+        with self.changed:
+            return self._kept.get(storage, {}).get((namespace, name))
+
+    def read(self, resource: Resource, namespace: str, name: str) -> Object:
+        """An object.
+
+        Raises:
+            Refused: 404.
+        """
+        found = self.peek(resource.storage, namespace, name)
+        if found is None:
+            raise not_found(resource.plural, resource.group, name)
+        return found
+
+    def snapshot(self, storage: str, namespace: str, version: int | None = None) -> list[tuple[Key, Object]]:
+        """The objects of a namespace ("" for all) in the order of their names, now or as they were at a version.
+
+        Raises:
+            Refused: 410, the version is older than the history.
+        """
+        with self.changed:
+            kept = dict(self._kept.get(storage, {}))
+            if version is not None and version < self._version:
+                if version < self._compacted:
+                    raise Refused(410, "Expired", "The resourceVersion for the provided list is too old.")
+                for change in reversed(self._log[self._place(version) :]):
+                    if change.storage == storage:
+                        if change.previous is None:
+                            kept.pop(change.key, None)
+                        else:
+                            kept[change.key] = change.previous
+        return sorted((key, obj) for key, obj in kept.items() if not namespace or key[0] == namespace)
+
+    def expired(self, version: int) -> bool:
+        """Whether the history no longer reaches back to a version."""
+        return version < self._compacted
+
+    @property
+    def compacted(self) -> int:
+        """The oldest version that the history reaches back to."""
+        return self._compacted
+
+    def changes(self, storage: str, after: int) -> list[Change]:
+        """The changes since a version."""
+        with self.changed:
+            return [change for change in self._log[self._place(after) :] if change.storage == storage]
+
+    def _place(self, version: int) -> int:
+        return bisect.bisect_right(self._log, version, key=lambda change: change.version)
+
+    def compact(self, version: int | None = None) -> None:
+        """Forget the history up to a version (all of it)."""
+        with self.changed:
+            self._compacted = self._version if version is None else version
+            self._log = self._log[self._place(self._compacted) :]
+
+    # ---------------------------------------------------------------------------------------------------------- writing
+    def _commit(self, resource: Resource, kind: str, obj: Object, previous: Object | None) -> Object:
+        """Keep an object (or forget it, `kind` DELETED) under the next version."""
+        self._version += 1
+        obj = {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(self._version)}}
+        metadata, storage = obj["metadata"], resource.storage
+        key = (metadata.get("namespace", ""), metadata["name"])
+        kept = self._kept.setdefault(storage, {})
+        if kind == "DELETED":
+            kept.pop(key, None)
+        else:
+            kept[key] = obj
+        self._log.append(Change(self._version, storage, key, kind, obj, previous))
+        if len(self._log) > 2 * self._history:
+            self._compacted = self._log[-self._history - 1].version
+            self._log = self._log[-self._history :]
+        if storage == "apps/deployments":
+            self._pending.append(key)
+        self.changed.notify_all()
+        return obj
+
+    def tell(self) -> None:
+        """Tell `on_scale` what has changed. Call it without holding a lock that `on_scale` may wait for."""
+        if self.on_scale is None:
+            return
+        with self._telling:
+            while True:
+                with self.changed:
+                    if not self._pending:
+                        return
+                    key = self._pending.pop(0)
+                    found = self._kept.get("apps/deployments", {}).get(key)
+                    replicas = found["spec"]["replicas"] if found else 0
+                    if self._told.get(key) == replicas and found:
+                        continue
+                    if found:
+                        self._told[key] = replicas
+                    elif self._told.pop(key, None) is None:
+                        continue
+                self.on_scale(*key, replicas)
+
+    def insert(
+        self, resource: Resource, namespace: str, body: Object, writer: Writer | None, dry_run: bool = False, owned: set[Path] | None = None
+    ) -> Object:
+        """Create an object from what a client sent, already decoded.
+
+        Raises:
+            Refused: 404, no such namespace; 409, the name is taken; 422, it isn't valid.
+        """
+        obj = self._completed(resource, namespace, body)
+        name = obj["metadata"]["name"]
+        with self.changed:
+            if resource.namespaced and (("", namespace) not in self._kept.get("/namespaces", {})):
+                raise not_found("namespaces", "", namespace)
+            fill_in(obj, resource)
+            found = faults(obj, None, resource)
+            if found:
+                raise invalid(resource.kind, "" if resource.plural == "events" else resource.group, name, found)
+            if (namespace, name) in self._kept.get(resource.storage, {}):
+                raise already_exists(resource.plural, resource.group, name)
+            if resource.kind == "Service":
+                self._address(obj)
+            if writer is not None:
+                ownership.track(None, obj, resource.kind, writer, time_text(self.clock()), owned)
+            return obj if dry_run else self._commit(resource, "ADDED", obj, None)
+
+    def _completed(self, resource: Resource, namespace: str, body: Object) -> Object:
+        given = dict(body.get("metadata") or {})
+        for name in (
+            "resourceVersion",
+            "managedFields",
+            "selfLink",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "generation",
+            "uid",
+        ):
+            given.pop(name, None)
+        name = given.get("name") or ""
+        if not name and given.get("generateName"):
+            name = given["generateName"] + "".join(random.choices(_SUFFIX_LETTERS, k=5))
+        if not name:
+            raise invalid(resource.kind, resource.group, "", [_NAME_REQUIRED])
+        metadata: Object = {"name": name}
+        metadata |= {"generateName": given["generateName"]} if given.get("generateName") else {}
+        metadata |= {"namespace": namespace} if resource.namespaced else {}
+        metadata["uid"] = str(uuid.uuid4())
+        if resource.generation:
+            metadata["generation"] = 1
+        metadata["creationTimestamp"] = time_text(self.clock())
+        metadata |= {key: value for key, value in given.items() if key not in metadata and value not in ({}, [])}
+        kept = {key: value for key, value in body.items() if key not in ("metadata", "kind", "apiVersion")}
+        if resource.status:
+            kept.pop("status", None)
+        return {"kind": resource.kind, "apiVersion": _stored_version(resource), "metadata": metadata, **copy.deepcopy(kept)}
+
+    def _address(self, obj: Object) -> None:
+        """Give a Service its cluster address and its node ports."""
+        spec = obj["spec"]
+        if spec["type"] == "ExternalName":
+            return
+        if not spec.get("clusterIP"):
+            self._addresses += 1
+            spec["clusterIP"] = f"10.96.{self._addresses // 250}.{self._addresses % 250 + 1}"
+        spec["clusterIPs"] = [spec["clusterIP"]]
+        if spec["type"] in ("NodePort", "LoadBalancer"):
+            for port in spec.get("ports") or ():
+                if not port.get("nodePort"):
+                    self._node_ports += 1
+                    port["nodePort"] = self._node_ports
+
+    def modify(
+        self,
+        resource: Resource,
+        old: Object,
+        body: Object,
+        writer: Writer | None,
+        subresource: str = "",
+        dry_run: bool = False,
+        owned: set[Path] | None = None,
+    ) -> Object:
+        """Put `body` in the place of `old`; what clients can't set stays. Nothing is written where nothing changes.
+
+        Args:
+            subresource: "status": the status alone is taken; else it stays.
+            owned: see `ownership.track`.
+
+        Raises:
+            Refused: 409, `body` names another version or uid than `old` has; 422, it isn't valid.
+        """
+        was, given = old["metadata"], dict(body.get("metadata") or {})
+        name = was["name"]
+        if given.get("resourceVersion") not in (None, "", was["resourceVersion"]):
+            raise conflict(resource.plural, resource.group, name)
+        if given.get("uid") not in (None, "", was["uid"]):
+            raise conflict(resource.plural, resource.group, name, _uid_text(given["uid"], was["uid"]))
+        metadata = {key: was[key] for key in ("name", "generateName", *_SERVER_SIDE[1:]) if key in was}
+        metadata["resourceVersion"] = was["resourceVersion"]
+        rest = ("labels", "annotations", "ownerReferences", "finalizers")
+        source = was if subresource == "status" else given
+        metadata |= {key: source[key] for key in rest if source.get(key)}
+        if "managedFields" in was:
+            metadata["managedFields"] = was["managedFields"]
+        kept = {key: value for key, value in body.items() if key not in ("metadata", "kind", "apiVersion")}
+        if subresource == "status":
+            kept = {**{key: old[key] for key in old if key not in ("metadata", "kind", "apiVersion")}, "status": body.get("status") or {}}
+        elif resource.status and "status" in old:
+            kept["status"] = old["status"]
+        new: Object = copy.deepcopy({"kind": old["kind"], "apiVersion": old["apiVersion"], "metadata": metadata, **kept})
+        if resource.kind == "Service":
+            _keep_addresses(new, old)
+        fill_in(new, resource)
+        found = faults(new, old, resource)
+        if found:
+            raise invalid(resource.kind, resource.group, name, found)
+        if resource.kind == "Service":
+            self._address(new)
+        if resource.generation and new.get("spec") != old.get("spec"):
+            new["metadata"]["generation"] = was.get("generation", 0) + 1
+        moment = time_text(self.clock())
+        if writer is not None:
+            by = None if writer.subresource == "scale" and owned is None else writer  # plain writes of a scale leave no owner
+            ownership.track(old, new, resource.kind, by, moment, owned)
+        with self.changed:
+            if _alike(new, old):
+                return old
+            if dry_run:
+                return new
+            if "deletionTimestamp" in metadata and not metadata.get("finalizers"):
+                return self._erase(resource, new)
+            return self._commit(resource, "MODIFIED", new, old)
+
+    def erase(self, resource: Resource, old: Object, policy: str = "Background", dry_run: bool = False) -> Object | None:
+        """Delete an object and what it owns; the object as it is now where it stays for a while, else None."""
+        with self.changed:
+            finalizers = list(old["metadata"].get("finalizers") or ())
+            if policy == "Foreground" and _FOREGROUND not in finalizers:
+                finalizers.append(_FOREGROUND)
+            if dry_run:
+                return None
+            if finalizers:
+                metadata: Object = {"deletionTimestamp": time_text(self.clock()), "deletionGracePeriodSeconds": 0, "finalizers": finalizers}
+                if resource.generation:
+                    metadata["generation"] = old["metadata"]["generation"] + 1
+                marked = self._commit(resource, "MODIFIED", {**old, "metadata": {**old["metadata"], **metadata}}, old)
+                if self._controllers and finalizers == [_FOREGROUND]:
+                    self._erase(resource, marked)
+                return marked
+            if resource.kind == "Namespace":
+                self._empty(old["metadata"]["name"])
+            self._erase(resource, old, orphan=policy == "Orphan")
+            return None
+
+    def _erase(self, resource: Resource, old: Object, orphan: bool = False) -> Object:
+        gone = self._commit(resource, "DELETED", old, old)
+        if self._controllers and not orphan:
+            self._collect(old["metadata"]["uid"])
+        return gone
+
+    def _collect(self, uid: str) -> None:
+        """Delete what the owner with this uid has left behind."""
+        for resource in resources.RESOURCES:
+            if resource.served is None:
+                for obj in list(self._kept.get(resource.storage, {}).values()):
+                    if any(owner.get("uid") == uid for owner in obj["metadata"].get("ownerReferences") or ()):
+                        self._erase(resource, obj)
+
+    def _empty(self, namespace: str) -> None:
+        for resource in resources.RESOURCES:
+            if resource.namespaced and resource.served is None:
+                for (where, _), obj in list(self._kept.get(resource.storage, {}).items()):
+                    if where == namespace:
+                        self._commit(resource, "DELETED", obj, obj)
+
+    # --------------------------------------------------------------------------------------------- for the serving side
+    def create(self, manifest: Object) -> Object:
+        """Create an object from a manifest, without going through HTTP.
+
+        Raises:
+            Refused: as the API would.
+            KeyError: a kind that isn't served.
+        """
+        resource = resources.of_kind(manifest["apiVersion"], manifest["kind"])
+        if resource is None:
+            raise KeyError(f"{manifest['apiVersion']} {manifest['kind']} isn't served")
+        body = resource.stored(manifest) if resource.stored else manifest
+        namespace = manifest["metadata"].get("namespace", "default") if resource.namespaced else ""
+        created = self.insert(resource, namespace, body, Writer("testbed", "Update", manifest["apiVersion"]))
+        self.tell()
+        return created
+
+    def replicas(self, namespace: str) -> dict[str, int]:
+        """Deployment -> wanted replicas."""
+        return {key[1]: obj["spec"]["replicas"] for key, obj in self.snapshot("apps/deployments", namespace)}
+
+    def set_status(self, api_version: str, kind: str, namespace: str, name: str, status: Object) -> None:
+        """Set keys of an object's status; None takes one out. Nothing is written where nothing changes.
+
+        Raises:
+            KeyError: no such object.
+        """
+        resource = resources.of_kind(api_version, kind)
+        with self.changed:
+            old = None if resource is None else self.peek(resource.storage, namespace, name)
+            if resource is None or old is None:
+                raise KeyError(f"{kind} {namespace}/{name}")
+            self._set_status(resource, old, {**(old.get("status") or {}), **status})
+
+    def _set_status(self, resource: Resource, old: Object, status: Object) -> None:
+        status = {key: value for key, value in status.items() if value is not None}
+        if status != old.get("status"):
+            self._commit(resource, "MODIFIED", {**old, "status": status}, old)
+
+    def sync_pods(self, namespace: str, deployment: str, pods: Sequence[PodState]) -> None:
+        """Bring a Deployment's Pods, its ReplicaSet and their statuses to what runs; unknown Deployments are left alone.
+
+        Differs: a Deployment keeps one ReplicaSet; a new template doesn't roll the pods.
+        """
+        with self.changed:
+            owner = self.peek("apps/deployments", namespace, deployment)
+            if owner is None:
+                return
+            replica_set = self._replica_set(owner, pods)
+            kept, names = self._kept.setdefault("/pods", {}), {pod.name for pod in pods}
+            gone = [
+                (key, obj)
+                for key, obj in kept.items()
+                if key[0] == namespace and key[1] not in names and _owned_by(obj, replica_set["metadata"]["uid"])
+            ]
+            for key, obj in gone:
+                self._pods.pop(key, None)
+                self._commit(_PODS, "DELETED", obj, obj)
+            for pod in pods:
+                key = (namespace, pod.name)
+                old = kept.get(key)
+                if old is None or self._pods.get(key) != pod:
+                    new = _pod_object(old or self._new_pod(replica_set, pod), pod)
+                    self._commit(_PODS, "MODIFIED" if old else "ADDED", new, old)
+                    self._pods[key] = pod
+            live = [pod for pod in pods if pod.deleting_since is None]
+            ready = sum(pod.ready_since is not None for pod in live)
+            counts = {"replicas": len(live), "readyReplicas": ready or None, "availableReplicas": ready or None}
+            shared = {**counts, "observedGeneration": replica_set["metadata"]["generation"], "fullyLabeledReplicas": len(live) or None}
+            self._set_status(_REPLICA_SETS, replica_set, shared)
+            own = {
+                **{"observedGeneration": owner["metadata"]["generation"], **counts},
+                **{"replicas": len(live) or None, "updatedReplicas": len(live) or None, "unavailableReplicas": len(live) - ready or None},
+            }
+            own["conditions"] = self._conditions(owner, len(live), ready)
+            self._set_status(_DEPLOYMENTS, owner, own)
+
+    def _replica_set(self, owner: Object, pods: Sequence[PodState]) -> Object:
+        """The ReplicaSet of a Deployment, created or brought to its replicas and template."""
+        metadata, spec = owner["metadata"], owner["spec"]
+        namespace = metadata["namespace"]
+        old = next((obj for _, obj in self.snapshot("apps/replicasets", namespace) if _owned_by(obj, metadata["uid"])), None)
+        name = old["metadata"]["name"] if old else pods[0].name.rpartition("-")[0] if pods else f"{metadata['name']}-7d9c5b8f6d"
+        digest = name.rpartition("-")[2]
+        labels = {**(spec["template"]["metadata"].get("labels") or {}), "pod-template-hash": digest}
+        selector = copy.deepcopy(spec["selector"])
+        selector.setdefault("matchLabels", {})["pod-template-hash"] = digest
+        template = {**spec["template"], "metadata": {**spec["template"]["metadata"], "labels": labels}}
+        wanted = {"replicas": spec["replicas"], "selector": selector, "template": template}
+        if old is not None:
+            if old["spec"] == wanted:
+                return old
+            grown = {**old["metadata"], "generation": old["metadata"]["generation"] + 1}
+            return self._commit(_REPLICA_SETS, "MODIFIED", {**old, "metadata": grown, "spec": wanted}, old)
+        own = {"name": name, "labels": labels, "ownerReferences": [_reference(owner)]}
+        body = {"kind": "ReplicaSet", "apiVersion": "apps/v1", "metadata": own, "spec": wanted}
+        return self.insert(_REPLICA_SETS, namespace, body, None)
+
+    def _new_pod(self, replica_set: Object, pod: PodState) -> Object:
+        template, namespace = replica_set["spec"]["template"], replica_set["metadata"]["namespace"]
+        given = {key: template["metadata"][key] for key in ("labels", "annotations") if template["metadata"].get(key)}
+        metadata = {"name": pod.name, "generateName": replica_set["metadata"]["name"] + "-", "namespace": namespace}
+        metadata |= {"uid": str(uuid.uuid4()), "generation": 1, "creationTimestamp": time_text(pod.created), **given}
+        metadata["ownerReferences"] = [_reference(replica_set)]
+        spec = {**template["spec"], "nodeName": "testbed"}
+        return {"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": spec, "status": {}}
+
+    def _conditions(self, owner: Object, live: int, ready: int) -> list[Object]:
+        wanted = owner["spec"]["replicas"]
+        known = {each["type"]: each for each in (owner.get("status") or {}).get("conditions") or ()}
+        enough, done = ready >= wanted - wanted // 4, ready >= wanted and live == wanted
+        found = []
+        for kind, status, reason in (
+            ("Available", enough, "MinimumReplicasAvailable" if enough else "MinimumReplicasUnavailable"),
+            ("Progressing", True, "NewReplicaSetAvailable" if done else "ReplicaSetUpdated"),
+        ):
+            before, now = known.get(kind, {}), time_text(self.clock())
+            if before.get("status") == str(status) and before.get("reason") == reason:
+                found.append(before)
+                continue
+            since = before["lastTransitionTime"] if before.get("status") == str(status) else now
+            entry = {"type": kind, "status": str(status), "reason": reason, "lastUpdateTime": now, "lastTransitionTime": since}
+            found.append(entry)
+        return found
+
+    def close(self) -> None:
+        """End every watch."""
+        with self.changed:
+            self.closed = True
+            self.changed.notify_all()
+
+
+# --------------------------------------------------------------------------------------------------------------- pieces
+def _served(api_version: str, kind: str) -> Resource:
+    found = resources.of_kind(api_version, kind)
+    assert found is not None
+    return found
+
+
+_PODS = _served("v1", "Pod")
+_DEPLOYMENTS = _served("apps/v1", "Deployment")
+_REPLICA_SETS = _served("apps/v1", "ReplicaSet")
+
+
+def _stored_version(resource: Resource) -> str:
+    if resource.stored is None:
+        return resource.api_version
+    return next(each.api_version for each in resources.RESOURCES if each.storage == resource.storage and each.stored is None)
+
+
+def _uid_text(given: str, known: str) -> str:
+    return (
+        f"the UID in the precondition ({given}) does not match the UID in record ({known}). "
+        "The object might have been deleted and then recreated"
+    )
+
+
+def _owned_by(obj: Object, uid: str) -> bool:
+    return any(owner.get("uid") == uid for owner in obj["metadata"].get("ownerReferences") or ())
+
+
+def _reference(owner: Object) -> Object:
+    same = {"apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": owner["metadata"]["name"], "uid": owner["metadata"]["uid"]}
+    return {**same, "controller": True, "blockOwnerDeletion": True}
+
+
+def _keep_addresses(new: Object, old: Object) -> None:
+    """A Service that is replaced without its addresses keeps them."""
+    if old["spec"].get("clusterIP") and new["spec"].get("type", "ClusterIP") != "ExternalName":
+        for key in ("clusterIP", "clusterIPs"):
+            new["spec"].setdefault(key, old["spec"].get(key))
+    ports = {(port.get("port"), port.get("protocol", "TCP")): port.get("nodePort") for port in old["spec"].get("ports") or ()}
+    if new["spec"].get("type") in ("NodePort", "LoadBalancer"):
+        for port in new["spec"].get("ports") or ():
+            known = ports.get((port.get("port"), port.get("protocol", "TCP")))
+            if known:
+                port.setdefault("nodePort", known)
+
+
+def _alike(new: Object, old: Object) -> bool:
+    """Whether nothing but the times of managedFields differs."""
+
+    def timeless(obj: Object) -> Object:
+        entries = [{**entry, "time": None} for entry in obj["metadata"].get("managedFields") or ()]
+        return {**obj, "metadata": {**obj["metadata"], "managedFields": entries}}
+
+    return timeless(new) == timeless(old)
+
+
+def _pod_object(base: Object, pod: PodState) -> Object:
+    """A pod's object with the status of what runs."""
+    ready = pod.ready_since is not None and pod.deleting_since is None
+    since = time_text(pod.ready_since if ready and pod.ready_since is not None else pod.deleting_since or pod.created)
+    created = time_text(pod.created)
+
+    def condition(kind: str, status: bool, moment: str) -> Object:
+        return {"type": kind, "status": str(status), "lastTransitionTime": moment}
+
+    states = [
+        {
+            **{"name": each["name"], "image": each.get("image", ""), "imageID": "", "ready": ready, "started": ready, "restartCount": 0},
+            "state": {"running": {"startedAt": created}},
+        }
+        for each in base["spec"].get("containers") or ()
+    ]
+    status = {
+        "phase": "Running",
+        "conditions": [
+            *(condition(kind, True, created) for kind in ("PodScheduled", "Initialized")),
+            *(condition(kind, ready, since) for kind in ("ContainersReady", "Ready")),
+        ],
+        "startTime": created,
+        "containerStatuses": states,
+    }
+    metadata = dict(base["metadata"])
+    if pod.deleting_since is not None:
+        metadata |= {"deletionTimestamp": time_text(pod.deleting_since), "deletionGracePeriodSeconds": 30}
+    return {**base, "metadata": metadata, "status": status}
