@@ -68,7 +68,9 @@ class KubernetesCluster:
         self._session = session
         self._orchestrator = Orchestrator(settings)
         self._past = past
-        self._api_trouble = ""
+        self._troubles: dict[str, str] = {}
+        brief = settings.cluster.prometheus.model_copy(update={"retries": 0, "timeout": min(settings.cluster.prometheus.timeout, 5.0)})
+        self._brief = PrometheusClient(brief, session, sleep)  # for what can be done without
         self.api_failures: Counter[int] = Counter()
 
     @property
@@ -220,10 +222,10 @@ class KubernetesCluster:
         try:
             found = self._orchestrator.workloads()
         except ApiError as error:
-            measured = self._instead(error, self._measured_workloads)
+            measured = self._instead("Deployments", error, self._measured_workloads)
             self._orchestrator.believe({self._names.scaled[item.service]: item.replicas for item in measured})
             return measured
-        self._well()
+        self._trouble("Deployments")
         return found
 
     def pods(self) -> Sequence[Pod]:
@@ -237,35 +239,45 @@ class KubernetesCluster:
             return self._measured_pods()
         try:
             usage = self._orchestrator.usage()
-            return self._orchestrator.pods(self._measured_usage() if usage is None else usage)
+            found = self._orchestrator.pods(self._measured_usage() if usage is None else usage)
         except ApiError as error:
-            return self._instead(error, self._measured_pods)
+            return self._instead("pods", error, self._measured_pods)
+        self._trouble("pods")
+        return found
 
-    def _instead(self, error: ApiError, measured: Callable[[], Sequence[_Item]]) -> Sequence[_Item]:
-        """What Prometheus says, because the API failed; told loudly when that begins or changes."""
+    def _instead(self, what: str, error: ApiError, measured: Callable[[], Sequence[_Item]]) -> Sequence[_Item]:
+        """What Prometheus says, because the API failed."""
         self.api_failures[error.status] += 1
-        if str(error) != self._api_trouble:
-            _LOG.error("the Kubernetes API can't be read, Prometheus stands in: %s", error)
-            self._api_trouble = str(error)
+        self._trouble(what, f"{what} can't be read from the Kubernetes API, Prometheus stands in: {error}")
         try:
             return measured()
         except MetricsError as second:
             raise ClusterError(f"{error}; Prometheus can't stand in: {second}") from error
 
-    def _well(self) -> None:
-        if self._api_trouble:
-            _LOG.warning("the Kubernetes API can be read again")
-            self._api_trouble = ""
+    def _trouble(self, what: str, text: str = "") -> None:
+        """Log loudly when a trouble begins or changes, and when it is over (without text)."""
+        if text and text != self._troubles.get(what):
+            _LOG.error("%s", text)
+        elif not text and what in self._troubles:
+            _LOG.warning("%s: well again", what)
+        self._troubles.pop(what, None)
+        if text:
+            self._troubles[what] = text
 
     def _measured_usage(self) -> dict[str, tuple[float, float, float]]:
         """Pod -> cores, sample time, window seconds, from cAdvisor; nothing while Prometheus can't be read."""
-        window = seconds(self._settings.collect.window)
+        window, found = self._settings.collect.window, {}
         try:
-            cores, times = ({labels["pod"]: value for labels, value in self._now(POD_QUERIES[name])} for name in ("usage", "usage_time"))
+            for name in ("usage", "usage_time"):
+                text = self._names.render(POD_QUERIES[name], window=window)
+                found[name] = {labels["pod"]: value for labels, value in self._brief.query(text, self._clock())}
         except MetricsError as error:
-            _LOG.warning("usage of pods unknown: %s", error)
+            self._trouble("usage of pods", f"usage of pods unknown: {error}")
             return {}
-        return {pod: (value, times[pod], window) for pod, value in cores.items() if pod in times}
+        self._trouble("usage of pods")
+        return {
+            pod: (value, found["usage_time"][pod], seconds(window)) for pod, value in found["usage"].items() if pod in found["usage_time"]
+        }
 
     def _measured_workloads(self) -> list[Workload]:
         """As of `now()`, from kube-state-metrics; without it running containers stand for replicas and cAdvisor tells the limits.

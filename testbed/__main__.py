@@ -12,7 +12,7 @@ import sys
 import threading
 
 from deepscaler.errors import ClusterError, DeepScalerError
-from deepscaler.settings import load_settings
+from deepscaler.settings import Serve, load_settings
 from testbed.serve import LiveTestbed, running
 
 
@@ -55,12 +55,29 @@ def _welcome(live: LiveTestbed, config: str) -> str:
             f"  gateway     {found.gateway}",
             f"  Prometheus  {found.prometheus or 'not started'} (scrapes {found.metrics})",
             f"  Jaeger      {found.jaeger}/api/dependencies",
+            f"  Kubernetes  {found.kubernetes}; see it with: kubectl --kubeconfig {found.kubeconfig} get deploy -w",
             "",
             "Load it from a second terminal, scale it from a third:",
-            "  sh sendFlow/sendLoop.sh",
-            "  python predict_scale.py --config config/live.yaml",
+            f"  sh sendFlow/sendLoop.sh{_load_options(live)}",
+            f"  python predict_scale.py --config config/live.yaml{_scale_options(live)}",
         ]
     )
+
+
+def _load_options(live: LiveTestbed) -> str:
+    """What differs from the defaults of sendLoop.sh."""
+    host, name = live.addresses.gateway, live.program.name
+    return ("" if host.endswith(":30001") else f" --host {host}") + ("" if name == "boutique" else f" --application {name}")
+
+
+def _scale_options(live: LiveTestbed) -> str:
+    """What differs from config/live.yaml."""
+    found, usual = live.addresses, Serve()
+    options = {
+        "cluster.prometheus.url": (found.prometheus, f"http://127.0.0.1:{usual.prometheus_port}"),
+        "cluster.kubeconfig": (found.kubeconfig, f"{usual.directory}/kubeconfig"),
+    }
+    return "".join(f" --set {key}={value}" for key, (value, default) in options.items() if value and value != default)
 
 
 if __name__ == "__main__":

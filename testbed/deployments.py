@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from deepscaler.settings import App
 from testbed import engine as core
 from testbed.application import Program
 from testbed.exposition import deployment_of, pod_name
-from testbed.kubernetes_api.store import Objects, PodState
+from testbed.kubernetes_api import KubernetesStore, PodState
 from testbed.wall_clock import WallClock
 
 SYNC_SECONDS = 0.2
@@ -19,7 +18,7 @@ class Deployments:
     """Keeps the API's objects and the engine's pods the same.
 
     Attributes:
-        objects: what the API serves.
+        store: what the API serves.
     """
 
     def __init__(self, program: Program, app: App, clock: WallClock) -> None:
@@ -27,11 +26,11 @@ class Deployments:
         self._names = [deployment_of(app, service) for service in program.services]
         self._synced: dict[str, tuple[Any, ...]] = {}
         self._draining: dict[int, float] = {}
-        self.objects = Objects(on_scale=self._scale)
-        self.objects.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": app.namespace}})
+        self.store = KubernetesStore(on_scale=self._scale)
+        self.store.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": app.namespace}})
         replicas = clock.snapshot().spec
         for service in range(program.num_services):
-            self.objects.create(manifest(program, app, service, int(replicas[service])))
+            self.store.create(manifest(program, app, service, int(replicas[service])))
         self.sync()
 
     def _scale(self, namespace: str, name: str, replicas: int) -> None:
@@ -40,12 +39,6 @@ class Deployments:
             service = self._names.index(name)
             if self._clock.snapshot().spec[service] != replicas:
                 self._clock.scale(service, replicas)
-
-    async def keep(self) -> None:
-        """Sync until cancelled."""
-        while True:
-            await asyncio.to_thread(self.sync)
-            await asyncio.sleep(SYNC_SECONDS)
 
     def sync(self) -> None:
         """Bring the API's pods to what runs."""
@@ -64,11 +57,11 @@ class Deployments:
                     deleting_since=self._draining.get(uid),
                 )
             )
-        wanted = self.objects.replicas(self._app.namespace)
+        wanted = self.store.replicas(self._app.namespace)
         for name, states in found.items():
             key = (*sorted(states, key=lambda state: state.name), wanted.get(name))
             if self._synced.get(name) != key:
-                self.objects.sync_pods(self._app.namespace, name, states)
+                self.store.sync_pods(self._app.namespace, name, states)
                 self._synced[name] = key
 
 

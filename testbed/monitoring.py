@@ -77,12 +77,6 @@ class Dependencies:
             application.router.add_get(f"{prefix}/api/dependencies", self._answer)
         return application
 
-    async def keep(self) -> None:
-        """Sample the counters until cancelled."""
-        while True:
-            self.sample()
-            await asyncio.sleep(HISTORY_SECONDS)
-
     def sample(self) -> NDArray[np.int64]:
         """Remember the counters of now, `[E]`."""
         counts: NDArray[np.int64] = self._clock.snapshot().edges[:, 1:].sum(axis=1)

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,8 +21,10 @@ from deepscaler.artefacts import write_json
 from deepscaler.errors import ClusterError
 from deepscaler.settings import Settings
 from testbed import prometheus_server
+from testbed.deployments import SYNC_SECONDS, Deployments
 from testbed.gateway import Gateway
-from testbed.monitoring import Dependencies, MetricsPage
+from testbed.kubernetes_api import KubernetesApi
+from testbed.monitoring import HISTORY_SECONDS, Dependencies, MetricsPage
 from testbed.simulator import LoadPlan
 from testbed.virtual import make_program, make_simulator
 from testbed.wall_clock import WallClock
@@ -39,6 +41,8 @@ class Addresses:
     gateway: str
     metrics: str
     jaeger: str
+    kubernetes: str
+    kubeconfig: str
     prometheus: str | None
     prometheus_pid: int | None
 
@@ -65,7 +69,7 @@ class Loop:
         try:
             return f"http://{HOST}:{self._call(self._serve(application, port))}"
         except OSError as error:
-            raise ClusterError(f"port {port}: {error.strerror or error}; choose another: --set testbed.serve.{setting}=0") from error
+            raise _taken(port, setting, error) from error
 
     async def _serve(self, application: web.Application, port: int) -> int:
         runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
@@ -74,11 +78,19 @@ class Loop:
         await web.TCPSite(runner, HOST, port).start()
         return int(runner.addresses[0][1])
 
-    def background(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run until the loop is closed."""
+    def every(self, seconds: float, work: Callable[[], object]) -> None:
+        """Do this again and again, in another thread; a failure is logged and the next turn comes all the same."""
+
+        async def turns() -> None:
+            while True:
+                try:
+                    await asyncio.to_thread(work)
+                except Exception:
+                    LOG.exception("%s failed, going on", getattr(work, "__qualname__", work))
+                await asyncio.sleep(seconds)
 
         async def start() -> None:
-            self._tasks.append(asyncio.get_running_loop().create_task(work))
+            self._tasks.append(asyncio.get_running_loop().create_task(turns()))
 
         self._call(start())
 
@@ -97,6 +109,10 @@ class Loop:
         for runner in self._runners:
             await runner.cleanup()
         await asyncio.get_running_loop().shutdown_default_executor()
+
+
+def _taken(port: int, setting: str, error: OSError) -> ClusterError:
+    return ClusterError(f"port {port}: {error.strerror or error}; choose another: --set testbed.serve.{setting}=0")
 
 
 class LiveTestbed:
@@ -121,6 +137,7 @@ class LiveTestbed:
         self.gateway = Gateway(self.program, self.clock)
         self.page = MetricsPage(self.program, settings.app, self.clock, self.gateway.answered)
         self.dependencies = Dependencies(self.program, settings.app, self.clock)
+        self.deployments = Deployments(self.program, settings.app, self.clock)
 
     def start(self, stack: ExitStack) -> None:
         """Start everything; `stack` stops it."""
@@ -133,18 +150,30 @@ class LiveTestbed:
         gateway = loop.serve(self.gateway.application(), serve.gateway_port, "gateway_port")
         metrics = loop.serve(self.page.application(), serve.metrics_port, "metrics_port")
         jaeger = loop.serve(self.dependencies.application(), serve.jaeger_port, "jaeger_port")
-        loop.background(self.dependencies.keep())
+        kubernetes = self._kubernetes(stack)
+        kubeconfig = kubernetes.write_kubeconfig(self.directory / "kubeconfig", self.settings.app.namespace)
+        loop.every(HISTORY_SECONDS, self.dependencies.sample)
+        loop.every(SYNC_SECONDS, self.deployments.sync)
         prometheus = self._prometheus(stack, metrics)
         self.addresses = Addresses(
             gateway=gateway,
             metrics=f"{metrics}/metrics",
             jaeger=jaeger,
+            kubernetes=kubernetes.url,
+            kubeconfig=str(kubeconfig),
             prometheus=prometheus.url if prometheus else None,
             prometheus_pid=prometheus.pid if prometheus else None,
         )
         state = self.directory / "serve.json"
         write_json(state, {**asdict(self.addresses), "pid": os.getpid(), "application": self.program.name})
         stack.callback(state.unlink, missing_ok=True)
+
+    def _kubernetes(self, stack: ExitStack) -> KubernetesApi:
+        port = self.serve.kubernetes_port
+        try:
+            return stack.enter_context(KubernetesApi(self.deployments.store, port))
+        except OSError as error:
+            raise _taken(port, "kubernetes_port", error) from error
 
     def _prometheus(self, stack: ExitStack, metrics: str) -> prometheus_server.PrometheusServer | None:
         port = self.serve.prometheus_port

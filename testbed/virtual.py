@@ -25,8 +25,6 @@ from testbed.counters import counter_snapshot
 from testbed.exposition import CounterSnapshot, deployment_of, pod_name
 from testbed.simulator import LoadPlan, Simulator, Snapshot
 
-MEBIBYTE = float(1 << 20)
-
 
 class Table:
     """Rows of one shape in one array that grows at its end."""
@@ -181,7 +179,7 @@ class VirtualCluster:
         every, names = max(round(step / self._step), 1), self.program.endpoints
         groups = len(times) // every
         sums = endpoints[: groups * every].reshape(groups, every, *endpoints.shape[1:]).sum(axis=1)  # [groups, K, 5 + B]
-        frame = pd.DataFrame(sums.reshape(groups * len(names), -1), columns=ENDPOINT_COLUMNS[2:])
+        frame = pd.DataFrame(sums.reshape(groups * len(names), endpoints.shape[2]), columns=ENDPOINT_COLUMNS[2:])
         frame.insert(0, "endpoint", list(names) * groups)
         frame.insert(0, "time", np.repeat(times[every - 1 : groups * every : every], len(names)))
         return frame

@@ -37,7 +37,7 @@ def test_a_window_is_one_request_in_milliseconds_below_the_prefix():
     assert [urlsplit(path).path for _, path, _, _ in script.seen] == ["/jaeger/api/dependencies"] * 2
     spans = [parse_qs(urlsplit(path).query) for _, path, _, _ in script.seen]
     assert spans == [{"endTs": [str(round((T0 + end) * 1000))], "lookback": ["300000"]} for end in (300, 600)]
-    assert (script.seen[0][2]["Authorization"], script.seen[0][2]["X-Scope-OrgID"]) == ("Bearer secret", "me")
+    assert (script.seen[0][2]["Authorization"], script.seen[0][2]["X-Scope-Orgid"]) == ("Bearer secret", "me")
     assert graph.frame.to_dict("records") == [{"time": T0 + 600, "caller": "web", "callee": "db", "calls_per_second": 0.1}]
 
 
@@ -105,5 +105,5 @@ def test_the_cluster_takes_its_call_graph_from_jaeger_where_that_is_set():
 def test_the_source_is_one_of_two(tmp_path):
     path = tmp_path / "shop.yaml"
     path.write_text(json.dumps({"app": app().model_dump(), "cluster": {"call_graph": "zipkin"}}))
-    with pytest.raises(SettingsError, match="cluster.call_graph"):
+    with pytest.raises(SettingsError, match=r"cluster\.call_graph"):
         load_settings(path)

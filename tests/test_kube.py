@@ -2,23 +2,28 @@
 
 import json
 import logging
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from kube_stub import DEPLOYMENTS, HPAS, PODS, QUOTAS, SCALED, USAGE, KubeStub, deployment, hpa, pod
+import yaml
+from kube_stub import DEPLOYMENTS, HPAS, LEASES, PODS, QUOTAS, SCALED, USAGE, KubeStub, deployment, hpa, pod
 
 import predict_scale
 from deepscaler.controller import Controller
 from deepscaler.errors import ClusterError, MetricsError
 from deepscaler.guard_rails import decide
 from deepscaler.kube import KubernetesCluster
-from deepscaler.kube_api import quantity, seconds_since_epoch, span_seconds
+from deepscaler.kube_api import ApiError, KubeApi, quantity, seconds_since_epoch, span_seconds
 from deepscaler.orchestrator import selects
 from deepscaler.policies.base import Proposal, Reason
 from deepscaler.self_metrics import exposition, serving_metrics
 from deepscaler.settings import Settings
+from testbed.kubernetes_api import Identity, KubernetesApi, KubernetesStore, PodState, Rule
 
 CREATED, READY = "2026-01-05T00:00:00Z", "2026-01-05T00:00:12Z"
 T0 = 1_767_571_200.0
@@ -132,7 +137,7 @@ def test_usage_comes_from_the_metrics_server(stub, shop):
 
 def test_without_a_metrics_server_prometheus_tells_usage(stub, shop, monkeypatch):
     cluster, name = shop(), "web-5d9c5b8f6d-00000"
-    monkeypatch.setattr(cluster, "_now", lambda template: [({"pod": name}, 0.25 if "rate" in template else T0)])
+    monkeypatch.setattr(cluster._brief, "query", lambda text, _now: [({"pod": name}, 0.25 if "rate" in text else T0)])
     pods = {item.name: item for item in cluster.pods()}
     assert (pods[name].usage_cores, pods[name].usage_time, pods[name].usage_window_seconds) == (0.25, T0, 60.0)
 
@@ -216,9 +221,14 @@ def test_refusals_are_loud_and_prometheus_stands_in(stub, shop, monkeypatch, cap
         stub.denied.add(("list", "deployments"))
     with caplog.at_level(logging.ERROR), pytest.raises(ClusterError, match=message + ".*Prometheus can't stand in: .*no answer"):
         cluster.workloads()
-    assert "the Kubernetes API can't be read, Prometheus stands in" in caplog.text
-    monkeypatch.setattr(cluster, "_measured_workloads", lambda: shop().workloads() and [])
-    assert cluster.api_failures == {status: 1}
+    monkeypatch.setattr(cluster, "_measured_workloads", lambda: [])
+    for _ in range(3):
+        assert cluster.workloads() == []
+    assert caplog.text.count("Deployments can't be read from the Kubernetes API, Prometheus stands in") == 1
+    assert cluster.api_failures == {status: 4}
+    stub.token = None
+    stub.denied.clear()
+    assert len(cluster.workloads()) == 2 and "Deployments: well again" in caplog.text
 
 
 def test_a_token_renewed_on_disk_is_taken_up(stub, shop, tmp_path):
@@ -310,6 +320,7 @@ def test_a_status_that_never_rests_ends_as_a_conflict(stub, shop):
 
     stub.before = churn
     assert "conflict: its status changed 5 times" in cluster.scale({"web": 5}).failed["web"]
+    assert stub.writes == [f"PATCH {DEPLOYMENTS}/web/scale"] * 5 and stub.replicas("web") == 2
 
 
 def test_an_edit_between_two_tries_is_still_seen(stub, shop):
@@ -496,3 +507,163 @@ def test_what_happens_without_prometheus_and_api(tmp_path, stub):
     cluster = KubernetesCluster(make(stub, tmp_path), clock=time.time, past=True)
     with pytest.raises(MetricsError):
         cluster.workloads()
+
+
+# ------------------------------------------------------------------------------------------------- the emulated API server
+class Emulated:
+    """testbed's API server with `web` and `api`, two ready pods each, and every request counted by its method."""
+
+    def __init__(self, tokens=None):
+        self.store = KubernetesStore(clock=lambda: T0 + 100, **({"tokens": tokens} if tokens else {}))
+        self.store.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})
+        for name in ("web", "api"):
+            self.store.create({"apiVersion": "apps/v1", "kind": "Deployment", **deployment(name, namespace="shop"), "status": {}})
+            self.pods(name, 2)
+        self.methods: list[str] = []
+        handle = self.store.handle
+
+        def counted(method, path, *rest):
+            self.methods.append(f"{method} {path}")
+            return handle(method, path, *rest)
+
+        self.store.handle = counted
+        self.server = KubernetesApi(self.store)
+
+    def pods(self, name, ready, starting=0):
+        states = [PodState(f"{name}-5d9c5b8f6d-{i:05d}", T0, T0 + 20 if i < ready else None) for i in range(ready + starting)]
+        self.store.sync_pods("shop", name, states)
+
+    def kubeconfig(self, path, token="secret"):
+        return str(self.server.write_kubeconfig(path, "shop", token))
+
+    @property
+    def writes(self):
+        return [method for method in self.methods if not method.startswith("GET")]
+
+
+@pytest.fixture
+def emulated():
+    world = Emulated()
+    with world.server:
+        yield world
+
+
+def test_the_emulated_api_is_read_like_a_real_one(emulated, tmp_path):
+    cluster = KubernetesCluster(make(emulated, tmp_path))
+    web, api = cluster.workloads()
+    assert (web.replicas, web.cpu_limit_cores, web.boot_seconds, api.replicas) == (2, 0.5, 20.0, 2)
+    assert [(item.service, item.ready, item.ready_since) for item in cluster.pods()] == [
+        (name, True, T0 + 20) for name in ("api", "api", "web", "web")
+    ]
+    item = {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", **hpa("web-hpa", "web")}
+    emulated.store.create({**item, "metadata": {"name": "web-hpa", "namespace": "shop"}})
+    assert cluster.workloads()[0].autoscalers == ("HorizontalPodAutoscaler/web-hpa",)
+
+
+def test_the_emulated_api_is_scaled_and_pods_that_become_ready_are_no_conflict(emulated, tmp_path):
+    cluster, other = (KubernetesCluster(make(emulated, tmp_path)) for _ in range(2))
+    cluster.workloads()
+    emulated.pods("web", 1, starting=1)  # moves the resourceVersion on
+    assert cluster.scale({"web": 4}).applied == {"web": 4} and emulated.store.replicas("shop")["web"] == 4
+    emulated.pods("web", 2, starting=2)
+    pods = [item for item in cluster.pods() if item.service == "web"]
+    assert [item.ready for item in pods] == [True, True, False, False]
+    cluster.workloads()
+    other.workloads()
+    assert other.scale({"api": 7}).applied == {"api": 7}
+    report = cluster.scale({"api": 3, "web": 5})
+    assert report.applied == {"web": 5} and "conflict" in report.failed["api"] and emulated.store.replicas("shop")["api"] == 7
+
+
+def test_a_dry_run_is_counted_at_the_emulated_api(emulated, tmp_path, capsys):
+    path = config(emulated, tmp_path)
+    assert predict_scale.main(["--config", path, "--once", "--dry-run"]) == 0
+    assert emulated.writes == [] and emulated.methods and emulated.store.replicas("shop") == {"web": 2, "api": 2}
+    assert predict_scale.main(["--config", path, "--once"]) == 0
+    assert emulated.store.replicas("shop") == {"web": 6, "api": 2} and "PATCH" in " ".join(emulated.writes)
+
+
+def test_two_controllers_on_the_emulated_api_never_lead_together(emulated, tmp_path):
+    settings = make(emulated, tmp_path, lease={"duration": 1, "renew_deadline": 0.6, "retry_period": 0.05})
+    with KubernetesCluster(settings).leadership() as first, KubernetesCluster(settings).leadership() as second:
+        assert first is not None and second is not None
+        assert first.leading() and not second.leading()
+        first.release()
+        assert second.wait(lambda _seconds: None) and not first.leading()
+
+
+def test_sigterm_ends_the_controller_and_gives_the_lease_back(emulated, tmp_path):
+    """The script as a process: it writes, is told to stop, and leaves no holder behind."""
+    command = [sys.executable, "predict_scale.py", "--config", config(emulated, tmp_path, period=1.0), "--policy", "static"]
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        patched = f"PATCH {DEPLOYMENTS}/web/scale"
+        with emulated.store.changed:
+            assert emulated.store.changed.wait_for(lambda: patched in emulated.methods, 60)
+        process.send_signal(signal.SIGTERM)
+        out, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0, error
+    assert Path(out.strip()).name == "static-0" and "released" in error
+    lease = json.loads(emulated.store.handle("GET", f"{LEASES}/deepscaler-shop").body)
+    assert lease["spec"]["holderIdentity"] == "" and emulated.store.replicas("shop")["web"] == 6
+
+
+def test_rights_of_the_emulated_api_are_checked(tmp_path):
+    rules = [Rule(("get", "list"), namespaces=("shop",)), Rule(("create", "update"), ("leases",), namespaces=("shop",))]
+    world = Emulated({"secret": Identity("reader", rules)})
+    with world.server:
+        settings = make(world, tmp_path)
+        with pytest.raises(ClusterError, match=r"missing rights: patch deployments\.apps/scale in namespace shop\. Bind"):
+            KubernetesCluster(settings).check()
+        cluster = KubernetesCluster(settings)
+        cluster.workloads()
+        assert "HTTP 403 Forbidden" in cluster.scale({"web": 3}).failed["web"]
+        stale = KubernetesCluster(make(world, tmp_path, token="expired"))
+        with pytest.raises(ClusterError, match="HTTP 401 Unauthorized: Unauthorized; the credentials are missing, wrong or expired"):
+            stale.workloads()
+
+
+# ------------------------------------------------------------------------------------------------- recorded answers of v1.36
+FACTS = Path("/work/shared/facts/kubernetes_api_v1.36.json")
+
+
+@pytest.mark.skipif(not FACTS.is_file(), reason=f"the recordings aren't here: {FACTS}")
+@pytest.mark.parametrize(
+    ("name", "status", "said"),
+    [
+        ("patch scale with stale resourceVersion", 409, "HTTP 409 Conflict: Operation cannot be fulfilled"),
+        ("patch scale negative", 422, "HTTP 422 Invalid: .*must be greater than or equal to 0"),
+        ("unauthenticated (bad token)", 401, "HTTP 401 Unauthorized: Unauthorized; the credentials are missing"),
+        ("forbidden list", 403, 'HTTP 403 Forbidden: deployments.apps is forbidden: User .* cannot list resource "deployments"'),
+        ("get missing", 404, 'HTTP 404 NotFound: deployments.apps "nope" not found'),
+        ("discovery /apis/nope.io/v1", 404, "HTTP 404 Not Found"),
+        ("list expired continue token", 410, "HTTP 410 Expired"),
+    ],
+)
+def test_recorded_refusals_are_understood(stub, tmp_path, monkeypatch, name, status, said):
+    [body] = [item["response"]["body"] for item in json.loads(FACTS.read_text()) if item["name"] == name]
+    monkeypatch.setattr(stub, "reply", lambda *_: (status, body))
+    with pytest.raises(ApiError, match=said) as caught:
+        KubeApi(make(stub, tmp_path).cluster).get("/apis/apps/v1/namespaces/shop/deployments")
+    assert caught.value.status == status
+
+
+# ----------------------------------------------------------------------------------------------------- the roles of deploy/
+@pytest.mark.parametrize("roles", [("shadow",), ("shadow", "act")])
+def test_the_roles_in_deploy_are_enough_and_no_more_is_needed(roles, tmp_path, capsys):
+    """Shadow reads and decides with one Role; acting needs the other, and its absence is named."""
+    world = Emulated({"secret": Identity("system:serviceaccount:deepscaler:deepscaler")})
+    for role in roles:
+        text = (Path(__file__).parents[1] / "deploy" / f"rbac-{role}.yaml").read_text()
+        for item in yaml.safe_load_all(text):
+            world.store.create({**item, "metadata": {**item["metadata"], "namespace": "shop"}})
+    with world.server:
+        path = config(world, tmp_path)
+        assert predict_scale.main(["--config", path, "--once", "--dry-run"]) == 0 and world.writes == []
+        if "act" in roles:
+            assert predict_scale.main(["--config", path, "--once"]) == 0 and world.store.replicas("shop")["web"] == 6
+        else:
+            assert predict_scale.main(["--config", path, "--once"]) == 1
+            assert "missing rights: patch deployments.apps/scale in namespace shop; get leases.coordination" in capsys.readouterr().err

@@ -221,8 +221,9 @@ def test_of_two_controllers_one_writes_and_the_other_takes_over_warm():
         policy = ScriptedPolicy(lambda _now, _service: wish[0])
         controllers.append(Controller(cluster, policy, make_settings(), leading=candidate.leading))
     world.turn(1.0)
-    first = [{row.mode for row in controller.tick()} for controller in controllers]
-    assert first == [{ACTING}, {STANDBY}] and cluster.writes == [{"web": 8, "api": 8, "db": 8}]
+    standby = controllers[1].tick()  # before the leader: all is still to be written
+    assert [(row.mode, row.target, row.applied) for row in standby] == [(STANDBY, 8, None)] * 3 and cluster.writes == []
+    assert {row.mode for row in controllers[0].tick()} == {ACTING} and cluster.writes == [{"web": 8, "api": 8, "db": 8}]
     world.apis[0].down = True
     for _ in range(20):
         world.turn(1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,8 +19,10 @@ import pytest
 import yaml
 from kubernetes import client
 
+from deepscaler import orchestrator
 from deepscaler.settings import Settings, load_settings
 from sendFlow.routes import ROUTES
+from testbed.kubernetes_api import KubernetesApi, KubernetesStore
 
 ROOT = Path(__file__).resolve().parents[1]
 FACTS = ROOT.parent / "shared/facts"
@@ -474,7 +477,6 @@ def test_the_shadow_role_changes_nothing_and_neither_role_goes_further_than_it_m
 
 
 def test_the_roles_give_the_rights_that_the_adapter_asks_for() -> None:
-    orchestrator = pytest.importorskip("deepscaler.orchestrator", reason="deepscaler/orchestrator.py is not there yet")
     rights = [(verb, group, f"{what}/{sub}" if sub else what) for verb, group, what, sub in orchestrator.READS]
     assert set(rights) <= set(allowed("rbac-shadow.yaml"))
     rights = [(verb, group, f"{what}/{sub}" if sub else what) for verb, group, what, sub in orchestrator.WRITES]
@@ -506,9 +508,11 @@ def test_the_controllers_deployment_starts_in_the_shadow_with_arguments_that_the
 def test_the_image_holds_all_that_the_controller_imports(tmp_path: Path) -> None:
     """The files that deploy/Dockerfile copies, alone in a directory, run."""
     lines = (ROOT / "deploy/Dockerfile").read_text(encoding="utf-8").splitlines()
+    sent = (ROOT / "deploy/Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
     for line in (line for line in lines if line.startswith("COPY ")):
         *sources, target = line.split()[1:]
         for source in sources:
+            assert f"!{source}" in sent
             if (ROOT / source).is_dir():
                 shutil.copytree(ROOT / source, tmp_path / target, ignore=shutil.ignore_patterns("__pycache__"))
             else:
@@ -575,3 +579,94 @@ def test_one_word_turns_a_configuration_to_the_cluster(tmp_path: Path) -> None:
 def test_the_command_in_a_files_head_names_that_file(path: Path) -> None:
     head = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     assert any(f"-f {path.relative_to(ROOT)}" in line or f"--config {path.relative_to(ROOT)}" in line for line in head)
+
+
+# ------------------------------------------------------------------------------------------------------- applied for real
+# Commands of docs/cluster.md that the emulated API can answer; Istio's gateways aren't served there.
+RUNNABLE = re.compile(r"kubectl (create|label|apply -n|auth can-i) (?!.*-gateway\.yaml)")
+
+
+@pytest.fixture
+def api() -> Iterator[KubernetesApi]:
+    with KubernetesApi(KubernetesStore()) as server:
+        yield server
+
+
+def contained(given: Any, kept: Any) -> bool:
+    """Whether all that was given was kept; the API server adds defaults."""
+    if isinstance(given, dict):
+        return isinstance(kept, dict) and all(key in kept and contained(value, kept[key]) for key, value in given.items())
+    if isinstance(given, list):
+        return isinstance(kept, list) and len(given) == len(kept) and all(map(contained, given, kept))
+    return bool(given == kept)
+
+
+@applications()
+def test_the_api_keeps_every_deployment_and_service_as_given(application: str, api: KubernetesApi) -> None:
+    namespace = configured(application).app.namespace
+    with client.ApiClient(client.Configuration(host=api.url)) as connection:
+        core, apps = client.CoreV1Api(connection), client.AppsV1Api(connection)
+        core.create_namespace({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+        deployments, services = objects(application, "Deployment"), objects(application, "Service")
+        for item in deployments.values():
+            apps.create_namespaced_deployment(namespace, client.V1Deployment.model_validate(item))
+        for item in services.values():
+            core.create_namespaced_service(namespace, client.V1Service.model_validate(item))
+        listed = apps.list_namespaced_deployment(namespace).items
+        assert {item.metadata.name: item.spec.replicas for item in listed} == dict.fromkeys(deployments, 1)
+        for name, item in deployments.items():
+            kept = apps.read_namespaced_deployment(name, namespace).model_dump(by_alias=True, exclude_none=True)
+            assert contained(item, kept), name
+        for name, item in services.items():
+            kept = core.read_namespaced_service(name, namespace).model_dump(by_alias=True, exclude_none=True)
+            assert contained(item, kept), name
+
+
+@pytest.fixture
+def kubectl(api: KubernetesApi, tmp_path: Path) -> Any:
+    """Runs a command line against the API, in a directory that looks like the repository's root after training."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not on this machine")
+    kubeconfig = api.write_kubeconfig(tmp_path / "kubeconfig")
+    root = tmp_path / "root"
+    (root / "model_states/boutique").mkdir(parents=True)
+    (root / "model_states/boutique/AdapGLA.pt").write_bytes(bytes(range(256)))
+    for name in ("benchmarks", "deploy", "config"):
+        (root / name).symlink_to(ROOT / name)
+
+    def run(words: list[str], text: str | None = None) -> str:
+        line = ["kubectl", f"--kubeconfig={kubeconfig}", f"--cache-dir={tmp_path / 'cache'}", *words]
+        ran = subprocess.run(line, cwd=root, capture_output=True, text=True, input=text, timeout=120, check=False)
+        said_no = words[:2] == ["auth", "can-i"] and ran.stdout.strip() == "no"  # and exit 1
+        assert ran.returncode == 0 or said_no, f"kubectl {shlex.join(words)}: {ran.stderr}"
+        return ran.stdout.strip()
+
+    def answer(line: str) -> str:
+        words = shlex.split(line, comments=True)[1:]
+        if words[:2] == ["create", "configmap"]:  # sent as protobuf, which the emulated API doesn't take of it: by apply instead
+            return run(["apply", "-f", "-"], run([*words, "--dry-run=client", "-o", "yaml"]))
+        return run(words)
+
+    return answer
+
+
+def test_applying_again_keeps_the_replicas_that_were_decided(kubectl: Any) -> None:
+    kubectl("kubectl create namespace boutique")
+    apply = "kubectl apply -n boutique -f benchmarks/boutique/boutique.yaml"
+    assert kubectl(apply).count(" created") == 22
+    kubectl("kubectl scale -n boutique deployment/frontend --replicas=5")
+    assert kubectl(apply).count(" unchanged") == 22
+    assert kubectl("kubectl get deployment frontend -n boutique -o jsonpath={.spec.replicas}") == "5"
+
+
+def test_the_pages_kubectl_commands_run_and_the_rights_come_in_two_steps(kubectl: Any) -> None:
+    lines = [line for line in commands("docs/cluster.md") if RUNNABLE.match(line)]
+    answers = [kubectl(line) for line in lines]
+    asked = [(answer, line.rpartition("#")[2].strip()) for line, answer in zip(lines, answers, strict=True) if " can-i " in line]
+    assert asked == [("no", "no"), ("yes", "yes")]
+    for application in APPLICATIONS:
+        namespace = configured(application).app.namespace
+        found = kubectl(f"kubectl get deployments -n {namespace} -o jsonpath={{.items[*].metadata.name}}").split()
+        assert set(found) == set(objects(application, "Deployment"))
+        assert kubectl(f"kubectl get namespace {namespace} -o jsonpath={{.metadata.labels.istio-injection}}") == "enabled"
+    assert kubectl("kubectl get deployment deepscaler -n deepscaler -o jsonpath={.spec.replicas}") == "1"

@@ -442,8 +442,8 @@ def sequences(server: Application) -> dict[int, list[str]]:
 def test_a_pass_asks_what_the_virtual_users_ask_and_counts_what_the_server_counts(serve: Any, tmp_path: Path, application: str) -> None:
     server = serve(application)
     chosen = application if application == "bookinfo" else str(ROOT / "config" / "boutique.yaml")
-    settings = {"SENDFLOW_HOST": server.url, "SENDFLOW_APPLICATION": chosen, "SENDFLOW_PERIOD": "1.5", "SENDFLOW_IDLE_STEPS": "0"}
-    process = sendloop(["--passes", "1", "--trace", small_trace(tmp_path, 4, 8, 8, 5), "--output", str(tmp_path)], settings)
+    settings = {"SENDFLOW_HOST": server.url, "SENDFLOW_APPLICATION": chosen, "SENDFLOW_PERIOD": "1.1", "SENDFLOW_IDLE_STEPS": "0"}
+    process = sendloop(["--passes", "1", "--trace", small_trace(tmp_path, 4, 8), "--output", str(tmp_path)], settings)
     said = finish(process)
     assert process.returncode == 0, said
     [rows] = rows_of(tmp_path)
@@ -470,7 +470,7 @@ def splits_into(asked: list[str], tasks: list[list[str]]) -> bool:
 def test_train_ticket_users_log_in_and_use_the_token_they_were_given(serve: Any, tmp_path: Path) -> None:
     server = serve("train_ticket")
     server.expire_after = 120
-    arguments = ["--application", "train_ticket", "--host", server.url, "--passes", "1", "--period", "3", "--output", str(tmp_path)]
+    arguments = ["--application", "train_ticket", "--host", server.url, "--passes", "1", "--period", "2", "--output", str(tmp_path)]
     process = sendloop([*arguments, "--trace", small_trace(tmp_path, 40, 40), "--", "--idle-steps", "0"])
     said = finish(process)
     assert process.returncode == 0, said
@@ -488,7 +488,7 @@ def test_train_ticket_users_log_in_and_use_the_token_they_were_given(serve: Any,
 @pytest.mark.live
 def test_two_workers_give_the_totals_that_the_server_counts(serve: Any, tmp_path: Path) -> None:
     server = serve("boutique")
-    arguments = ["--host", server.url, "--workers", "2", "--passes", "1", "--period", "1.5", "--output", str(tmp_path)]
+    arguments = ["--host", server.url, "--workers", "2", "--passes", "1", "--period", "1.1", "--output", str(tmp_path)]
     process = sendloop(
         [*arguments, "--trace", small_trace(tmp_path, 6, 6), "--master-port", str(free_port())], {"SENDFLOW_IDLE_STEPS": "0"}
     )

@@ -1,6 +1,7 @@
 """The live testbed over loopback: the driver, the gateway, what monitoring reads, the way to the Kubernetes API, the shutdown."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,10 +20,10 @@ from deepscaler.errors import ClusterError, SettingsError
 from deepscaler.settings import load_settings
 from sendFlow.routes import ROUTES, url_of
 from testbed import engine as core
-from testbed import prometheus_server
+from testbed import gateway, prometheus_server
 from testbed.application import compile_program, load_application
 from testbed.gateway import SECONDS_HEADER, routes_of
-from testbed.serve import running
+from testbed.serve import Loop, running
 from testbed.simulator import LoadPlan, Simulator
 from testbed.wall_clock import WallClock
 
@@ -241,19 +242,27 @@ def raw(live, data, pause=0.0):
 
 
 def test_bad_requests_are_refused_and_the_gateway_goes_on(live, web):
-    gateway = live.addresses.gateway
-    assert ask(web, gateway + "/nowhere").status_code == 404
-    assert ask(web, gateway + "/product/a/b").status_code == 404
-    assert ask(web, gateway + "/", "DELETE").status_code == 405
-    assert ask(web, gateway + "/cart", "POST", data=b"x" * (2 << 20)).status_code == 413
+    address = live.addresses.gateway
+    assert ask(web, address + "/nowhere").status_code == 404
+    assert ask(web, address + "/product/a/b").status_code == 404
+    assert ask(web, address + "/", "DELETE").status_code == 405
+    assert ask(web, address + "/cart", "POST", data=b"x" * (2 << 20)).status_code == 413
     assert raw(live, [b"complete nonsense\r\n\r\n"]).startswith(b"HTTP/1.0 400")
     assert b" 400 " in raw(live, [b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: minus\r\n\r\n"])
     assert b" 400 " in raw(live, [b"GET /" + b"a" * 20000 + b" HTTP/1.1\r\nHost: x\r\n\r\n"])
     raw(live, [b"POST /cart HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"])
     raw(live, [b"POST /cart HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf a body"])
-    assert ask(web, gateway + "/").status_code == 200
+    assert ask(web, address + "/").status_code == 200
     assert live.gateway.unknown[404] >= 2 and live.gateway.unknown[405] >= 1 and live.gateway.unknown[413] >= 1
     assert live.gateway.unknown[500] == 0
+
+
+def test_a_body_that_never_comes_is_not_waited_for(live, monkeypatch):
+    monkeypatch.setattr(gateway, "BODY_SECONDS", 0.2)
+    before = live.gateway.answered.copy()
+    answer = raw(live, [b"POST /cart HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf"])
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert live.gateway.answered == before
 
 
 def test_slow_clients_are_served_and_disturb_nobody(live, web):
@@ -377,6 +386,107 @@ def test_requests_fail_with_503_while_no_pod_is_ready_and_are_counted_as_such(li
     assert failed == live.gateway.answered["GET /", 503] > 0
 
 
+@pytest.fixture
+def api(live):
+    """The official client, by the kubeconfig that was written."""
+    from kubernetes import client, config
+
+    configuration = client.Configuration()
+    config.load_kube_config(live.addresses.kubeconfig, client_configuration=configuration)
+    with client.ApiClient(configuration) as connected:
+        yield client.AppsV1Api(connected), client.CoreV1Api(connected)
+
+
+def test_the_api_has_the_deployments_with_the_resources_of_the_application(live, api):
+    found = {item.metadata.name: item for item in api[0].list_namespaced_deployment("boutique").items}
+    assert set(found) == set(live.program.services)
+    resources = found["adservice"].spec.template.spec.containers[0].resources
+    assert resources.requests == {"cpu": "200m", "memory": "180Mi"}
+    assert resources.limits == {"cpu": "300m", "memory": "300Mi"}
+
+
+def test_scaling_through_the_api_makes_pods_that_are_ready_after_their_boot(live, web, api):
+    name, (apps, core_api) = "shippingservice", api
+
+    def ready():
+        return apps.read_namespaced_deployment_status(name, "boutique").status.ready_replicas
+
+    def pods():
+        return core_api.list_namespaced_pod("boutique", label_selector=f"app={name}").items
+
+    assert eventually(lambda: ready() == 4)
+    began = time.monotonic()
+    apps.patch_namespaced_deployment_scale(name, "boutique", {"spec": {"replicas": 6}})
+    assert eventually(lambda: len(pods()) == 6)
+    assert ready() == 4
+    assert eventually(lambda: ready() == 6)
+    assert 0.7 < time.monotonic() - began < 5  # a boot takes 0.72 to 0.9 s
+    page = page_of(web, live)
+    assert total(page, "kube_deployment_status_replicas_ready", f'deployment="{name}"') == 6
+    assert {pod.metadata.name for pod in pods()} == {
+        part.split('"')[1]
+        for (metric, labels) in page
+        if metric == "kube_pod_start_time"
+        for part in labels
+        if part.startswith(f'pod="{name}-')
+    }
+    apps.patch_namespaced_deployment_scale(name, "boutique", {"spec": {"replicas": 3}})
+    assert eventually(lambda: len(pods()) == 3 and ready() == 3)
+    assert live.clock.snapshot().spec[live.program.services.index(name)] == 3
+    apps.patch_namespaced_deployment_scale(name, "boutique", {"spec": {"replicas": 4}})
+    assert eventually(lambda: ready() == 4)
+
+
+def test_a_pod_that_drains_is_told_so_until_its_requests_are_done(live, web, api):
+    name = "emailservice"
+    live.clock.scale(live.program.services.index(name), 4)
+    apps, core_api = api
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(requests.post, live.addresses.gateway + "/cart/checkout", timeout=20) for _ in range(8)]
+        apps.patch_namespaced_deployment_scale(name, "boutique", {"spec": {"replicas": 1}})
+        assert all(one.result().status_code == 200 for one in asked)
+    assert eventually(lambda: len(core_api.list_namespaced_pod("boutique", label_selector=f"app={name}").items) == 1)
+    apps.patch_namespaced_deployment_scale(name, "boutique", {"spec": {"replicas": 4}})
+
+
+def test_kubectl_sees_and_scales_the_deployments(live):
+    if shutil.which("kubectl") is None:
+        pytest.skip("no kubectl on PATH")
+
+    def kubectl(*words):
+        command = ["kubectl", "--kubeconfig", live.addresses.kubeconfig, *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+
+    assert "paymentservice" in kubectl("get", "deploy")
+    assert "scaled" in kubectl("scale", "deploy/paymentservice", "--replicas=5")
+    assert eventually(lambda: "5/5" in kubectl("get", "deploy", "paymentservice"))
+    kubectl("scale", "deploy/paymentservice", "--replicas=4")
+
+
+def test_deployments_that_are_no_service_run_nowhere(live, api):
+    container = {"name": "other", "image": "other:1"}
+    template = {"metadata": {"labels": {"app": "other"}}, "spec": {"containers": [container]}}
+    body = {"metadata": {"name": "other"}, "spec": {"selector": {"matchLabels": {"app": "other"}}, "template": template}}
+    api[0].create_namespaced_deployment("boutique", {"apiVersion": "apps/v1", "kind": "Deployment", **body})
+    time.sleep(0.5)
+    assert not api[0].read_namespaced_deployment("other", "boutique").status.ready_replicas
+    api[0].delete_namespaced_deployment("other", "boutique")
+
+
+def test_work_in_the_background_goes_on_after_a_failure(caplog):
+    turns, loop = [], Loop()
+
+    def work():
+        turns.append(len(turns))
+        if len(turns) == 1:
+            raise ValueError("once")
+
+    loop.every(0.01, work)
+    assert eventually(lambda: len(turns) > 3)
+    loop.close()
+    assert "going on" in caplog.text
+
+
 def test_an_application_and_settings_that_differ_are_refused(tmp_path):
     settings = load_settings(ROOT / "config/boutique.yaml", ["testbed.application=bookinfo"])
     with pytest.raises(SettingsError, match="productpage"), running(settings):
@@ -416,23 +526,21 @@ def test_a_signal_ends_the_command_and_leaves_nothing_behind(tmp_path, number):
         pytest.skip(str(error))
     values = overrides(tmp_path, **{"testbed.serve.prometheus_port": 0})
     command = [sys.executable, "-m", "testbed", "serve", *(part for value in values for part in ("--set", value))]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        lines = [process.stdout.readline()]
-        while lines[-1] and "predict_scale.py" not in lines[-1]:
-            lines.append(process.stdout.readline())
-        url = lines[1].split()[-1]
-        with requests.Session() as session:
-            session.trust_env = False
-            assert ask(session, url).status_code == 200
-        started = children(process.pid)
-        assert len(started) == 1
-        process.send_signal(number)
-        _, log = process.communicate(timeout=20)
-    finally:
-        process.kill()
-        process.wait()
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            lines = [process.stdout.readline()]
+            while lines[-1] and "predict_scale.py" not in lines[-1]:
+                lines.append(process.stdout.readline())
+            url = lines[1].split()[-1]
+            with requests.Session() as session:
+                session.trust_env = False
+                assert ask(session, url).status_code == 200
+            started = children(process.pid)
+            assert len(started) == 1
+            process.send_signal(number)
+            _, log = process.communicate(timeout=20)
+        finally:
+            process.kill()
     assert (process.returncode, "Traceback" in log) == (0, False), log
     assert "predict_scale.py --config config/live.yaml" in lines[-1]
     assert not any(Path(f"/proc/{pid}").exists() for pid in started)

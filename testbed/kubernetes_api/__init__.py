@@ -8,7 +8,8 @@
 
 Modules, each knowing only those before it: `status` (failures), `schema` (shapes and types), `ownership` (managedFields,
 server-side apply), `patching`, `resources` (what is served), `defaults` (and validation), `selectors`, `tables`, `access`
-(rights), `store` (objects and history), `watching` (lists, pages, watches), `requests` (one request), `server` (HTTP).
+(rights), `store` (objects and history), `workloads` (what runs), `watching` (lists, pages, watches), `protobuf` (what kubectl creates), `requests` (one
+request), `server` (HTTP).
 
 Checked against recorded answers of v1.36 by tests/test_kubernetes_api.py. Differs: nothing runs here but what the serving side
 says with `sync_pods`; templates don't roll, autoscalers aren't acted on, quotas not enforced, custom resources not served.
@@ -18,6 +19,6 @@ from testbed.kubernetes_api.access import Identity, Rule
 from testbed.kubernetes_api.requests import KubernetesStore, Response
 from testbed.kubernetes_api.server import KubernetesApi
 from testbed.kubernetes_api.status import Refused
-from testbed.kubernetes_api.store import PodState
+from testbed.kubernetes_api.workloads import PodState
 
 __all__ = ["Identity", "KubernetesApi", "KubernetesStore", "PodState", "Refused", "Response", "Rule"]

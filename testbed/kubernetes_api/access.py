@@ -143,10 +143,10 @@ class Access:
 
 def _is(subject: Object, user: str) -> bool:
     if subject.get("kind") == "ServiceAccount":
-        return user == f"system:serviceaccount:{subject.get('namespace', '')}:{subject['name']}"
+        return user == f"system:serviceaccount:{subject.get('namespace', '')}:{subject.get('name')}"
     if subject.get("kind") == "Group":
-        return str(subject["name"]) == ("system:unauthenticated" if user == ANONYMOUS.user else "system:authenticated")
-    return bool(subject["name"] == user)
+        return subject.get("name") == ("system:unauthenticated" if user == ANONYMOUS.user else "system:authenticated")
+    return bool(subject.get("name") == user)
 
 
 def _covers(verbs: Sequence[str], groups: Sequence[str], resources: Sequence[str], attempt: Attempt) -> bool:

@@ -186,9 +186,10 @@ def _selects(selector: Object, labels: Mapping[str, str]) -> bool:
     if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
         return False
     for rule in selector.get("matchExpressions") or ():
-        has, value, values = rule["key"] in labels, labels.get(rule["key"]), rule.get("values") or ()
+        key, values = rule.get("key", ""), rule.get("values") or ()
+        has, value = key in labels, labels.get(key)
         fits = {"In": has and value in values, "NotIn": not has or value not in values, "Exists": has, "DoesNotExist": not has}
-        if not fits.get(rule["operator"], False):
+        if not fits.get(rule.get("operator", ""), False):
             return False
     return True
 
@@ -264,6 +265,16 @@ def _check_autoscaler(obj: Object, old: Object | None) -> list[Cause]:
     return found
 
 
+def _check_binding(obj: Object, old: Object | None) -> list[Cause]:
+    role, found = obj.get("roleRef") or {}, []
+    for name in ("kind", "name"):
+        if not role.get(name):
+            found.append(_missing(f"roleRef.{name}"))
+    if old is not None and old.get("roleRef") != role:
+        found.append(_wrong("roleRef", role, "cannot change roleRef"))
+    return found
+
+
 def _check_event(obj: Object, old: Object | None) -> list[Cause]:
     del old
     namespace = (obj.get("involvedObject") or {}).get("namespace", "")
@@ -281,6 +292,8 @@ _CHECKS: Mapping[str, Callable[[Object, Object | None], list[Cause]]] = {
     "Lease": _check_lease,
     "HorizontalPodAutoscaler": _check_autoscaler,
     "Event": _check_event,
+    "RoleBinding": _check_binding,
+    "ClusterRoleBinding": _check_binding,
 }
 
 

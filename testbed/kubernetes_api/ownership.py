@@ -52,7 +52,7 @@ def _flatten(obj: Object, kind: str) -> dict[Path, _Node]:
         if path in _NOT_OWNED or value is None or value == "":
             return
         below = children(value, of)
-        if path:
+        if path and (value or path != ("f:metadata",)):
             shape = "item" if item else "leaf" if below is None else "map" if of.optional else "struct"
             found[path] = _Node(shape, value if below is None else None)
         for element, child, each in below or ():
@@ -124,6 +124,11 @@ def _write(obj: Object, entries: list[tuple[Writer, set[Path], str]]) -> None:
         obj["metadata"].pop("managedFields", None)
 
 
+def is_owned(obj: Object, path: Path) -> bool:
+    """Whether some manager owns a path."""
+    return any(path in paths for _, paths, _ in _read(obj))
+
+
 # ------------------------------------------------------------------------------------------------------------- updates
 def track(old: Object | None, new: Object, kind: str, writer: Writer | None, moment: str, owned: set[Path] | None = None) -> None:
     """Bring `new`'s managedFields up to date with what changed between `old` and `new`.
@@ -136,8 +141,8 @@ def track(old: Object | None, new: Object, kind: str, writer: Writer | None, mom
     after = _flatten(_drop_scalars(new, kind), kind)
     changed: set[Path] = set()
     for path, node in after.items():
-        new = path not in before and (node.kind != "struct" or path[:-1] in changed)
-        if before.get(path) != node if node.kind == "leaf" else new:
+        appears = path not in before and (node.kind != "struct" or path[:-1] in changed)
+        if before.get(path) != node if node.kind == "leaf" else appears:
             changed.add(path)
     gone = before.keys() - after.keys()
     entries = _read(old or new)

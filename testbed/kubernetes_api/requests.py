@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,13 +12,13 @@ from urllib.parse import parse_qsl, unquote
 
 import yaml
 
-from testbed.kubernetes_api import ownership, patching, resources, schema, selectors, tables, watching
+from testbed.kubernetes_api import ownership, patching, protobuf, resources, schema, selectors, tables, watching
 from testbed.kubernetes_api.access import Attempt, Identity
 from testbed.kubernetes_api.defaults import scale_faults
 from testbed.kubernetes_api.ownership import Path, Writer
 from testbed.kubernetes_api.resources import Resource
 from testbed.kubernetes_api.status import Cause, Object, Refused, bad_request, conflict, invalid, not_found, success
-from testbed.kubernetes_api.store import Objects
+from testbed.kubernetes_api.workloads import Workloads
 
 VERSION = {
     **{"major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36"},
@@ -31,6 +32,7 @@ VERSION = {
     **{"buildDate": "1970-01-01T00:00:00Z", "goVersion": "none", "compiler": "none", "platform": "linux/amd64"},
 }
 WATCH_SECONDS = 1800.0
+_LOG = logging.getLogger(__name__)
 _JSON = {"Content-Type": "application/json"}
 _TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 _PATCHES = {
@@ -51,7 +53,7 @@ class Response:
     body: bytes | Iterator[bytes]
 
 
-class KubernetesStore(Objects):
+class KubernetesStore(Workloads):
     """The emulated cluster's objects and the API on them, whoever carries the requests."""
 
     def handle(self, method: str, path: str, query: str = "", headers: Mapping[str, str] | None = None, body: bytes = b"") -> Response:
@@ -70,6 +72,9 @@ class KubernetesStore(Objects):
             response = _json(refused.status, refused.code)
         except RecursionError:
             response = _json(bad_request("the object is nested too deeply").status, 400)
+        except Exception as error:  # as an API server outlives what goes wrong in one request
+            _LOG.exception("%s %s", method, path)
+            response = _json(Refused(500, "InternalError", f"{type(error).__name__}: {error}").status, 500)
         self.tell()
         return response
 
@@ -87,6 +92,7 @@ class _Request:
     options: Mapping[str, str]
     headers: Mapping[str, str]
     body: bytes
+    kind: str = ""
     warnings: list[str] = field(default_factory=list)
 
     # ---------------------------------------------------------------------------------------------------------- routing
@@ -115,9 +121,10 @@ class _Request:
             raise Refused(404, "NotFound", "the server could not find the requested resource", {})
         target = _Target(resource, namespace, name, sub)
         verb = self._verb(target)
-        self.store.access.require(
-            identity, Attempt(verb, group, plural + (f"/{sub}" if sub else ""), namespace or (name if plural == "namespaces" else ""), name)
-        )
+        self.kind = "Scale" if sub == "scale" else resource.kind
+        if plural != "selfsubjectaccessreviews":  # anyone may ask what they may do
+            where = name if plural == "namespaces" else namespace
+            self.store.access.require(identity, Attempt(verb, group, plural + (f"/{sub}" if sub else ""), where, name))
         if verb == "watch":
             return self._watch(target)
         with self.store.changed:
@@ -280,8 +287,19 @@ class _Request:
         manager = self.options.get("fieldManager") or agent
         return Writer(manager, operation, target.resource.api_version, target.sub)
 
+    @property
+    def _unrecognized(self) -> str:
+        return f"the object provided is unrecognized (must be of type {self.kind})"
+
     def _document(self) -> Any:
         kind = self.headers.get("content-type", "").partition(";")[0].strip()
+        if kind == protobuf.MEDIA_TYPE:
+            try:
+                known = protobuf.decode(self.body)
+            except ValueError as error:
+                raise bad_request(f"{self._unrecognized}: {error}") from None
+            if known is not None:
+                return known
         if kind not in _BODIES and kind not in _PATCHES:
             said = "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml"
             raise Refused(415, "UnsupportedMediaType", said, {})
@@ -292,7 +310,7 @@ class _Request:
         except yaml.YAMLError as error:
             raise bad_request(f"error decoding YAML: {' '.join(str(error).split())}") from None
         except ValueError as error:
-            raise bad_request(_unreadable(error, self.body)) from None
+            raise bad_request(f"{self._unrecognized}: {_unreadable(error, self.body)}") from None
 
     def _decoded(self, target: _Target, kind: str, document: Any) -> Object:
         """An object sent whole, checked against the kind that the address takes and in the version that is kept.
@@ -303,7 +321,7 @@ class _Request:
         resource = target.resource
         version = resource.version if kind == resource.kind else "v1"
         if not isinstance(document, dict):
-            raise bad_request(f"the object provided is unrecognized (must be of type {kind}): it is no object")
+            raise bad_request(f"{self._unrecognized}: it is no object")
         sent_kind, sent_version = document.get("kind") or kind, document.get("apiVersion")
         expected = resource.api_version if kind == resource.kind else "autoscaling/v1"
         if (sent_kind, sent_version or expected) != (kind, expected):
@@ -510,7 +528,9 @@ class _Request:
         reason = self.store.access.reason(identity, attempt)
         status: Object = {"allowed": reason is not None, **({"reason": reason} if reason else {})}
         head = {"kind": obj.get("kind", "SelfSubjectAccessReview"), "apiVersion": "authorization.k8s.io/v1", "metadata": {}}
-        return _json({**head, "spec": obj.get("spec") or {}, "status": status}, 201)
+        review: Object = {**head, "spec": obj.get("spec") or {}, "status": status}
+        ownership.track(None, review, self.kind, self._writer(target), schema.time_text(self.store.clock()))
+        return _json(review, 201)
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,8 @@ def _hpa_v1(obj: Object) -> Object:
 
 
 def _hpa_v2(obj: Object) -> Object:
+    if not all(isinstance(obj.get(key) or {}, dict) for key in ("spec", "status")):
+        return obj  # for the decoder to refuse
     spec, status = dict(obj.get("spec") or {}), dict(obj.get("status") or {})
     percent = spec.pop("targetCPUUtilizationPercentage", None)
     if percent is not None:
@@ -119,6 +121,7 @@ RESOURCES: tuple[Resource, ...] = (
     Resource("", "v1", "secrets", "Secret", fields=("type",)),
     Resource("", "v1", "serviceaccounts", "ServiceAccount", short_names=("sa",)),
     Resource("", "v1", "services", "Service", short_names=("svc",), in_all=True, status=True, fields=("spec.clusterIP", "spec.type")),
+    Resource("apps", "v1", "controllerrevisions", "ControllerRevision"),
     Resource("apps", "v1", "daemonsets", "DaemonSet", short_names=("ds",), in_all=True, status=True, generation=True),
     Resource("apps", "v1", "deployments", "Deployment", short_names=("deploy",), in_all=True, status=True, scale=True, generation=True),
     Resource("apps", "v1", "replicasets", "ReplicaSet", short_names=("rs",), in_all=True, status=True, scale=True, generation=True),

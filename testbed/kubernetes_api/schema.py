@@ -2,7 +2,7 @@
 
 A type reads `*Name[keys]!`: `*` = absent unless set (a pointer or a list), `[a,b]` = a list whose items are told apart by these
 fields, `[=]` = a set of scalars, `[]` = a list replaced as a whole, `!` = a structure replaced as a whole by server-side
-apply. `any` isn't checked. Kinds that aren't listed are free-form.
+apply. `any` isn't checked, `obj` only for being a structure. Kinds that aren't listed are free-form.
 
 Source: the public API reference of Kubernetes v1.36 (names and types), the recorded answers (which lists merge).
 Differs: a subset; what isn't listed below a known structure counts as an unknown field, so every structure is complete or `any`.
@@ -28,7 +28,7 @@ def _fields(text: str) -> dict[str, str]:
     return dict(pair.split(":", 1) for pair in text.split())
 
 
-_PROBE_ACTION = "exec:*any httpGet:*HTTPGetAction tcpSocket:*any"
+_PROBE_ACTION = "exec:*obj httpGet:*HTTPGetAction tcpSocket:*obj"
 TYPES: Mapping[str, Mapping[str, str]] = {
     name: _fields(text)
     for name, text in {
@@ -36,38 +36,40 @@ TYPES: Mapping[str, Mapping[str, str]] = {
         "generation:int64 creationTimestamp:time deletionTimestamp:time deletionGracePeriodSeconds:int64 labels:*map "
         "annotations:*map ownerReferences:*OwnerReference[uid] finalizers:*string[=] managedFields:*any[]",
         "OwnerReference": "apiVersion:string kind:string name:string uid:string controller:bool blockOwnerDeletion:bool",
-        "LabelSelector": "matchLabels:*map matchExpressions:*any[]",
+        "LabelSelector": "matchLabels:*map matchExpressions:*LabelSelectorRequirement[]",
+        "LabelSelectorRequirement": "key:string operator:string values:*string[]",
+        "ObjectReference": "kind:string namespace:string name:string uid:string apiVersion:string resourceVersion:string fieldPath:string",
         # ------------------------------------------------------------------------------------------------- workloads
-        "Deployment": "metadata:ObjectMeta spec:DeploymentSpec status:any",
+        "Deployment": "metadata:ObjectMeta spec:DeploymentSpec status:obj",
         "DeploymentSpec": "replicas:int32 selector:*LabelSelector! template:PodTemplateSpec strategy:DeploymentStrategy "
         "minReadySeconds:int32 revisionHistoryLimit:int32 paused:bool progressDeadlineSeconds:int32",
         "DeploymentStrategy": "type:string rollingUpdate:*RollingUpdateDeployment",
         "RollingUpdateDeployment": "maxUnavailable:intstr maxSurge:intstr",
-        "ReplicaSet": "metadata:ObjectMeta spec:ReplicaSetSpec status:any",
+        "ReplicaSet": "metadata:ObjectMeta spec:ReplicaSetSpec status:obj",
         "ReplicaSetSpec": "replicas:int32 selector:*LabelSelector! template:PodTemplateSpec minReadySeconds:int32",
-        "StatefulSet": "metadata:ObjectMeta spec:StatefulSetSpec status:any",
+        "StatefulSet": "metadata:ObjectMeta spec:StatefulSetSpec status:obj",
         "StatefulSetSpec": "replicas:int32 selector:*LabelSelector! template:PodTemplateSpec serviceName:string updateStrategy:any "
         "podManagementPolicy:string volumeClaimTemplates:*any[] minReadySeconds:int32 revisionHistoryLimit:int32 ordinals:*any "
         "persistentVolumeClaimRetentionPolicy:*any",
         "PodTemplateSpec": "metadata:ObjectMeta spec:PodSpec",
-        "Pod": "metadata:ObjectMeta spec:PodSpec status:any",
+        "Pod": "metadata:ObjectMeta spec:PodSpec status:obj",
         "PodSpec": "containers:Container[name] initContainers:*Container[name] ephemeralContainers:*any[] volumes:*Volume[name] "
-        "restartPolicy:string terminationGracePeriodSeconds:int64 activeDeadlineSeconds:int64 dnsPolicy:string dnsConfig:*any "
+        "restartPolicy:string terminationGracePeriodSeconds:int64 activeDeadlineSeconds:int64 dnsPolicy:string dnsConfig:*obj "
         "nodeSelector:*map! serviceAccountName:string serviceAccount:string automountServiceAccountToken:bool nodeName:string "
-        "hostNetwork:bool hostPID:bool hostIPC:bool hostUsers:bool shareProcessNamespace:bool securityContext:*any "
-        "imagePullSecrets:*LocalReference[name] hostname:string subdomain:string setHostnameAsFQDN:bool affinity:*any "
+        "hostNetwork:bool hostPID:bool hostIPC:bool hostUsers:bool shareProcessNamespace:bool securityContext:*obj "
+        "imagePullSecrets:*LocalReference[name] hostname:string subdomain:string setHostnameAsFQDN:bool affinity:*obj "
         "schedulerName:string tolerations:*any[] hostAliases:*any[] priorityClassName:string priority:int32 "
-        "preemptionPolicy:string readinessGates:*any[] runtimeClassName:string enableServiceLinks:bool overhead:*any "
+        "preemptionPolicy:string readinessGates:*any[] runtimeClassName:string enableServiceLinks:bool overhead:*obj "
         "topologySpreadConstraints:*any[] os:*any schedulingGates:*any[] resourceClaims:*any[] resources:*any "
         "hostnameOverride:string workloadRef:*any",
         "LocalReference": "name:string",
         "Container": "name:string image:string command:*any[] args:*any[] workingDir:string ports:*ContainerPort[containerPort,protocol] "
         "env:*EnvVar[name] envFrom:*any[] resources:ResourceRequirements resizePolicy:*any[] restartPolicy:string "
         "restartPolicyRules:*any[] volumeMounts:*VolumeMount[mountPath] volumeDevices:*any[] livenessProbe:*Probe "
-        "readinessProbe:*Probe startupProbe:*Probe lifecycle:*any terminationMessagePath:string "
-        "terminationMessagePolicy:string imagePullPolicy:string securityContext:*any stdin:bool stdinOnce:bool tty:bool",
+        "readinessProbe:*Probe startupProbe:*Probe lifecycle:*obj terminationMessagePath:string "
+        "terminationMessagePolicy:string imagePullPolicy:string securityContext:*obj stdin:bool stdinOnce:bool tty:bool",
         "ContainerPort": "name:string hostPort:int32 containerPort:int32 protocol:string hostIP:string",
-        "EnvVar": "name:string value:string valueFrom:*any",
+        "EnvVar": "name:string value:string valueFrom:*obj",
         "VolumeMount": "name:string mountPath:string readOnly:bool recursiveReadOnly:string subPath:string subPathExpr:string "
         "mountPropagation:string",
         "ResourceRequirements": "limits:*map requests:*map claims:*any[]",
@@ -75,36 +77,43 @@ TYPES: Mapping[str, Mapping[str, str]] = {
         "successThreshold:int32 failureThreshold:int32 terminationGracePeriodSeconds:int64",
         "HTTPGetAction": "path:string port:intstr host:string scheme:string httpHeaders:*any[]",
         "GRPCAction": "port:int32 service:string",
-        "Volume": "name:string configMap:*any secret:*any emptyDir:*any persistentVolumeClaim:*any hostPath:*any projected:*any "
-        "downwardAPI:*any nfs:*any csi:*any ephemeral:*any image:*any iscsi:*any fc:*any",
-        "Scale": "metadata:ObjectMeta spec:ScaleSpec status:any",
+        "Volume": "name:string configMap:*obj secret:*obj emptyDir:*obj persistentVolumeClaim:*obj hostPath:*obj projected:*obj "
+        "downwardAPI:*obj nfs:*obj csi:*obj ephemeral:*obj image:*obj iscsi:*obj fc:*obj",
+        "Scale": "metadata:ObjectMeta spec:ScaleSpec status:obj",
         "ScaleSpec": "replicas:int32",
         # ----------------------------------------------------------------------------------------------- the other kinds
-        "Service": "metadata:ObjectMeta spec:ServiceSpec status:any",
+        "Service": "metadata:ObjectMeta spec:ServiceSpec status:obj",
         "ServiceSpec": "ports:*ServicePort[port,protocol] selector:*map! clusterIP:string clusterIPs:*any[] type:string "
         "externalIPs:*any[] sessionAffinity:string loadBalancerIP:string loadBalancerSourceRanges:*any[] externalName:string "
-        "externalTrafficPolicy:string healthCheckNodePort:int32 publishNotReadyAddresses:bool sessionAffinityConfig:*any "
+        "externalTrafficPolicy:string healthCheckNodePort:int32 publishNotReadyAddresses:bool sessionAffinityConfig:*obj "
         "ipFamilies:*any[] ipFamilyPolicy:string allocateLoadBalancerNodePorts:bool loadBalancerClass:string "
         "internalTrafficPolicy:string trafficDistribution:string",
         "ServicePort": "name:string protocol:string appProtocol:string port:int32 targetPort:intstr nodePort:int32",
-        "Namespace": "metadata:ObjectMeta spec:any status:any",
+        "Namespace": "metadata:ObjectMeta spec:obj status:obj",
         "Lease": "metadata:ObjectMeta spec:LeaseSpec",
         "LeaseSpec": "holderIdentity:string leaseDurationSeconds:int32 acquireTime:microtime renewTime:microtime "
         "leaseTransitions:int32 strategy:string preferredHolder:string",
-        "HorizontalPodAutoscaler": "metadata:ObjectMeta spec:HorizontalPodAutoscalerSpec status:any",
-        "HorizontalPodAutoscalerSpec": "scaleTargetRef:CrossVersionObjectReference minReplicas:int32 maxReplicas:int32 metrics:*any[] "
-        "behavior:*any targetCPUUtilizationPercentage:int32",
+        "HorizontalPodAutoscaler": "metadata:ObjectMeta spec:HorizontalPodAutoscalerSpec status:obj",
+        "HorizontalPodAutoscalerSpec": "scaleTargetRef:CrossVersionObjectReference minReplicas:int32 maxReplicas:int32 "
+        "metrics:*MetricSpec[] behavior:*obj targetCPUUtilizationPercentage:int32",
         "CrossVersionObjectReference": "kind:string name:string apiVersion:string",
-        "Event": "metadata:ObjectMeta involvedObject:any! reason:string message:string source:EventSource firstTimestamp:time "
-        "lastTimestamp:time count:int32 type:string eventTime:microtime series:*any action:string related:*any "
+        "Event": "metadata:ObjectMeta involvedObject:ObjectReference! reason:string message:string source:EventSource firstTimestamp:time "
+        "lastTimestamp:time count:int32 type:string eventTime:microtime series:*obj action:string related:*obj "
         "reportingComponent:string reportingInstance:string",
+        "MetricSpec": "type:string resource:*ResourceMetricSource containerResource:*obj pods:*obj object:*obj external:*obj",
+        "ResourceMetricSource": "name:string target:obj",
         "EventSource": "component:string host:string",
-        "Role": "metadata:ObjectMeta rules:*any[]",
-        "RoleBinding": "metadata:ObjectMeta subjects:*any[] roleRef:any!",
-        "ClusterRole": "metadata:ObjectMeta rules:*any[] aggregationRule:*any",
-        "ClusterRoleBinding": "metadata:ObjectMeta subjects:*any[] roleRef:any!",
-        "SelfSubjectAccessReview": "metadata:ObjectMeta spec:SelfSubjectAccessReviewSpec status:any",
-        "SelfSubjectAccessReviewSpec": "resourceAttributes:*any nonResourceAttributes:*any",
+        "Role": "metadata:ObjectMeta rules:*PolicyRule[]",
+        "RoleBinding": "metadata:ObjectMeta subjects:*Subject[] roleRef:RoleRef!",
+        "ClusterRole": "metadata:ObjectMeta rules:*PolicyRule[] aggregationRule:*obj",
+        "ClusterRoleBinding": "metadata:ObjectMeta subjects:*Subject[] roleRef:RoleRef!",
+        "PolicyRule": "verbs:*string[] apiGroups:*string[] resources:*string[] resourceNames:*string[] nonResourceURLs:*string[]",
+        "Subject": "kind:string apiGroup:string name:string namespace:string",
+        "RoleRef": "apiGroup:string kind:string name:string",
+        "SelfSubjectAccessReview": "metadata:ObjectMeta spec:SelfSubjectAccessReviewSpec status:obj",
+        "SelfSubjectAccessReviewSpec": "resourceAttributes:*ResourceAttributes nonResourceAttributes:*obj",
+        "ResourceAttributes": "namespace:string verb:string group:string version:string resource:string subresource:string name:string "
+        "fieldSelector:*obj labelSelector:*obj",
     }.items()
 }
 
@@ -201,7 +210,7 @@ def _decode(value: Any, kind: FieldType, struct: str, path: str, indexed: str, u
             return value
         item = kind.item
         return [_decode(each, item, struct, path, f"{indexed}[{at}]", unknown) for at, each in enumerate(value)]
-    if kind.name == "any":
+    if kind.name == "any" or (kind.name == "obj" and isinstance(value, dict)):
         return value
     if kind.name in _SCALARS:
         return _scalar(value, kind.name, struct, path)

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from deepscaler.artefacts import write_text
-from testbed.kubernetes_api.requests import KubernetesStore, Response
+from testbed.kubernetes_api.requests import KubernetesStore
 
 HOST = "127.0.0.1"
 LARGEST_BODY = 3 * 1024 * 1024
@@ -152,12 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
         if body is None:
             return
         path, _, query = self.path.partition("?")
-        try:
-            response = self.server.store.handle(self.command, path, query, dict(self.headers.items()), body)
-        except Exception:
-            _LOG.exception("%s %s", self.command, self.path)
-            text = b'{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"InternalError","code":500}'
-            response = Response(500, {"Content-Type": "application/json"}, text)
+        response = self.server.store.handle(self.command, path, query, dict(self.headers.items()), body)
         if isinstance(response.body, bytes):
             self._whole(response.status, response.headers, response.body)
         else:

@@ -11,7 +11,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from testbed.kubernetes_api import ownership, resources
@@ -25,24 +25,10 @@ from testbed.kubernetes_api.status import Cause, Object, Refused, already_exists
 OnScale = Callable[[str, str, int], None]
 Key = tuple[str, str]
 _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
+_REPLICAS = ("f:spec", "f:replicas")
 _FOREGROUND = "foregroundDeletion"
 _NAME_REQUIRED = Cause("FieldValueRequired", "Required value: name or generateName is required", "metadata.name")
 _SERVER_SIDE = ("name", "namespace", "uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds")
-
-
-@dataclass(frozen=True)
-class PodState:
-    """One pod as the serving side knows it; times are seconds since the epoch.
-
-    Attributes:
-        ready_since: None while it starts.
-        deleting_since: None unless it drains.
-    """
-
-    name: str
-    created: float
-    ready_since: float | None = None
-    deleting_since: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,9 +82,12 @@ class Objects:
         self._telling = threading.Lock()
         self._addresses = 0
         self._node_ports = 30000
-        self._pods: dict[Key, PodState] = {}
+        self.prepare()
         for name in ("default", "kube-system") if controllers else ():
             self.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+
+    def prepare(self) -> None:
+        """Called before the first object is kept; for those who build on this."""
 
     # ---------------------------------------------------------------------------------------------------------- reading
     @property
@@ -321,11 +310,14 @@ class Objects:
             raise invalid(resource.kind, resource.group, name, found)
         if resource.kind == "Service":
             self._address(new)
-        if resource.generation and new.get("spec") != old.get("spec"):
+        annotated = resource.kind == "Deployment" and new["metadata"].get("annotations") != was.get("annotations")
+        if resource.generation and (annotated or new.get("spec") != old.get("spec")):
             new["metadata"]["generation"] = was.get("generation", 0) + 1
         moment = time_text(self.clock())
         if writer is not None:
-            by = None if writer.subresource == "scale" and owned is None else writer  # plain writes of a scale leave no owner
+            # a Scale's replicas are tracked only once somebody owns them, and 0 is the same as giving them up
+            lost = not new.get("spec", {}).get("replicas") or not ownership.is_owned(old, _REPLICAS)
+            by = None if writer.subresource == "scale" and owned is None and lost else writer
             ownership.track(old, new, resource.kind, by, moment, owned)
         with self.changed:
             if _alike(new, old):
@@ -359,9 +351,13 @@ class Objects:
 
     def _erase(self, resource: Resource, old: Object, orphan: bool = False) -> Object:
         gone = self._commit(resource, "DELETED", old, old)
+        self.erased()
         if self._controllers and not orphan:
             self._collect(old["metadata"]["uid"])
         return gone
+
+    def erased(self) -> None:
+        """Called after an object has been deleted; for those who build on this."""
 
     def _collect(self, uid: str) -> None:
         """Delete what the owner with this uid has left behind."""
@@ -378,7 +374,7 @@ class Objects:
                     if where == namespace:
                         self._commit(resource, "DELETED", obj, obj)
 
-    # --------------------------------------------------------------------------------------------- for the serving side
+    # ------------------------------------------------------------------------------------------- for the process around it
     def create(self, manifest: Object) -> Object:
         """Create an object from a manifest, without going through HTTP.
 
@@ -395,114 +391,6 @@ class Objects:
         self.tell()
         return created
 
-    def replicas(self, namespace: str) -> dict[str, int]:
-        """Deployment -> wanted replicas."""
-        return {key[1]: obj["spec"]["replicas"] for key, obj in self.snapshot("apps/deployments", namespace)}
-
-    def set_status(self, api_version: str, kind: str, namespace: str, name: str, status: Object) -> None:
-        """Set keys of an object's status; None takes one out. Nothing is written where nothing changes.
-
-        Raises:
-            KeyError: no such object.
-        """
-        resource = resources.of_kind(api_version, kind)
-        with self.changed:
-            old = None if resource is None else self.peek(resource.storage, namespace, name)
-            if resource is None or old is None:
-                raise KeyError(f"{kind} {namespace}/{name}")
-            self._set_status(resource, old, {**(old.get("status") or {}), **status})
-
-    def _set_status(self, resource: Resource, old: Object, status: Object) -> None:
-        status = {key: value for key, value in status.items() if value is not None}
-        if status != old.get("status"):
-            self._commit(resource, "MODIFIED", {**old, "status": status}, old)
-
-    def sync_pods(self, namespace: str, deployment: str, pods: Sequence[PodState]) -> None:
-        """Bring a Deployment's Pods, its ReplicaSet and their statuses to what runs; unknown Deployments are left alone.
-
-        Differs: a Deployment keeps one ReplicaSet; a new template doesn't roll the pods.
-        """
-        with self.changed:
-            owner = self.peek("apps/deployments", namespace, deployment)
-            if owner is None:
-                return
-            replica_set = self._replica_set(owner, pods)
-            kept, names = self._kept.setdefault("/pods", {}), {pod.name for pod in pods}
-            gone = [
-                (key, obj)
-                for key, obj in kept.items()
-                if key[0] == namespace and key[1] not in names and _owned_by(obj, replica_set["metadata"]["uid"])
-            ]
-            for key, obj in gone:
-                self._pods.pop(key, None)
-                self._commit(_PODS, "DELETED", obj, obj)
-            for pod in pods:
-                key = (namespace, pod.name)
-                old = kept.get(key)
-                if old is None or self._pods.get(key) != pod:
-                    new = _pod_object(old or self._new_pod(replica_set, pod), pod)
-                    self._commit(_PODS, "MODIFIED" if old else "ADDED", new, old)
-                    self._pods[key] = pod
-            live = [pod for pod in pods if pod.deleting_since is None]
-            ready = sum(pod.ready_since is not None for pod in live)
-            counts = {"replicas": len(live), "readyReplicas": ready or None, "availableReplicas": ready or None}
-            shared = {**counts, "observedGeneration": replica_set["metadata"]["generation"], "fullyLabeledReplicas": len(live) or None}
-            self._set_status(_REPLICA_SETS, replica_set, shared)
-            own = {
-                **{"observedGeneration": owner["metadata"]["generation"], **counts},
-                **{"replicas": len(live) or None, "updatedReplicas": len(live) or None, "unavailableReplicas": len(live) - ready or None},
-            }
-            own["conditions"] = self._conditions(owner, len(live), ready)
-            self._set_status(_DEPLOYMENTS, owner, own)
-
-    def _replica_set(self, owner: Object, pods: Sequence[PodState]) -> Object:
-        """The ReplicaSet of a Deployment, created or brought to its replicas and template."""
-        metadata, spec = owner["metadata"], owner["spec"]
-        namespace = metadata["namespace"]
-        old = next((obj for _, obj in self.snapshot("apps/replicasets", namespace) if _owned_by(obj, metadata["uid"])), None)
-        name = old["metadata"]["name"] if old else pods[0].name.rpartition("-")[0] if pods else f"{metadata['name']}-7d9c5b8f6d"
-        digest = name.rpartition("-")[2]
-        labels = {**(spec["template"]["metadata"].get("labels") or {}), "pod-template-hash": digest}
-        selector = copy.deepcopy(spec["selector"])
-        selector.setdefault("matchLabels", {})["pod-template-hash"] = digest
-        template = {**spec["template"], "metadata": {**spec["template"]["metadata"], "labels": labels}}
-        wanted = {"replicas": spec["replicas"], "selector": selector, "template": template}
-        if old is not None:
-            if old["spec"] == wanted:
-                return old
-            grown = {**old["metadata"], "generation": old["metadata"]["generation"] + 1}
-            return self._commit(_REPLICA_SETS, "MODIFIED", {**old, "metadata": grown, "spec": wanted}, old)
-        own = {"name": name, "labels": labels, "ownerReferences": [_reference(owner)]}
-        body = {"kind": "ReplicaSet", "apiVersion": "apps/v1", "metadata": own, "spec": wanted}
-        return self.insert(_REPLICA_SETS, namespace, body, None)
-
-    def _new_pod(self, replica_set: Object, pod: PodState) -> Object:
-        template, namespace = replica_set["spec"]["template"], replica_set["metadata"]["namespace"]
-        given = {key: template["metadata"][key] for key in ("labels", "annotations") if template["metadata"].get(key)}
-        metadata = {"name": pod.name, "generateName": replica_set["metadata"]["name"] + "-", "namespace": namespace}
-        metadata |= {"uid": str(uuid.uuid4()), "generation": 1, "creationTimestamp": time_text(pod.created), **given}
-        metadata["ownerReferences"] = [_reference(replica_set)]
-        spec = {**template["spec"], "nodeName": "testbed"}
-        return {"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": spec, "status": {}}
-
-    def _conditions(self, owner: Object, live: int, ready: int) -> list[Object]:
-        wanted = owner["spec"]["replicas"]
-        known = {each["type"]: each for each in (owner.get("status") or {}).get("conditions") or ()}
-        enough, done = ready >= wanted - wanted // 4, ready >= wanted and live == wanted
-        found = []
-        for kind, status, reason in (
-            ("Available", enough, "MinimumReplicasAvailable" if enough else "MinimumReplicasUnavailable"),
-            ("Progressing", True, "NewReplicaSetAvailable" if done else "ReplicaSetUpdated"),
-        ):
-            before, now = known.get(kind, {}), time_text(self.clock())
-            if before.get("status") == str(status) and before.get("reason") == reason:
-                found.append(before)
-                continue
-            since = before["lastTransitionTime"] if before.get("status") == str(status) else now
-            entry = {"type": kind, "status": str(status), "reason": reason, "lastUpdateTime": now, "lastTransitionTime": since}
-            found.append(entry)
-        return found
-
     def close(self) -> None:
         """End every watch."""
         with self.changed:
@@ -511,17 +399,6 @@ class Objects:
 
 
 # --------------------------------------------------------------------------------------------------------------- pieces
-def _served(api_version: str, kind: str) -> Resource:
-    found = resources.of_kind(api_version, kind)
-    assert found is not None
-    return found
-
-
-_PODS = _served("v1", "Pod")
-_DEPLOYMENTS = _served("apps/v1", "Deployment")
-_REPLICA_SETS = _served("apps/v1", "ReplicaSet")
-
-
 def _stored_version(resource: Resource) -> str:
     if resource.stored is None:
         return resource.api_version
@@ -533,15 +410,6 @@ def _uid_text(given: str, known: str) -> str:
         f"the UID in the precondition ({given}) does not match the UID in record ({known}). "
         "The object might have been deleted and then recreated"
     )
-
-
-def _owned_by(obj: Object, uid: str) -> bool:
-    return any(owner.get("uid") == uid for owner in obj["metadata"].get("ownerReferences") or ())
-
-
-def _reference(owner: Object) -> Object:
-    same = {"apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": owner["metadata"]["name"], "uid": owner["metadata"]["uid"]}
-    return {**same, "controller": True, "blockOwnerDeletion": True}
 
 
 def _keep_addresses(new: Object, old: Object) -> None:
@@ -565,34 +433,3 @@ def _alike(new: Object, old: Object) -> bool:
         return {**obj, "metadata": {**obj["metadata"], "managedFields": entries}}
 
     return timeless(new) == timeless(old)
-
-
-def _pod_object(base: Object, pod: PodState) -> Object:
-    """A pod's object with the status of what runs."""
-    ready = pod.ready_since is not None and pod.deleting_since is None
-    since = time_text(pod.ready_since if ready and pod.ready_since is not None else pod.deleting_since or pod.created)
-    created = time_text(pod.created)
-
-    def condition(kind: str, status: bool, moment: str) -> Object:
-        return {"type": kind, "status": str(status), "lastTransitionTime": moment}
-
-    states = [
-        {
-            **{"name": each["name"], "image": each.get("image", ""), "imageID": "", "ready": ready, "started": ready, "restartCount": 0},
-            "state": {"running": {"startedAt": created}},
-        }
-        for each in base["spec"].get("containers") or ()
-    ]
-    status = {
-        "phase": "Running",
-        "conditions": [
-            *(condition(kind, True, created) for kind in ("PodScheduled", "Initialized")),
-            *(condition(kind, ready, since) for kind in ("ContainersReady", "Ready")),
-        ],
-        "startTime": created,
-        "containerStatuses": states,
-    }
-    metadata = dict(base["metadata"])
-    if pod.deleting_since is not None:
-        metadata |= {"deletionTimestamp": time_text(pod.deleting_since), "deletionGracePeriodSeconds": 30}
-    return {**base, "metadata": metadata, "status": status}
