@@ -292,11 +292,7 @@ class KubernetesCluster:
         amounts = {
             (kind, labels["deployment"], labels["resource"]): value for kind in ("requests", "limits") for labels, value in found[kind]
         }
-        boots: dict[str, list[float]] = {service: [] for service in self.services}
-        for labels, value in found["boot"]:
-            owner = self._names.service("pod", labels["pod"])
-            if owner is not None and value >= 0:
-                boots[owner].append(value)
+        boots = self._boot_seconds(found["boot"])
         workloads = []
         for service in self.services:
             deployment = self._names.scaled[service]
@@ -311,7 +307,7 @@ class KubernetesCluster:
                     cpu_request_cores=amounts.get(("requests", deployment, "cpu")),
                     memory_limit_bytes=amounts.get(("limits", deployment, "memory")),
                     memory_request_bytes=amounts.get(("requests", deployment, "memory")),
-                    boot_seconds=median(boots[service]) if boots[service] else self._settings.process.boot_seconds.get(service),
+                    boot_seconds=boots.get(service, self._settings.process.boot_seconds.get(service)),
                     autoscalers=tuple(
                         f"HorizontalPodAutoscaler/{labels['horizontalpodautoscaler']}"
                         for labels, _ in found["autoscalers"]
@@ -320,6 +316,21 @@ class KubernetesCluster:
                 )
             )
         return workloads
+
+    def _boot_seconds(self, by_pod: Sequence[tuple[Mapping[str, str], float]]) -> dict[str, float]:
+        """Medians by service; told of the past, the pods that the API has today stand in where Prometheus knows none."""
+        values: dict[str, list[float]] = {}
+        for labels, value in by_pod:
+            service = self._names.service("pod", labels["pod"])
+            if service is not None and value > 0:
+                values.setdefault(service, []).append(value)
+        boots = {service: median(seconds_) for service, seconds_ in values.items()}
+        if self._past and set(self.services) - set(boots):
+            try:
+                boots = {**self._orchestrator.boot_seconds(), **boots}
+            except ApiError as error:
+                _LOG.info("start-up times aren't known from the Kubernetes API either: %s", error)
+        return boots
 
     def _measured_pods(self) -> list[Pod]:
         """As of `now()`, from kube-state-metrics and cAdvisor.

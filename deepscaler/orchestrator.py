@@ -109,6 +109,16 @@ class Orchestrator:
             self._deployments()
         return [self._pod(service, item, usage or {}) for service, item in self._pods()]
 
+    def boot_seconds(self) -> dict[str, float]:
+        """Service -> seconds from a pod's creation to Ready, measured on the pods there are.
+
+        Raises:
+            ClusterError: the API can't be read.
+        """
+        self.pods()
+        measured = {service: self._boots.seconds(service) for service in self._names.services}
+        return {service: value for service, value in measured.items() if value is not None}
+
     def usage(self) -> dict[str, tuple[float, float, float]] | None:
         """Pod -> cores used by the application's container, sample time, window seconds; None without metrics.k8s.io."""
         path = f"/apis/metrics.k8s.io/v1beta1/namespaces/{self._namespace}/pods"
@@ -385,7 +395,7 @@ class BootTimes:
     """Seconds from a pod's creation to Ready, by service: the median of the newest pods.
 
     Each pod counts once, by the transition seen first, and only if its containers never restarted: later transitions tell of
-    trouble, not of start-up.
+    trouble, not of start-up. One that was ready as soon as it was created didn't start here (adopted, emulated) and tells nothing.
     """
 
     def __init__(self, keep: int = 50) -> None:
@@ -405,7 +415,7 @@ class BootTimes:
         if uid in self._known or not ready or since is None or created is None or meta.get("deletionTimestamp"):
             return
         self._known.add(uid)
-        if not restarts and since >= created:
+        if not restarts and since > created:
             self._seconds.setdefault(service, deque(maxlen=self._keep)).append(since - created)
 
     def forget(self, present: set[str]) -> None:

@@ -51,7 +51,8 @@ def assess(raw: MetricPanel, needed: Collection[str], now: float, fill_samples: 
         usable[:, :, names.index("res")] |= _silent(raw)
     since = np.where(usable, raw.times[:, None, None], -np.inf).max(axis=0, initial=-np.inf)
     ages = np.maximum(now - since.min(axis=1, initial=np.inf), 0.0) if names else np.zeros(len(raw.services))
-    filled_until = fill_samples * (raw.step if len(raw) > 1 else 0.0) + (now - raw.times[-1] if len(raw) else 0.0)
+    step = (raw.times[-1] - raw.times[0]) / max(len(raw) - 1, 1) if len(raw) else 0.0
+    filled_until = fill_samples * step + (now - raw.times[-1] if len(raw) else 0.0)
     held, doubtful = {}, set()
     for service, age in zip(raw.services, ages, strict=True):
         if age > stale_after:

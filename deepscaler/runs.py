@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,15 +41,23 @@ class Run:
 
 
 def write_run(run: Run, directory: str | Path) -> None:
-    """Write the five files; `run.json` last, so that a directory with it is whole."""
+    """Write the five files beside those that are there, then let them take their places at once, `run.json` last.
+
+    A process killed while it writes leaves the previous run whole; killed in the instant of the exchange it leaves no
+    `run.json`, and so no run.
+    """
     directory = Path(directory)
-    (directory / "run.json").unlink(missing_ok=True)
-    for name, frame in (("endpoints", run.endpoints), ("decisions", run.decisions), ("pods", run.pods)):
-        with replacing(directory / f"{name}.csv") as temporary:
+    with ExitStack() as exchange:
+        info = exchange.enter_context(replacing(directory / "run.json"))  # entered first: takes its place last
+        for name, frame in (("endpoints", run.endpoints), ("decisions", run.decisions), ("pods", run.pods)):
+            temporary = exchange.enter_context(replacing(directory / f"{name}.csv"))
             frame.assign(time=[utc_text(moment) for moment in frame["time"]]).to_csv(temporary, index=False, float_format="%.9g")
-    if run.panel is not None:
-        write_panel(run.panel, directory / "metrics.csv")
-    write_json(directory / "run.json", run.info)
+        if run.panel is not None:
+            write_panel(run.panel, exchange.enter_context(replacing(directory / "metrics.csv")))
+        write_json(info, run.info)
+        (directory / "run.json").unlink(missing_ok=True)
+        if run.panel is None:
+            (directory / "metrics.csv").unlink(missing_ok=True)
 
 
 def read_run(directory: str | Path) -> Run:

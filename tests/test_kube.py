@@ -21,6 +21,7 @@ from deepscaler.kube import KubernetesCluster
 from deepscaler.kube_api import ApiError, KubeApi, quantity, seconds_since_epoch, span_seconds
 from deepscaler.orchestrator import selects
 from deepscaler.policies.base import Proposal, Reason
+from deepscaler.queries import WORKLOAD_QUERIES
 from deepscaler.self_metrics import exposition, serving_metrics
 from deepscaler.settings import Settings
 from testbed.kubernetes_api import Identity, KubernetesApi, KubernetesStore, PodState, Rule
@@ -148,6 +149,7 @@ def test_boot_times_are_measured_and_configured_ones_stand_in(stub, tmp_path, sh
     stub.put(DEPLOYMENTS, deployment("db"))
     stub.put(PODS, pod("web", 2, CREATED, "2026-01-05T00:00:30Z"))
     stub.put(PODS, pod("web", 3, CREATED, None))
+    stub.put(PODS, pod("db", 0, CREATED, CREATED))
     restarted = pod("web", 4, CREATED, "2026-01-05T09:00:00Z")
     restarted["status"]["containerStatuses"] = [{"restartCount": 3}]
     stub.put(PODS, restarted)
@@ -501,6 +503,21 @@ def test_selectors():
     rules = [("tier", "In", ["front", "x"]), ("app", "NotIn", ["api"]), ("app", "Exists", []), ("old", "DoesNotExist", [])]
     assert selects({"matchExpressions": [{"key": key, "operator": how, "values": values} for key, how, values in rules]}, labels)
     assert not selects({"matchExpressions": [{"key": "old", "operator": "Exists"}]}, labels) and not selects({}, labels)
+
+
+def test_of_the_past_start_up_times_come_from_the_pods_of_today(stub, shop, monkeypatch):
+    cluster = shop()
+    cluster._past = True
+    told = {"replicas": [({"deployment": "web"}, 3.0)], "boot": []}
+    monkeypatch.setattr(
+        cluster, "_now", lambda template: next((rows for name, rows in told.items() if WORKLOAD_QUERIES[name] == template), [])
+    )
+    assert [(item.replicas, item.boot_seconds) for item in cluster.workloads()] == [(3, 12.0)]
+    told["boot"] = [({"pod": f"web-5d9c5b8f6d-{index:05d}"}, value) for index, value in enumerate((5.0, 7.0, 90.0))]
+    assert cluster.workloads()[0].boot_seconds == 7.0
+    stub.denied.add(("list", "pods"))
+    told["boot"] = []
+    assert cluster.workloads()[0].boot_seconds is None  # which the configured one would stand in for
 
 
 def test_what_happens_without_prometheus_and_api(tmp_path, stub):

@@ -109,6 +109,18 @@ def test_recorded_answers_are_given_alike(quick: None, capsys: pytest.CaptureFix
         assert all(difference.endswith("is missing") for difference in unlike[name])
 
 
+@pytest.mark.skipif(not kubernetes_replay.RECORDINGS.is_file(), reason="the recorded answers (../shared/facts) aren't on this machine")
+def test_another_answer_than_recorded_is_noticed(quick: None) -> None:
+    recordings = json.loads(kubernetes_replay.RECORDINGS.read_text(encoding="utf-8"))[:50]
+    answers = {recording["name"]: recording["response"] for recording in recordings}
+    answers["patch scale merge"]["body"]["spec"]["replicas"] = 6
+    answers["get missing"]["body"]["reason"] = "Gone"
+    answers["create duplicate"]["status"] = 400
+    del answers["get scale"]["body"]["status"]["selector"]
+    unlike = {outcome.name for outcome in kubernetes_replay.replay(recordings) if outcome.differences}
+    assert unlike - REST.keys() == {"patch scale merge", "get missing", "create duplicate", "get scale"}
+
+
 # ---------------------------------------------------------------------------------------------------- the facts, for all
 FACTS: list[tuple[str, str, str, Any, str, int, dict[str, Any]]] = [
     # what, method, path, body, content type, status, values by dotted path

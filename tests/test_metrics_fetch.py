@@ -24,7 +24,7 @@ T0 = utc_seconds("2026-01-05T00:00:00Z")
 def settings_file(tmp_path, services=("web", "carts"), kind="kubernetes", **collect):
     document = {
         "app": {"name": "shop", "services": {name: {} for name in services}, "entries": [{"name": "GET /", "service": services[0]}]},
-        "cluster": {"kind": kind, "prometheus": {"url": "http://127.0.0.1:9", "retries": 0}},
+        "cluster": {"kind": kind, "prometheus": {"url": "http://127.0.0.1:9", "retries": 0}, "kubeconfig": str(tmp_path / "none")},
         "collect": {"output_dir": str(tmp_path / "data"), "calls_window": 60.0, **collect},
     }
     path = tmp_path / "app.yaml"

@@ -74,7 +74,7 @@ def settings_file(tmp_path, server, namespace, services, **collect):
             "services": services,
             "entries": [{"name": "GET /", "service": next(iter(services)), "slo": 0.15}],
         },
-        "cluster": {"kind": "kubernetes", "prometheus": {"url": server.url, "retries": 0}},
+        "cluster": {"kind": "kubernetes", "prometheus": {"url": server.url, "retries": 0}, "kubeconfig": str(tmp_path / "none")},
         "collect": {"output_dir": str(tmp_path / "data"), **collect},
     }
     path = tmp_path / "app.yaml"

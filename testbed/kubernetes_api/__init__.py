@@ -7,9 +7,9 @@
         api.write_kubeconfig("kubeconfig")
 
 Modules, each knowing only those before it: `status` (failures), `schema` (shapes and types), `ownership` (managedFields,
-server-side apply), `patching`, `resources` (what is served), `defaults` (and validation), `selectors`, `tables`, `access`
-(rights), `store` (objects and history), `workloads` (what runs), `watching` (lists, pages, watches), `protobuf` (what kubectl creates), `requests` (one
-request), `server` (HTTP).
+server-side apply), `patching`, `resources` (what is served, discovery), `defaults` (and validation), `selectors`, `tables`,
+`access` (rights), `store` (objects and history), `workloads` (what runs), `watching` (lists, pages, watches), `protobuf` (what
+kubectl creates), `requests` (one request), `server` (HTTP).
 
 Checked against recorded answers of v1.36 by tests/test_kubernetes_api.py. Differs: nothing runs here but what the serving side
 says with `sync_pods`; templates don't roll, autoscalers aren't acted on, quotas not enforced, custom resources not served.

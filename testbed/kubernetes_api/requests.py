@@ -20,17 +20,6 @@ from testbed.kubernetes_api.resources import Resource
 from testbed.kubernetes_api.status import Cause, Object, Refused, bad_request, conflict, invalid, not_found, success
 from testbed.kubernetes_api.workloads import Workloads
 
-VERSION = {
-    **{"major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36"},
-    **{
-        "minCompatibilityMajor": "1",
-        "minCompatibilityMinor": "35",
-        "gitVersion": "v1.36.2",
-        "gitCommit": "testbed",
-        "gitTreeState": "clean",
-    },
-    **{"buildDate": "1970-01-01T00:00:00Z", "goVersion": "none", "compiler": "none", "platform": "linux/amd64"},
-}
 WATCH_SECONDS = 1800.0
 _LOG = logging.getLogger(__name__)
 _JSON = {"Content-Type": "application/json"}
@@ -163,35 +152,12 @@ class _Request:
 
     def _discovery(self) -> Response | None:
         """Answers that need no object and no right."""
-        path = self.path.rstrip("/") or "/"
-        parts = path.strip("/").split("/")
-        document: Object | None = None
-        if path in ("/healthz", "/readyz", "/livez"):
+        if self.path in ("/healthz", "/readyz", "/livez"):
             return Response(200, _TEXT, b"ok")
-        if path == "/version":
-            document = VERSION
-        elif path == "/api":
-            address = {"clientCIDR": "0.0.0.0/0", "serverAddress": self.headers.get("host", "127.0.0.1")}
-            document = {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [address]}
-        elif path == "/apis":
-            document = resources.api_groups()
-        elif path == "/openapi/v3":
-            document = resources.openapi_index()
-        elif parts[:3] == ["openapi", "v3", "api"] and len(parts) == 4:
-            document = resources.openapi("", parts[3])
-        elif parts[:3] == ["openapi", "v3", "apis"] and len(parts) == 5:
-            document = resources.openapi(parts[3], parts[4])
-        elif parts[:1] == ["api"] and len(parts) == 2:
-            document = resources.resource_list("", parts[1])
-        elif parts[:1] == ["apis"] and len(parts) == 2:
-            document = resources.api_group(parts[1])
-        elif parts[:1] == ["apis"] and len(parts) == 3:
-            document = resources.resource_list(parts[1], parts[2])
-        if document is None:
-            return None
-        if self.method != "GET":
+        document = resources.discovery(self.path, self.headers.get("host", "127.0.0.1"))
+        if document is not None and self.method != "GET":
             raise Refused(405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {})
-        return _json(document)
+        return None if document is None else _json(document)
 
     # ---------------------------------------------------------------------------------------------------------- reading
     def _get(self, target: _Target) -> Response:

@@ -7,6 +7,17 @@ from dataclasses import dataclass
 
 from testbed.kubernetes_api.status import Object
 
+VERSION = {
+    **{"major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36"},
+    **{
+        "minCompatibilityMajor": "1",
+        "minCompatibilityMinor": "35",
+        "gitVersion": "v1.36.2",
+        "gitCommit": "testbed",
+        "gitTreeState": "clean",
+    },
+    **{"buildDate": "1970-01-01T00:00:00Z", "goVersion": "none", "compiler": "none", "platform": "linux/amd64"},
+}
 ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 _ACCESS = ("get", "patch", "update")
 Convert = Callable[[Object], Object]
@@ -233,3 +244,28 @@ def openapi(group: str, version: str) -> Object:
         operation = {"parameters": parameters, "x-kubernetes-group-version-kind": kind, "responses": {"200": {"description": "OK"}}}
         paths[f"{path}/{{name}}"] = {"patch": {**operation, "x-kubernetes-action": "patch"}}
     return {"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": "v1.36.0"}, "paths": paths}
+
+
+def discovery(path: str, host: str) -> Object | None:
+    """What a path of discovery says; None where it is none. `host`: how the client calls this server."""
+    address = {"clientCIDR": "0.0.0.0/0", "serverAddress": host}
+    match path.strip("/").split("/"):
+        case ["version"]:
+            return VERSION
+        case ["api"]:
+            return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [address]}
+        case ["apis"]:
+            return api_groups()
+        case ["api", version]:
+            return resource_list("", version)
+        case ["apis", group]:
+            return api_group(group)
+        case ["apis", group, version]:
+            return resource_list(group, version)
+        case ["openapi", "v3"]:
+            return openapi_index()
+        case ["openapi", "v3", "api", version]:
+            return openapi("", version)
+        case ["openapi", "v3", "apis", group, version]:
+            return openapi(group, version)
+    return None
