@@ -29,6 +29,10 @@ demo: install
 test: install-dev prometheus
 	$(PY) -m pytest -m "not live"
 
+# Wall-clock tests with real servers: Locust, Prometheus, the emulated Kubernetes API.
+live: install-dev prometheus
+	$(PY) -m pytest -m live
+
 lint: install-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .

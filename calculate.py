@@ -17,6 +17,7 @@ from typing import Any
 from deepscaler.artefacts import plain, write_json
 from deepscaler.errors import DataError, DeepScalerError
 from deepscaler.evaluation import evaluate_run
+from deepscaler.logs import start_logging
 from deepscaler.report import by_violations, draw_pareto, draw_timeline, elasticity_table, table, verdict
 from deepscaler.runs import Run, find_runs, read_run
 from deepscaler.settings import Evaluate, load_settings
@@ -42,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Read runs, print the comparison, write summary.json and the pictures."""
     arguments = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    start_logging()
     try:
         settings = load_settings(arguments.config, arguments.overrides).evaluate
         log.info("settings: %s", settings.model_dump_json())

@@ -21,6 +21,7 @@ from deepscaler.demand_fit import fit_demand, read_facts
 from deepscaler.errors import DataError, DeepScalerError
 from deepscaler.graphs import build_prior, prior_key, write_graph
 from deepscaler.labels import Reach, feature_labels, hide_overhang, required_labels
+from deepscaler.logs import start_logging
 from deepscaler.panel import FEATURES, MetricPanel, read_panel
 from deepscaler.settings import Settings, load_settings
 from deepscaler.visits import follow_visits
@@ -42,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Read metrics, write dataset.npz, meta.json and graphs/*.csv, print one line."""
     arguments = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    start_logging()
     try:
         settings = load_settings(arguments.config, arguments.overrides)
         log.info("settings: %s", settings.process.model_dump_json())

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from deepscaler.bundle import save_bundle, side_path
 from deepscaler.dataset import read_dataset
 from deepscaler.errors import DeepScalerError, SettingsError
+from deepscaler.logs import start_logging
 from deepscaler.settings import ModelConfig, Train, load_section
 from deepscaler.training import Task, Trained, train
 from model.networks import NETWORKS
@@ -49,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Train, write bundle, JSON and affinity CSV, print errors and one summary line."""
     arguments = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    start_logging()
     try:
         config, settings = read_settings(arguments)
         log.info("settings: %s %s", settings.model_dump_json(), config.dataset.model_dump_json())

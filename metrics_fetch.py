@@ -22,6 +22,7 @@ from deepscaler.calls import COLUMNS, CallGraph, read_calls, write_calls
 from deepscaler.cluster import Cluster
 from deepscaler.demand_fit import write_facts
 from deepscaler.errors import DataError, DeepScalerError, SettingsError
+from deepscaler.logs import start_logging
 from deepscaler.panel import FEATURES, MetricPanel, read_panel, write_panel
 from deepscaler.settings import Settings, load_settings
 
@@ -40,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    start_logging()
     try:
         print(collect(load_settings(args.config, args.set), args.start, args.end, args.last))
     except DeepScalerError as error:

@@ -19,6 +19,7 @@ import pandas as pd
 from deepscaler.cluster import ENDPOINT_COLUMNS, Cluster
 from deepscaler.controller import Controller, stopping_on_signals
 from deepscaler.errors import ClusterError, DeepScalerError, MetricsError, SettingsError
+from deepscaler.logs import start_logging
 from deepscaler.panel import MetricPanel
 from deepscaler.policies.registry import make_policy
 from deepscaler.recorder import DecisionRow, Recorder
@@ -45,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the policies and print one line a run directory."""
     arguments = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    start_logging()
     try:
         settings = load_settings(arguments.config, [*arguments.overrides, *_flags(arguments)])
         log.info("settings: %s", settings.model_dump_json())
@@ -53,8 +54,8 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.once:
             print(_table(_tick(settings, policies)))
         elif settings.cluster.kind == "testbed":
-            for directory in _on_testbed(settings, policies):
-                print(directory)
+            runs = _on_testbed(settings, policies)
+            print(runs[0] if len(runs) == 1 else f"{settings.scale.run_dir}: {len(runs)} runs of {', '.join(policies)}")
         else:
             print(_live(settings, policies))
     except DeepScalerError as error:

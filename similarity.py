@@ -18,6 +18,7 @@ from deepscaler.artefacts import plain, write_json
 from deepscaler.errors import DataError, DeepScalerError
 from deepscaler.graph_similarity import align, draw_graphs, edges, similarity
 from deepscaler.graphs import read_graph
+from deepscaler.logs import start_logging
 from deepscaler.settings import Settings, load_settings
 
 log = logging.getLogger("similarity")
@@ -52,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Read graphs, print their similarities, write similarity.json and similarity.png."""
     arguments = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    start_logging()
     try:
         settings = load_settings(arguments.config, arguments.overrides)
         log.info("settings: %s", settings.evaluate.model_dump_json())

@@ -6,12 +6,12 @@ python -m testbed serve --config config/boutique.yaml
 from __future__ import annotations
 
 import argparse
-import logging
 import signal
 import sys
 import threading
 
 from deepscaler.errors import ClusterError, DeepScalerError
+from deepscaler.logs import start_logging
 from deepscaler.settings import Serve, load_settings
 from testbed.serve import LiveTestbed, running
 
@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Serve until a signal comes."""
     arguments = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    start_logging()
     sys.setswitchinterval(0.001)  # the engine's thread shouldn't wait long for the others
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 from deepscaler.artefacts import write_json
+from deepscaler.logs import VARIABLE
 
 CONFIG = "config/demo.yaml"
 STAGES = {
@@ -28,10 +30,11 @@ def main() -> int:
     print("Observes an emulated Online Boutique, trains on it and scales it under loads that training never saw.")
     print("Compiling the simulator takes half a minute the first time.", flush=True)
     seconds: dict[str, float] = {}
+    quiet = {VARIABLE: "WARNING", **os.environ}
     for name, command in STAGES.items():
         print(f"\n$ {command}", flush=True)
         began = time.perf_counter()
-        status = subprocess.run([sys.executable, *shlex.split(command)[1:]], check=False).returncode
+        status = subprocess.run([sys.executable, *shlex.split(command)[1:]], check=False, env=quiet).returncode
         if status:
             print(f"demo: stage {name!r} failed (exit {status})", file=sys.stderr)
             return status

@@ -146,4 +146,4 @@ def test_on_the_testbed_every_policy_runs_on_every_seed(config, monkeypatch, cap
     assert run(config, *here, "--set", "scale.policies=[static, hpa_70]", "--set", "scale.seeds=[3, 4]") == 0
     assert run(config, *here, "--dry-run") == 0
     assert asked == [(False, ["static", "hpa_70"], [3, 4]), (True, ["static"], [1])]
-    assert capsys.readouterr().out.splitlines()[:2] == ["runs/a-1", "runs/b-1"]
+    assert capsys.readouterr().out.splitlines()[0].endswith("2 runs of static, hpa_70")
