@@ -16,7 +16,8 @@ import time
 import numpy as np
 
 from testbed import engine as core
-from testbed.application import compile_program, load_application
+from testbed.application import load_application
+from testbed.program import compile_program
 from testbed.simulator import LoadPlan, Simulator
 
 CASES = {"boutique_50": ("boutique", 50), "boutique_100": ("boutique", 100), "synthetic_1000": ("synthetic:1000", 100)}

@@ -8,8 +8,8 @@ from deepscaler.calls import EXTERNAL
 from deepscaler.cluster import LATENCY_BUCKETS
 from deepscaler.settings import App
 from testbed import engine as core
-from testbed.application import Program
 from testbed.exposition import ISTIO_BOUNDS_SECONDS, CounterSnapshot, Durations, PodCounters, ServiceCounters, deployment_of, pod_name
+from testbed.program import Program
 from testbed.simulator import Snapshot
 
 BOUNDS_SECONDS = tuple(bound for bound in ISTIO_BOUNDS_SECONDS if bound in LATENCY_BUCKETS)

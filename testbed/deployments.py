@@ -6,9 +6,9 @@ from typing import Any
 
 from deepscaler.settings import App
 from testbed import engine as core
-from testbed.application import Program
 from testbed.exposition import deployment_of, pod_name
 from testbed.kubernetes_api import KubernetesStore, PodState
+from testbed.program import Program
 from testbed.wall_clock import WallClock
 
 SYNC_SECONDS = 0.2

@@ -13,7 +13,7 @@ from aiohttp import web
 from deepscaler.errors import ClusterError
 from sendFlow import answers
 from sendFlow.routes import ROUTES, Route
-from testbed.application import Program
+from testbed.program import Program
 from testbed.wall_clock import WallClock
 
 LOG = logging.getLogger(__name__)

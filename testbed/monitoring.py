@@ -12,9 +12,9 @@ from aiohttp import web
 from numpy.typing import NDArray
 
 from deepscaler.settings import App
-from testbed.application import Program
 from testbed.counters import counter_snapshot
 from testbed.exposition import CounterSnapshot, exposition_text, workload_of
+from testbed.program import Program
 from testbed.wall_clock import WallClock
 
 PAGE_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -13,7 +13,7 @@ from deepscaler.cluster import LATENCY_BUCKETS
 from testbed import engine as core
 
 if TYPE_CHECKING:
-    from testbed.application import Program
+    from testbed.program import Program
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,10 @@ from deepscaler.runs import POD_COLUMNS
 from deepscaler.settings import Settings
 from testbed import engine as core
 from testbed import shapes
-from testbed.application import Program, compile_program, load_application
+from testbed.application import load_application
 from testbed.counters import counter_snapshot
 from testbed.exposition import CounterSnapshot, deployment_of, pod_name
+from testbed.program import Program, compile_program
 from testbed.simulator import LoadPlan, Simulator, Snapshot
 
 

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from deepscaler.errors import SettingsError
 from deepscaler.settings import load_settings
 from testbed import application as apps
-from testbed.application import Application, Call, Parallel, Program, compile_program, endpoint_shares, expected_visits, load_application
+from testbed import program as ops
+from testbed.application import Application, Call, Parallel, endpoint_shares, expected_visits, load_application
+from testbed.program import Program, compile_program
 
 ROOT = Path(__file__).parents[1]
 FACTS = ROOT.parent / "shared" / "facts"
@@ -40,7 +42,7 @@ def walk(program: Program, endpoint: int, random: np.random.Generator) -> tuple[
         pc, stack = branches.pop(), []
         while True:
             op = program.ops[pc]
-            if op == apps.ENTER:
+            if op == ops.ENTER:
                 visits[program.arg0[pc]] += 1
                 caller, callee = program.edges[program.arg1[pc]]
                 assert callee == program.arg0[pc]
@@ -48,20 +50,20 @@ def walk(program: Program, endpoint: int, random: np.random.Generator) -> tuple[
                 stack.append(pc)
                 deepest = max(deepest, len(stack))
                 pc += 1
-            elif op == apps.CPU:
+            elif op == ops.CPU:
                 assert stack, "CPU is spent within a visit"
                 cpu += program.value[pc]
                 pc += 1
-            elif op == apps.EXIT:
+            elif op == ops.EXIT:
                 pc += 1
                 assert program.exit_pc[stack.pop()] == pc
-            elif op == apps.BRANCH:
+            elif op == ops.BRANCH:
                 pc = pc + 1 if random.random() < program.value[pc] else int(program.arg0[pc])
-            elif op == apps.FORK:
+            elif op == ops.FORK:
                 branches += program.branches[program.arg1[pc] : program.arg1[pc] + program.arg0[pc]].tolist()
                 pc = int(program.exit_pc[pc])
             else:
-                assert op == (apps.END if first else apps.JOIN)
+                assert op == (ops.END if first else ops.JOIN)
                 assert not stack
                 break
         first = False
@@ -145,7 +147,7 @@ def test_a_boutique_product_page_asks_the_catalogue_seven_times() -> None:
 
 def test_only_the_ad_call_of_boutique_may_fail_and_it_has_100_ms() -> None:
     program = compile_program(load_application("boutique"))
-    ads = (program.ops == apps.ENTER) & (program.arg0 == program.services.index("adservice"))
+    ads = (program.ops == ops.ENTER) & (program.arg0 == program.services.index("adservice"))
     assert program.timeouts.tolist() == [0.1]
     assert (program.timeout[ads] == 0).all() and (program.ignore[ads] == 1).all()
     assert (program.timeout[~ads] == -1).all() and (program.ignore[~ads] == 0).all()
@@ -194,18 +196,18 @@ def test_running_a_program_visits_what_is_expected_on_average(name: str) -> None
 def test_a_chain_compiles_to_the_program_on_paper(tmp_path: Path) -> None:
     program = compile_program(loaded(tmp_path, {"service": "b", "calls": ["c"], "retries": 2}))
     kinds = [
-        apps.ENTER,
-        apps.CPU,
-        apps.ENTER,
-        apps.CPU,
-        apps.ENTER,
-        apps.CPU,
-        apps.EXIT,
-        apps.CPU,
-        apps.EXIT,
-        apps.CPU,
-        apps.EXIT,
-        apps.END,
+        ops.ENTER,
+        ops.CPU,
+        ops.ENTER,
+        ops.CPU,
+        ops.ENTER,
+        ops.CPU,
+        ops.EXIT,
+        ops.CPU,
+        ops.EXIT,
+        ops.CPU,
+        ops.EXIT,
+        ops.END,
     ]
     assert program.ops.tolist() == kinds
     assert program.exit_pc[[0, 2, 4]].tolist() == [11, 9, 7]
@@ -217,24 +219,24 @@ def test_a_chain_compiles_to_the_program_on_paper(tmp_path: Path) -> None:
 
 def test_a_mean_count_is_its_whole_part_and_a_chance_of_one_more(tmp_path: Path) -> None:
     program = compile_program(loaded(tmp_path, {"service": "b", "times": 2.25, "probability": 0.5}))
-    branches = program.ops == apps.BRANCH
+    branches = program.ops == ops.BRANCH
     assert program.value[branches].tolist() == [0.5, 0.25]
     assert program.arg0[branches].tolist() == [13, 13]  # both go on after the last call
-    assert ((program.ops == apps.ENTER) & (program.arg0 == 1)).sum() == 3
+    assert ((program.ops == ops.ENTER) & (program.arg0 == 1)).sum() == 3
 
 
 def test_a_chance_below_one_call_is_one_branch(tmp_path: Path) -> None:
     program = compile_program(loaded(tmp_path, {"service": "b", "times": 0.5, "probability": 0.5}))
-    assert program.value[program.ops == apps.BRANCH].tolist() == [0.25]
+    assert program.value[program.ops == ops.BRANCH].tolist() == [0.25]
 
 
 def test_parallel_calls_fork_and_join(tmp_path: Path) -> None:
     application = loaded(tmp_path, {"parallel": ["b", {"service": "c", "calls": [{"parallel": ["a", "b", "b"]}]}]}, "b")
     program = compile_program(application)
-    forks = np.flatnonzero(program.ops == apps.FORK)
+    forks = np.flatnonzero(program.ops == ops.FORK)
     assert program.arg0[forks].tolist() == [2, 3]
-    assert (program.ops[program.branches] == apps.ENTER).all()
-    assert (program.ops[program.exit_pc[forks] - 1] == apps.JOIN).all()
+    assert (program.ops[program.branches] == ops.ENTER).all()
+    assert (program.ops[program.exit_pc[forks] - 1] == ops.JOIN).all()
     assert program.max_tasks == 1 + 1 + (1 + 3)
     visits, _, _ = walk(program, 0, np.random.default_rng(0))
     assert visits.tolist() == expected_visits(application)[0].tolist() == [2, 4, 1]
@@ -318,7 +320,7 @@ def test_an_unknown_application_is_refused_with_its_name(name: str) -> None:
 
 
 def test_a_program_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apps, "MAX_OPS", 1000)
+    monkeypatch.setattr(ops, "MAX_OPS", 1000)
     with pytest.raises(SettingsError, match="operations"):
         compile_program(loaded(tmp_path, {"service": "b", "times": 20, "calls": [{"service": "c", "times": 20}]}))
 
@@ -372,4 +374,4 @@ def test_a_generated_request_makes_a_few_dozen_visits_whatever_the_size(size: in
 
 def test_a_branch_is_a_task_whatever_it_holds() -> None:
     group = Parallel((Call(0), Call(0, calls=(Parallel((Call(0), Call(0))),))))
-    assert apps._tasks_of((group,)) == 1 + 1 + 3
+    assert ops._tasks_of((group,)) == 1 + 1 + 3

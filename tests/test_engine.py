@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from testbed import engine as core
-from testbed.application import Program, compile_program, load_application
+from testbed.application import load_application
+from testbed.program import Program, compile_program
 from testbed.simulator import LoadPlan, Simulator
 
 MEMORY = "memory_request_mib: 64, memory_limit_mib: 128, memory_base_mib: 32"

@@ -14,10 +14,12 @@ import pytest
 from deepscaler.cluster import Pod, Workload
 from deepscaler.errors import MetricsError, SettingsError
 from deepscaler.panel import MetricPanel
+from deepscaler.policies import hpa_api
 from deepscaler.policies import hpa_rules as rules
 from deepscaler.policies.base import Observation, Proposal, Reason
 from deepscaler.policies.hpa import HpaTarget, hpa_policy, millicores
-from deepscaler.policies.hpa_rules import Flags, HpaPod, HpaSpec, HpaState, Measured, Metric, PodMetric, Sample, parse_spec
+from deepscaler.policies.hpa_api import parse_spec
+from deepscaler.policies.hpa_rules import Flags, HpaPod, HpaSpec, HpaState, Measured, Metric, PodMetric, Sample
 from deepscaler.settings import Settings
 
 RECORDED = Path(__file__).parents[1].parent / "shared" / "facts" / "hpa_decisions_v1.36.json"
@@ -220,9 +222,9 @@ def test_a_tolerance_of_one_direction_leaves_the_other_at_the_flag():
 
 
 def test_policies_that_are_given_replace_the_whole_list_and_other_fields_are_filled():
-    up = rules.with_defaults({"maxReplicas": 5, **behavior(scaleUp={"policies": [pods_policy(1, 60)]})})["behavior"]["scaleUp"]
+    up = hpa_api.with_defaults({"maxReplicas": 5, **behavior(scaleUp={"policies": [pods_policy(1, 60)]})})["behavior"]["scaleUp"]
     assert up == {"stabilizationWindowSeconds": 0, "selectPolicy": "Max", "policies": [pods_policy(1, 60)]}
-    assert "stabilizationWindowSeconds" not in rules.with_defaults({"maxReplicas": 5, **behavior()})["behavior"]["scaleDown"]
+    assert "stabilizationWindowSeconds" not in hpa_api.with_defaults({"maxReplicas": 5, **behavior()})["behavior"]["scaleDown"]
 
 
 @pytest.mark.parametrize(
@@ -254,7 +256,7 @@ def test_what_the_api_server_would_refuse_is_refused(document, message):
     [("0.1", "100m"), ("1000", "1k"), ("1500", "1500"), ("-0.1", "-100m"), ("0", "0"), ("1e3", "1k"), ("64Mi", "64Mi"), ("0.0005", "500u")],
 )
 def test_quantities_are_written_as_the_api_server_writes_them(text, canonical):
-    assert rules.canonical_quantity(text) == canonical
+    assert hpa_api.canonical_quantity(text) == canonical
 
 
 # ------------------------------------------------------------------------------------------------------------ the policy
@@ -524,7 +526,7 @@ def test_every_first_status_of_the_running_controller_is_reproduced(recorded, ca
             found = [current, status.desired, None, None, *conditions]
             usage = status.usages[0] if status.usages else None
             if usage:
-                found[2:4] = [usage.utilization, rules.canonical_quantity(f"{usage.average}m")]
+                found[2:4] = [usage.utilization, hpa_api.canonical_quantity(f"{usage.average}m")]
             if len(expected) > 7:
                 found.append(f"the HPA was unable to compute the replica count: {decision.failed}")
             yield name, expected, found
@@ -568,8 +570,8 @@ def live(sequence, flags):
 def test_every_recorded_answer_of_the_api_server_is_reproduced(recorded, capsys):
     def outcomes():
         for case in recorded["api"]:
-            spec = rules.with_defaults(case["spec"])
-            found = rules.problems(spec)
+            spec = hpa_api.with_defaults(case["spec"])
+            found = hpa_api.problems(spec)
             text = found[0] if len(found) == 1 else f"[{', '.join(found)}]"
             answer = spec if not found else f'HorizontalPodAutoscaler.autoscaling "d" is invalid: {text}'
             expected = case["answer"]

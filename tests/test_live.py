@@ -23,7 +23,8 @@ from deepscaler.panel import read_panel
 from deepscaler.runs import read_run
 from deepscaler.settings import load_settings
 from testbed import prometheus_server
-from testbed.application import compile_program, load_application
+from testbed.application import load_application
+from testbed.program import compile_program
 from testbed.simulator import LoadPlan
 from testbed.virtual import VirtualCluster
 

@@ -21,8 +21,9 @@ from deepscaler.settings import load_settings
 from sendFlow.routes import ROUTES, url_of
 from testbed import engine as core
 from testbed import gateway, prometheus_server
-from testbed.application import compile_program, load_application
+from testbed.application import load_application
 from testbed.gateway import SECONDS_HEADER, routes_of
+from testbed.program import compile_program
 from testbed.serve import Loop, running
 from testbed.simulator import LoadPlan, Simulator
 from testbed.wall_clock import WallClock

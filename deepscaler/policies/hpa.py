@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from deepscaler.cluster import Pod, Workload
 from deepscaler.errors import SettingsError
 from deepscaler.policies.base import Observation, Proposal, Reason
+from deepscaler.policies.hpa_api import parse_spec
 from deepscaler.policies.hpa_rules import (
     Flags,
     HpaPod,
@@ -20,7 +21,6 @@ from deepscaler.policies.hpa_rules import (
     Metric,
     Sample,
     measure,
-    parse_spec,
     reconcile,
     store_scale_event,
 )
