@@ -643,7 +643,7 @@ def test_rights_of_the_emulated_api_are_checked(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------- recorded answers of v1.36
-FACTS = Path("/work/shared/facts/kubernetes_api_v1.36.json")
+FACTS = Path(__file__).parents[2] / "shared" / "facts" / "kubernetes_api_v1.36.json"
 
 
 @pytest.mark.skipif(not FACTS.is_file(), reason=f"the recordings aren't here: {FACTS}")

@@ -199,6 +199,10 @@ def test_the_shipped_configurations_are_valid_and_are_the_published_sizes() -> N
     settings = load_section(Train, ROOT / "config/train_config.yaml", [])
     assert config.AdapGLA.model_dump() == {"graph_channels": 128, "time_channels": 128, "order": 3, "kernel": 5, "blocks": 2}
     assert settings == Train()
+    load_section(ModelConfig, ROOT / "config/demo_datasets.yaml", [])
+    load_section(Train, ROOT / "config/demo_train.yaml", [])
+    paper = load_section(Train, ROOT / "config/train_config_paper.yaml", []).graph
+    assert (paper.learner, paper.embedding_size, paper.new_edge_term, paper.union_temperature) == ("antisymmetric", 64, "sign", "raw")
 
 
 def test_unfit_labels_never_make_a_nan_loss(tmp_path: Path) -> None:
