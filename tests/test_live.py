@@ -33,7 +33,8 @@ LOW, HIGH = 26, 52  # users; two pods of the frontend can serve 44
 LOW_SECONDS, HIGH_SECONDS = 40, 80
 SCRAPE = 5
 TOLERANCES = {"pod": 0.01, "cpu": 0.2, "mem": 0.05, "req": 0.2, "res": 0.35}
-"""Of the live features by the virtual ones, means over 20 s: a service's own requests scatter by some 5 % in each."""
+"""Of the live features by the virtual ones, means over 20 s. Wider where chance is: two sums of n exponential demands each
+differ by sqrt(4 / n) in proportion, four of which are allowed (40 % at 20 requests a second)."""
 
 
 @contextmanager
@@ -234,13 +235,16 @@ def test_the_load_doubles_and_the_controller_scales_a_live_cluster(tmp_path, web
     writes = run.decisions[run.decisions["applied"].notna()]
     twin, origin = virtual_panel([(row.time - began, row.service, int(row.applied)) for row in writes.itertuples()], ended - began)
     for start, end, tolerances in ((15, 40, TOLERANCES), (duration - 20, duration, {**TOLERANCES, "res": None})):
-        busy = [service for service, rate in mean_over(twin, "req", origin + start, origin + end).items() if rate > 20]
+        rates = mean_over(twin, "req", origin + start, origin + end)
+        busy = [service for service, rate in rates.items() if rate > 20]
         assert len(busy) >= 6
         for feature, tolerance in tolerances.items():
             there, here = mean_over(panel, feature, began + start, began + end), mean_over(twin, feature, origin + start, origin + end)
             ratios = {service: there[service] / here[service] for service in busy}
             print(feature, start, end, {service: round(float(ratio), 2) for service, ratio in ratios.items()})
-            assert tolerance is None or all(abs(ratio - 1) <= tolerance for ratio in ratios.values()), (feature, ratios)
+            for service, ratio in ratios.items():
+                noise = 0.0 if feature in ("pod", "mem") else 4 * np.sqrt(4 / (rates[service] * (end - start)))
+                assert tolerance is None or abs(ratio - 1) <= max(tolerance, noise), (feature, service, ratio)
     istio, traced = (read_calls(tmp_path / name / "calls.csv").frame for name in ("data", "jaeger"))
     assert {(row.caller, row.callee) for row in istio.itertuples()} == {(row.caller, row.callee) for row in traced.itertuples()}
     summary = json.loads((runs / "summary.json").read_text(encoding="utf-8"))
