@@ -24,7 +24,6 @@ class Deployments:
     def __init__(self, program: Program, app: App, clock: WallClock) -> None:
         self._program, self._app, self._clock = program, app, clock
         self._names = [deployment_of(app, service) for service in program.services]
-        self._synced: dict[str, tuple[Any, ...]] = {}
         self._draining: dict[int, float] = {}
         self.store = KubernetesStore(on_scale=self._scale)
         self.store.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": app.namespace}})
@@ -57,12 +56,8 @@ class Deployments:
                     deleting_since=self._draining.get(uid),
                 )
             )
-        wanted = self.store.replicas(self._app.namespace)
         for name, states in found.items():
-            key = (*sorted(states, key=lambda state: state.name), wanted.get(name))
-            if self._synced.get(name) != key:
-                self.store.sync_pods(self._app.namespace, name, states)
-                self._synced[name] = key
+            self.store.sync_pods(self._app.namespace, name, states)
 
 
 def manifest(program: Program, app: App, service: int, replicas: int) -> dict[str, Any]:
