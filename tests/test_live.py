@@ -32,9 +32,10 @@ ROOT = Path(__file__).parents[1]
 LOW, HIGH = 26, 52  # users; two pods of the frontend can serve 44
 LOW_SECONDS, HIGH_SECONDS = 40, 80
 SCRAPE = 5
-TOLERANCES = {"pod": 0.01, "cpu": 0.2, "mem": 0.05, "req": 0.2, "res": 0.35}
+TOLERANCES = {"pod": 0.01, "cpu": 0.2, "mem": 0.05, "req": 0.2, "res": 1.0}
 """Of the live features by the virtual ones, means over 20 s. Wider where chance is: two sums of n exponential demands each
-differ by sqrt(4 / n) in proportion, four of which are allowed (40 % at 20 requests a second)."""
+differ by sqrt(4 / n) in proportion, four of which are allowed (40 % at 20 requests a second). A mean response over 25 s at 70 % load, where queues remember, differs
+by sqrt(2 * 2 (1 + .7) / (n (1 - .7)^2)) = 27 % for n = 1,000, four of which are a factor of two."""
 
 
 @contextmanager
@@ -244,7 +245,7 @@ def test_the_load_doubles_and_the_controller_scales_a_live_cluster(tmp_path, web
             print(feature, start, end, {service: round(float(ratio), 2) for service, ratio in ratios.items()})
             for service, ratio in ratios.items():
                 noise = 0.0 if feature in ("pod", "mem") else 4 * np.sqrt(4 / (rates[service] * (end - start)))
-                assert tolerance is None or abs(ratio - 1) <= max(tolerance, noise), (feature, service, ratio)
+                assert tolerance is None or max(ratio, 1 / ratio) - 1 <= max(tolerance, noise), (feature, service, ratio)
     istio, traced = (read_calls(tmp_path / name / "calls.csv").frame for name in ("data", "jaeger"))
     assert {(row.caller, row.callee) for row in istio.itertuples()} == {(row.caller, row.callee) for row in traced.itertuples()}
     summary = json.loads((runs / "summary.json").read_text(encoding="utf-8"))
