@@ -34,8 +34,8 @@ LOW_SECONDS, HIGH_SECONDS = 40, 80
 SCRAPE = 5
 TOLERANCES = {"pod": 0.01, "cpu": 0.2, "mem": 0.05, "req": 0.2, "res": 1.0}
 """Of the live features by the virtual ones, means over 20 s. Wider where chance is: two sums of n exponential demands each
-differ by sqrt(4 / n) in proportion, four of which are allowed (40 % at 20 requests a second). A mean response over 25 s at 70 % load, where queues remember, differs
-by sqrt(2 * 2 (1 + .7) / (n (1 - .7)^2)) = 27 % for n = 1,000, four of which are a factor of two."""
+differ by sqrt(4 / n) in proportion, four of which are allowed (40 % at 20 requests a second). Mean responses over 25 s at 70 %
+load, where queues remember, differ by sqrt(2 * 2 (1 + .7) / (n (1 - .7)^2)) = 27 % for n = 1,000: four of which are a factor of two."""
 
 
 @contextmanager
