@@ -16,14 +16,15 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from deepscaler.artefacts import plain, replacing, write_json
-from deepscaler.dataset import Normalizer
+from deepscaler.dataset import Normalizer, lead_steps
 from deepscaler.errors import BundleError
 from deepscaler.graphs import write_graph
 from model.layers import Graphs
-from model.networks import Shape, build_network
+from model.network import Network, Shape
+from model.networks import build_network
 
 VERSION = 1
 MAKE = "make it with: python main.py"
@@ -88,14 +89,14 @@ class Bundle:
     @property
     def shape(self) -> Shape:
         """Sizes of the data."""
-        return Shape(len(self.services), len(self.features), int(self.meta["window"]), int(self.meta["horizon"]))
+        return Shape(len(self.services), len(self.features), int(self.meta["window"]), int(self.meta["horizon"]), lead_steps(self.meta))
 
     @property
     def graphs(self) -> Graphs:
         """What the network sees."""
         return Graphs(self.reverse, self.affinity)
 
-    def build(self) -> nn.Module:
+    def build(self) -> Network:
         """The network with its weights, ready to forecast."""
         network = build_network(self.network, self.shape, self.sizes)
         network.load_state_dict(self.weights)

@@ -7,7 +7,9 @@ takes every `dilation`-th row: training sees every phase of the minute, and a co
 from __future__ import annotations
 
 import json
+import math
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,12 @@ class Dataset:
         steps = self.dilation * np.arange(1, self.meta["horizon"] + 1)
         allowed: NDArray[np.int64] = ends[known[ends[:, None] + steps].any(axis=1)]
         return allowed
+
+
+def lead_steps(meta: Mapping[str, Any]) -> int:
+    """Steps that a label looks beyond its own: the label of the next step covers `lead` seconds from now."""
+    steps: int = math.ceil((meta.get("lead") or 0.0) / meta["step"] - 1e-9) - 1
+    return max(steps, 0)
 
 
 def check_windows(dataset: Dataset, shares: tuple[float, float, float]) -> None:

@@ -13,17 +13,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from deepscaler.artefacts import plain, replacing
 from deepscaler.bundle import Bundle, load_bundle, load_tensors, side_path
-from deepscaler.dataset import SPLITS, Dataset
+from deepscaler.dataset import SPLITS, Dataset, lead_steps
 from deepscaler.errors import BundleError, DataError, SettingsError
 from deepscaler.settings import ModelConfig, Train
 from model.evaluation import Persistence, SeasonalNaive, forecast_errors, predict
 from model.graph_check import CheckSettings, Judge, check_graph, edge_floor, read_graph, rivals, slow_scores, slowest
 from model.graph_learners import LearnerSettings, build_learner
-from model.networks import NETWORKS, Shape, build_network
+from model.network import Network, Shape
+from model.networks import NETWORKS, build_network
 from model.training import Progress, Trainer, TrainSettings
 from model.windows import Windows
 
@@ -54,7 +55,7 @@ class Task:
     def shape(self) -> Shape:
         """Sizes of the data."""
         meta = self.dataset.meta
-        return Shape(len(meta["services"]), len(meta["features"]), meta["window"], meta["horizon"])
+        return Shape(len(meta["services"]), len(meta["features"]), meta["window"], meta["horizon"], lead_steps(meta))
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -66,7 +67,7 @@ class Task:
         """State after the last finished iteration, until training ends."""
         return side_path(self.path, ".checkpoint.pt")
 
-    def fresh(self, seed: int) -> nn.Module:
+    def fresh(self, seed: int) -> Network:
         """A network on fresh weights.
 
         Raises:
@@ -146,6 +147,7 @@ def make_windows(dataset: Dataset, device: torch.device) -> Windows:
         window=dataset.meta["window"],
         horizon=dataset.meta["horizon"],
         dilation=dataset.dilation,
+        lead=lead_steps(dataset.meta),
     )
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from model.layers import Graphs
+from model.network import Network
 from model.windows import Windows, batches
 
 Array = NDArray[np.float64]
@@ -21,10 +21,10 @@ LEAST_SEASON = 0.5
 
 
 @torch.no_grad()
-def predict(network: nn.Module, graphs: Graphs, windows: Windows, ends: torch.Tensor, batch_size: int) -> Array:
+def predict(network: Network, graphs: Graphs, windows: Windows, ends: torch.Tensor, batch_size: int) -> Array:
     """z-scored forecasts `[M, H, N]` of the windows that end at `ends [M]`."""
     network.eval()
-    parts = [network(windows.inputs(part), graphs).double().cpu().numpy() for part in batches(ends, batch_size)]
+    parts = [network(windows.inputs(part), graphs, windows.known(part)).double().cpu().numpy() for part in batches(ends, batch_size)]
     return np.concatenate(parts)
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.graph_learners import Gates, GraphLearner, resting
 from model.graph_metrics import edge_changes, edges, pairs, ranking, reachable
+from model.network import Network
 from model.training import Trainer, TrainSettings, mean_loss
 from model.windows import Windows
 
@@ -125,14 +126,14 @@ class Judge:
     splits: Mapping[str, Tensor]
     slow: Mapping[str, Tensor]
 
-    def errors(self, network: nn.Module, graph: Tensor, batch_size: int) -> dict[str, float]:
+    def errors(self, network: Network, graph: Tensor, batch_size: int) -> dict[str, float]:
         """Mean |error| in z-units by split, and by split on slow windows (`<split>_slow`)."""
         shown = self.learner.graphs(graph)
         out = {name: mean_loss(network, shown, self.windows, ends, batch_size) for name, ends in self.splits.items()}
         slow = {f"{name}_slow": mean_loss(network, shown, self.windows, ends, batch_size) for name, ends in self.slow.items()}
         return {**out, **slow}
 
-    def refitted(self, network: nn.Module, graph: Tensor, training: TrainSettings) -> dict[str, float]:
+    def refitted(self, network: Network, graph: Tensor, training: TrainSettings) -> dict[str, float]:
         """Errors of `network`, on fresh weights, after fitting it with `graph` fixed."""
         validation = self.splits["validation"]
         trainer = Trainer(
@@ -144,13 +145,13 @@ class Judge:
 
 
 def check_graph(
-    network: nn.Module,
+    network: Network,
     judge: Judge,
     graphs: Mapping[str, Tensor],
     *,
     settings: CheckSettings,
     training: TrainSettings,
-    fresh: Callable[[int], nn.Module],
+    fresh: Callable[[int], Network],
 ) -> dict[str, Any]:
     """Errors by graph, with the predictor as it is and refitted, and a sentence; plain values.
 

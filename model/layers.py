@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 
 class Graphs(NamedTuple):
@@ -143,22 +142,3 @@ class TemporalConvolution(nn.Module):
         """x `[B, T, N, C_in]` -> `[B, T, N, C]`."""
         out: Tensor = self.convolution(x.permute(0, 3, 1, 2))
         return out.permute(0, 2, 3, 1)
-
-
-class AttentionBlock(nn.Module):
-    """Temporal attention, graph convolution, temporal convolution; LayerNorm(ReLU(. + 1x1 of the input))."""
-
-    def __init__(
-        self, *, services: int, window: int, features: int, graph_channels: int, time_channels: int, order: int, kernel: int
-    ) -> None:
-        super().__init__()
-        self.attention = TemporalAttention(services=services, window=window, features=features)
-        self.graph = DirectedGraphConvolution(features=features, channels=graph_channels, order=order)
-        self.time = TemporalConvolution(inputs=graph_channels, channels=time_channels, kernel=kernel)
-        self.residual = nn.Linear(features, time_channels)
-        self.norm = nn.LayerNorm(time_channels)
-
-    def forward(self, x: Tensor, terms: Polynomials) -> Tensor:
-        """x `[B, T, N, F]` -> `[B, T, N, C]`."""
-        out: Tensor = self.norm(functional.relu(self.time(self.graph(self.attention(x), terms)) + self.residual(x)))
-        return out

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from model.candidates import Candidates, Weighting
 from model.graph_learners import GraphLearner
 from model.layers import Graphs
+from model.network import Network
 from model.windows import Windows, absolute_error, batches
 
 SEED_STRIDE = 1_000_003
@@ -83,13 +84,13 @@ class Best:
 
 
 @torch.no_grad()
-def mean_loss(network: nn.Module, graphs: Graphs, windows: Windows, ends: Tensor, batch_size: int) -> float:
+def mean_loss(network: Network, graphs: Graphs, windows: Windows, ends: Tensor, batch_size: int) -> float:
     """Mean |error| over all known labels of `ends`: a mean over samples, whatever the batch size. NaN without any."""
     was_training = network.training
     network.eval()
     total, count = torch.zeros((), dtype=torch.float64), 0
     for part in batches(ends, batch_size):
-        summed, known = absolute_error(network(windows.inputs(part), graphs), windows.targets(part))
+        summed, known = absolute_error(network(windows.inputs(part), graphs, windows.known(part)), windows.targets(part))
         total, count = total + summed.double().cpu(), count + known
     network.train(was_training)
     return float(total) / count if count else math.nan
@@ -110,7 +111,7 @@ class Trainer:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         learner: GraphLearner,
         windows: Windows,
         *,
@@ -122,6 +123,7 @@ class Trainer:
     ) -> None:
         self.network, self.learner, self.windows, self.settings, self._report = network, learner, windows, settings, report
         self.training, self.validation = training, validation
+        network.prepare(windows, training, validation)
         self.optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self.graph_optimiser = torch.optim.Adam(learner.parameters(), lr=settings.graph_learning_rate)
         if start is None:
@@ -253,7 +255,8 @@ class Trainer:
                     optimiser.param_groups[0]["lr"] = rate * factor
                     optimiser.zero_grad(set_to_none=True)
             pair, penalty = graphs()
-            summed, known = absolute_error(self.network(self.windows.inputs(part), pair), self.windows.targets(part))
+            windows = self.windows
+            summed, known = self.network.loss(windows.inputs(part), pair, windows.known(part), windows.targets(part))
             loss = summed / max(known, 1)
             objective = loss if penalty is None else loss + settings.sparsity_weight * penalty
             objective.backward()  # type: ignore[no-untyped-call]

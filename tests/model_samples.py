@@ -10,8 +10,10 @@ from torch import Tensor
 
 from deepscaler.dataset import Dataset, Normalizer
 from deepscaler.settings import ModelConfig, Train
+from model.adapgla import AdapGLA
 from model.graph_learners import LearnerSettings, build_learner
-from model.networks import AdapGLA, Shape, build_network
+from model.network import Shape
+from model.networks import build_network
 from model.training import Trainer, TrainSettings
 from model.windows import Windows
 

@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_samples import permuted_copy
 
+from model.adapgla import AdapGLA
 from model.graph_learners import LearnerSettings, build_learner
 from model.layers import DirectedGraphConvolution, Graphs, TemporalAttention, TemporalConvolution, chebyshev_terms, polynomials
-from model.networks import AdapGLA, Shape, build_network, parameter_count
+from model.network import Shape
+from model.networks import build_network, parameter_count
 
 PUBLISHED = {"graph_channels": 128, "time_channels": 128, "order": 3, "kernel": 5, "blocks": 2}
 SMALL = {"graph_channels": 8, "time_channels": 6, "order": 3, "kernel": 3, "blocks": 2}

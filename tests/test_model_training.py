@@ -16,7 +16,8 @@ from model.graph_check import CheckSettings, Judge, check_graph, read_graph, riv
 from model.graph_learners import LearnerSettings, build_learner, resting
 from model.graph_metrics import edges, ranking
 from model.layers import Graphs
-from model.networks import Shape, build_network
+from model.network import Shape
+from model.networks import build_network
 from model.training import Patience, Trainer, mean_loss
 from model.windows import Windows, absolute_error, batches
 

@@ -386,7 +386,8 @@ def real_bundle(path: Path, services: tuple[str, ...] = NAMES, **meta: object) -
     torch = pytest.importorskip("torch")
     from deepscaler.bundle import Bundle, save_bundle
     from deepscaler.dataset import Normalizer
-    from model.networks import Shape, build_network
+    from model.network import Shape
+    from model.networks import build_network
 
     sizes = {"graph_channels": 4, "time_channels": 4, "order": 2, "kernel": 3, "blocks": 1}
     weights = {
