@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepscaler.artefacts import plain, replacing, write_json
-from deepscaler.dataset import Normalizer, lead_steps
+from deepscaler.dataset import Normalizer
 from deepscaler.errors import BundleError
 from deepscaler.graphs import write_graph
 from model.layers import Graphs
@@ -89,7 +89,12 @@ class Bundle:
     @property
     def shape(self) -> Shape:
         """Sizes of the data."""
-        return Shape(len(self.services), len(self.features), int(self.meta["window"]), int(self.meta["horizon"]), lead_steps(self.meta))
+        return Shape(len(self.services), len(self.features), int(self.meta["window"]), int(self.meta["horizon"]))
+
+    @property
+    def unrounded(self) -> bool:
+        """Are its forecasts the requirement before it is rounded up to whole replicas?"""
+        return bool(self.meta.get("unrounded"))
 
     @property
     def graphs(self) -> Graphs:

@@ -7,7 +7,6 @@ takes every `dilation`-th row: training sees every phase of the minute, and a co
 from __future__ import annotations
 
 import json
-import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -51,6 +50,16 @@ class Normalizer:
         """z-scores of `[..., N, F]`; NaN becomes 0, the training mean."""
         scores: NDArray[np.float32] = np.nan_to_num((series - self.mean) / self.scale, nan=0.0).astype(np.float32)
         return scores
+
+    def label_scores(self, labels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """z-scores of labels `[..., N]`; NaN stays."""
+        scores: NDArray[np.float32] = ((labels - self.label_mean) / self.label_scale).astype(np.float32)
+        return scores
+
+    def label_values(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Labels in their unit from z-scores `[..., N]`, never below 0."""
+        values: NDArray[np.float64] = np.maximum(scores * self.label_scale + self.label_mean, 0.0)
+        return values
 
 
 def _mean_and_scale(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -109,12 +118,6 @@ class Dataset:
         steps = self.dilation * np.arange(1, self.meta["horizon"] + 1)
         allowed: NDArray[np.int64] = ends[known[ends[:, None] + steps].any(axis=1)]
         return allowed
-
-
-def lead_steps(meta: Mapping[str, Any]) -> int:
-    """Steps that a label looks beyond its own: the label of the next step covers `lead` seconds from now."""
-    steps: int = math.ceil((meta.get("lead") or 0.0) / meta["step"] - 1e-9) - 1
-    return max(steps, 0)
 
 
 def check_windows(dataset: Dataset, shares: tuple[float, float, float]) -> None:

@@ -11,8 +11,12 @@ from numpy.typing import NDArray
 from deepscaler.bundle import Bundle, Match, load_bundle
 from deepscaler.dataset import trailing_means
 from deepscaler.errors import BundleError, MetricsError
+from deepscaler.judging import round_up
+from deepscaler.labels import live_labels
 from deepscaler.panel import MetricPanel
+from deepscaler.windowing import day_share, label_lag
 from model.layers import Graphs
+from model.windows import CYCLES, Windows
 
 
 class Forecaster:
@@ -21,16 +25,33 @@ class Forecaster:
     Args:
         bundle: what was trained.
         device: where it runs.
+        quantile: of the forecast, one of those that the network was trained for.
+
+    Raises:
+        BundleError: it wasn't trained for that quantile.
     """
 
-    def __init__(self, bundle: Bundle, device: str = "cpu") -> None:
+    def __init__(self, bundle: Bundle, device: str = "cpu", quantile: float = 0.5) -> None:
         self.bundle = bundle
         self.services = bundle.services
         self.label = str(bundle.meta["label"])
-        self.history_seconds = float(bundle.meta["window"] * bundle.meta["step"])
         self._device = torch.device(device)
         self._network = bundle.build().to(self._device)
         self._graphs = Graphs(*(graph.to(self._device) for graph in bundle.graphs))
+        if quantile not in self._network.quantiles:
+            known = ", ".join(f"{level:g}" for level in self._network.quantiles)
+            raise BundleError(f"scale.quantile {quantile:g}: {bundle.network} forecasts the quantile(s) {known}; choose one, or train AdapGLS")
+        self._quantile = quantile
+        self.history_seconds = self._history()
+
+    def _history(self) -> float:
+        """Seconds of metrics that a forecast can use: the window, and what the network knows of earlier labels."""
+        meta, network = self.bundle.meta, self._network
+        seconds = float((meta["window"] + network.memory) * meta["step"])
+        if network.uses_known:
+            lead, season = float(meta.get("lead") or 0.0), float(meta.get("season_seconds") or 0.0)
+            seconds += 2 * lead + CYCLES * season
+        return seconds
 
     def match(self, panel: MetricPanel) -> Match:
         """The panel's services against the bundle's."""
@@ -50,21 +71,38 @@ class Forecaster:
             MetricsError: no sample at all.
             BundleError: a feature is missing, or the steps don't fit.
         """
-        series, rows = self._series(panel, now)
+        live, rows = self._live(panel, now)
+        series = trailing_means(live.select(self.services, self.bundle.features), rows)
         meta, normalizer = self.bundle.meta, self.bundle.normalizer
-        picked = np.maximum(len(series) - 1 - rows * np.arange(meta["window"] - 1, -1, -1), 0)
-        x = torch.from_numpy(normalizer.apply(series[picked]))[None].to(self._device)  # [1, T, N, F]
-        with torch.inference_mode():
-            scores = self._network(x, self._graphs)[0].cpu().numpy().astype(np.float64)  # [H, N]
-        replicas = np.maximum(scores * normalizer.label_scale + normalizer.label_mean, 0.0)
+        base = float(meta["step"]) / rows
+        labels = np.full(series.shape[:2], np.nan, np.float32)
+        if self._network.uses_known:
+            labels = live_labels(meta, live, rows, self.bundle.unrounded)
+        season = meta.get("season_seconds")
+        windows = Windows(
+            series=torch.from_numpy(normalizer.apply(series)).to(self._device),
+            labels=torch.from_numpy(normalizer.label_scores(labels)).to(self._device),
+            window=meta["window"],
+            horizon=meta["horizon"],
+            dilation=rows,
+            lag=label_lag({**meta, "base_step": base}),
+            season=None if season is None else round(season / base),
+            clock=torch.from_numpy(day_share(live.times)).to(self._device),
+        )
+        newest = torch.tensor([len(series) - 1], device=self._device)
+        scores = self._network.forecast(windows, self._graphs, newest, 64, self._quantile)[0]  # [H, N]
+        replicas = normalizer.label_values(scores.double().cpu().numpy())
+        if self.bundle.unrounded:
+            replicas = round_up(replicas)
         return np.where(self._known(series), replicas, np.nan)
 
     def usable(self, panel: MetricPanel, now: float | None = None) -> NDArray[np.bool_]:
         """`[N]`: has the service data of every feature in the window's last step? `res` without traffic is data."""
-        return self._known(self._series(panel, now)[0])
+        live, rows = self._live(panel, now)
+        return self._known(trailing_means(live.select(self.services, self.bundle.features), rows))
 
-    def _series(self, panel: MetricPanel, now: float | None) -> tuple[NDArray[np.float32], int]:
-        """Trailing means `[L, N, F]` over the model's step, and rows a step."""
+    def _live(self, panel: MetricPanel, now: float | None) -> tuple[MetricPanel, int]:
+        """The bundle's services in its order, all features, as far back as a forecast looks; and rows a step."""
         if now is not None:
             panel = panel.between(-np.inf, now + 1e-6)
         if not len(panel):
@@ -77,10 +115,9 @@ class Forecaster:
         recent = panel.times > panel.times[-1] - (self.history_seconds + base / 2)
         panel = MetricPanel(panel.times[recent], panel.services, panel.features, panel.values[recent]).regular(base)
         columns = self.bundle.match(panel.services).columns
-        order = [panel.features.index(name) for name in self.bundle.features]
-        values = panel.values[:, list(columns)][:, :, order]
+        values = panel.values[:, list(columns)]
         values[:, [column < 0 for column in columns]] = np.nan
-        return trailing_means(MetricPanel(panel.times, self.services, self.bundle.features, values), rows), rows
+        return MetricPanel(panel.times, self.services, panel.features, values), rows
 
     def _base(self, panel: MetricPanel) -> float:
         if len(panel) < 2:
@@ -96,10 +133,10 @@ class Forecaster:
         return result
 
 
-def load_forecaster(path: str | Path, device: str = "cpu") -> Forecaster:
+def load_forecaster(path: str | Path, device: str = "cpu", quantile: float = 0.5) -> Forecaster:
     """The forecaster of a bundle file.
 
     Raises:
-        BundleError: missing, broken or of another version.
+        BundleError: missing, broken, of another version, or not trained for that quantile.
     """
-    return Forecaster(load_bundle(path), device)
+    return Forecaster(load_bundle(path), device, quantile)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +16,11 @@ from torch import Tensor
 
 from deepscaler.artefacts import plain, replacing
 from deepscaler.bundle import Bundle, load_bundle, load_tensors, side_path
-from deepscaler.dataset import SPLITS, Dataset, lead_steps
-from deepscaler.errors import BundleError, DataError, SettingsError
+from deepscaler.dataset import Dataset
+from deepscaler.errors import BundleError, SettingsError
+from deepscaler.judging import judge_forecasts, shape_of
 from deepscaler.settings import ModelConfig, Train
-from model.evaluation import Persistence, SeasonalNaive, forecast_errors, predict
+from deepscaler.windowing import make_windows, split_ends
 from model.graph_check import CheckSettings, Judge, check_graph, edge_floor, read_graph, rivals, slow_scores, slowest
 from model.graph_learners import LearnerSettings, build_learner
 from model.network import Network, Shape
@@ -54,8 +54,7 @@ class Task:
     @property
     def shape(self) -> Shape:
         """Sizes of the data."""
-        meta = self.dataset.meta
-        return Shape(len(meta["services"]), len(meta["features"]), meta["window"], meta["horizon"], lead_steps(meta))
+        return shape_of(self.dataset.meta)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -116,50 +115,6 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def split_ends(dataset: Dataset, stride: int, evaluation_stride: int) -> dict[str, NDArray[np.int64]]:
-    """Rows that windows of each split end at.
-
-    Raises:
-        DataError: training or validation has none: how many there are and what to change.
-    """
-    ends = {name: dataset.window_ends(name) for name in SPLITS}
-    short = [name for name in ("train", "validation") if not len(ends[name])]
-    if short:
-        meta, edges = dataset.meta, (0, *dataset.bounds, len(dataset.times))
-        needed = dataset.dilation * (meta["window"] + meta["horizon"])
-        rows = ", ".join(f"{name} {edges[index + 1] - edges[index]}" for index, name in enumerate(SPLITS))
-        counts = ", ".join(f"{name} {len(ends[name])}" for name in SPLITS)
-        raise DataError(
-            f"no window fits the {' and '.join(short)} split (windows: {counts}): a window of {meta['window']} + {meta['horizon']} steps "
-            f"takes {needed} rows of {meta['base_step']:g} s with a known label, the splits have {rows}; collect longer "
-            "(collect.last, metrics_fetch.py) or lower process.window, then run data_process.py again"
-        )
-    return {name: rows[:: stride if name == "train" else evaluation_stride] for name, rows in ends.items()}
-
-
-def make_windows(dataset: Dataset, device: torch.device) -> Windows:
-    """z-scored series and labels by the training statistics, on the device."""
-    normalizer = dataset.normalizer
-    labels = ((dataset.labels - normalizer.label_mean) / normalizer.label_scale).astype(np.float32)
-    return Windows(
-        series=torch.from_numpy(normalizer.apply(dataset.series)).to(device),
-        labels=torch.from_numpy(labels).to(device),
-        window=dataset.meta["window"],
-        horizon=dataset.meta["horizon"],
-        dilation=dataset.dilation,
-        lead=lead_steps(dataset.meta),
-    )
-
-
-def label_lag(meta: dict[str, Any]) -> int:
-    """Rows between now and the newest label that is complete now: none, but for labels that look ahead by a lead.
-
-    The label of a row covers up to a step less than its lead beyond that row.
-    """
-    ahead = math.ceil((meta.get("lead") or 0.0) / meta["base_step"] - 1e-9)
-    return int(max(ahead - round(meta["step"] / meta["base_step"]), 0))
-
-
 def train(task: Task, *, resume: bool = False, init_from: str | None = None) -> Trained:
     """Train, judge and assemble the bundle. The checkpoint is written after each iteration and removed by `main.py`.
 
@@ -176,7 +131,9 @@ def train(task: Task, *, resume: bool = False, init_from: str | None = None) -> 
     if task.config.dataset.threads:
         torch.set_num_threads(task.config.dataset.threads)
     ends = split_ends(task.dataset, task.config.dataset.stride, task.config.dataset.evaluation_stride)
-    windows = make_windows(task.dataset, device)
+    windows = make_windows(
+        task.dataset, device, unrounded=NETWORKS[task.name].unrounded, longest_season=task.config.dataset.longest_season
+    )
     trainer = _trainer(task, windows, ends, device)
     if init_from is not None:
         _start_from(trainer, task, init_from)
@@ -286,13 +243,27 @@ def _assemble(task: Task, trainer: Trainer, affinity: Tensor, ends: dict[str, ND
         affinity=affinity,
         reverse=shown.up,
         normalizer=dataset.normalizer,
-        meta=plain({key: value for key, value in dataset.meta.items() if key not in ("statistics", "bounds")}),
+        meta=plain(
+            {
+                **{key: value for key, value in dataset.meta.items() if key not in ("statistics", "bounds")},
+                "season_seconds": None if trainer.windows.season is None else trainer.windows.season * dataset.meta["base_step"],
+                "unrounded": trainer.network.unrounded and dataset.exact is not None,
+            }
+        ),
         settings={
             "train": task.train.model_dump(mode="json"),
             "dataset": task.config.dataset.model_dump(mode="json", exclude={"threads"}),
             "seed": task.train.seed,
         },
-        errors=judge_forecasts(task, trainer, affinity, ends),
+        errors=judge_forecasts(
+            dataset,
+            trainer.network,
+            shown,
+            trainer.windows,
+            make_windows(dataset, affinity.device, longest_season=task.config.dataset.longest_season),
+            ends,
+            task.config.dataset.batch_size,
+        ),
         graph=graph,
     )
 
@@ -329,52 +300,3 @@ def entry_columns(dataset: Dataset) -> list[int]:
         if found:
             return found
     return list(range(len(dataset.services)))
-
-
-def judge_forecasts(task: Task, trainer: Trainer, affinity: Tensor, ends: dict[str, NDArray[np.int64]]) -> dict[str, Any]:
-    """Errors by split and forecast, in the label's unit: the network, Persistence and SeasonalNaive on the same windows."""
-    dataset, normalizer = task.dataset, task.dataset.normalizer
-    lag, seasonal = label_lag(dataset.meta), task.config.SeasonalNaive
-    naive = {
-        "Persistence": Persistence(dataset.labels, lag, normalizer.label_mean),
-        "SeasonalNaive": SeasonalNaive(
-            dataset.labels,
-            lag,
-            normalizer.label_mean,
-            training_rows=dataset.bounds[0],
-            longest=seasonal.max_period * dataset.dilation,
-            shortest=2 * dataset.dilation,
-        ),
-    }
-    steps = dataset.dilation * np.arange(1, dataset.meta["horizon"] + 1)
-    replicas = not str(dataset.meta["label"]).startswith("feature:")
-    out: dict[str, Any] = {"unit": "replicas" if replicas else dataset.meta["label"].removeprefix("feature:")}
-    for split in ("validation", "test"):
-        rows = ends[split]
-        if not len(rows):
-            continue
-        target = dataset.labels[rows[:, None] + steps].astype(np.float64)
-        scores = predict(
-            trainer.network,
-            trainer.learner.graphs(affinity),
-            trainer.windows,
-            torch.from_numpy(rows).to(affinity.device),
-            task.config.dataset.batch_size,
-        )
-        made = {task.name: np.maximum(scores * normalizer.label_scale + normalizer.label_mean, 0.0)}
-        made.update({name: forecast.forecast(rows, len(steps), dataset.dilation) for name, forecast in naive.items()})
-        out[split] = {name: forecast_errors(values, target, replicas) for name, values in made.items()}
-    season = naive["SeasonalNaive"].season if isinstance(naive["SeasonalNaive"], SeasonalNaive) else None
-    out["season_steps"] = None if season is None else season / dataset.dilation
-    out["verdict"] = verdict(out["test" if "test" in out else "validation"], task.name)
-    return out
-
-
-def verdict(errors: dict[str, dict[str, Any]], name: str) -> str:
-    """A plain sentence: does the network beat the forecasts that need no training, by MAE and by RMSE?"""
-    parts = []
-    for key in ("mae", "rmse"):
-        rival = min((other for other in errors if other != name), key=lambda other: errors[other][key])
-        ours, theirs = errors[name][key], errors[rival][key]
-        parts.append(f"{'beats' if ours < theirs else 'does not beat'} {rival} by {key.upper()} ({ours:.4f}, {theirs:.4f})")
-    return f"{name} {parts[0]} and {parts[1]}."

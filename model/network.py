@@ -9,28 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from model.layers import Graphs
-from model.windows import Known, Windows, absolute_error
+from model.windows import Known, Windows, absolute_error, batches
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes that the data states.
-
-    Attributes:
-        services, features, window, horizon: N, F, T, H.
-        lead: steps that a label looks beyond its own (a `required` label covers pod start-up).
-    """
+    """Sizes that the data states: N, F, T, H."""
 
     services: int
     features: int
     window: int
     horizon: int
-    lead: int = 0
-
-    @property
-    def ahead(self) -> int:
-        """A: steps after the window that a label of the horizon depends on."""
-        return self.horizon + self.lead
 
     def to_dict(self) -> dict[str, int]:
         """Plain values."""
@@ -42,9 +31,18 @@ class Network(nn.Module):
 
     Attributes:
         graph_use: `learned`: trained together with a graph learner; `static`: sees the prior as it is; `none`: ignores graphs.
+        uses_known: does it read `known`? Serving then computes the labels of its history.
+        unrounded: trained on the requirement before it is rounded up to whole replicas, where the data has it; whoever shows its
+            forecasts rounds them up (quantiles keep their meaning under a rising map, so the median stays the median).
+        quantiles: levels it forecasts; .5 is what `forward` gives.
+        memory: steps before a window whose own windows `forecast` looks at.
     """
 
     graph_use: ClassVar[Literal["learned", "static", "none"]] = "learned"
+    uses_known: ClassVar[bool] = False
+    unrounded: ClassVar[bool] = False
+    quantiles: tuple[float, ...] = (0.5,)
+    memory: int = 0
 
     def forward(self, x: Tensor, graphs: Graphs, known: Known | None = None) -> Tensor:
         """x `[B, T, N, F]`, z-scored -> labels `[B, H, N]`, z-scored.
@@ -52,7 +50,7 @@ class Network(nn.Module):
         Args:
             x: the window; what is missing is 0, the training mean.
             graphs: the pair that the learner shows.
-            known: what is known of past and coming steps; None: nothing.
+            known: what is known of past labels and seasons; None: nothing.
         """
         raise NotImplementedError
 
@@ -68,3 +66,19 @@ class Network(nn.Module):
             windows: the series.
             training, validation: rows that windows end at.
         """
+
+    @torch.no_grad()
+    def forecast(self, windows: Windows, graphs: Graphs, ends: Tensor, batch_size: int, quantile: float = 0.5) -> Tensor:
+        """Forecasts `[M, H, N]` of the windows that end at `ends [M]` (rising), in evaluation mode.
+
+        A network that weighs experts by their recent errors looks at the windows before `ends` as well, never beyond them.
+
+        Args:
+            windows: the series.
+            graphs: the pair that the learner shows.
+            ends: rows.
+            batch_size: windows at a time.
+            quantile: one of `quantiles`.
+        """
+        self.eval()
+        return torch.cat([self(windows.inputs(part), graphs, windows.known(part)) for part in batches(ends, batch_size)])

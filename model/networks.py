@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from torch import nn
 
 from model.adapgla import AdapGLA
+from model.naive import Persistence, SeasonalNaive
 from model.network import Network, Shape
 
-NETWORKS: dict[str, Callable[..., Network]] = {"AdapGLA": AdapGLA}
-"""Networks that are trained."""
+NETWORKS: dict[str, Callable[..., Network]] = {"AdapGLA": AdapGLA, "Persistence": Persistence, "SeasonalNaive": SeasonalNaive}
+"""Every `--model_name`."""
 
 
 def build_network(name: str, shape: Shape, sizes: Mapping[str, int]) -> Network:

@@ -9,37 +9,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+CYCLES = 3
+"""Earlier cycles of a season that are averaged, as far as the data reaches back."""
+
 
 class Known(NamedTuple):
-    """What is known of the T steps of a window and of the A steps after it.
+    """What is known at the end of a window beside its features; labels are z-scored.
 
     Attributes:
-        season: `[B, T + A, N]`: what the label's anchor was in earlier cycles of its season, z-scored as labels are; NaN where
-            there is none.
-        clock: `[B, T + A]`: share of the day (UTC) that has passed.
+        past: `[B, T, N]`: the newest label that is complete at the window's end, last, and those whole steps before it; an unknown
+            one is the last known before it, 0 (the training mean) before the first.
+        season_past: `[B, T, N]`: mean of `past` in up to three cycles before it; NaN where there is none.
+        season_ahead: `[B, H, N]`: mean of the wanted labels in the newest (up to three) complete cycles; NaN where there is none.
+        clock: `[B]`: share of the day (UTC) that has passed at the window's end.
     """
 
-    season: Tensor
+    past: Tensor
+    season_past: Tensor
+    season_ahead: Tensor
     clock: Tensor
-
-
-class Anchor(NamedTuple):
-    """What is needed *now*, in the label's z-units: `gain * x[..., column] + offset` of a z-scored window.
-
-    The labelled feature itself; of `required` labels the replicas that the present request rate takes.
-
-    Attributes:
-        column: of the feature.
-        gain, offset: `[N]`.
-    """
-
-    column: int
-    gain: Tensor
-    offset: Tensor
-
-    def of(self, x: Tensor) -> Tensor:
-        """x `[..., N, F]` -> `[..., N]`."""
-        return torch.addcmul(self.offset, x[..., self.column], self.gain)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +39,9 @@ class Windows:
         labels: `[L, N]`, z-scored; NaN where unknown.
         window, horizon: T and H.
         dilation: rows a step.
-        lead: steps that a label looks beyond its own.
-        anchor: see `Anchor`; None where the label has none.
-        season: `[L + dilation * A, N]`, see `Known`; None: no season.
-        clock: `[L + dilation * A]`; None: unknown, 0.
+        lag: rows between now and the newest label that is complete now (a `required` label looks ahead by its lead).
+        season: rows a cycle; None: no season.
+        clock: `[L]`, see `Known`; None: unknown, 0.
     """
 
     series: Tensor = field(repr=False)
@@ -62,28 +49,54 @@ class Windows:
     window: int
     horizon: int
     dilation: int
-    lead: int = 0
-    anchor: Anchor | None = field(default=None, repr=False)
-    season: Tensor | None = field(default=None, repr=False)
+    lag: int = 0
+    season: int | None = None
     clock: Tensor | None = field(default=None, repr=False)
+    filled: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "filled", _fill_forward(self.labels))
 
     def inputs(self, ends: Tensor) -> Tensor:
-        """x `[B, T, N, F]` of windows that end at rows `ends [B]`."""
-        behind = self.dilation * torch.arange(self.window - 1, -1, -1, device=ends.device)
-        return self.series[ends[:, None] - behind]
+        """x `[B, T, N, F]` of windows that end at rows `ends [B]`; rows before the first repeat it."""
+        return self.series[(ends[:, None] - self._behind(ends)).clamp(min=0)]
 
     def known(self, ends: Tensor) -> Known:
-        """Of the same windows, up to the last step that their labels depend on."""
-        steps = self.dilation * torch.arange(1 - self.window, self.horizon + self.lead + 1, device=ends.device)
-        rows = ends[:, None] + steps  # [B, T + A]
-        nothing = (*rows.shape, self.series.shape[1])
-        season = self.series.new_full(nothing, torch.nan) if self.season is None else self.season[rows]
-        return Known(season, self.series.new_zeros(rows.shape) if self.clock is None else self.clock[rows])
+        """Of the same windows."""
+        newest = (ends - self.lag)[:, None]  # [B, 1]
+        behind, ahead = newest - self._behind(ends), ends[:, None] + self._ahead(ends)  # [B, T], [B, H]
+        clock = self.series.new_zeros(len(ends)) if self.clock is None else self.clock[ends]
+        before = (behind >= 0)[..., None]
+        past = torch.where(before, self.filled[behind.clamp(min=0)], torch.zeros_like(self.filled[:1]))
+        return Known(past, self._cycles(behind, newest), self._cycles(ahead, newest), clock)
 
     def targets(self, ends: Tensor) -> Tensor:
         """Labels `[B, H, N]` of the steps after `ends`; NaN where unknown."""
-        ahead = self.dilation * torch.arange(1, self.horizon + 1, device=ends.device)
-        return self.labels[ends[:, None] + ahead]
+        return self.labels[ends[:, None] + self._ahead(ends)]
+
+    def _behind(self, ends: Tensor) -> Tensor:
+        return self.dilation * torch.arange(self.window - 1, -1, -1, device=ends.device)
+
+    def _ahead(self, ends: Tensor) -> Tensor:
+        return self.dilation * torch.arange(1, self.horizon + 1, device=ends.device)
+
+    def _cycles(self, rows: Tensor, newest: Tensor) -> Tensor:
+        """Means `[B, S, N]` of the labels whole cycles before `rows [B, S]` that are complete at `newest [B, 1]`."""
+        if self.season is None:
+            return self.series.new_full((*rows.shape, self.labels.shape[1]), torch.nan)
+        first = torch.clamp(torch.div(rows - newest + self.season - 1, self.season, rounding_mode="floor"), min=1)
+        back = first[..., None] + torch.arange(CYCLES, device=rows.device)
+        earlier = rows[..., None] - back * self.season  # [B, S, cycles]
+        values = self.labels[earlier.clamp(min=0)]  # [B, S, cycles, N]
+        return torch.where((earlier >= 0)[..., None], values, values.new_full((), torch.nan)).nanmean(dim=2)
+
+
+def _fill_forward(labels: Tensor) -> Tensor:
+    """`[L, N]` with each unknown label replaced by the last known one, 0 before the first."""
+    rows = torch.arange(len(labels), device=labels.device)[:, None]
+    latest = torch.where(torch.isfinite(labels), rows, -1).cummax(dim=0).values
+    values = torch.gather(torch.nan_to_num(labels), 0, latest.clamp(min=0))
+    return torch.where(latest >= 0, values, torch.zeros_like(values))
 
 
 def batches(ends: Tensor, size: int, shuffle_seed: int | None = None) -> Iterator[Tensor]:

@@ -132,7 +132,7 @@ def _warn_of_a_short_horizon(described: dict[str, Any], settings: Settings) -> N
 def _load_forecaster(settings: Settings) -> Forecaster:
     from deepscaler.forecaster import load_forecaster
 
-    return load_forecaster(settings.scale.bundle)
+    return load_forecaster(settings.scale.bundle, quantile=settings.scale.quantile)
 
 
 def _reactive(context: Context) -> Policy:
