@@ -20,7 +20,7 @@ from deepscaler.dataset import SPLITS, Dataset, Normalizer, check_windows, read_
 from deepscaler.demand_fit import fit_demand, read_facts
 from deepscaler.errors import DataError, DeepScalerError
 from deepscaler.graphs import build_prior, prior_key, write_graph
-from deepscaler.labels import Reach, feature_labels, hide_overhang, required_labels
+from deepscaler.labels import Reach, feature_labels, hide_overhang, label_requirements
 from deepscaler.logs import start_logging
 from deepscaler.panel import FEATURES, MetricPanel, read_panel
 from deepscaler.settings import Settings, load_settings
@@ -76,7 +76,7 @@ def build(settings: Settings, csv: str | None = None) -> Dataset:
     rows = _rows_a_step(panel.step, process.step, source)
     bounds = (round(len(panel) * process.split[0]), round(len(panel) * (process.split[0] + process.split[1])))
     calls = None if csv else _read_calls(Path(settings.collect.output_dir) / "calls.csv")
-    labels, facts = _labels(settings, panel, calls, rows, bounds)
+    labels, exact, facts = _labels(settings, panel, calls, rows, bounds)
     series = trailing_means(panel, rows)[:, :, [panel.features.index(name) for name in features]]
     correlated = "req" if "req" in panel.features else process.label.removeprefix("feature:")
     requests = panel.feature(correlated)[: bounds[0]] if correlated in panel.features else None
@@ -101,7 +101,7 @@ def build(settings: Settings, csv: str | None = None) -> Dataset:
         **facts,
     }
     normalizer = Normalizer.fit(series[: bounds[0]], labels[: bounds[0]])
-    dataset = Dataset(panel.times, series, labels, bounds, normalizer, meta, priors)
+    dataset = Dataset(panel.times, series, labels, bounds, normalizer, meta, priors, exact)
     check_windows(dataset, process.split)
     return dataset
 
@@ -151,12 +151,12 @@ def _read_calls(path: Path) -> CallGraph | None:
 
 def _labels(
     settings: Settings, panel: MetricPanel, calls: CallGraph | None, rows: int, bounds: tuple[int, int]
-) -> tuple[NDArray[np.float32], dict[str, Any]]:
-    """Labels `[L, N]`, and `lead` and `demand` of the meta data."""
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, dict[str, Any]]:
+    """Labels `[L, N]`, the same unrounded where they are `required`, and `lead` and `demand` of the meta data."""
     process = settings.process
     if process.label != "required":
         feature = "pod" if process.label == "observed" else process.label.removeprefix("feature:")
-        return feature_labels(panel, feature, rows), {"lead": 0.0, "demand": None}
+        return feature_labels(panel, feature, rows), None, {"lead": 0.0, "demand": None}
     facts = read_facts(Path(settings.collect.output_dir) / "workloads.json", panel.services, process.boot_seconds)
     entries = [entry.service for entry in settings.app.entries]
     training = panel.between(-np.inf, float(panel.times[bounds[0] - 1]))
@@ -164,10 +164,11 @@ def _labels(
     model = fit_demand(training, calls, facts, process, entries=entries, sla_seconds=sla)
     visits = follow_visits(panel, calls, model.entries, process.visit_window)
     model = replace(model, visits=visits.values[-1])  # the newest: what serves next
-    labels = required_labels(model, visits, panel, process)
-    hide_overhang(labels, bounds, Reach.of(process, model.boot_seconds, panel.step))
+    labels, exact = label_requirements(model, visits, panel, process)
+    for values in (labels, exact):
+        hide_overhang(values, bounds, Reach.of(process, model.boot_seconds, panel.step))
     lead = float(np.max(facts.boot_seconds) + process.look_ahead) if process.lead else 0.0
-    return labels, {"lead": lead, "demand": model.to_dict()}
+    return labels, exact, {"lead": lead, "demand": model.to_dict()}
 
 
 if __name__ == "__main__":

@@ -85,6 +85,7 @@ class Dataset:
         meta: services, features, units, app, step, base_step, window, horizon, label, lead (seconds inside the label),
             source, demand (see `deepscaler.demand.DemandModel.to_dict`; null without), version.
         priors: name -> float32 `[N, N]`, row = caller.
+        exact: float32 `[L, N]`: `required` labels before they are rounded up; None with other labels.
     """
 
     times: NDArray[np.float64]
@@ -94,6 +95,7 @@ class Dataset:
     normalizer: Normalizer = field(repr=False)
     meta: dict[str, Any]
     priors: dict[str, NDArray[np.float32]] = field(repr=False)
+    exact: NDArray[np.float32] | None = field(default=None, repr=False)
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -226,6 +228,7 @@ def write_dataset(dataset: Dataset, directory: str | Path) -> None:
         "bounds": np.array(dataset.bounds),
         **statistics,
         **{f"prior_{name}": matrix for name, matrix in dataset.priors.items()},
+        **({} if dataset.exact is None else {"exact": dataset.exact}),
     }
     with replacing(directory / "dataset.npz") as temporary, temporary.open("wb") as handle:
         np.savez_compressed(handle, allow_pickle=False, **arrays)
@@ -257,4 +260,5 @@ def read_dataset(directory: str | Path) -> Dataset:
         normalizer=Normalizer(**{name: arrays[name] for name in STATISTICS}),
         meta=meta,
         priors={name.removeprefix("prior_"): matrix for name, matrix in arrays.items() if name.startswith("prior_")},
+        exact=arrays.get("exact"),
     )

@@ -28,6 +28,8 @@ MAX_ADDED = 200
 """Replicas that the latency rule may add in all to one row."""
 LEAST_ROOM = 0.05
 """Share of the limit that a replica has for requests at least, however much the fit calls idle."""
+LEAST_EXACT = 0.01
+"""The unrounded requirement is never below this many replicas, so that its logarithm and its ratios exist."""
 
 
 @dataclass(frozen=True)
@@ -165,13 +167,28 @@ def required_replicas(model: DemandModel, rates: Array, rho_max: float | None = 
         rho_max: highest utilisation of the limit; the model's by default.
         visits: `[L, N]` or `[N]` visits per external request, where they differ from the model's.
     """
+    return requirements(model, rates, rho_max, visits=visits)[0]
+
+
+def exact_requirement(model: DemandModel, rates: Array, rho_max: float | None = None, *, visits: Array | None = None) -> Array:
+    """The same requirement `[L, N]` before it is rounded up, at least `LEAST_EXACT`; arguments of `required_replicas`.
+
+    Rounding it up gives the replicas: where the latency rule added some, they are given as they are.
+    """
+    return requirements(model, rates, rho_max, visits=visits)[1]
+
+
+def requirements(model: DemandModel, rates: Array, rho_max: float | None = None, *, visits: Array | None = None) -> tuple[Array, Array]:
+    """`required_replicas` and `exact_requirement` in one go."""
     rates = np.asarray(rates, np.float64)
     room = (model.rho_max if rho_max is None else rho_max) * model.limit_cores - model.idle_cores
     room = np.maximum(room, LEAST_ROOM * model.limit_cores)
-    replicas = np.maximum(np.ceil(model.demand_seconds * rates / room - 1e-9), 1.0)
+    exact = np.maximum(model.demand_seconds * rates / room, LEAST_EXACT)
+    by_rho = np.maximum(np.ceil(exact - 1e-9), 1.0)
+    replicas = by_rho.copy()
     if model.response is not None:
         _relieve(model, rates, visits, replicas)
-    return replicas
+    return replicas, np.where(replicas > by_rho, replicas, exact)
 
 
 def _relieve(model: DemandModel, rates: Array, visits: Array | None, replicas: Array) -> None:

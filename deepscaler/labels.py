@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from deepscaler.dataset import trailing_means
-from deepscaler.demand import DemandModel, entry_response, required_replicas
+from deepscaler.demand import DemandModel, entry_response, requirements
 from deepscaler.panel import MetricPanel
 from deepscaler.settings import Process
 from deepscaler.visits import Visits
@@ -80,11 +80,18 @@ def required_labels(model: DemandModel, visits: Visits, panel: MetricPanel, proc
     A controller at *now* takes the forecast one step on, so the label at now + step covers the highest rate over
     (now - look_back, now + boot + look_ahead] of each service.
     """
+    return label_requirements(model, visits, panel, process)[0]
+
+
+def label_requirements(
+    model: DemandModel, visits: Visits, panel: MetricPanel, process: Process
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """`required_labels`, and the same before they are rounded up (`deepscaler.demand.exact_requirement`), `[L, N]` each."""
     reach = Reach.of(process, model.boot_seconds, panel.step)
     rates, per_request = offered_rates(model, visits, panel, process)
-    peak = peaks(rates, reach)
     now = np.maximum(np.arange(len(panel)) - reach.step, 0)
-    return required_replicas(model, peak, visits=per_request[now]).astype(np.float32)
+    whole, exact = requirements(model, peaks(rates, reach), visits=per_request[now])
+    return whole.astype(np.float32), exact.astype(np.float32)
 
 
 def peaks(rates: Array, reach: Reach) -> Array:

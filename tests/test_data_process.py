@@ -52,6 +52,9 @@ def test_required_labels_end_to_end(tmp_path, metrics, capsys):
     known = np.isfinite(dataset.labels)
     assert known.mean() > 0.5
     assert (dataset.labels[known] >= 1).all() and (dataset.labels[known] % 1 == 0).all()
+    np.testing.assert_array_equal(np.isfinite(dataset.exact), known)
+    np.testing.assert_array_equal(np.maximum(np.ceil(dataset.exact[known] - 1e-5), 1), dataset.labels[known])
+    assert (dataset.exact[known] % 1 != 0).mean() > 0.3
     model = DemandModel.from_dict(dataset.meta["demand"])
     np.testing.assert_allclose(model.demand_seconds, app.DEMAND, rtol=0.01)
     np.testing.assert_array_equal(model.boot_seconds, app.BOOTS)
@@ -104,6 +107,7 @@ def test_observed_labels_are_recorded_pods(tmp_path, metrics):
     dataset = read_dataset(tmp_path / "out")
     panel = app.telemetry(480)
     assert dataset.meta["features"] == ["cpu", "req"] and dataset.meta["lead"] == 0 and dataset.meta["demand"] is None
+    assert dataset.exact is None
     np.testing.assert_allclose(dataset.labels[99], panel.feature("pod")[96:100].mean(axis=0), rtol=1e-6)
 
 

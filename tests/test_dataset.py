@@ -1,5 +1,7 @@
 """The data set: statistics, windows, files."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -88,6 +90,14 @@ def test_a_data_set_reads_back_equal(tmp_path):
     for name in module.STATISTICS:
         np.testing.assert_array_equal(getattr(again.normalizer, name), getattr(dataset.normalizer, name))
     np.testing.assert_array_equal(again.priors["call"], np.eye(2))
+
+
+def test_unrounded_labels_travel_where_there_are_any(tmp_path):
+    write_dataset(sample(), tmp_path)
+    assert read_dataset(tmp_path).exact is None
+    exact = np.linspace(0.1, 5, 800, dtype=np.float32).reshape(400, 2)
+    write_dataset(replace(sample(), exact=exact), tmp_path)
+    np.testing.assert_array_equal(read_dataset(tmp_path).exact, exact)
 
 
 def test_the_same_data_set_makes_the_same_bytes(tmp_path):

@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepscaler.calls import EXTERNAL, CallGraph
-from deepscaler.demand import FORMS, DemandModel, Response, external_rates, present_requirement, required_replicas, requirement_from_usage
+from deepscaler.demand import (
+    FORMS,
+    DemandModel,
+    Response,
+    exact_requirement,
+    external_rates,
+    present_requirement,
+    required_replicas,
+    requirement_from_usage,
+)
 from deepscaler.demand_fit import fit_demand, read_facts, two_nonnegative
 from deepscaler.errors import DataError
 from deepscaler.panel import MetricPanel
@@ -41,6 +50,22 @@ def test_utilisation_rule_by_hand():
     rates = np.array([[0.0], [1], [15.9], [16], [16.1], [32], [33], [np.nan]])
     np.testing.assert_array_equal(required_replicas(one_service(), rates)[:, 0], [1, 1, 1, 1, 2, 2, 3, np.nan])
     np.testing.assert_array_equal(required_replicas(one_service(), rates[3:5], rho_max=0.5)[:, 0], [2, 3])  # 8 each
+
+
+def test_the_exact_requirement_by_hand():
+    rates = np.array([[0.0], [4], [16], [16.1], [40], [np.nan]])  # a replica takes 16 requests/s
+    np.testing.assert_allclose(exact_requirement(one_service(), rates)[:, 0], [0.01, 0.25, 1, 1.00625, 2.5, np.nan])
+    np.testing.assert_allclose(exact_requirement(one_service(), rates[1:2], rho_max=0.5), [[0.5]])
+    slow = one_service(response=Response(0.02, 1.0, "random"), sla_seconds=0.13, sla_margin=1.0)
+    np.testing.assert_allclose(exact_requirement(slow, np.array([[4.0], [12.0]]))[:, 0], [0.25, 2])  # the latency rule added one
+
+
+@settings(deadline=None)
+@given(rates=st.lists(st.floats(0, 500), min_size=3, max_size=3), rho_max=st.floats(0.3, 0.95), form=st.sampled_from(list(FORMS)))
+def test_the_exact_requirement_rounds_up_to_the_replicas(rates, rho_max, form):
+    model = app.truth(rho_max=rho_max, response=replace(app.RESPONSE, form=form))
+    exact = exact_requirement(model, np.array([rates]))
+    np.testing.assert_array_equal(np.maximum(np.ceil(exact - 1e-9), 1), required_replicas(model, np.array([rates])))
 
 
 def test_response_rule_by_hand():
