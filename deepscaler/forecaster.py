@@ -40,7 +40,9 @@ class Forecaster:
         self._graphs = Graphs(*(graph.to(self._device) for graph in bundle.graphs))
         if quantile not in self._network.quantiles:
             known = ", ".join(f"{level:g}" for level in self._network.quantiles)
-            raise BundleError(f"scale.quantile {quantile:g}: {bundle.network} forecasts the quantile(s) {known}; choose one, or train AdapGLS")
+            raise BundleError(
+                f"scale.quantile {quantile:g}: {bundle.network} forecasts the quantile(s) {known}; choose one, or train AdapGLS"
+            )
         self._quantile = quantile
         self.history_seconds = self._history()
 

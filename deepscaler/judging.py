@@ -43,11 +43,17 @@ def is_replicas(meta: dict[str, Any]) -> bool:
 def targets(dataset: Dataset, ends: NDArray[np.int64]) -> Array:
     """Labels `[M, H, N]` after `ends`, in their unit; NaN where unknown."""
     steps = dataset.dilation * np.arange(1, dataset.meta["horizon"] + 1)
-    return dataset.labels[ends[:, None] + steps].astype(np.float64)
+    return np.asarray(dataset.labels[ends[:, None] + steps], np.float64)
 
 
 def judge_forecasts(
-    dataset: Dataset, network: Network, graphs: Graphs, windows: Windows, plain: Windows, ends: dict[str, NDArray[np.int64]], batch_size: int
+    dataset: Dataset,
+    network: Network,
+    graphs: Graphs,
+    windows: Windows,
+    plain: Windows,
+    ends: dict[str, NDArray[np.int64]],
+    batch_size: int,
 ) -> dict[str, Any]:
     """Errors by split and forecast: the network, Persistence and SeasonalNaive on the same windows, and a verdict.
 
@@ -71,9 +77,7 @@ def judge_forecasts(
             continue
         wanted, chosen = targets(dataset, rows), torch.from_numpy(rows).to(windows.series.device)
         out[split] = {
-            type(one).__name__: forecast_errors(
-                in_units(one.forecast(seen, graphs, chosen, batch_size), dataset, one), wanted, replicas
-            )
+            type(one).__name__: forecast_errors(in_units(one.forecast(seen, graphs, chosen, batch_size), dataset, one), wanted, replicas)
             for one, seen in forecasts
         }
     out["season_steps"] = None if plain.season is None else plain.season / dataset.dilation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -128,3 +129,26 @@ def feature_labels(panel: MetricPanel, feature: str, rows: int) -> NDArray[np.fl
 
 def _weight(panel: MetricPanel, feature: str) -> tuple[str, ...]:
     return ("req",) if feature == "res" and "req" in panel.features else ()
+
+
+def live_labels(meta: dict[str, Any], panel: MetricPanel, rows: int, unrounded: bool) -> NDArray[np.float32]:
+    """Labels `[L, N]` of recent metrics as a bundle's data set made them; NaN where they aren't complete yet or can't be told.
+
+    Args:
+        meta: of the bundle: label, demand, settings of the processing.
+        panel: raw samples of the bundle's services in its order, regular.
+        rows: samples a step.
+        unrounded: `required`: before they are rounded up.
+    """
+    label = str(meta["label"])
+    feature = "pod" if label == "observed" else label.removeprefix("feature:")
+    if label == "required":
+        if meta.get("demand") is None or not {"req", "res"} <= set(panel.features):
+            return np.full((len(panel), len(panel.services)), np.nan, np.float32)
+        model, process = DemandModel.from_dict(meta["demand"]), Process.model_validate(meta["settings"])
+        visits = Visits(panel.times[-1:], model.visits[None])  # the newest: what serves next
+        whole, exact = label_requirements(model, visits, panel, process)
+        return exact if unrounded else whole
+    if feature not in panel.features:
+        return np.full((len(panel), len(panel.services)), np.nan, np.float32)
+    return feature_labels(panel, feature, rows)

@@ -293,7 +293,7 @@ class Scale(Section):
     seeds: list[int] = Field([], description="testbed: one run a seed; empty: testbed.seed")
     bundle: str = "model_states/app/AdapGLA.pt"
     period: Positive = Field(60.0, description="seconds between forecasts")
-    quantile: Annotated[float, Field(gt=0, lt=1)] = Field(0.5, description="of the forecast, of those the bundle has: .9 scales on its upper bound")
+    quantile: Annotated[float, Field(gt=0, lt=1)] = Field(0.5, description="of the forecast: .9 scales on its upper bound")
     duration: Positive | None = Field(None, description="seconds to run; None: until stopped (testbed: the load's length)")
     run_dir: str = Field("runs/app", description="<policy>-<seed>/ goes below")
     guard_rails: GuardRails = GuardRails()
@@ -444,7 +444,7 @@ class Dataset(Section):
     threads: Annotated[int, Field(ge=0)] = Field(0, description="CPU threads; 0: all")
     stride: Annotated[int, Field(ge=1)] = Field(1, description="training takes every n-th window")
     evaluation_stride: Annotated[int, Field(ge=1)] = Field(1, description="validation and test take every n-th window")
-    longest_season: Annotated[int, Field(ge=0)] = Field(2000, description="steps within which training labels are searched for a season; 0: no")
+    longest_season: Annotated[int, Field(ge=0)] = Field(2000, description="steps; longest season looked for in training labels; 0: none")
 
 
 class NetworkSizes(Section):

@@ -131,9 +131,7 @@ def train(task: Task, *, resume: bool = False, init_from: str | None = None) -> 
     if task.config.dataset.threads:
         torch.set_num_threads(task.config.dataset.threads)
     ends = split_ends(task.dataset, task.config.dataset.stride, task.config.dataset.evaluation_stride)
-    windows = make_windows(
-        task.dataset, device, unrounded=NETWORKS[task.name].unrounded, longest_season=task.config.dataset.longest_season
-    )
+    windows = make_windows(task.dataset, device, unrounded=NETWORKS[task.name].unrounded, longest_season=task.config.dataset.longest_season)
     trainer = _trainer(task, windows, ends, device)
     if init_from is not None:
         _start_from(trainer, task, init_from)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from torch import nn
 
@@ -10,7 +10,7 @@ from model.adapgla import AdapGLA
 from model.naive import Persistence, SeasonalNaive
 from model.network import Network, Shape
 
-NETWORKS: dict[str, Callable[..., Network]] = {"AdapGLA": AdapGLA, "Persistence": Persistence, "SeasonalNaive": SeasonalNaive}
+NETWORKS: dict[str, type[Network]] = {"AdapGLA": AdapGLA, "Persistence": Persistence, "SeasonalNaive": SeasonalNaive}
 """Every `--model_name`."""
 
 

@@ -18,8 +18,8 @@ from deepscaler.errors import BundleError, MetricsError
 from deepscaler.forecaster import Forecaster, load_forecaster
 from deepscaler.graphs import read_graph
 from deepscaler.panel import MetricPanel
-from deepscaler.training import Task, make_windows, train
-from model.evaluation import predict
+from deepscaler.training import Task, train
+from deepscaler.windowing import make_windows
 
 STEP, BASE = 60.0, 15.0
 
@@ -162,7 +162,8 @@ def test_a_forecast_equals_what_training_evaluated(dataset: Dataset, saved: Path
     same = replace(dataset, series=means)
     forecaster = load_forecaster(saved)
     ends = np.array([500, 777, 1001])
-    scores = predict(forecaster._network, forecaster.bundle.graphs, make_windows(same, torch.device("cpu")), torch.from_numpy(ends), 64)
+    windows = make_windows(same, torch.device("cpu"))
+    scores = forecaster._network.forecast(windows, forecaster.bundle.graphs, torch.from_numpy(ends), 64).numpy()
     expected = np.maximum(scores * dataset.normalizer.label_scale + dataset.normalizer.label_mean, 0)
     for index, end in enumerate(ends):
         np.testing.assert_allclose(forecaster.forecast(panel_of(dataset, end)), expected[index], rtol=1e-4)

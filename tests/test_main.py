@@ -17,7 +17,8 @@ import main as script
 from deepscaler.bundle import load_bundle
 from deepscaler.dataset import write_dataset
 from deepscaler.settings import ModelConfig, Train, load_section
-from deepscaler.training import Task, label_lag, make_windows, train
+from deepscaler.training import Task, train
+from deepscaler.windowing import label_lag, make_windows
 from model.training import Trainer
 
 ROOT = Path(__file__).parent.parent

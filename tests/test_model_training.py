@@ -47,7 +47,9 @@ def test_windows_take_no_memory_of_their_own() -> None:
     series = torch.zeros(100, 2, 3)
     windows = Windows(series, series[:, :, 0], window=50, horizon=1, dilation=1)
     assert windows.series.data_ptr() == series.data_ptr()
-    assert sum(value.numel() for value in vars(windows).values() if isinstance(value, Tensor)) == 100 * 2 * 3 + 100 * 2
+    assert (
+        sum(value.numel() for value in vars(windows).values() if isinstance(value, Tensor)) == 100 * 2 * 3 + 2 * 100 * 2
+    )  # features; labels as they are and filled
 
 
 def test_unknown_labels_are_no_error() -> None:
