@@ -7,13 +7,27 @@ from collections.abc import Callable, Mapping
 from torch import nn
 
 from model.adapgla import AdapGLA
+from model.adapglt import AdapGLT
+from model.convolutional import ASTGCN, GCN
+from model.diffusion import DCRNN, AdapGLD
 from model.network import Network, Shape
+from model.recurrent import LSTM
+from model.stid import STID
 
-NETWORKS: dict[str, Callable[..., Network]] = {"AdapGLA": AdapGLA}
+NETWORKS: dict[str, Callable[..., Network]] = {
+    "AdapGLA": AdapGLA,
+    "AdapGLT": AdapGLT,
+    "AdapGLD": AdapGLD,
+    "STID": STID,
+    "LSTM": LSTM,
+    "GCN": GCN,
+    "ASTGCN": ASTGCN,
+    "DCRNN": DCRNN,
+}
 """Networks that are trained."""
 
 
-def build_network(name: str, shape: Shape, sizes: Mapping[str, int]) -> Network:
+def build_network(name: str, shape: Shape, sizes: Mapping[str, float]) -> Network:
     """The network `name` with its hyper-parameters `sizes`, on fresh parameters.
 
     Raises:
