@@ -447,14 +447,71 @@ class Dataset(Section):
     longest_season: Annotated[int, Field(ge=0)] = Field(2000, description="steps; longest season looked for in training labels; 0: none")
 
 
-class NetworkSizes(Section):
-    """Sizes of AdapGLA, as published."""
+class AdapGLASizes(Section):
+    """As published."""
 
     graph_channels: Annotated[int, Field(ge=2)] = 128
     time_channels: Annotated[int, Field(ge=1)] = 128
     order: Annotated[int, Field(ge=1)] = Field(3, description="K: Chebyshev terms T_0..T_{K-1}")
     kernel: Annotated[int, Field(ge=1)] = 5
     blocks: Annotated[int, Field(ge=1)] = 2
+
+
+class AdapGLTSizes(Section):
+    """As published."""
+
+    graph_channels: Annotated[int, Field(ge=2)] = 128
+    time_channels: Annotated[int, Field(ge=1)] = 128
+    order: Annotated[int, Field(ge=1)] = Field(3, description="K: Chebyshev terms T_0..T_{K-1}")
+    blocks: Annotated[int, Field(ge=1)] = 2
+
+
+class DiffusionSizes(Section):
+    """Of AdapGLD and DCRNN: Li et al. 2018, appendix E."""
+
+    channels: Annotated[int, Field(ge=1)] = 64
+    diffusion: Annotated[int, Field(ge=0)] = Field(2, description="steps of the random walks in both directions")
+    layers: Annotated[int, Field(ge=1)] = Field(2, description="of the encoder, and of the decoder")
+
+
+class STIDSizes(Section):
+    """Shao et al. 2022, with the authors' dropout."""
+
+    channels: Annotated[int, Field(ge=1)] = Field(32, description="of each of the three embeddings")
+    layers: Annotated[int, Field(ge=1)] = 3
+    slots: Annotated[int, Field(ge=1)] = Field(288, description="times of day that have an embedding; 288: five minutes each")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
+
+
+class LSTMSizes(Section):
+    """Of an ordinary LSTM."""
+
+    channels: Annotated[int, Field(ge=1)] = 128
+    layers: Annotated[int, Field(ge=1)] = 2
+
+
+class GCNSizes(Section):
+    """Of an ordinary GCN."""
+
+    channels: Annotated[int, Field(ge=1)] = 128
+    layers: Annotated[int, Field(ge=1)] = 2
+
+
+class ASTGCNSizes(Section):
+    """Guo et al. 2019, section 5.2."""
+
+    channels: Annotated[int, Field(ge=1)] = 64
+    order: Annotated[int, Field(ge=1)] = Field(3, description="K: Chebyshev terms T_0..T_{K-1}")
+    kernel: Annotated[int, Field(ge=1)] = 3
+    blocks: Annotated[int, Field(ge=1)] = 2
+
+
+class AdapGLSSizes(Section):
+    """This project's own."""
+
+    channels: Annotated[int, Field(ge=1)] = 64
+    blocks: Annotated[int, Field(ge=1)] = 2
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
 
 class NoSizes(Section):
@@ -465,7 +522,16 @@ class ModelConfig(Section):
     """`train_datasets_speed.yaml`: data set, device and one block of hyper-parameters a network."""
 
     dataset: Dataset = Dataset()
-    AdapGLA: NetworkSizes = NetworkSizes()
+    AdapGLA: AdapGLASizes = AdapGLASizes()
+    AdapGLT: AdapGLTSizes = AdapGLTSizes()
+    AdapGLD: DiffusionSizes = DiffusionSizes()
+    AdapGLS: AdapGLSSizes = AdapGLSSizes()
+    AR: NoSizes = NoSizes()
+    STID: STIDSizes = STIDSizes()
+    LSTM: LSTMSizes = LSTMSizes()
+    GCN: GCNSizes = GCNSizes()
+    ASTGCN: ASTGCNSizes = ASTGCNSizes()
+    DCRNN: DiffusionSizes = DiffusionSizes()
     Persistence: NoSizes = NoSizes()
     SeasonalNaive: NoSizes = NoSizes()
 

@@ -7,14 +7,34 @@ from collections.abc import Mapping
 from torch import nn
 
 from model.adapgla import AdapGLA
+from model.adapgls import AdapGLS
+from model.adapglt import AdapGLT
+from model.convolutional import ASTGCN, GCN
+from model.diffusion import DCRNN, AdapGLD
+from model.linear import AR
 from model.naive import Persistence, SeasonalNaive
 from model.network import Network, Shape
+from model.recurrent import LSTM
+from model.stid import STID
 
-NETWORKS: dict[str, type[Network]] = {"AdapGLA": AdapGLA, "Persistence": Persistence, "SeasonalNaive": SeasonalNaive}
+NETWORKS: dict[str, type[Network]] = {
+    "AdapGLA": AdapGLA,
+    "AdapGLT": AdapGLT,
+    "AdapGLD": AdapGLD,
+    "AdapGLS": AdapGLS,
+    "Persistence": Persistence,
+    "SeasonalNaive": SeasonalNaive,
+    "AR": AR,
+    "STID": STID,
+    "LSTM": LSTM,
+    "GCN": GCN,
+    "ASTGCN": ASTGCN,
+    "DCRNN": DCRNN,
+}
 """Every `--model_name`."""
 
 
-def build_network(name: str, shape: Shape, sizes: Mapping[str, int]) -> Network:
+def build_network(name: str, shape: Shape, sizes: Mapping[str, float]) -> Network:
     """The network `name` with its hyper-parameters `sizes`, on fresh parameters.
 
     Raises:

@@ -1,0 +1,146 @@
+"""Networks whose recurrent cells diffuse over the graph: AdapGLD on the learned graph, DCRNN on the prior."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from model.layers import Graphs
+from model.network import Network, Shape
+from model.recurrence import propagate, unroll
+from model.windows import Known, absolute_error
+
+SAMPLING_STEPS = 2000
+"""τ of the inverse-sigmoid decay, training steps."""
+
+
+def diffusion_terms(graphs: Graphs, diffusion: int) -> Tensor:
+    """Powers 1..`diffusion` of both directions' transitions, `[2 * diffusion, N, N]`, row = receiver.
+
+    Source: DCRNN, Li et al. 2018, equation 2.
+    Differs: a row is divided by its sum only where that exceeds 1: zero rows stay zero, and an affinity that is weak
+    everywhere isn't spread as if it were certain.
+    """
+    powers = []
+    for graph in (graphs.up, graphs.down.T):
+        transition = graph / graph.sum(dim=1, keepdim=True).clamp(min=1)
+        power = transition
+        for _ in range(diffusion):
+            powers.append(power)
+            power = transition @ power
+    return torch.stack(powers) if powers else graphs.up.new_zeros(0, *graphs.up.shape)
+
+
+class DiffusionGRU(nn.Module):
+    """A GRU shared by services whose linear maps are diffusion convolutions of [x, h], one bias each.
+
+    Source: DCRNN, Li et al. 2018, section 2.3.
+    Differs: x is diffused and mapped for all steps at once, before the recurrence.
+    """
+
+    def __init__(self, *, inputs: int, channels: int, terms: int) -> None:
+        super().__init__()
+        bound = math.sqrt(6 / ((terms + 1) * (inputs + channels) + channels))
+        self.inputs = nn.Parameter(torch.empty(terms + 1, inputs, 3 * channels).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.cat((torch.ones(2 * channels), torch.zeros(channels))))  # gates open at first
+        self.gates = nn.Parameter(torch.empty(terms + 1, channels, 2 * channels).uniform_(-bound, bound))
+        self.candidate = nn.Parameter(torch.empty(terms + 1, channels, channels).uniform_(-bound, bound))
+
+    def map_inputs(self, x: Tensor, terms: Tensor) -> Tensor:
+        """x `[T, N, B, F]` -> `[T, N, B, 3C]`."""
+        window, services, samples, features = x.shape
+        mapped = torch.addmm(self.bias, x.reshape(-1, features), self.inputs[0])
+        flat = x.transpose(0, 1).reshape(services * window * samples, features)  # propagated with the steps as more samples
+        for sent, weight in zip(propagate(terms, flat), self.inputs[1:], strict=True):
+            by_step = sent.view(services, window, samples, features).transpose(0, 1).reshape(-1, features)
+            mapped = torch.addmm(mapped, by_step, weight)
+        return mapped.view(window, services, samples, -1)
+
+    def forward(self, x: Tensor, terms: Tensor, start: Tensor | None = None) -> Tensor:
+        """x `[T, N, B, F]`, start `[N, B, C]` -> states `[T, N, B, C]`."""
+        mapped = self.map_inputs(x, terms).flatten(1, 2)  # [T, N * B, 3C]
+        first = mapped.new_zeros(mapped.shape[1], self.candidate.shape[-1]) if start is None else start.flatten(0, 1)
+        return unroll(mapped, first, self.gates, self.candidate, terms).view(*x.shape[:3], -1)
+
+
+class AdapGLD(Network):
+    """Encoder and decoder of diffusion GRUs; the decoder is fed labels, true or its own, one output layer a horizon step.
+
+    In training the decoder sees the true label of the step before with probability τ / (τ + exp(i / τ)) at training step i,
+    else its own forecast; elsewhere its own always. The draws depend on the seed and on i alone, so that a resumed training
+    goes on with the same ones.
+    Source: DeepScaler (Meng et al., ASE 2023), the DCRNN-based model; DCRNN, Li et al. 2018, sections 2.3 and 2.4.
+    Differs: an output layer of its own for each horizon step.
+    """
+
+    def __init__(self, shape: Shape, *, channels: int, diffusion: int, layers: int) -> None:
+        super().__init__()
+        self.diffusion = diffusion
+        self.encoder, self.decoder = (
+            nn.ModuleList(
+                DiffusionGRU(inputs=first if layer == 0 else channels, channels=channels, terms=2 * diffusion) for layer in range(layers)
+            )
+            for first in (shape.features, 1)
+        )
+        self.outputs = nn.ModuleList(nn.Linear(channels, 1) for _ in range(shape.horizon))
+        self.seed: Tensor
+        self.steps: Tensor
+        self.register_buffer("seed", torch.randint(2**31, ()))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: Tensor, graphs: Graphs, known: Known | None = None) -> Tensor:
+        """x `[B, T, N, F]` -> `[B, H, N]`."""
+        return self._decode(x, graphs, None)
+
+    def loss(self, x: Tensor, graphs: Graphs, known: Known, target: Tensor) -> tuple[Tensor, int]:
+        """See `Network.loss`; in training the decoder is shown labels of `target`."""
+        if not self.training:
+            return absolute_error(self(x, graphs, known), target)
+        with torch.no_grad():
+            shown = torch.where(self._coins(target.shape[1])[:, None].to(target.device), target, torch.nan)
+            self.steps += 1
+        return absolute_error(self._decode(x, graphs, shown), target)
+
+    def truth_probability(self) -> float:
+        """Chance that the decoder is shown a true label at this training step."""
+        grown = math.exp(min(int(self.steps) / SAMPLING_STEPS, 700.0))  # exp overflows beyond
+        return SAMPLING_STEPS / (SAMPLING_STEPS + grown)
+
+    def _coins(self, horizon: int) -> Tensor:
+        """One a decoding step, shared by the batch: `[H]`, true: show the label."""
+        generator = torch.Generator().manual_seed(int(self.seed) + int(self.steps))
+        return torch.rand(horizon, generator=generator) < self.truth_probability()
+
+    def _decode(self, x: Tensor, graphs: Graphs, shown: Tensor | None) -> Tensor:
+        """shown `[B, H, N]`: labels that the decoder sees after having forecast them; NaN: its own forecast."""
+        terms = diffusion_terms(graphs, self.diffusion)
+        sequence = x.permute(1, 2, 0, 3)  # [T, N, B, F]
+        states = []
+        for cell in self.encoder:
+            sequence = cell(sequence, terms)  # [T, N, B, C]
+            states.append(sequence[-1])
+        fed = x.new_zeros(1, x.shape[2], x.shape[0], 1)  # [1, N, B, 1]
+        made: list[Tensor] = []
+        for step, output in enumerate(self.outputs):
+            carried = fed
+            for layer, cell in enumerate(self.decoder):
+                carried = cell(carried, terms, states[layer])  # [1, N, B, C]
+                states[layer] = carried[0]
+            fed = output(carried)  # [1, N, B, 1]
+            made.append(fed[0, :, :, 0].T)  # [B, N]
+            if shown is not None:
+                label = shown[:, step].T[None, :, :, None]
+                fed = torch.where(torch.isnan(label), fed, torch.nan_to_num(label))
+        return torch.stack(made, dim=1)
+
+
+class DCRNN(AdapGLD):
+    """The same on the graph given, which isn't learned.
+
+    Source: DCRNN, Li et al. 2018.
+    """
+
+    graph_use: ClassVar = "static"
