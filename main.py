@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,10 +20,12 @@ from tqdm import tqdm
 from deepscaler.bundle import save_bundle, side_path
 from deepscaler.dataset import read_dataset
 from deepscaler.errors import DeepScalerError, SettingsError
+from deepscaler.history import draw_history, read_history
 from deepscaler.logs import start_logging
 from deepscaler.settings import ModelConfig, Train, load_section
 from deepscaler.training import Task, Trained, train
 from model.networks import NETWORKS
+from model.parallel import launched
 from model.training import Progress
 
 log = logging.getLogger("main")
@@ -48,27 +53,52 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train, write bundle, JSON and affinity CSV, print errors and one summary line."""
+    """Train, write bundle, JSON, affinity and history, print errors and one summary line. Under torchrun rank 0 does it."""
     arguments = build_parser().parse_args(argv)
+    rank, local_rank, _ = launched()
     start_logging()
+    if rank:
+        logging.disable(logging.WARNING)
     try:
         config, settings = read_settings(arguments)
         log.info("settings: %s %s", settings.model_dump_json(), config.dataset.model_dump_json())
         dataset = read_dataset(config.dataset.data_dir)
         path = Path(arguments.model_save_path or f"model_states/{dataset.meta['app']}/{arguments.model_name}.pt")
-        phases = 2 if settings.graph.trainer == "em" and settings.graph.learner != "none" else 1
-        with tqdm(total=settings.num_iter * settings.num_epoch * phases, unit="epoch", disable=None, file=sys.stderr) as bar:
+        with tqdm(unit="epoch", disable=True if rank else None, file=sys.stderr) as bar:
             task = Task(dataset, arguments.model_name, config, settings, path, lambda progress: show(bar, progress))
-            trained = train(task, resume=arguments.resume, init_from=arguments.init_from)
+            with terminable():
+                trained = train(task, resume=arguments.resume, init_from=arguments.init_from)
+        if rank:
+            return 0
         run = {"samples_per_second": trained.samples_per_second, "seconds": trained.seconds, "versions": versions()}
         save_bundle(trained.bundle, path, run)
+        draw_history(read_history(task.history), side_path(path, ".history.png"), f"{arguments.model_name} on {dataset.meta['app']}")
         task.checkpoint.unlink(missing_ok=True)
     except DeepScalerError as error:
-        print(f"main: {error}", file=sys.stderr)
+        if not local_rank:
+            print(f"main: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt as error:
+        if not rank:
+            print("main: interrupted; the same command with --resume continues after the last finished iteration", file=sys.stderr)
+        return 128 + (error.args[0] if error.args else signal.SIGINT)
     print(report(trained))
     print(summary(trained, path))
     return 0
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Inside, SIGTERM interrupts as Ctrl-C does; the error carries the signal's number."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def read_settings(arguments: argparse.Namespace) -> tuple[ModelConfig, Train]:
@@ -93,6 +123,7 @@ def read_settings(arguments: argparse.Namespace) -> tuple[ModelConfig, Train]:
 
 def show(bar: Any, progress: Progress) -> None:
     """One epoch on."""
+    bar.total = progress.total
     bar.set_postfix_str(f"{progress.phase} {progress.iteration + 1}: {progress.training:.4f} / {progress.validation:.4f}")
     bar.update()
 

@@ -425,8 +425,13 @@ class Train(Section):
     graph: Graph = Graph()
     num_epoch: Annotated[int, Field(ge=1)] = Field(5, description="epochs an M- or E-step")
     num_iter: Annotated[int, Field(ge=1)] = Field(20, description="EM iterations")
-    patience: Annotated[int, Field(ge=1)] = Field(5, description="epochs without a new best")
+    patience: Annotated[int, Field(ge=1)] = Field(
+        5, description="epochs of a step, and iterations of a run that may stop early, without a new best"
+    )
+    stop_early: bool = Field(False, description="the run may stop early under a cosine too; at a constant rate it always may")
     early_stopping: Literal["best", "previous"] = Field("best", description="previous: as published")
+    precision: Literal["float32", "bf16"] = Field("float32", description="of matrix products while training (autocast)")
+    compile: bool = Field(False, description="torch.compile the network; needs a C++ compiler on a CPU")
     seed: int = 1
     random_graphs: Annotated[int, Field(ge=0)] = Field(5, description="rivals of the 'is the graph real?' block")
     refit_epochs: Annotated[int, Field(ge=0)] = Field(

@@ -17,12 +17,15 @@ from torch import Tensor
 from deepscaler.artefacts import plain, replacing
 from deepscaler.bundle import Bundle, load_bundle, load_tensors, side_path
 from deepscaler.dataset import Dataset
-from deepscaler.errors import BundleError, SettingsError
+from deepscaler.errors import BundleError, DataError, SettingsError
+from deepscaler.history import write_history
 from deepscaler.judging import judge_forecasts, shape_of
 from deepscaler.settings import ModelConfig, Train
 from deepscaler.windowing import make_windows, split_ends
-from model.graph_check import CheckSettings, Judge, check_graph, edge_floor, read_graph, rivals, slow_scores, slowest
-from model.graph_learners import LearnerSettings, build_learner
+from model import parallel
+from model.fitting import TrainingError
+from model.graph_check import CheckSettings, Judge, check_graph, read_graph, rivals, slow_scores, slowest
+from model.graph_learners import PRIOR_EDGE, GraphLearner, LearnerSettings, build_learner, edge_floor
 from model.network import Network, Shape
 from model.networks import NETWORKS, build_network
 from model.training import Progress, Trainer, TrainSettings
@@ -66,6 +69,11 @@ class Task:
         """State after the last finished iteration, until training ends."""
         return side_path(self.path, ".checkpoint.pt")
 
+    @property
+    def history(self) -> Path:
+        """A row an epoch."""
+        return side_path(self.path, ".history.csv")
+
     def fresh(self, seed: int) -> Network:
         """A network on fresh weights.
 
@@ -83,9 +91,9 @@ class Task:
         """Changes when the data or a setting that matters to the numbers does."""
         settings = [self.name, self.train.model_dump_json(), self.config.dataset.model_dump_json(exclude={"data_dir", "threads"})]
         digest = hashlib.sha256(repr([*settings, sorted(self.sizes.items())]).encode())
-        digest.update(np.ascontiguousarray(self.dataset.series).tobytes() + np.ascontiguousarray(self.dataset.labels).tobytes())
-        for prior in self.dataset.priors.values():
-            digest.update(np.ascontiguousarray(prior).tobytes())
+        exact = () if self.dataset.exact is None else (self.dataset.exact,)
+        for values in (self.dataset.series, self.dataset.labels, *exact, *self.dataset.priors.values()):
+            digest.update(np.ascontiguousarray(values).view(np.uint8).data)
         return digest.hexdigest()
 
 
@@ -100,13 +108,16 @@ class Trained:
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto`: the GPU where there is one.
+    """`auto`: the GPU where there is one; under torchrun each rank takes its own, for `cuda` too.
 
     Raises:
         SettingsError: no such device.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    _, local, ranks = parallel.launched()
+    if name == "cuda" and ranks > 1:
+        name = f"cuda:{local}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -116,12 +127,14 @@ def pick_device(name: str) -> torch.device:
 
 
 def train(task: Task, *, resume: bool = False, init_from: str | None = None) -> Trained:
-    """Train, judge and assemble the bundle. The checkpoint is written after each iteration and removed by `main.py`.
+    """Train, judge and assemble the bundle; under torchrun, together with the other ranks, each returning the same.
+
+    After each iteration the first rank writes checkpoint and history; `main.py` removes the checkpoint.
 
     Raises:
-        DataError: too few windows.
+        DataError: too few windows, or a loss that isn't a number.
         BundleError: nothing to resume, or a bundle to start from that doesn't fit.
-        SettingsError: an unknown network or device.
+        SettingsError: an unknown network or device, or no compiler.
     """
     if task.name not in NETWORKS:
         raise SettingsError(
@@ -132,22 +145,30 @@ def train(task: Task, *, resume: bool = False, init_from: str | None = None) -> 
         torch.set_num_threads(task.config.dataset.threads)
     ends = split_ends(task.dataset, task.config.dataset.stride, task.config.dataset.evaluation_stride)
     windows = make_windows(task.dataset, device, unrounded=NETWORKS[task.name].unrounded, longest_season=task.config.dataset.longest_season)
-    trainer = _trainer(task, windows, ends, device)
-    if init_from is not None:
-        _start_from(trainer, task, init_from)
-    if resume:
-        _continue(trainer, task)
-    fingerprint = task.fingerprint()
-    while not trainer.finished:
-        trainer.iterate()
-        with replacing(task.checkpoint) as temporary, temporary.open("wb") as handle:
-            torch.save({"fingerprint": fingerprint, "state": trainer.state()}, handle)
-    affinity = trainer.finish()
-    bundle = _assemble(task, trainer, affinity, ends)
+    with parallel.joined(device):
+        try:
+            trainer = _trainer(task, windows, ends, device, init_from)
+            if resume:
+                _continue(trainer, task)
+            _iterate(trainer, task)
+        except TrainingError as error:
+            raise DataError(f"{task.name}: {error}") from error
+        bundle = _assemble(task, trainer, trainer.finish(), ends)
     return Trained(bundle, trainer.samples / max(trainer.seconds, 1e-9), trainer.seconds, trainer.iteration)
 
 
-def _trainer(task: Task, windows: Windows, ends: dict[str, NDArray[np.int64]], device: torch.device) -> Trainer:
+def _iterate(trainer: Trainer, task: Task) -> None:
+    fingerprint = task.fingerprint()
+    while not trainer.finished:
+        trainer.iterate()
+        if parallel.rank():
+            continue
+        with replacing(task.checkpoint) as temporary, temporary.open("wb") as handle:
+            torch.save({"fingerprint": fingerprint, "state": trainer.state()}, handle)
+        write_history(trainer.history, task.history)
+
+
+def _trainer(task: Task, windows: Windows, ends: dict[str, NDArray[np.int64]], device: torch.device, init_from: str | None) -> Trainer:
     train, graph = task.train, task.train.graph
     network = task.fresh(train.seed).to(device)
     learner_settings = LearnerSettings(
@@ -160,6 +181,9 @@ def _trainer(task: Task, windows: Windows, ends: dict[str, NDArray[np.int64]], d
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(train.seed + 1)
         learner = build_learner(graph.learner, task.shape.services, priors, learner_settings).to(device)
+    start = None if init_from is None else _start_from(network, learner, task, init_from).to(device)
+    if train.compile:
+        _compile(network, device)
     return Trainer(
         network,
         learner,
@@ -168,7 +192,21 @@ def _trainer(task: Task, windows: Windows, ends: dict[str, NDArray[np.int64]], d
         validation=torch.from_numpy(ends["validation"]).to(device),
         settings=train_settings(train, task.config.dataset.batch_size),
         report=task.report,
+        start=start,
+        priors=[learner.given(prior.to(device), PRIOR_EDGE) for prior in priors.values()],
     )
+
+
+def _compile(network: Network, device: torch.device) -> None:
+    """`torch.compile` in place: the names of its weights stay as they are. Tried on something small first."""
+    try:
+        torch.compile(torch.sin)(torch.zeros(2, device=device))
+    except Exception as error:  # of many kinds, torch's own and the compiler's
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise SettingsError(
+            f"train.compile: torch.compile doesn't work here ({reason}); install g++, or set train.compile=false"
+        ) from error
+    network.compile()
 
 
 def train_settings(train: Train, batch_size: int) -> TrainSettings:
@@ -189,13 +227,16 @@ def train_settings(train: Train, batch_size: int) -> TrainSettings:
         num_epoch=train.num_epoch,
         num_iter=train.num_iter,
         patience=train.patience,
+        stop_early=train.stop_early,
         early_stopping=train.early_stopping,
+        precision=train.precision,
         seed=train.seed,
         batch_size=batch_size,
     )
 
 
-def _start_from(trainer: Trainer, task: Task, path: str) -> None:
+def _start_from(network: Network, learner: GraphLearner, task: Task, path: str) -> Tensor:
+    """Put a bundle's weights in place and return its affinity; what is fitted in closed form is fitted anew later."""
     bundle, meta = load_bundle(path), task.dataset.meta
     for what, ours, theirs in (
         ("network", (task.name, task.sizes), (bundle.network, bundle.sizes)),
@@ -206,10 +247,10 @@ def _start_from(trainer: Trainer, task: Task, path: str) -> None:
     ):
         if ours != theirs:
             raise BundleError(f"--init_from {path}: {what} of the bundle: {theirs}, of this training: {ours}; start without --init_from")
-    trainer.network.load_state_dict(bundle.weights)
-    if set(bundle.learner) == set(trainer.learner.state_dict()):
-        trainer.learner.load_state_dict(bundle.learner)
-    trainer.affinity = bundle.affinity.to(trainer.affinity)
+    network.load_state_dict(bundle.weights)
+    if set(bundle.learner) == set(learner.state_dict()):
+        learner.load_state_dict(bundle.learner)
+    return bundle.affinity
 
 
 def _continue(trainer: Trainer, task: Task) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -12,17 +13,23 @@ Weighting = Literal["spread", "raw"]
 
 
 class Candidates:
-    """At most `capacity` graphs `[N, N]` with their validation losses; the worst leaves when it is full."""
+    """At most `capacity` graphs `[N, N]` with their validation losses; the worst leave when it is full.
 
-    def __init__(self, capacity: int) -> None:
+    Args:
+        capacity: |S|.
+        seeds: graphs that it starts with, the priors'. All of them compete when the first graph joins, which is when
+            there is a predictor to score them with; until then their losses are infinite.
+    """
+
+    def __init__(self, capacity: int, seeds: Sequence[Tensor] = ()) -> None:
         self.capacity = capacity
-        self.graphs: list[tuple[Tensor, float]] = []
+        self.graphs: list[tuple[Tensor, float]] = [(graph, math.inf) for graph in seeds]
 
     def add(self, graph: Tensor, score: Callable[[Tensor], float]) -> None:
         """Take in `graph`, score all with the present predictor, drop the worst beyond the capacity."""
         members = [member for member, _ in self.graphs] + [graph]
         scored = [(member, score(member)) for member in members]
-        if len(scored) > self.capacity:
+        while len(scored) > self.capacity:
             scored.pop(max(range(len(scored)), key=lambda index: scored[index][1]))
         self.graphs = scored
 

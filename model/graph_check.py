@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.graph_learners import Gates, GraphLearner, resting
+from model.fitting import mean_loss
+from model.graph_learners import GraphLearner, edge_floor
 from model.graph_metrics import edge_changes, edges, pairs, ranking, reachable
 from model.network import Network
-from model.training import Trainer, TrainSettings, mean_loss
+from model.training import Trainer, TrainSettings
 from model.windows import Windows
 
 SLOW_SHARE = 0.9
@@ -53,11 +54,6 @@ def slowest(scores: NDArray[np.float64], ends: Tensor) -> Tensor:
     cut = np.quantile(scores, SLOW_SHARE) if len(scores) else 0.0
     chosen = scores >= cut if scores.size and scores.max() > scores.min() else np.zeros(len(scores), bool)
     return ends[torch.from_numpy(chosen).to(ends.device)]
-
-
-def edge_floor(learner: GraphLearner, services: int) -> float:
-    """Least affinity that is read as an edge: twice what gates without an edge start at."""
-    return 2 * resting(services) if isinstance(learner, Gates) else 0.0
 
 
 def rivals(

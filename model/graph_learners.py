@@ -85,6 +85,10 @@ class Gates(nn.Module):
         """The affinity that training starts with."""
         return self()  # type: ignore[no-any-return]
 
+    def prior(self) -> Tensor:
+        """The affinity of a network that isn't trained with a graph: the priors as they are, no edge elsewhere."""
+        return self.reverse
+
     def change(self) -> Tensor:
         """Change of the logits from the prior's, `[N, N]`."""
         return self.free if self.free is not None else self.callers @ self.callees.T + self.bias
@@ -132,6 +136,10 @@ class Antisymmetric(nn.Module):
 
     def initial(self) -> Tensor:
         """The affinity that training starts with: the priors'."""
+        return self.start
+
+    def prior(self) -> Tensor:
+        """The affinity of a network that isn't trained with a graph: the same."""
         return self.start
 
     def forward(self, current: Tensor) -> Tensor:
@@ -186,3 +194,8 @@ def build_learner(name: str, services: int, priors: Mapping[str, Tensor], settin
     if name not in (*LEARNERS, "none"):
         raise ValueError(f"graph learner {name!r} is unknown; allowed: {', '.join(LEARNERS)}, none")
     return LEARNERS.get(name, Gates)(services, priors, settings)
+
+
+def edge_floor(learner: GraphLearner, services: int) -> float:
+    """Least affinity that is read as an edge: twice what gates without an edge start at."""
+    return 2 * resting(services) if isinstance(learner, Gates) else 0.0

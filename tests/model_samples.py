@@ -11,7 +11,7 @@ from torch import Tensor
 from deepscaler.dataset import Dataset, Normalizer
 from deepscaler.settings import ModelConfig, Train
 from model.adapgla import AdapGLA
-from model.graph_learners import LearnerSettings, build_learner
+from model.graph_learners import PRIOR_EDGE, LearnerSettings, build_learner
 from model.network import Shape
 from model.networks import build_network
 from model.training import Trainer, TrainSettings
@@ -53,13 +53,15 @@ def make_trainer(prior: Tensor | None = None, *, windows: Windows | None = None,
     torch.manual_seed(settings.seed)
     network = build_network("AdapGLA", Shape(5, 2, 6, 1), SIZES)
     priors = {} if prior is None else {"call": prior}
+    made = build_learner(learner, 5, priors, LearnerSettings())
     return Trainer(
         network,
-        build_learner(learner, 5, priors, LearnerSettings()),
+        made,
         windows,
         training=torch.arange(5, BOUNDS[0] - 1),
         validation=torch.arange(BOUNDS[0] + 5, BOUNDS[1] - 1),
         settings=settings,
+        priors=[made.given(graph, PRIOR_EDGE) for graph in priors.values()],
     )
 
 

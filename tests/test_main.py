@@ -44,7 +44,9 @@ def test_it_trains_and_writes_a_bundle_with_its_json_and_graph(here: Path, capsy
     assert run("--set", "train.random_graphs=5", "--set", "train.refit_epochs=1") == 0
     out = capsys.readouterr().out
     directory = here / "model_states" / "toy"
-    assert sorted(path.name for path in directory.iterdir()) == ["AdapGLA.affinity.csv", "AdapGLA.json", "AdapGLA.pt"]
+    assert sorted(path.name for path in directory.iterdir()) == [
+        f"AdapGLA.{suffix}" for suffix in ("affinity.csv", "history.csv", "history.png", "json", "pt")
+    ]
     for expected in ("validation (replicas", "test (replicas", "Persistence", "SeasonalNaive", "under", "by step", "by service", "mail"):
         assert expected in out
     for expected in (
@@ -88,8 +90,8 @@ def test_an_interrupted_run_continues_exactly(here: Path, monkeypatch: pytest.Mo
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "iterate", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run("--model_save_path", "part.pt")
+        assert run("--model_save_path", "part.pt") == 130
+    assert capsys.readouterr().err.splitlines()[-1].startswith("main: interrupted; the same command with --resume continues")
     assert done == [0, 1]
     assert (here / "part.checkpoint.pt").is_file() and not (here / "part.pt").exists()
     assert run("--model_save_path", "part.pt", "--resume", "--set", "train.seed=7") == 1

@@ -1,0 +1,181 @@
+"""Epochs: what is minimised, by which optimisers, at which rate; on one rank or many, in float32 or bf16."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from model import parallel
+from model.graph_learners import GraphLearner
+from model.layers import Graphs
+from model.network import Network
+from model.windows import Windows, absolute_error, batches
+
+Precision = Literal["float32", "bf16"]
+RANK_STRIDE = 1 << 48
+"""Between the seeds of dropout on different ranks: beyond all seeds of epochs."""
+
+
+class TrainingError(ArithmeticError):
+    """A loss that isn't a number: nothing known to learn from, or training ran away."""
+
+
+class Patience:
+    """Counts epochs without progress.
+
+    `best` compares with the best so far; `previous` with the epoch before, as published: on a plateau with noise every
+    other epoch counts as progress and it never stops.
+    """
+
+    def __init__(self, epochs: int, compare: Literal["best", "previous"]) -> None:
+        self.epochs, self.compare = epochs, compare
+        self.reference, self.waited = math.inf, 0
+
+    def exhausted(self, loss: float) -> bool:
+        """Record the loss of an epoch; True when it is time to stop."""
+        self.waited = 0 if loss < self.reference else self.waited + 1
+        self.reference = min(loss, self.reference) if self.compare == "best" else loss
+        return self.waited >= self.epochs
+
+
+class Objective(nn.Module):
+    """The loss of a batch as a forward pass, which is where DistributedDataParallel hooks in.
+
+    Args:
+        network: θ.
+        learner: φ; a part of this module, and so of what is trained, only where `learns`.
+        current: the affinity, fixed, or what the learner starts from, `[N, N]`.
+        learns: the learner makes the affinity.
+    """
+
+    def __init__(self, network: Network, learner: GraphLearner, current: Tensor, *, learns: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.learner = learner if learns else None
+        self._shown = learner.graphs
+        self._current = current
+
+    def affinity(self) -> Tensor:
+        """The affinity at this moment, `[N, N]`."""
+        made: Tensor = self._current if self.learner is None else self.learner(self._current)
+        return made
+
+    def forward(self, windows: Windows, ends: Tensor) -> tuple[Tensor, int, Tensor | None]:
+        """Summed loss over the known labels of windows that end at `ends [B]`, their number, and the graph's penalty."""
+        affinity = self.affinity()
+        graphs = self._shown(affinity)
+        summed, known = self.network.loss(windows.inputs(ends), graphs, windows.known(ends), windows.targets(ends))
+        return summed, known, None if self.learner is None else self.learner.penalty(affinity, self._current)
+
+
+@dataclass(frozen=True, eq=False)
+class Phase:
+    """A step of training.
+
+    Attributes:
+        name: `predictor`, `graph`, `joint` or `plain`.
+        objective: what is minimised.
+        trained: what the step changes.
+        optimisers: with the rates that the schedule scales.
+    """
+
+    name: str
+    objective: Objective
+    trained: nn.Module
+    optimisers: Sequence[tuple[torch.optim.Optimizer, float]]
+
+
+@dataclass(frozen=True)
+class EpochSettings:
+    """Numbers of an epoch; see `TrainSettings`."""
+
+    batch_size: int
+    sparsity_weight: float
+    gradient_clip: float | None
+    precision: Precision
+
+
+def run_epoch(
+    phase: Phase, step: nn.Module, windows: Windows, ends: Tensor, *, seed: int, factors: Sequence[float], settings: EpochSettings
+) -> float:
+    """One pass over `ends`, shuffled by `seed`; mean training loss over the known labels of all ranks.
+
+    A batch is split over the ranks; each divides its summed loss by the known labels of the whole batch, so that the
+    average of the ranks' gradients is the gradient that one process has.
+
+    Args:
+        phase: what is minimised.
+        step: the phase's objective as `parallel.wrap` returned it.
+        windows: series and labels.
+        ends: rows that windows end at, `[M]`, the same on all ranks.
+        seed: of the order and of dropout.
+        factors: of the learning rates, one a batch.
+        settings: of the run.
+
+    Raises:
+        TrainingError: no known label, or a loss that isn't finite.
+    """
+    loss, count = 0.0, 0.0
+    phase.objective.network.train()
+    with seeded(seed + RANK_STRIDE * parallel.rank(), ends.device):
+        for part, factor in zip(batches(ends, settings.batch_size, seed), factors, strict=True):
+            for optimiser, rate in phase.optimisers:
+                optimiser.param_groups[0]["lr"] = rate * factor
+                optimiser.zero_grad(set_to_none=True)
+            mine = parallel.share(part)
+            weight = float(len(mine) > 0)  # a rank without a window of its own still takes part, with none of the weight
+            with autocast(ends.device, settings.precision):
+                summed, known, penalty = step(windows, mine if len(mine) else part[:1])
+            summed = summed.float() * weight
+            batch_loss, batch_count = parallel.total(summed.detach(), known * weight, device=ends.device)
+            objective = summed * parallel.ranks() / max(batch_count, 1)
+            if penalty is not None:
+                objective = objective + settings.sparsity_weight * penalty
+            objective.backward()
+            if settings.gradient_clip is not None:
+                nn.utils.clip_grad_norm_(phase.trained.parameters(), settings.gradient_clip)
+            for optimiser, _ in phase.optimisers:
+                optimiser.step()
+            loss, count = loss + batch_loss, count + batch_count
+    if not count:
+        raise TrainingError("no label is known in any training window")
+    if not math.isfinite(loss):
+        raise TrainingError(f"the training loss of the {phase.name} became {loss / count}: lower the learning rate, or look at the data")
+    return loss / count
+
+
+@torch.no_grad()
+def mean_loss(network: Network, graphs: Graphs, windows: Windows, ends: Tensor, batch_size: int, precision: Precision = "float32") -> float:
+    """Mean |error| over all known labels of `ends`: a mean over samples, whatever the batch size. NaN without any.
+
+    Under torchrun all ranks call it with the same `ends`; each takes its share, all get the mean over all.
+    """
+    was_training = network.training
+    network.eval()
+    summed, count = torch.zeros((), dtype=torch.float64), 0
+    for part in batches(parallel.share(ends), batch_size):
+        with autocast(ends.device, precision):
+            error, known = absolute_error(network(windows.inputs(part), graphs, windows.known(part)), windows.targets(part))
+        summed, count = summed + error.double().cpu(), count + known
+    network.train(was_training)
+    loss, known_labels = parallel.total(summed, count, device=ends.device)
+    return loss / known_labels if known_labels else math.nan
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Matrix products in `precision`; parameters, optimiser and what is exported stay float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Inside, torch's global generators (dropout, scheduled sampling) start from `seed`; outside they never notice."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,68 @@
+"""Ranks of a data-parallel run under torchrun: who takes which windows, and sums over all. One process is rank 0 of 1."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def launched() -> tuple[int, int, int]:
+    """Rank, rank on this machine and number of ranks, as torchrun states them; (0, 0, 1) without it."""
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    return (int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"]), ranks) if ranks > 1 else (0, 0, 1)
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[None]:
+    """Inside, the ranks that torchrun started work as one: nccl between GPUs, else gloo. Alone: nothing."""
+    if launched()[2] == 1:
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def _together() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def rank() -> int:
+    """Of this process."""
+    return distributed.get_rank() if _together() else 0
+
+
+def ranks() -> int:
+    """Their number."""
+    return distributed.get_world_size() if _together() else 1
+
+
+def share(ends: Tensor) -> Tensor:
+    """This rank's part of a batch: every n-th window; empty where the batch is smaller than the number of ranks."""
+    return ends[rank() :: ranks()]
+
+
+def total(*values: Tensor | float, device: torch.device) -> tuple[float, ...]:
+    """Sums over the ranks, in float64."""
+    if not _together():
+        return tuple(float(value) for value in values)
+    packed = torch.tensor([float(value) for value in values], dtype=torch.float64, device=device)
+    distributed.all_reduce(packed)
+    return tuple(packed.tolist())
+
+
+def wrap(objective: nn.Module) -> nn.Module:
+    """`objective` with the gradients of its trainable parameters averaged over the ranks after each backward pass."""
+    if ranks() == 1:
+        return objective
+    # Not every network uses every parameter in every step; buffers change by the same rule on all ranks.
+    return DistributedDataParallel(objective, find_unused_parameters=True, broadcast_buffers=False)
