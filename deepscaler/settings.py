@@ -207,7 +207,8 @@ class Process(Section):
     requests_per_think: Positive = Field(1.0, description="closed loop: entry requests a task (a page that redirects makes two)")
     visit_window: Positive = Field(1800.0, description="required: seconds over which visits are averaged")
     boot_seconds: dict[str, float] = Field({}, description="pod start-up by service where the cluster doesn't tell")
-    output_dir: str = Field("data/app", description="dataset.npz, meta.json and graphs/ go here")
+    plots: bool = Field(True, description="required: draw labels.png, the page that says how far the labels can be trusted")
+    output_dir: str = Field("data/app", description="dataset.npz, meta.json, labels.json, labels.png and graphs/ go here")
 
     @model_validator(mode="after")
     def _known(self) -> Self:
