@@ -129,7 +129,7 @@ def draw(summary: dict[str, Any], outcomes: list[Outcome], places: Places, setti
     wanted = settings.timeline_policies or ["deepscaler", settings.baseline]
     chosen = [name for plain_name in wanted for name in order if plain_name in (name, name.rpartition("/")[2])]
     if not settings.timeline_policies:
-        rest = [name for name in order if name not in chosen and name.rpartition("/")[2] not in REFERENCES]
+        rest = [name for name in order if name not in chosen and not REFERENCES.match(name)]
         chosen += sorted(rest, key=lambda name: name not in summary["pareto"])[:1]
     chosen = chosen[:MAX_LINES]
     pictures = [output / "pareto.png"]

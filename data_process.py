@@ -1,4 +1,4 @@
-"""Turn metrics into a data set: series, labels, splits, training statistics and prior graphs.
+"""Turn metrics into a data set: series, labels (and how far to trust them), splits, training statistics and prior graphs.
 
 python data_process.py --config config/boutique.yaml
 """
@@ -8,23 +8,22 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deepscaler.artefacts import write_json
 from deepscaler.calls import CallGraph, read_calls
 from deepscaler.dataset import SPLITS, Dataset, Normalizer, check_windows, read_wide, trailing_means, write_dataset
-from deepscaler.demand_fit import fit_demand, read_facts
-from deepscaler.errors import DataError, DeepScalerError
+from deepscaler.demand import DemandModel
+from deepscaler.errors import DataError, DeepScalerError, SettingsError
 from deepscaler.graphs import build_prior, prior_key, write_graph
-from deepscaler.labels import Reach, feature_labels, hide_overhang, label_requirements
+from deepscaler.label_diagnostics import Diagnostics, diagnose
+from deepscaler.label_plots import draw_labels
+from deepscaler.labels import make_labels
 from deepscaler.logs import start_logging
 from deepscaler.panel import FEATURES, MetricPanel, read_panel
 from deepscaler.settings import Settings, load_settings
-from deepscaler.visits import follow_visits
 
 log = logging.getLogger("data_process")
 NEEDED = ("pod", "cpu", "res", "req")
@@ -41,17 +40,21 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Read metrics, write dataset.npz, meta.json and graphs/*.csv, print one line."""
+    """Read metrics, write dataset.npz, meta.json, graphs/*.csv, labels.json and labels.png, print one line."""
     arguments = build_parser().parse_args(argv)
     start_logging()
     try:
         settings = load_settings(arguments.config, arguments.overrides)
         log.info("settings: %s", settings.process.model_dump_json())
-        dataset = build(settings, arguments.csv)
+        dataset, diagnostics = build(settings, arguments.csv)
         output = Path(settings.process.output_dir)
         for name, matrix in dataset.priors.items():
             write_graph(output / "graphs" / f"{name}.csv", dataset.services, matrix)
         write_dataset(dataset, output)
+        if diagnostics is not None:
+            write_json(output / "labels.json", diagnostics.summary())
+        if diagnostics is not None and settings.process.plots:
+            draw_labels(diagnostics, output / "labels.png", f"{settings.app.name}: required labels")
     except DeepScalerError as error:
         print(f"data_process: {error}", file=sys.stderr)
         return 1
@@ -64,8 +67,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def build(settings: Settings, csv: str | None = None) -> Dataset:
-    """The data set of the settings, from the collected metrics or from `csv`.
+def build(settings: Settings, csv: str | None = None) -> tuple[Dataset, Diagnostics | None]:
+    """The data set of the settings, from the collected metrics or from `csv`, and how far to trust `required` labels.
 
     Raises:
         DataError: something is missing, broken or too short.
@@ -76,7 +79,7 @@ def build(settings: Settings, csv: str | None = None) -> Dataset:
     rows = _rows_a_step(panel.step, process.step, source)
     bounds = (round(len(panel) * process.split[0]), round(len(panel) * (process.split[0] + process.split[1])))
     calls = None if csv else _read_calls(Path(settings.collect.output_dir) / "calls.csv")
-    labels, exact, facts = _labels(settings, panel, calls, rows, bounds)
+    labelled = make_labels(settings, panel, calls, rows, bounds)
     series = trailing_means(panel, rows)[:, :, [panel.features.index(name) for name in features]]
     correlated = "req" if "req" in panel.features else process.label.removeprefix("feature:")
     requests = panel.feature(correlated)[: bounds[0]] if correlated in panel.features else None
@@ -98,12 +101,13 @@ def build(settings: Settings, csv: str | None = None) -> Dataset:
         "label": process.label,
         "source": {"file": str(source), "start": float(panel.times[0]), "end": float(panel.times[-1])},
         "settings": process.model_dump(mode="json"),
-        **facts,
+        "lead": labelled.lead,
+        "demand": None if labelled.model is None else labelled.model.to_dict(),
     }
-    normalizer = Normalizer.fit(series[: bounds[0]], labels[: bounds[0]])
-    dataset = Dataset(panel.times, series, labels, bounds, normalizer, meta, priors, exact)
+    normalizer = Normalizer.fit(series[: bounds[0]], labelled.labels[: bounds[0]])
+    dataset = Dataset(panel.times, series, labelled.labels, bounds, normalizer, meta, priors, labelled.exact)
     check_windows(dataset, process.split)
-    return dataset
+    return dataset, None if labelled.model is None else diagnose(labelled, panel, bounds, _truth(settings))
 
 
 def _read(settings: Settings, source: Path, foreign: bool) -> tuple[MetricPanel, tuple[str, ...]]:
@@ -149,26 +153,17 @@ def _read_calls(path: Path) -> CallGraph | None:
     return read_calls(path) if path.is_file() else None
 
 
-def _labels(
-    settings: Settings, panel: MetricPanel, calls: CallGraph | None, rows: int, bounds: tuple[int, int]
-) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, dict[str, Any]]:
-    """Labels `[L, N]`, the same unrounded where they are `required`, and `lead` and `demand` of the meta data."""
-    process = settings.process
-    if process.label != "required":
-        feature = "pod" if process.label == "observed" else process.label.removeprefix("feature:")
-        return feature_labels(panel, feature, rows), None, {"lead": 0.0, "demand": None}
-    facts = read_facts(Path(settings.collect.output_dir) / "workloads.json", panel.services, process.boot_seconds)
-    entries = [entry.service for entry in settings.app.entries]
-    training = panel.between(-np.inf, float(panel.times[bounds[0] - 1]))
-    sla = min((entry.sla for entry in settings.app.entries), default=0.2)
-    model = fit_demand(training, calls, facts, process, entries=entries, sla_seconds=sla)
-    visits = follow_visits(panel, calls, model.entries, process.visit_window)
-    model = replace(model, visits=visits.values[-1])  # the newest: what serves next
-    labels, exact = label_requirements(model, visits, panel, process)
-    for values in (labels, exact):
-        hide_overhang(values, bounds, Reach.of(process, model.boot_seconds, panel.step))
-    lead = float(np.max(facts.boot_seconds) + process.look_ahead) if process.lead else 0.0
-    return labels, exact, {"lead": lead, "demand": model.to_dict()}
+def _truth(settings: Settings) -> DemandModel | None:
+    """What the emulated application really asks for; None on a real cluster, or where it isn't the configuration's."""
+    if settings.cluster.kind != "testbed":
+        return None
+    from testbed.experiment import true_demand
+
+    try:
+        return true_demand(settings)
+    except SettingsError as error:
+        log.info("the labels' truth is unknown: %s", error)
+        return None
 
 
 if __name__ == "__main__":

@@ -123,11 +123,14 @@ class DemandModel:
         factor: Array = np.fmax((self.think_seconds + tasks * response) / (self.think_seconds + tasks * self.unloaded), 1.0)
         return factor
 
-    def response_at(self, rates: Array, replicas: Array) -> Array:
-        """Predicted entry response `[L]` in s at rates and replicas `[L, N]`; NaN without a response fit."""
+    def response_at(self, rates: Array, replicas: Array, visits: Array | None = None) -> Array:
+        """Predicted entry response `[L]` in s at rates and replicas `[L, N]`; NaN without a response fit.
+
+        `visits`, `[L, N]` or `[N]` per external request, where they differ from the model's.
+        """
         if self.response is None:
             return np.full(len(rates), np.nan)
-        waits: Array = np.nansum(_Waits(self, rates, None).at(replicas), axis=1)
+        waits: Array = np.nansum(_Waits(self, rates, visits).at(replicas), axis=1)
         return self.response.r0 + waits
 
 

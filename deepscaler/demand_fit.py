@@ -27,8 +27,9 @@ log = logging.getLogger(__name__)
 BLOCK_SECONDS = 60.0
 """Work and its request may fall in neighbouring samples: fits see means over this stretch."""
 FEWEST_MINUTES = 60
+HOT = 0.85, 0.95
 FEWEST_HOT = 5
-"""Minutes at max ρ .85-.95 without which the response can't be told from its unloaded value."""
+"""Minutes at max ρ within HOT without which the response can't be told from its unloaded value."""
 SATURATED = 0.9
 DEFAULT_BOOT_SECONDS = 30.0
 
@@ -138,15 +139,34 @@ def two_nonnegative(u: Array, v: Array, y: Array, weights: Array) -> tuple[Array
     return np.where(inside, alpha, np.where(better_v, 0.0, only_u)), np.where(inside, beta, np.where(better_v, only_v, 0.0))
 
 
+def usable_minutes(minutes: Minutes, sla_seconds: float) -> Mask:
+    """`[M]`: entry traffic known, its response below twice the SLA."""
+    usable: Mask = np.isfinite(minutes.response) & (minutes.response < 2 * sla_seconds)
+    return usable
+
+
+def fitted_minutes(minutes: Minutes, usable: Mask) -> Mask:
+    """`[M, N]`: minutes that tell a service's demand: below saturation, at constant pods where there are enough of these."""
+    known = usable[:, None] & np.isfinite(minutes.cores) & (minutes.busy < SATURATED)
+    steady = known & minutes.steady
+    return np.where(steady.sum(axis=0) >= FEWEST_MINUTES, steady, known)
+
+
+def top_utilisation(model: DemandModel, minutes: Minutes) -> Array:
+    """`[M]` utilisation of the busiest service by the fit; -inf where none is known."""
+    pods = np.where(minutes.pod > 0, minutes.pod, np.nan)
+    rho = (model.idle_cores + model.demand_seconds * minutes.req / pods) / model.limit_cores
+    top: Array = np.where(np.isfinite(rho), rho, -np.inf).max(axis=1)
+    return top
+
+
 def fit_cores(minutes: Minutes, usable: Mask) -> tuple[Array, Array, Array, NDArray[np.int64]]:
     """cores = a · pod + s · req by service below saturation: a, s, R² and minutes used, `[N]` each.
 
     Huber re-weighting on residuals in units of sqrt(cores) (the work of a minute is a sum over requests). NaN where
     fewer than a third of the needed minutes are there.
     """
-    known = usable[:, None] & np.isfinite(minutes.cores) & (minutes.busy < SATURATED)
-    steady = known & minutes.steady
-    use = np.where(steady.sum(axis=0) >= FEWEST_MINUTES, steady, known)
+    use = fitted_minutes(minutes, usable)
     pod, req, cores = (np.where(use, values, 0.0) for values in (minutes.pod, minutes.req, minutes.cores))
     spread = np.maximum(np.where(use, cores, 0.0).sum(axis=0) / np.maximum(use.sum(axis=0), 1), 1e-9)
     expected = np.broadcast_to(spread, cores.shape)
@@ -183,9 +203,9 @@ def fit_response(model: DemandModel, minutes: Minutes, external: Array) -> tuple
     """
     pods = np.where(minutes.pod > 0, minutes.pod, np.nan)
     rho = (model.idle_cores + model.demand_seconds * minutes.req / pods) / model.limit_cores
-    top = np.nanmax(np.where(np.isfinite(rho), rho, -np.inf), axis=1)
+    top = top_utilisation(model, minutes)
     fast = np.isfinite(minutes.response) & (minutes.response > 0) & (minutes.response < 2 * model.sla_seconds) & (external > 0)
-    if (fast & (top > 0.85) & (top < 0.95)).sum() < FEWEST_HOT:
+    if (fast & (top > HOT[0]) & (top < HOT[1])).sum() < FEWEST_HOT:
         return None, {}
     use = fast & (top < 0.92) & (top >= 0)
     if use.sum() < FEWEST_MINUTES // 3:
@@ -232,8 +252,7 @@ def fit_demand(
     entries = tuple(dict.fromkeys(entries))
     columns = [panel.services.index(name) for name in entries]
     minutes = minute_means(panel, facts.limit_cores, columns)
-    known = np.isfinite(minutes.response)
-    usable = known & (minutes.response < 2 * sla_seconds)
+    known, usable = np.isfinite(minutes.response), usable_minutes(minutes, sla_seconds)
     if usable.sum() < FEWEST_MINUTES:
         raise DataError(
             f"demand fit: {usable.sum()} usable minutes (entry traffic known, response below {2 * sla_seconds:g} s) of {len(usable)} "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,66 @@ import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from deepscaler.calls import CallGraph
 from deepscaler.dataset import trailing_means
 from deepscaler.demand import DemandModel, entry_response, requirements
+from deepscaler.demand_fit import fit_demand, read_facts
 from deepscaler.panel import MetricPanel
-from deepscaler.settings import Process
-from deepscaler.visits import Visits
+from deepscaler.settings import Process, Settings
+from deepscaler.visits import Visits, follow_visits
 
 Array = NDArray[np.float64]
 TRUSTED_VISITS = 0.8
 """Below this share of its requests explained by visits, a service's own rate is taken."""
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Labels of a series and what they rest on.
+
+    Attributes:
+        labels: float32 `[L, N]`; NaN where unknown.
+        exact: float32 `[L, N]`, `required` labels before they are rounded up; None with others.
+        lead: seconds inside the label.
+        model: the demand fit, its visits those of the last window; None without.
+        visits: by window; None without.
+    """
+
+    labels: NDArray[np.float32]
+    exact: NDArray[np.float32] | None = None
+    lead: float = 0.0
+    model: DemandModel | None = None
+    visits: Visits | None = None
+
+
+def make_labels(settings: Settings, panel: MetricPanel, calls: CallGraph | None, rows: int, bounds: tuple[int, int]) -> Labelled:
+    """The labels that `process.label` asks for; a `required` one never sees beyond its own split.
+
+    Args:
+        settings: of the application.
+        panel: the whole series on a regular grid.
+        calls: where recorded.
+        rows: rows a step.
+        bounds: rows at which validation and test begin; the demand is fitted on the rows before.
+
+    Raises:
+        DataError: the demand can't be fitted, saying what to collect.
+    """
+    process = settings.process
+    if process.label != "required":
+        return Labelled(feature_labels(panel, "pod" if process.label == "observed" else process.label.removeprefix("feature:"), rows))
+    facts = read_facts(Path(settings.collect.output_dir) / "workloads.json", panel.services, process.boot_seconds)
+    training = panel.between(-np.inf, float(panel.times[bounds[0] - 1]))
+    entries = [entry.service for entry in settings.app.entries]
+    sla = min((entry.sla for entry in settings.app.entries), default=0.2)
+    model = fit_demand(training, calls, facts, process, entries=entries, sla_seconds=sla)
+    visits = follow_visits(panel, calls, model.entries, process.visit_window)
+    model = replace(model, visits=visits.values[-1])  # the newest: what serves next
+    labels, exact = label_requirements(model, visits, panel, process)
+    for values in (labels, exact):
+        hide_overhang(values, bounds, Reach.of(process, model.boot_seconds, panel.step))
+    lead = float(np.max(facts.boot_seconds) + process.look_ahead) if process.lead else 0.0
+    return Labelled(labels, exact, lead, model, visits)
 
 
 @dataclass(frozen=True, eq=False)

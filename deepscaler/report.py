@@ -110,7 +110,7 @@ def _front_sentence(summary: Mapping[str, Any]) -> str:
     if not front:
         return "No policy has known violations and costs."
     verb = "is" if len(front) == 1 else "are"
-    known = [name for name in summary["policies"] if name.rpartition("/")[2] in REFERENCES]
+    known = [name for name in summary["policies"] if REFERENCES.match(name)]
     apart = f" ({_listed(known)}, told the future, aside)" if known else ""
     return f"By means over seeds, {_listed(front)} {verb} not beaten on both violations and cost by any other policy here{apart}."
 

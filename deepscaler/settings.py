@@ -207,7 +207,8 @@ class Process(Section):
     requests_per_think: Positive = Field(1.0, description="closed loop: entry requests a task (a page that redirects makes two)")
     visit_window: Positive = Field(1800.0, description="required: seconds over which visits are averaged")
     boot_seconds: dict[str, float] = Field({}, description="pod start-up by service where the cluster doesn't tell")
-    output_dir: str = Field("data/app", description="dataset.npz, meta.json and graphs/ go here")
+    plots: bool = Field(True, description="required: draw labels.png, the page that says how far the labels can be trusted")
+    output_dir: str = Field("data/app", description="dataset.npz, meta.json, labels.json, labels.png and graphs/ go here")
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -288,7 +289,9 @@ class Load(Section):
 class Scale(Section):
     """predict_scale.py"""
 
-    policy: str = Field("deepscaler", description="deepscaler, reactive_holistic, hpa_<percent of limit>, static, explore, oracle")
+    policy: str = Field(
+        "deepscaler", description="deepscaler, reactive_holistic, hpa_<percent of limit>, static, explore; testbed: foreseen, oracle"
+    )
     policies: list[str] = Field([], description="several, one run each (testbed); overrides `policy`")
     seeds: list[int] = Field([], description="testbed: one run a seed; empty: testbed.seed")
     bundle: str = "model_states/app/AdapGLA.pt"
@@ -347,7 +350,7 @@ class Serve(Section):
 class Testbed(Section):
     """The emulated cluster."""
 
-    application: str = Field("boutique", description="a file of testbed/apps without .yaml, a path, or synthetic:N")
+    application: str = Field("boutique", description="a file of testbed/apps without .yaml, a path, or synthetic:N[:DRAW]")
     start: Moment = "2026-01-05T00:00:00Z"
     seed: int = 1
     warmup: Annotated[float, Field(ge=0)] = Field(300.0, description="virtual seconds before `start`")
@@ -358,7 +361,10 @@ class Testbed(Section):
         (180.0, 600.0), description="exploring policy: its targets are redrawn so often", strict=False
     )
     explore_target: tuple[float, float] = Field((0.35, 0.95), description="exploring policy: range of target utilisation", strict=False)
-    demand_sigma: Annotated[float, Field(ge=0)] = Field(0.0, description="log-normal spread of CPU demands around the file's, by seed")
+    demand_sigma: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="log-normal spread of CPU demands and call counts around the file's, drawn by demand_seed"
+    )
+    demand_seed: int = Field(1, description="which draw of demands and counts: one application whatever the seed of load and run")
     initial_replicas: Annotated[int, Field(ge=1)] = 2
     serve: Serve = Serve()
 

@@ -6,6 +6,7 @@ The run (seed) is the unit. NaN is *unknown*: it is left out, and the number of 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,7 @@ PAIRED = (
     "changes_per_hour",
 )
 """Metrics that are paired with the baseline by seed."""
-REFERENCES = ("oracle",)
+REFERENCES = re.compile(r"(.*/)?(oracle|foreseen(_\d+)?)$")
 """Policies that know the future: shown, but no rivals, so they are never on the front."""
 
 
@@ -193,7 +194,7 @@ def _trade_offs(policies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     groups: dict[str, dict[str, Point]] = {}
     for name, point in points.items():
         group, _, short = name.rpartition("/")
-        if short not in REFERENCES:
+        if not REFERENCES.match(short):
             groups.setdefault(group, {})[name] = point
     front = [pareto_front(group) for group in groups.values()]
     equal: dict[str, Any] = {name: {} for name in points}

@@ -6,9 +6,9 @@ import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +17,14 @@ from tqdm import tqdm
 
 from deepscaler.controller import Controller
 from deepscaler.demand import DemandModel, required_replicas
-from deepscaler.labels import Reach, peaks
-from deepscaler.policies.oracle import OraclePolicy
-from deepscaler.policies.registry import make_policy
+from deepscaler.labels import Reach, peaks, required_labels
+from deepscaler.panel import MetricPanel
+from deepscaler.policies.oracle import ForeseenPolicy, OraclePolicy
+from deepscaler.policies.reactive import load_demand
+from deepscaler.policies.registry import TOLD, make_policy
 from deepscaler.runs import Run, write_run
 from deepscaler.settings import Settings
+from deepscaler.visits import Visits
 from testbed.application import endpoint_shares, expected_visits, load_application
 from testbed.virtual import VirtualCluster, make_program
 
@@ -45,18 +48,20 @@ class Truth:
         times: `[L]` seconds since the epoch, `collect.step` apart.
         rates: `[L, N]` requests per second, uncongested.
         model: the application's own demands.
+        panel: what the run's metrics show.
     """
 
     times: NDArray[np.float64]
     rates: NDArray[np.float64]
     model: DemandModel
+    panel: MetricPanel
 
 
-def true_demand(settings: Settings, seed: int) -> DemandModel:
+def true_demand(settings: Settings) -> DemandModel:
     """The demand model of the emulated application itself (no response part), services in the configuration's order."""
     bed, process = settings.testbed, settings.process
-    application = load_application(bed.application, sigma=bed.demand_sigma, seed=seed)
-    program, services = make_program(settings, seed), tuple(settings.app.services)
+    application = load_application(bed.application, sigma=bed.demand_sigma, seed=bed.demand_seed)
+    program, services = make_program(settings), tuple(settings.app.services)
     order = [program.services.index(name) for name in services]
     shares, entry_of = endpoint_shares(application), program.endpoint_service
     entered = np.bincount(entry_of, weights=shares, minlength=program.num_services)
@@ -90,7 +95,7 @@ def find_truth(settings: Settings, seed: int) -> Truth:
     start, end = cluster.now(), cluster.end + BEYOND
     cluster.sleep_until(end)
     panel = cluster.metrics(start + settings.collect.step, end, settings.collect.step)
-    return Truth(panel.times, panel.feature("req").astype(np.float64), true_demand(settings, seed))
+    return Truth(panel.times, panel.feature("req").astype(np.float64), true_demand(settings), panel)
 
 
 def played(settings: Settings, seed: int) -> Settings:
@@ -103,28 +108,68 @@ def played(settings: Settings, seed: int) -> Settings:
     return settings.model_copy(update={"testbed": bed})
 
 
-def make_oracle(settings: Settings, seed: int) -> OraclePolicy:
-    """The `required` rule on the true future and the true demands of a run."""
+def look_ahead(settings: Settings, seed: int, policies: Sequence[str] = ()) -> dict[str, OraclePolicy]:
+    """The oracle of a run, and those of `policies` that foresee its load (`foreseen`, `foreseen_85`), by name.
+
+    Raises:
+        DataError: a policy foresees, and there is no demand fit.
+    """
     settings = played(settings, seed)
     truth = find_truth(settings, seed)
-    step = settings.collect.step
-    reach = Reach.of(settings.process, truth.model.boot_seconds, step)
-    needed = required_replicas(truth.model, peaks(truth.rates, reach))[reach.step :]
+    found = {"oracle": make_oracle(settings, truth)}
+    for name in policies:
+        told = TOLD.match(name)
+        if told and name != "oracle":
+            found[name] = make_foreseen(settings, truth, name, int(told[1]) / 100 if told[1] else None)
+    return found
+
+
+def make_oracle(settings: Settings, truth: Truth) -> OraclePolicy:
+    """The `required` rule on the true future and the true demands of a run."""
+    reach = Reach.of(settings.process, truth.model.boot_seconds, settings.collect.step)
+    needed = required_replicas(truth.model, peaks(truth.rates, reach))
+    return OraclePolicy(*_schedule(needed, reach, truth), settings.collect.step)
+
+
+def make_foreseen(settings: Settings, truth: Truth, name: str, rho_max: float | None) -> OraclePolicy:
+    """The labels that the fitted model gives the true future load: `data_process.py`'s, on metrics without congestion.
+
+    Args:
+        settings: of the run.
+        truth: of the run.
+        name: of the policy.
+        rho_max: highest utilisation of the limit; the fit's own by default.
+
+    Raises:
+        DataError: there is no demand fit.
+    """
+    model = load_demand(settings)
+    model = model if rho_max is None else replace(model, rho_max=rho_max)
+    visits = Visits(truth.times[:1], model.visits[None])
+    needed = required_labels(model, visits, truth.panel, settings.process).astype(np.float64)
+    reach = Reach.of(settings.process, model.boot_seconds, settings.collect.step)
+    return ForeseenPolicy(*_schedule(needed, reach, truth), settings.scale.period, name)
+
+
+def _schedule(labels: NDArray[np.float64], reach: Reach, truth: Truth) -> tuple[NDArray[np.float64], dict[str, list[int]]]:
+    """Times at which a controller takes each label (a step before the label's row), and the replicas by service."""
+    needed = labels[reach.step :]
     known = np.isfinite(needed).all(axis=1)
     times = truth.times[: len(needed)][known]
-    return OraclePolicy(times, {name: needed[known, column].astype(int).tolist() for column, name in enumerate(truth.model.services)}, step)
+    return times, {name: needed[known, column].astype(int).tolist() for column, name in enumerate(truth.model.services)}
 
 
-def run_one(settings: Settings, policy_name: str, seed: int, oracle: OraclePolicy | None = None) -> Path:
+def run_one(settings: Settings, policy_name: str, seed: int, ahead: Mapping[str, OraclePolicy] | None = None) -> Path:
     """Run one policy on one seed for `scale.duration` (default `testbed.duration`); returns the run directory.
 
-    The oracle depends on the seed only; it is made here where it isn't given.
+    What is known ahead depends on the seed only; it is found here where it isn't given.
     """
-    oracle = oracle or make_oracle(settings, seed)
+    ahead = ahead or look_ahead(settings, seed, [policy_name])
+    oracle = ahead["oracle"]
     settings = played(settings, seed)
     bed = settings.testbed
     cluster = VirtualCluster(settings, seed=seed)
-    policy = make_policy(policy_name, settings, seed=seed, oracle=oracle)
+    policy = make_policy(policy_name, settings, seed=seed, ahead=ahead)
     controller = Controller(cluster, policy, settings, survive_bugs=False)
     start, began = cluster.now(), time.perf_counter()
     controller.run(duration=bed.duration)
@@ -166,19 +211,19 @@ def run_many(settings: Settings, policies: Sequence[str], seeds: Sequence[int]) 
 
 
 def _done(settings: Settings, policies: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[tuple[str, int], Path]]:
-    """(policy, seed) and run directory as they come; the oracle of a seed is made once for all policies."""
+    """(policy, seed) and run directory as they come; what is known ahead of a seed is found once for all policies."""
     if min(settings.scale.workers, len(policies) * len(seeds)) == 1:
         for seed in seeds:
-            oracle = make_oracle(settings, seed)
-            yield from (((policy, seed), run_one(settings, policy, seed, oracle)) for policy in policies)
+            ahead = look_ahead(settings, seed, policies)
+            yield from (((policy, seed), run_one(settings, policy, seed, ahead)) for policy in policies)
         return
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(settings.scale.workers, mp_context=context, initializer=_one_thread)
     try:
-        oracles = {pool.submit(make_oracle, settings, seed): seed for seed in seeds}
+        futures = {pool.submit(look_ahead, settings, seed, policies): seed for seed in seeds}
         runs = {}
-        for made in as_completed(oracles):
-            seed = oracles[made]
+        for made in as_completed(futures):
+            seed = futures[made]
             runs.update({pool.submit(run_one, settings, policy, seed, made.result()): (policy, seed) for policy in policies})
         for run in as_completed(runs):
             yield runs[run], run.result()

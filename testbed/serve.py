@@ -129,7 +129,7 @@ class LiveTestbed:
         seed = settings.testbed.seed
         self.settings, self.serve = settings, settings.testbed.serve
         self.directory = Path(self.serve.directory)
-        self.program = make_program(settings, seed)
+        self.program = make_program(settings)
         simulator = make_simulator(settings, self.program, LoadPlan.closed([0.0], [0], self.program.task_weights), seed)
         simulator.advance(0.0)  # compiled before the first request waits
         self.failed = threading.Event()

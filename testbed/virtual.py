@@ -112,7 +112,7 @@ class VirtualCluster:
         bed = settings.testbed
         self._settings = settings
         self.seed = bed.seed if seed is None else seed
-        self.program: Program = make_program(settings, self.seed)
+        self.program: Program = make_program(settings)
         self._services = tuple(settings.app.services)
         self._order = np.array([self.program.services.index(name) for name in self._services])
         self._step = settings.collect.step
@@ -313,14 +313,14 @@ class VirtualCluster:
         return np.where(count > 0, used / np.maximum(count * program.limit_memory_bytes, 1.0), np.nan)
 
 
-def make_program(settings: Settings, seed: int) -> Program:
+def make_program(settings: Settings) -> Program:
     """The emulated application, compiled.
 
     Raises:
         SettingsError: it has other services than `app.services`.
     """
     bed = settings.testbed
-    program = compile_program(load_application(bed.application, sigma=bed.demand_sigma, seed=seed))
+    program = compile_program(load_application(bed.application, sigma=bed.demand_sigma, seed=bed.demand_seed))
     _same_names("app.services", tuple(settings.app.services), program.services, bed.application)
     return program
 

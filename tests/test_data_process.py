@@ -29,7 +29,7 @@ def write_config(directory, metrics, **process):
     document = {
         "app": {"name": "shop", "services": dict.fromkeys(app.SERVICES), "entries": [{"name": "GET /", "service": "web"}]},
         "collect": {"output_dir": str(metrics)},
-        "process": {"output_dir": str(directory / "out"), "window": 10, **process},
+        "process": {"output_dir": str(directory / "out"), "window": 10, "plots": False, **process},
     }
     path = directory / "app.yaml"
     path.write_text(yaml.safe_dump(document, sort_keys=False))
@@ -72,7 +72,22 @@ def test_the_same_input_makes_the_same_bytes(tmp_path, metrics):
         assert run(tmp_path, metrics) == 0
         files = sorted(path for path in (tmp_path / "out").rglob("*") if path.is_file())
         written.append({path.name: path.read_bytes() for path in files})
-    assert written[0] == written[1] and set(written[0]) == {"dataset.npz", "meta.json", "call.csv"}
+    assert written[0] == written[1] and set(written[0]) == {"dataset.npz", "meta.json", "labels.json", "call.csv"}
+
+
+def test_required_labels_come_with_a_page_that_says_how_far_to_trust_them(tmp_path, metrics):
+    assert run(tmp_path, metrics, plots=True) == 0
+    assert (tmp_path / "out" / "labels.png").stat().st_size > 50_000
+    told = json.loads((tmp_path / "out" / "labels.json").read_text())
+    assert set(told) == {"services", "response", "hidden", "saturation", "labels"} and set(told["services"]) == set(app.SERVICES)
+    assert told["services"]["web"]["demand_ms"] == pytest.approx(7, rel=0.01)
+    assert "true_demand_ms" not in told["services"]["web"]  # the emulated application is another one
+    assert sum(told["saturation"]["minutes"]) == 288
+
+
+def test_other_labels_need_no_such_page(tmp_path, metrics):
+    assert run(tmp_path, metrics, label="observed", plots=True) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["dataset.npz", "graphs", "meta.json"]
 
 
 @pytest.mark.parametrize("label", ["required", "observed", "feature:req"])

@@ -17,10 +17,10 @@ from deepscaler.controller import Controller
 from deepscaler.demand import DemandModel
 from deepscaler.errors import BundleError, DataError, MetricsError, SettingsError
 from deepscaler.panel import MetricPanel
-from deepscaler.policies.base import Observation, Reason
+from deepscaler.policies.base import Observation, Proposal, Reason
 from deepscaler.policies.deepscaler import DeepScalerPolicy
 from deepscaler.policies.explore import ExplorePolicy
-from deepscaler.policies.oracle import OraclePolicy
+from deepscaler.policies.oracle import ForeseenPolicy, OraclePolicy
 from deepscaler.policies.reactive import ReactiveFloor, ReactivePolicy, load_demand, usage_floor
 from deepscaler.policies.registry import POLICIES, check_bundle, make_policy
 from deepscaler.policies.static import StaticPolicy
@@ -299,7 +299,7 @@ def describe(tmp_path: Path, **parts: object) -> None:
 def test_an_unknown_policy_is_refused_with_the_names_there_are(name, tmp_path):
     with pytest.raises(SettingsError) as error:
         make_policy(name, shop(tmp_path))
-    assert all(known in str(error.value) for known in (*POLICIES, "hpa_70"))
+    assert all(known in str(error.value) for known in (*POLICIES, "oracle", "foreseen", "hpa_70"))
 
 
 @pytest.mark.parametrize("name", ["static", "explore", "hpa_70", "reactive_holistic"])
@@ -310,11 +310,20 @@ def test_policies_go_by_their_names(name, tmp_path):
     assert policy.period_seconds > 0
 
 
-def test_the_oracle_is_handed_in_or_refused(tmp_path):
-    oracle = OraclePolicy([START], {"web": [3]})
-    assert make_policy("oracle", shop(tmp_path), oracle=oracle) is oracle
+@pytest.mark.parametrize("name", ["oracle", "foreseen", "foreseen_85"])
+def test_who_is_told_the_future_is_handed_in_or_refused(name, tmp_path):
+    told = OraclePolicy([START], {"web": [3]})
+    assert make_policy(name, shop(tmp_path), ahead={name: told}) is told
     with pytest.raises(SettingsError, match="runs on the testbed only"):
-        make_policy("oracle", shop(tmp_path))
+        make_policy(name, shop(tmp_path), ahead={"other": told})
+
+
+def test_what_is_foreseen_is_a_forecast_to_the_guard_rails():
+    policy = ForeseenPolicy([START, START + 60], {"web": [3, 1]}, 60.0, "foreseen_85")
+    assert policy.guarded and (policy.name, policy.period_seconds) == ("foreseen_85", 60.0)
+    assert policy.decide(Observation(START + 61, observe(FakeCluster()).panel, [], [])) == {
+        "web": Proposal(1.0, Reason.FORECAST, predicted=1.0)
+    }
 
 
 def test_a_missing_bundle_names_the_command_that_makes_it(tmp_path):

@@ -16,14 +16,14 @@ from deepscaler.artefacts import utc_seconds, utc_text, write_json
 from deepscaler.calls import EXTERNAL
 from deepscaler.cluster import ENDPOINT_COLUMNS
 from deepscaler.controller import Controller
-from deepscaler.errors import ClusterError, SettingsError
+from deepscaler.errors import ClusterError, DataError, SettingsError
 from deepscaler.panel import write_panel
 from deepscaler.policies.registry import make_policy
 from deepscaler.runs import read_run
 from deepscaler.settings import Settings, load_settings
 from testbed import VirtualCluster, collect
 from testbed.application import load_application
-from testbed.experiment import make_oracle, run_many, run_one, seed_use, true_demand
+from testbed.experiment import look_ahead, run_many, run_one, seed_use, true_demand
 from testbed.exposition import deployment_of
 from testbed.simulator import LoadPlan
 
@@ -44,6 +44,10 @@ endpoints:
 tasks:
   mixed: {{weight: 1, requests: [page, ping]}}
 """
+
+
+DRAWS = ((1, 1), (1, 2000), (2, 1))
+"""demand_seed and seed."""
 
 
 def boutique(*overrides: str) -> Settings:
@@ -311,7 +315,7 @@ def runnable(tmp_path: Path, *overrides: str) -> Settings:
     """Runs of five minutes, with the true demand as the fit."""
     own = [f"scale.run_dir={tmp_path}", f"scale.bundle={tmp_path}/none.pt", f"process.output_dir={tmp_path}/data", "scale.workers=1"]
     settings = boutique("scale.duration=300", "testbed.load={shape: sharp_increase, low: 15, high: 50}", *own, *overrides)
-    demand = true_demand(settings, 2000).to_dict()
+    demand = true_demand(settings).to_dict()
     write_json(tmp_path / "data" / "meta.json", {"demand": demand})
     return settings
 
@@ -340,12 +344,35 @@ def test_the_same_seed_makes_the_same_run_directory(tmp_path: Path, policy: str)
 def test_a_run_doesnt_depend_on_who_makes_the_oracle_or_on_its_company(tmp_path: Path) -> None:
     settings = runnable(tmp_path)
     alone = {policy: run_files(run_one(settings, policy, 2000)) for policy in ("hpa_70", "oracle")}
-    given = run_files(run_one(settings, "hpa_70", 2000, make_oracle(settings, 2000)))
+    given = run_files(run_one(settings, "hpa_70", 2000, look_ahead(settings, 2000)))
     both = {path.name: run_files(path) for path in run_many(settings, ["oracle", "hpa_70"], [2000, 2001])}
     assert given == alone["hpa_70"] == both["hpa_70-2000"]
     assert alone["oracle"] == both["oracle-2000"]
     assert list(both) == ["oracle-2000", "oracle-2001", "hpa_70-2000", "hpa_70-2001"]
     assert read_run(tmp_path / "oracle-2000").info["oracle"] == json.loads(given["run.json"])["oracle"]
+
+
+def test_a_foreseen_load_is_met_before_it_comes_and_rho_max_is_in_the_name(tmp_path: Path) -> None:
+    settings = runnable(tmp_path, "testbed.load.noise=0", "scale.duration=600")
+    specs = {}
+    for name in ("foreseen", "foreseen_50"):
+        run = read_run(run_one(settings, name, 2000))
+        specs[name] = run.pods.pivot_table(index="time", columns="service", values="spec")["frontend"]
+        assert run.info["policy"] == name and set(run.decisions["reason"]) <= {"forecast", "unchanged", "stabilized"}
+    assert run.panel is not None
+    rate = run.panel.feature("req")[:, run.panel.services.index("frontend")]
+    came = run.panel.times[np.flatnonzero(rate > 0.5 * rate.max())[0]]
+    rose = specs["foreseen"].index[specs["foreseen"] == specs["foreseen"].max()]
+    boot = 18.0
+    assert came - boot - 60 - 60 - 15 <= rose[rose > START + 130][0] <= came - boot  # the label's lead, a period and a scrape
+    assert specs["foreseen_50"].iloc[-1] > specs["foreseen"].iloc[-1]
+
+
+def test_what_is_foreseen_needs_a_demand_fit(tmp_path: Path) -> None:
+    settings = runnable(tmp_path)
+    (tmp_path / "data" / "meta.json").unlink()
+    with pytest.raises(DataError, match=r"python data_process\.py"):
+        run_one(settings, "foreseen", 2000)
 
 
 def test_two_processes_make_the_same_runs_as_one(tmp_path: Path) -> None:
@@ -383,6 +410,17 @@ def test_two_policies_on_one_seed_meet_the_same_users() -> None:
     assert specs[0] != specs[1]
 
 
+def test_a_draw_of_demands_and_counts_stays_the_same_whatever_the_seed_of_the_load() -> None:
+    drawn = [boutique("testbed.demand_sigma=0.3", f"testbed.demand_seed={draw}", f"testbed.seed={seed}") for draw, seed in DRAWS]
+    one, again, other = (true_demand(settings) for settings in drawn)
+    np.testing.assert_array_equal(one.demand_seconds, again.demand_seconds)
+    np.testing.assert_array_equal(one.visits, again.visits)
+    clusters = [VirtualCluster(settings, seed=settings.testbed.seed) for settings in drawn[:2]]
+    np.testing.assert_array_equal(*(cluster.program.demand_seconds for cluster in clusters))
+    assert (one.demand_seconds != other.demand_seconds).all()
+    assert (one.visits != other.visits).sum() == one.visits.size - 1  # of all but the entry itself
+
+
 def test_seeds_say_what_they_are_for() -> None:
     assert [seed_use(seed) for seed in (1, 999, 1000, 1999, 2000, 2999, 3000)] == [
         "train", "train", "validate", "validate", "test", "test", "other",
@@ -391,7 +429,7 @@ def test_seeds_say_what_they_are_for() -> None:
 
 def test_the_true_demand_is_the_applications_own() -> None:
     settings = boutique()
-    model, application = true_demand(settings, 1), load_application("boutique")
+    model, application = true_demand(settings), load_application("boutique")
     by_name = dict(zip(model.services, model.demand_seconds, strict=True))
     assert by_name["frontend"] == pytest.approx(0.007)
     assert model.services == tuple(settings.app.services)

@@ -1,4 +1,4 @@
-"""`oracle`: replicas computed beforehand from the true future: a reference, not a bound."""
+"""`oracle` and `foreseen`: replicas computed beforehand from the true future: references, not bounds."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class OraclePolicy:
         period_seconds: time between decisions.
     """
 
-    name = "oracle"
     history_seconds = 0.0
     guarded = False  # the table already says when to scale down
 
-    def __init__(self, times: ArrayLike, table: Mapping[str, Sequence[int]], period_seconds: float = 15.0) -> None:
+    def __init__(self, times: ArrayLike, table: Mapping[str, Sequence[int]], period_seconds: float = 15.0, name: str = "oracle") -> None:
+        self.name = name
         self.period_seconds = period_seconds
         self._times = np.asarray(times, np.float64)
         self._table = {service: np.asarray(column, np.int64) for service, column in table.items()}
@@ -42,3 +42,18 @@ class OraclePolicy:
         """service -> replicas at these times (seconds since the epoch)."""
         rows = np.maximum(np.searchsorted(self._times, np.asarray(moments, np.float64) + 1e-6, side="right") - 1, 0)
         return {service: column[rows].tolist() for service, column in self._table.items()}
+
+
+class ForeseenPolicy(OraclePolicy):
+    """Labels of the fitted model on the true future load: what a perfect forecast of them is worth to the controller.
+
+    Unlike the oracle it knows demands, visits and response only as telemetry told them, decides once a `scale.period`,
+    and its targets pass the guard rails as any forecast's do.
+    """
+
+    guarded = True
+
+    def decide(self, observation: Observation) -> Mapping[str, Proposal]:
+        """The table's row of now, as a forecast."""
+        found = self.replicas_at([observation.now])
+        return {name: Proposal(float(column[0]), Reason.FORECAST, predicted=float(column[0])) for name, column in found.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,6 @@ from deepscaler.errors import BundleError, DataError, SettingsError
 from deepscaler.policies.base import Policy
 from deepscaler.policies.deepscaler import DeepScalerPolicy, Forecaster
 from deepscaler.policies.explore import ExplorePolicy
-from deepscaler.policies.oracle import OraclePolicy
 from deepscaler.policies.reactive import ReactiveFloor, ReactivePolicy, describe_bundle, load_demand
 from deepscaler.policies.static import StaticPolicy
 from deepscaler.settings import Settings
@@ -22,6 +21,8 @@ log = logging.getLogger(__name__)
 REPLICAS = ("required", "observed")
 """Labels whose forecasts are replicas."""
 HPA = re.compile(r"hpa_(\d+)$")
+TOLD = re.compile(r"oracle$|foreseen(?:_(\d+))?$")
+"""Policies that are told the future; `foreseen_85` is `foreseen` at rho_max .85."""
 
 
 @dataclass(frozen=True)
@@ -31,35 +32,38 @@ class Context:
     Attributes:
         settings: of the application.
         seed: of what a policy draws at random.
-        oracle: times and replicas of the oracle, where they have been computed.
     """
 
     settings: Settings
     seed: int
-    oracle: OraclePolicy | None = None
 
 
-def make_policy(name: str, settings: Settings, seed: int | None = None, oracle: OraclePolicy | None = None) -> Policy:
-    """The policy `name`: a key of `POLICIES` or `hpa_<percent of the limit>`. Only the `deepscaler` ones import torch.
+def make_policy(name: str, settings: Settings, seed: int | None = None, ahead: Mapping[str, Policy] | None = None) -> Policy:
+    """The policy `name`: a key of `POLICIES`, `hpa_<percent of the limit>`, or one told the future. Only `deepscaler*` imports torch.
 
     Args:
         name: which.
         settings: of the application.
         seed: of what a policy draws at random; `testbed.seed` by default.
-        oracle: made beforehand from the true future (testbed).
+        ahead: policies by name that were made beforehand from the true future (testbed): `oracle`, `foreseen`.
 
     Raises:
-        SettingsError: unknown name, or the oracle outside the testbed.
+        SettingsError: unknown name, or one that needs the future outside the testbed.
         BundleError, DataError: what the policy needs is missing or doesn't fit, naming the command that makes it.
     """
+    if ahead and name in ahead:
+        return ahead[name]
+    if TOLD.match(name):
+        raise SettingsError(f"policy {name!r} needs the true future: it runs on the testbed only (cluster.kind: testbed)")
     hpa = HPA.match(name)
     if hpa and int(hpa[1]) > 0:
         from deepscaler.policies.hpa import hpa_policy
 
         return hpa_policy(name, settings)
     if name not in POLICIES:
-        raise SettingsError(f"policy {name!r} is unknown; allowed: {', '.join(POLICIES)}, hpa_<percent of the CPU limit> (hpa_70)")
-    return POLICIES[name](Context(settings, settings.testbed.seed if seed is None else seed, oracle))
+        known = f"{', '.join(POLICIES)}, oracle, foreseen, hpa_<percent of the CPU limit> (hpa_70)"
+        raise SettingsError(f"policy {name!r} is unknown; allowed: {known}")
+    return POLICIES[name](Context(settings, settings.testbed.seed if seed is None else seed))
 
 
 def _deepscaler(context: Context) -> Policy:
@@ -149,18 +153,11 @@ def _explore(context: Context) -> Policy:
     return ExplorePolicy(context.seed, testbed.explore_target, testbed.explore_seconds, context.settings.collect.step)
 
 
-def _oracle(context: Context) -> Policy:
-    if context.oracle is None:
-        raise SettingsError("policy 'oracle' needs the true future: it runs on the testbed only (cluster.kind: testbed)")
-    return context.oracle
-
-
 POLICIES: dict[str, Callable[[Context], Policy]] = {
     "deepscaler": _deepscaler,
     "deepscaler_nofloor": _deepscaler_nofloor,
     "reactive_holistic": _reactive,
     "static": _static,
     "explore": _explore,
-    "oracle": _oracle,
 }
 """Makers by name; `hpa_<percent>` beside them."""
