@@ -87,9 +87,7 @@ def draft(text: str, schema: str) -> str:
     high = _tens(_users(application))
     entries = [
         f'    - {{name: "{name}", service: {service}, sla: {bound:g}, slo: {SLO_FACTOR * bound:g}}}'
-        for name, service, bound in zip(
-            application.endpoint_names, (services[end.service] for end in application.endpoints), sla, strict=True
-        )
+        for name, service, bound in zip(application.endpoint_names, receivers, sla, strict=True)
     ]
     return TEMPLATE.format(
         schema=schema,
