@@ -11,23 +11,23 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deepscaler.artefacts import write_json
 from deepscaler.calls import CallGraph, read_calls
 from deepscaler.dataset import SPLITS, Dataset, Normalizer, check_windows, read_wide, trailing_means, write_dataset
 from deepscaler.demand import DemandModel
 from deepscaler.errors import DataError, DeepScalerError, SettingsError
-from deepscaler.graphs import build_prior, prior_key, write_graph
+from deepscaler.graphs import build_prior, default_priors, prior_key, write_graph
 from deepscaler.label_diagnostics import Diagnostics, diagnose
 from deepscaler.label_plots import draw_labels
 from deepscaler.labels import make_labels
 from deepscaler.logs import start_logging
 from deepscaler.panel import FEATURES, MetricPanel, read_panel
 from deepscaler.settings import Settings, load_settings
+from deepscaler.structural import NEEDED, Structure, fit_structure
 
 log = logging.getLogger("data_process")
-NEEDED = ("pod", "cpu", "res", "req")
-"""Features that `required` labels are computed from, whatever the network sees."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         log.info("settings: %s", settings.process.model_dump_json())
         dataset, diagnostics = build(settings, arguments.csv)
         output = Path(settings.process.output_dir)
-        for name, matrix in dataset.priors.items():
+        for name, matrix in {**dataset.evidence, **dataset.priors}.items():
             write_graph(output / "graphs" / f"{name}.csv", dataset.services, matrix)
         write_dataset(dataset, output)
         if diagnostics is not None:
@@ -83,11 +83,11 @@ def build(settings: Settings, csv: str | None = None) -> tuple[Dataset, Diagnost
     series = trailing_means(panel, rows)[:, :, [panel.features.index(name) for name in features]]
     correlated = "req" if "req" in panel.features else process.label.removeprefix("feature:")
     requests = panel.feature(correlated)[: bounds[0]] if correlated in panel.features else None
+    end = float(panel.times[bounds[0] - 1])
+    structure = fit_structure(panel.between(-np.inf, end)) if set(NEEDED) <= set(panel.features) else None
     priors = {
-        prior_key(name): build_prior(
-            name, panel.services, requests, calls, end=float(panel.times[bounds[0] - 1]), cutoff=process.prior_cutoff
-        )
-        for name in process.priors
+        prior_key(name): build_prior(name, panel.services, requests, calls, structure, end=end, cutoff=process.prior_cutoff)
+        for name in (default_priors(calls, structure) if process.priors is None else process.priors)
     }
     meta = {
         "app": source.stem if csv else settings.app.name,
@@ -105,9 +105,18 @@ def build(settings: Settings, csv: str | None = None) -> tuple[Dataset, Diagnost
         "demand": None if labelled.model is None else labelled.model.to_dict(),
     }
     normalizer = Normalizer.fit(series[: bounds[0]], labelled.labels[: bounds[0]])
-    dataset = Dataset(panel.times, series, labelled.labels, bounds, normalizer, meta, priors, labelled.exact)
+    evidence = _evidence(panel, calls, structure)
+    dataset = Dataset(panel.times, series, labelled.labels, bounds, normalizer, meta, priors, labelled.exact, evidence)
     check_windows(dataset, process.split)
     return dataset, None if labelled.model is None else diagnose(labelled, panel, bounds, _truth(settings))
+
+
+def _evidence(panel: MetricPanel, calls: CallGraph | None, structure: Structure | None) -> dict[str, NDArray[np.float32]]:
+    """Graphs that reports are judged by: calls of the whole span, and what the training rows say."""
+    found = {"calls": calls.mean_rates(panel.services).astype(np.float32)} if calls is not None else {}
+    if structure is not None:
+        found.update(structural=structure.score, structural_t=structure.t.astype(np.float32))
+    return found
 
 
 def _read(settings: Settings, source: Path, foreign: bool) -> tuple[MetricPanel, tuple[str, ...]]:
@@ -121,7 +130,9 @@ def _read(settings: Settings, source: Path, foreign: bool) -> tuple[MetricPanel,
         panel = read_wide(source, named[0], features)
         features = panel.features
     else:
-        extra = named or (NEEDED if label == "required" else ("pod",))
+        wanted = settings.process.priors
+        structural = "structural" in wanted if wanted is not None else not (source.parent / "calls.csv").is_file()
+        extra = (*named, *NEEDED) if structural or label == "required" else named or ("pod",)
         panel = read_panel(source, tuple(settings.app.services), tuple(dict.fromkeys((*features, *extra))))
     step = float(np.median(np.diff(panel.times))) if len(panel) > 1 else settings.collect.step
     panel = panel.regular(step)

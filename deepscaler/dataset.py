@@ -83,8 +83,10 @@ class Dataset:
         bounds: rows of the splits: training is [0, bounds[0]), validation [bounds[0], bounds[1]), test [bounds[1], L).
         meta: services, features, units, app, step, base_step, window, horizon, label, lead (seconds inside the label),
             source, demand (see `deepscaler.demand.DemandModel.to_dict`; null without), version.
-        priors: name -> float32 `[N, N]`, row = caller.
+        priors: name -> float32 `[N, N]`, row = caller: what training starts from.
         exact: float32 `[L, N]`: `required` labels before they are rounded up; None with other labels.
+        evidence: name -> float32 `[N, N]`, row = caller, that reports are judged by and training never sees: `calls` (recorded,
+            1/s, over the whole span), `structural` (see `deepscaler.structural`, of the training rows), `structural_t`.
     """
 
     times: NDArray[np.float64]
@@ -95,6 +97,7 @@ class Dataset:
     meta: dict[str, Any]
     priors: dict[str, NDArray[np.float32]] = field(repr=False)
     exact: NDArray[np.float32] | None = field(default=None, repr=False)
+    evidence: dict[str, NDArray[np.float32]] = field(default_factory=dict, repr=False)
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -228,6 +231,7 @@ def write_dataset(dataset: Dataset, directory: str | Path) -> None:
         **statistics,
         **{f"prior_{name}": matrix for name, matrix in dataset.priors.items()},
         **({} if dataset.exact is None else {"exact": dataset.exact}),
+        **{f"evidence_{name}": matrix for name, matrix in dataset.evidence.items()},
     }
     with replacing(directory / "dataset.npz") as temporary, temporary.open("wb") as handle:
         np.savez_compressed(handle, allow_pickle=False, **arrays)
@@ -260,4 +264,5 @@ def read_dataset(directory: str | Path) -> Dataset:
         meta=meta,
         priors={name.removeprefix("prior_"): matrix for name, matrix in arrays.items() if name.startswith("prior_")},
         exact=arrays.get("exact"),
+        evidence={name.removeprefix("evidence_"): matrix for name, matrix in arrays.items() if name.startswith("evidence_")},
     )

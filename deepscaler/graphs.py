@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from deepscaler.artefacts import replacing
 from deepscaler.calls import CallGraph
 from deepscaler.errors import DataError
+from deepscaler.structural import NEEDED, Structure
 
 CORNER = "caller"
 """Head of the first column: each row is a caller."""
-BUILT_IN = ("call", "od", "cc", "identity")
+BUILT_IN = ("call", "od", "structural", "cc", "identity")
 
 
 def write_graph(path: str | Path, names: Sequence[str], matrix: NDArray[np.floating]) -> None:
@@ -110,16 +111,29 @@ def cc_prior(requests: NDArray[np.floating], cutoff: float) -> NDArray[np.float3
     return np.where(strength >= cutoff, strength, 0.0).astype(np.float32)
 
 
+def default_priors(calls: CallGraph | None, structure: Structure | None) -> list[str]:
+    """The one prior that is nearest to who calls whom, of those that the data allows."""
+    return ["call"] if calls is not None else ["structural"] if structure is not None else ["cc"]
+
+
 def build_prior(
-    name: str, services: Sequence[str], requests: NDArray[np.floating] | None, calls: CallGraph | None, *, end: float, cutoff: float
+    name: str,
+    services: Sequence[str],
+    requests: NDArray[np.floating] | None,
+    calls: CallGraph | None,
+    structure: Structure | None = None,
+    *,
+    end: float,
+    cutoff: float,
 ) -> NDArray[np.float32]:
-    """The prior `name` over `services`: `call`, `od`, `cc`, `identity` or the path of a CSV.
+    """The prior `name` over `services`: `call`, `od`, `structural`, `cc`, `identity` or the path of a CSV.
 
     Args:
         name: which.
         services: N names.
         requests: request rates `[L, N]` of the training rows; None where the data has none.
         calls: recorded calls; None where there are none.
+        structure: what the training rows say; None where features are missing.
         end: calls after this time (the end of the training split) don't count.
         cutoff: weaker entries of od and cc are cut.
 
@@ -134,9 +148,15 @@ def build_prior(
         return cc_prior(requests, cutoff)
     if name in ("call", "od"):
         if calls is None:
-            raise DataError(f"prior {name} needs calls.csv; make it with: python metrics_fetch.py (or set process.priors=[cc])")
+            raise DataError(f"prior {name} needs calls.csv; make it with: python metrics_fetch.py (or set process.priors=[structural])")
         rates = calls.mean_rates(tuple(services), end=end)
         return call_prior(rates) if name == "call" else od_prior(rates, cutoff)
+    if name == "structural":
+        if structure is None:
+            raise DataError(
+                f"prior structural needs the features {', '.join(NEEDED)} of collected metrics; choose another of process.priors"
+            )
+        return structure.score
     if not name.endswith(".csv"):
         raise DataError(f"prior {name!r} is unknown; process.priors takes {', '.join(BUILT_IN)} or the path of a CSV")
     names, matrix = read_graph(name)

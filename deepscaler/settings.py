@@ -195,7 +195,11 @@ class Process(Section):
     horizon: Annotated[int, Field(ge=1)] = 1
     label: str = Field("required", description="required | observed | feature:<name>")
     split: tuple[float, float, float] = Field((0.6, 0.2, 0.2), description="training, validation, test; in time order", strict=False)
-    priors: list[str] = Field(["call"], description="call, od, cc, identity or a CSV of [N, N] with service names")
+    priors: list[str] | None = Field(
+        None,
+        description="call, od, structural, cc, identity or a CSV of [N, N] with service names; "
+        "None: call, without recorded calls structural, without response times cc",
+    )
     prior_cutoff: Share = Field(0.3, description="od and cc: weaker entries, relative to the largest, are cut")
     rho_max: Annotated[float, Field(gt=0, lt=1)] = Field(0.9, description="required: utilisation of the limit never exceeded")
     sla_margin: Positive = Field(0.75, description="required: share of the SLA the predicted response may take")

@@ -1,6 +1,7 @@
-"""Serve the emulated cluster over real network interfaces, in real time, until Ctrl-C or SIGTERM.
+"""Serve the emulated cluster over real network interfaces until Ctrl-C or SIGTERM, or draft the settings of an emulated application.
 
 python -m testbed serve --config config/boutique.yaml
+python -m testbed config --application synthetic:30 > config.yaml
 """
 
 from __future__ import annotations
@@ -13,37 +14,56 @@ import threading
 from deepscaler.errors import ClusterError, DeepScalerError
 from deepscaler.logs import start_logging
 from deepscaler.settings import Serve, load_settings
+from testbed.draft import draft
 from testbed.serve import LiveTestbed, running
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """`serve` and its flags."""
+    """`serve`, `config` and their flags."""
     parser = argparse.ArgumentParser(prog="python -m testbed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    serve = parser.add_subparsers(required=True).add_parser("serve", help="gateway, metrics, Prometheus, Jaeger and Kubernetes APIs")
+    commands = parser.add_subparsers(required=True, dest="command")
+    serve = commands.add_parser("serve", help="gateway, metrics, Prometheus, Jaeger and Kubernetes APIs")
     serve.add_argument("--config", default="config/boutique.yaml", help="application settings (default: %(default)s)")
     serve.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="override one setting")
+    config = commands.add_parser("config", help="print settings for an emulated application")
+    config.add_argument("--application", required=True, help="a file of testbed/apps without .yaml, a path, or synthetic:N[:DRAW]")
+    config.add_argument(
+        "--schema", default="app.schema.json", help="path of the JSON schema from the file's directory (default: %(default)s)"
+    )
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Serve until a signal comes."""
+    """Print settings, or serve until a signal comes."""
     arguments = build_parser().parse_args(argv)
     start_logging()
+    try:
+        if arguments.command == "serve":
+            serve(arguments.config, arguments.overrides)
+        else:
+            print(draft(arguments.application, arguments.schema), end="")
+    except DeepScalerError as error:
+        print(f"testbed {arguments.command}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def serve(config: str, overrides: list[str]) -> None:
+    """Serve until a signal comes.
+
+    Raises:
+        DeepScalerError: wrong settings, a port that is taken, or the engine failed.
+    """
     sys.setswitchinterval(0.001)  # the engine's thread shouldn't wait long for the others
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    try:
-        settings = load_settings(arguments.config, arguments.overrides)
-        with running(settings) as live:
-            print(_welcome(live, arguments.config), flush=True)
-            while not stop.wait(0.5):
-                if live.failed.is_set():
-                    raise ClusterError("the engine failed; its traceback is in the log above")
-    except DeepScalerError as error:
-        print(f"testbed serve: {error}", file=sys.stderr)
-        return 1
-    return 0
+    settings = load_settings(config, overrides)
+    with running(settings) as live:
+        print(_welcome(live, config), flush=True)
+        while not stop.wait(0.5):
+            if live.failed.is_set():
+                raise ClusterError("the engine failed; its traceback is in the log above")
 
 
 def _welcome(live: LiveTestbed, config: str) -> str:

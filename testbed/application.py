@@ -256,7 +256,7 @@ def calls_of(steps: Steps) -> Iterator[Call]:
 
 
 def load_application(name_or_path: str | Path, *, sigma: float = 0.0, seed: int = 0) -> Application:
-    """The application of a shipped file (`boutique`), of a path to a YAML file, or `synthetic:N`.
+    """The application of a shipped file (`boutique`), of a path to a YAML file, or `synthetic:N` (`synthetic:N:DRAW` for another one).
 
     With `sigma` above 0 each service's demand and the count of each (caller, callee) pair are multiplied by log-normal
     factors of mean 1 drawn by `seed`; a factor belongs to its names, so adding a service leaves the others' alone.
@@ -265,7 +265,7 @@ def load_application(name_or_path: str | Path, *, sigma: float = 0.0, seed: int 
         SettingsError: no such application, or a broken file; names file, dotted key, value and what is allowed.
     """
     text = str(name_or_path)
-    application = _synthetic(text, seed) if text.startswith("synthetic:") else _read(_find(text))
+    application = _synthetic(text) if text.startswith("synthetic:") else _read(_find(text))
     return _varied(application, sigma, seed) if sigma > 0 else application
 
 
@@ -276,7 +276,7 @@ def _find(text: str) -> Path:
     if not path.exists():
         known = ", ".join(sorted(found.stem for found in APPS.glob("*.yaml")))
         raise SettingsError(
-            f"testbed.application: unknown application {text!r}; shipped: {known}; or a path to a YAML file, or synthetic:N"
+            f"testbed.application: unknown application {text!r}; shipped: {known}; or a path to a YAML file, or synthetic:N[:DRAW]"
         )
     return path
 
@@ -393,13 +393,16 @@ def _varied(application: Application, sigma: float, seed: int) -> Application:
     )
 
 
-def _synthetic(text: str, seed: int) -> Application:
-    """A random layered call graph: every service is visited, a request makes some two dozen visits whatever their number."""
-    number = text.removeprefix("synthetic:")
-    if not number.isdecimal() or int(number) < 2:
-        raise SettingsError(f"testbed.application: {text!r}: expected synthetic:N with N >= 2, such as synthetic:100")
+def _synthetic(text: str) -> Application:
+    """A random layered call graph: every service is visited, a request makes some two dozen visits whatever their number.
+
+    It belongs to its name, not to a run's seed: runs of any seed load the same application.
+    """
+    number, colon, draw = text.removeprefix("synthetic:").partition(":")
+    if not number.isdecimal() or int(number) < 2 or (colon and not draw.isdecimal()):
+        raise SettingsError(f"testbed.application: {text!r}: expected synthetic:N or synthetic:N:DRAW with N >= 2, such as synthetic:100")
     size = int(number)
-    random = np.random.default_rng(np.random.SeedSequence([seed, size]))
+    random = np.random.default_rng(np.random.SeedSequence([int(draw or 0), size]))
     layers = np.sort(random.integers(1, 6, size))
     entries = max(1, size // 20)
     layers[:entries] = 0

@@ -313,7 +313,7 @@ def test_a_broken_file_is_refused_with_file_and_key(tmp_path: Path, document: di
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["boutiqe", "synthetic:", "synthetic:1", "synthetic:many", "no/such.yaml"])
+@pytest.mark.parametrize("name", ["boutiqe", "synthetic:", "synthetic:1", "synthetic:many", "synthetic:9:x", "no/such.yaml"])
 def test_an_unknown_application_is_refused_with_its_name(name: str) -> None:
     with pytest.raises(SettingsError, match=name):
         load_application(name)
@@ -354,7 +354,7 @@ def test_variation_keeps_the_call_graph() -> None:
 @settings(max_examples=25, deadline=None)
 @given(size=st.integers(2, 400), seed=st.integers(0, 2**32 - 1))
 def test_a_generated_application_is_whole_for_any_size_and_seed(size: int, seed: int) -> None:
-    application = load_application(f"synthetic:{size}", seed=seed)
+    application = load_application(f"synthetic:{size}:{seed}")
     program = compile_program(application)
     assert program.num_services == size
     assert (expected_visits(application).sum(0) > 0).all()

@@ -62,7 +62,10 @@ def test_required_labels_end_to_end(tmp_path, metrics, capsys):
     assert names == app.SERVICES
     np.testing.assert_array_equal(call, app.CALLS_PER_REQUEST > 0)
     np.testing.assert_array_equal(call, dataset.priors["call"])
-    assert sorted(path.stem for path in (tmp_path / "out" / "graphs").iterdir()) == ["call", "cc", "identity", "od"]
+    files = sorted(path.stem for path in (tmp_path / "out" / "graphs").iterdir())
+    assert files == ["call", "calls", "cc", "identity", "od", "structural", "structural_t"]
+    np.testing.assert_array_equal(dataset.evidence["calls"] > 0, call > 0)
+    assert set(dataset.evidence) == {"calls", "structural", "structural_t"}
     assert json.loads((tmp_path / "out" / "meta.json").read_text()) == dataset.meta
 
 
@@ -72,7 +75,7 @@ def test_the_same_input_makes_the_same_bytes(tmp_path, metrics):
         assert run(tmp_path, metrics) == 0
         files = sorted(path for path in (tmp_path / "out").rglob("*") if path.is_file())
         written.append({path.name: path.read_bytes() for path in files})
-    assert written[0] == written[1] and set(written[0]) == {"dataset.npz", "meta.json", "labels.json", "call.csv"}
+    assert written[0] == written[1] and set(written[0]) >= {"dataset.npz", "meta.json", "labels.json", "call.csv"}
 
 
 def test_required_labels_come_with_a_page_that_says_how_far_to_trust_them(tmp_path, metrics):
@@ -92,7 +95,7 @@ def test_other_labels_need_no_such_page(tmp_path, metrics):
 
 @pytest.mark.parametrize("label", ["required", "observed", "feature:req"])
 def test_training_statistics_demand_and_priors_dont_see_test_rows(tmp_path, metrics, label):
-    process = {"label": label, "priors": ["call", "od", "cc"]}
+    process = {"label": label, "priors": ["call", "od", "cc", "structural"]}
     assert run(tmp_path, metrics, **process) == 0
     before = read_dataset(tmp_path / "out")
     other = tmp_path / "other"
@@ -134,6 +137,27 @@ def test_lead_zero_is_the_ablation(tmp_path, metrics):
     both = np.isfinite(without.labels) & np.isfinite(ahead.labels)
     assert without.meta["lead"] == 0
     assert (ahead.labels[both] >= without.labels[both]).all() and (ahead.labels[both] > without.labels[both]).any()
+
+
+@pytest.mark.parametrize("label", ["required", "observed"])
+def test_without_calls_training_starts_from_what_telemetry_says(tmp_path, label):
+    app.collected(tmp_path / "data", 240)
+    (tmp_path / "data" / "calls.csv").unlink()
+    assert run(tmp_path, tmp_path / "data", label=label) == 0
+    dataset = read_dataset(tmp_path / "out")
+    assert list(dataset.priors) == ["structural"] and "calls" not in dataset.evidence
+    _, share = read_graph(tmp_path / "out" / "graphs" / "structural.csv")
+    np.testing.assert_allclose(share, dataset.priors["structural"], rtol=1e-6)
+    assert share[0].any() and (read_graph(tmp_path / "out" / "graphs" / "structural_t.csv")[1][share > 0] > 0).all()
+
+
+def test_with_calls_the_known_graph_stays_beside_any_prior(tmp_path, metrics):
+    assert run(tmp_path, metrics) == 0
+    assert list(read_dataset(tmp_path / "out").priors) == ["call"]
+    assert run(tmp_path, metrics, priors=["identity"]) == 0
+    dataset = read_dataset(tmp_path / "out")
+    assert list(dataset.priors) == ["identity"]
+    np.testing.assert_array_equal(dataset.evidence["calls"] > 0, app.CALLS_PER_REQUEST > 0)
 
 
 def test_without_calls_visits_come_from_rates_and_cc_serves_as_prior(tmp_path):
@@ -206,6 +230,7 @@ def failure(capsys):
         ({"window": 120}, "validation split: 384 rows"),
         ({"label": "feature:latency"}, "column 'web_latency' is missing"),
         ({"step": 75.0, "priors": ["nonsense"]}, "prior 'nonsense' is unknown"),
+        ({"label": "feature:req", "features": ["req"], "priors": ["absent.csv"]}, "absent.csv: no such graph"),
         ({"priors": ["absent.csv"]}, "absent.csv: no such graph"),
         ({"features": ["pod", "mem"]}, "column 'web_mem' is missing"),
     ],
@@ -224,7 +249,7 @@ def test_missing_files_name_the_command(tmp_path, capsys):
     assert run(tmp_path, tmp_path / "data") == 1
     assert "workloads.json: no such file" in failure(capsys)
     (tmp_path / "data" / "calls.csv").unlink()
-    assert run(tmp_path, tmp_path / "data", label="observed") == 1
+    assert run(tmp_path, tmp_path / "data", label="observed", priors=["call"]) == 1
     assert "prior call needs calls.csv; make it with: python metrics_fetch.py" in failure(capsys)
 
 

@@ -112,7 +112,14 @@ def test_priors_by_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "says"), [("call", "metrics_fetch.py"), ("od", "metrics_fetch.py"), ("cc", "feature req"), ("cal", "call, od, cc")]
+    ("name", "says"),
+    [
+        ("call", "metrics_fetch.py"),
+        ("od", "metrics_fetch.py"),
+        ("cc", "feature req"),
+        ("cal", "call, od, structural, cc"),
+        ("structural", "pod, cpu, res, req"),
+    ],
 )
 def test_a_prior_without_its_input_says_what_to_do(name, says):
     with pytest.raises(DataError, match=says):

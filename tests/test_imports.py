@@ -38,7 +38,7 @@ HOMES = {
     "google": ("testbed/prometheus_server.py", "testbed/kubernetes_api/"),
     "pydantic": ("deepscaler/settings.py", "deepscaler/discover.py", "testbed/application.py"),  # YAML files, all validated
     "yaml": ("deepscaler/settings.py", "deepscaler/discover.py", "testbed/", "sendFlow/load_generator.py"),
-    "scipy": ("deepscaler/statistics.py", "deepscaler/visits.py"),
+    "scipy": ("deepscaler/statistics.py", "deepscaler/structural.py", "deepscaler/visits.py"),
     "matplotlib": ("deepscaler/report.py", "deepscaler/graph_similarity.py", "deepscaler/history.py", "deepscaler/label_plots.py"),
     "networkx": ("deepscaler/graph_similarity.py",),
     "pandas": ("deepscaler/", "testbed/", *(f"{script}.py" for script in SCRIPTS)),
