@@ -440,6 +440,9 @@ class Train(Section):
     )
     stop_early: bool = Field(False, description="the run may stop early under a cosine too; at a constant rate it always may")
     early_stopping: Literal["best", "previous"] = Field("best", description="previous: as published")
+    unrounded: bool = Field(
+        True, description="`required`: learn the requirement before it is rounded up, round forecasts up; false: learn whole replicas"
+    )
     precision: Literal["float32", "bf16"] = Field("float32", description="of matrix products while training (autocast)")
     compile: bool = Field(False, description="torch.compile the network; needs a C++ compiler on a CPU")
     seed: int = 1
@@ -527,6 +530,7 @@ class AdapGLSSizes(Section):
     channels: Annotated[int, Field(ge=1)] = 64
     blocks: Annotated[int, Field(ge=1)] = 2
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    twin: bool = Field(True, description="false: no expert for shifts of level, no online weights")
 
 
 class NoSizes(Section):
