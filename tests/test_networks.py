@@ -21,6 +21,7 @@ from model.network import Network, Shape
 from model.networks import NETWORKS, build_network, parameter_count
 from model.recurrence import unroll
 from model.windows import Known
+from model.yardstick import yardstick
 
 SMALL: dict[str, dict[str, float]] = {
     "AdapGLA": {"graph_channels": 8, "time_channels": 6, "order": 3, "kernel": 3, "blocks": 2},
@@ -340,3 +341,25 @@ def test_stid_knows_service_and_time_of_day() -> None:
     assert (out[0, :, 0] - out[0, :, 1]).abs().max() > 1e-4
     torch.testing.assert_close(network(x, pair_of(4)), network(x, pair_of(4), known_at(torch.zeros(2))))
     torch.testing.assert_close(out[1], network(x, pair_of(4), known_at(torch.ones(2)))[1])
+
+
+# -------------------------------------------------------------------------------------------------------------- yardstick
+@pytest.mark.parametrize("name", ["AdapGLA", "AdapGLT"])
+@pytest.mark.parametrize("order", [1, 3])
+def test_the_yardstick_gives_the_networks_outputs_and_the_same_gradient_of_the_graph(name: str, order: int) -> None:
+    shape = Shape(10, 4, 12, 3)
+    network = build_network(name, shape, {**SMALL[name], "graph_channels": 32, "time_channels": 24, "order": order})
+    plain = yardstick(network, shape.window)
+    assert plain is not None and parameter_count(plain) == parameter_count(network)
+    x, found = torch.randn(4, 12, 10, 4), []
+    for one in (network, plain):
+        graph = pair_of(10).down.requires_grad_(True)
+        out = one(x, Graphs(graph, graph))
+        out.square().mean().backward()
+        found.append((out.detach(), torch.zeros(()) if graph.grad is None else graph.grad))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-3, atol=1e-5)
+
+
+def test_there_is_a_yardstick_for_the_published_networks_only() -> None:
+    assert [name for name in TRAINED if yardstick(make(name), 5) is not None] == ["AdapGLA", "AdapGLT"]
