@@ -45,6 +45,7 @@ def draw_history(history: pd.DataFrame, path: str | Path, title: str) -> None:
     losses.set_title(title)
     losses.legend(frameon=False, fontsize=9, ncols=2)
     edges.step(epochs, history["edges"], where="post", color="#333333")
+    edges.set_ylim(0, max(int(history["edges"].max()), 1) * 1.1)
     edges.set_ylabel("edges")
     edges.set_xlabel("epoch of the run")
     edges.yaxis.set_major_locator(MaxNLocator(integer=True))

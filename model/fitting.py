@@ -18,6 +18,8 @@ from model.network import Network
 from model.windows import Windows, absolute_error, batches
 
 Precision = Literal["float32", "bf16"]
+CELLS = 200_000
+"""Windows x steps x services of one pass forward and back: what is kept for the way back grows with it."""
 RANK_STRIDE = 1 << 48
 """Between the seeds of dropout on different ranks: beyond all seeds of epochs."""
 
@@ -107,7 +109,8 @@ def run_epoch(
     """One pass over `ends`, shuffled by `seed`; mean training loss over the known labels of all ranks.
 
     A batch is split over the ranks; each divides its summed loss by the known labels of the whole batch, so that the
-    average of the ranks' gradients is the gradient that one process has.
+    average of the ranks' gradients is the gradient that one process has. A batch of large windows takes several passes,
+    whose gradients add up to the same.
 
     Args:
         phase: what is minimised.
@@ -121,33 +124,47 @@ def run_epoch(
     Raises:
         TrainingError: no known label, or a loss that isn't finite.
     """
-    loss, count = 0.0, 0.0
+    loss, count = 0.0, 0
     phase.objective.network.train()
     with seeded(seed + RANK_STRIDE * parallel.rank(), ends.device):
         for part, factor in zip(batches(ends, settings.batch_size, seed), factors, strict=True):
             for optimiser, rate in phase.optimisers:
                 optimiser.param_groups[0]["lr"] = rate * factor
                 optimiser.zero_grad(set_to_none=True)
-            mine = parallel.share(part)
-            weight = float(len(mine) > 0)  # a rank without a window of its own still takes part, with none of the weight
-            with autocast(ends.device, settings.precision):
-                summed, known, penalty = step(windows, mine if len(mine) else part[:1])
-            summed = summed.float() * weight
-            batch_loss, batch_count = parallel.total(summed.detach(), known * weight, device=ends.device)
-            objective = summed * parallel.ranks() / max(batch_count, 1)
-            if penalty is not None:
-                objective = objective + settings.sparsity_weight * penalty
-            objective.backward()
+            known = int(torch.isfinite(windows.targets(part)).sum())
+            loss, count = loss + _backward(step, windows, part, known, settings), count + known
             if settings.gradient_clip is not None:
                 nn.utils.clip_grad_norm_(phase.trained.parameters(), settings.gradient_clip)
             for optimiser, _ in phase.optimisers:
                 optimiser.step()
-            loss, count = loss + batch_loss, count + batch_count
     if not count:
         raise TrainingError("no label is known in any training window")
-    if not math.isfinite(loss):
-        raise TrainingError(f"the training loss of the {phase.name} became {loss / count}: lower the learning rate, or look at the data")
-    return loss / count
+    mean = parallel.total(loss, device=ends.device)[0] / count
+    if not math.isfinite(mean):
+        raise TrainingError(f"the training loss of the {phase.name} became {mean}: lower the learning rate, or look at the data")
+    return mean
+
+
+def _backward(step: nn.Module, windows: Windows, part: Tensor, known: int, settings: EpochSettings) -> float:
+    """Gradients of a batch with `known` labels, in as many passes as memory asks for; this rank's summed loss."""
+    mine = parallel.share(part)
+    weight = float(len(mine) > 0)  # a rank without a window of its own still takes part, with none of the weight
+    mine = mine if len(mine) else part[:1]
+    passes = math.ceil(len(mine) * windows.window * windows.series.shape[1] / CELLS)
+    loss = 0.0
+    chunks = mine.tensor_split(min(passes, len(mine)))
+    for index, chunk in enumerate(chunks):
+        last = index == len(chunks) - 1
+        with parallel.gradients(step, exchange=last):
+            with autocast(mine.device, settings.precision):
+                summed, _, penalty = step(windows, chunk)
+            summed = summed.float() * weight
+            objective = summed * parallel.ranks() / max(known, 1)
+            if penalty is not None and last:
+                objective = objective + settings.sparsity_weight * penalty
+            objective.backward()
+        loss += float(summed.detach())
+    return loss
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, distributed, nn
@@ -66,3 +66,8 @@ def wrap(objective: nn.Module) -> nn.Module:
         return objective
     # Not every network uses every parameter in every step; buffers change by the same rule on all ranks.
     return DistributedDataParallel(objective, find_unused_parameters=True, broadcast_buffers=False)
+
+
+def gradients(step: nn.Module, *, exchange: bool) -> AbstractContextManager[None]:
+    """Around a pass forward and back: are its gradients, and those gathered before, averaged over the ranks?"""
+    return step.no_sync() if isinstance(step, DistributedDataParallel) and not exchange else nullcontext()
