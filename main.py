@@ -6,6 +6,7 @@ python main.py --model_config_path config/train_datasets_speed.yaml --train_conf
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import signal
 import sys
@@ -17,8 +18,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from deepscaler.artefacts import plain, write_json
 from deepscaler.bundle import save_bundle, side_path
-from deepscaler.dataset import read_dataset
+from deepscaler.comparison import compare, comparison_report
+from deepscaler.dataset import Dataset, read_dataset
 from deepscaler.errors import DeepScalerError, SettingsError
 from deepscaler.history import draw_history, read_history
 from deepscaler.logs import start_logging
@@ -29,6 +32,7 @@ from model.parallel import launched
 from model.training import Progress
 
 log = logging.getLogger("main")
+ALL = "all"
 MEASURES = {"mae": "MAE", "rmse": "RMSE", "mape": "MAPE", "under_provision": "under", "over_provision": "over"}
 
 
@@ -39,12 +43,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--model_config_path", default="config/train_datasets_speed.yaml", help="data set and networks (default: %(default)s)"
     )
     parser.add_argument("--train_config_path", default="config/train_config.yaml", help="optimiser, schedule, graph (default: %(default)s)")
-    parser.add_argument("--model_name", default="AdapGLA", choices=tuple(NETWORKS), help="network (default: %(default)s)")
+    parser.add_argument("--model_name", default="AdapGLA", choices=(*NETWORKS, ALL), help="network, or all (default: %(default)s)")
     parser.add_argument("--num_epoch", type=int, help="epochs an M- or E-step")
     parser.add_argument("--num_iter", type=int, help="EM iterations")
     parser.add_argument("--model_save_path", help="the bundle's file (default: model_states/<app>/<model_name>.pt)")
     parser.add_argument("--max_graph_num", type=int, help="candidate graphs kept")
     parser.add_argument("--data_dir", help="directory of dataset.npz (default: dataset.data_dir of the model config)")
+    parser.add_argument("--full", action="store_true", help="all: the sizes, window and epochs of the YAML instead of the bench budget")
+    parser.add_argument("--json", action="store_true", help="all: print JSON instead of tables")
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--init_from", metavar="BUNDLE", help="retrain from a bundle")
     start.add_argument("--resume", action="store_true", help="continue an interrupted run exactly")
@@ -63,6 +69,8 @@ def main(argv: list[str] | None = None) -> int:
         config, settings = read_settings(arguments)
         log.info("settings: %s %s", settings.model_dump_json(), config.dataset.model_dump_json())
         dataset = read_dataset(config.dataset.data_dir)
+        if arguments.model_name == ALL:
+            return compare_all(arguments, dataset, config, settings)
         path = Path(arguments.model_save_path or f"model_states/{dataset.meta['app']}/{arguments.model_name}.pt")
         with tqdm(unit="epoch", disable=True if rank else None, file=sys.stderr) as bar:
             task = Task(dataset, arguments.model_name, config, settings, path, lambda progress: show(bar, progress))
@@ -84,6 +92,22 @@ def main(argv: list[str] | None = None) -> int:
         return 128 + (error.args[0] if error.args else signal.SIGINT)
     print(report(trained))
     print(summary(trained, path))
+    return 0
+
+
+def compare_all(arguments: argparse.Namespace, dataset: Dataset, config: ModelConfig, settings: Train) -> int:
+    """Every network with one budget: comparison.json and tables."""
+    path = Path(arguments.model_save_path or f"model_states/{dataset.meta['app']}/comparison.json")
+    with tqdm(unit="training", disable=None, file=sys.stderr) as bar:
+
+        def show_run(name: str, done: int, jobs: int) -> None:
+            bar.total = jobs
+            bar.set_postfix_str(name)
+            bar.update()
+
+        result = compare(dataset, config, settings, full=arguments.full, report=show_run)
+    write_json(path, {**result, "versions": versions()})
+    print(json.dumps(plain(result), indent=2) if arguments.json else f"{comparison_report(result, table)}\n\n{path}")
     return 0
 
 

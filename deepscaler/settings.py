@@ -444,17 +444,32 @@ class Graph(Section):
     threshold: Annotated[float, Field(ge=0)] = Field(0.0, description="antisymmetric: ε·N; 0.5 as published")
 
 
+class Comparison(Section):
+    """`--model_name all`: the budget of every network (`--full`: their own sizes, the data's window, the epochs above)."""
+
+    seeds: list[int] = Field([1, 2, 3], min_length=1, description="one training each")
+    window: Annotated[int, Field(ge=1)] = Field(20, description="steps; shorter where the data's is")
+    channels: Annotated[int, Field(ge=2)] = Field(64, description="of every network that has channels")
+    epochs: Annotated[int, Field(ge=1)] = Field(16, description="epochs at most; graph and network in one step (end to end)")
+    patience: Annotated[int, Field(ge=1)] = Field(5, description="epochs without a new best")
+    seconds: Positive = Field(90.0, description="of training, after which no further epoch begins (AdapGLD, DCRNN)")
+    learning_rate: Positive = 2e-3
+    workers: Annotated[int, Field(ge=1)] = Field(2, description="trainings side by side on a CPU, one thread each")
+
+
 class Train(Section):
     """`train_config.yaml`."""
 
     optimiser: Optimiser = Optimiser()
     graph: Graph = Graph()
+    comparison: Comparison = Comparison()
     num_epoch: Annotated[int, Field(ge=1)] = Field(5, description="epochs an M- or E-step")
     num_iter: Annotated[int, Field(ge=1)] = Field(20, description="EM iterations")
     patience: Annotated[int, Field(ge=1)] = Field(
         5, description="epochs of a step, and iterations of a run that may stop early, without a new best"
     )
     stop_early: bool = Field(False, description="the run may stop early under a cosine too; at a constant rate it always may")
+    seconds: Positive | None = Field(None, description="of training, after which no further iteration begins; None: no bound")
     early_stopping: Literal["best", "previous"] = Field("best", description="previous: as published")
     unrounded: bool = Field(
         True, description="`required`: learn the requirement before it is rounded up, round forecasts up; false: learn whole replicas"
@@ -489,6 +504,7 @@ class AdapGLASizes(Section):
     order: Annotated[int, Field(ge=1)] = Field(3, description="K: Chebyshev terms T_0..T_{K-1}")
     kernel: Annotated[int, Field(ge=1)] = 5
     blocks: Annotated[int, Field(ge=1)] = 2
+    attention: bool = Field(True, description="false: no temporal attention, for comparison")
 
 
 class AdapGLTSizes(Section):

@@ -27,11 +27,15 @@ from model.fitting import TrainingError
 from model.graph_check import CheckSettings, Judge, check_graph, read_graph, rivals, slow_scores, slowest
 from model.graph_learners import PRIOR_EDGE, GraphLearner, LearnerSettings, build_learner, edge_floor
 from model.network import Network, Shape
-from model.networks import NETWORKS, build_network
+from model.networks import build_network
 from model.training import Progress, Trainer, TrainSettings
 from model.windows import Windows
 
 log = logging.getLogger(__name__)
+
+
+def _silent(progress: Progress) -> None:
+    """Nobody watches. A name of its own, so that a task can go to another process."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +56,7 @@ class Task:
     config: ModelConfig
     train: Train
     path: Path
-    report: Callable[[Progress], None] = field(default=lambda progress: None)
+    report: Callable[[Progress], None] = field(default=_silent)
 
     @property
     def shape(self) -> Shape:
@@ -136,36 +140,60 @@ def train(task: Task, *, resume: bool = False, init_from: str | None = None) -> 
         BundleError: nothing to resume, or a bundle to start from that doesn't fit.
         SettingsError: an unknown network or device, or no compiler.
     """
-    if task.name not in NETWORKS:
-        raise SettingsError(
-            f"--model_name {task.name}: can't be trained; allowed: {', '.join(NETWORKS)} (the naive forecasts are reported beside)"
-        )
+    fingerprint = task.fingerprint()
+
+    def keep(trainer: Trainer) -> None:
+        if parallel.rank():
+            return
+        with replacing(task.checkpoint) as temporary, temporary.open("wb") as handle:
+            torch.save({"fingerprint": fingerprint, "state": trainer.state()}, handle)
+        write_history(trainer.history, task.history)
+
+    with parallel.joined(pick_device(task.config.dataset.device)):
+        fitted = fit(task, resume=resume, init_from=init_from, after=keep)
+        bundle = _assemble(task, fitted.trainer, fitted.trainer.affinity, fitted.ends)
+    trainer = fitted.trainer
+    return Trained(bundle, trainer.samples / max(trainer.seconds, 1e-9), trainer.seconds, trainer.iteration)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trainer with its best pair in place, and the rows that windows end at, by split."""
+
+    trainer: Trainer
+    ends: dict[str, NDArray[np.int64]]
+
+
+def fit(
+    task: Task, *, resume: bool = False, init_from: str | None = None, after: Callable[[Trainer], None] = lambda trainer: None
+) -> Fitted:
+    """Train only.
+
+    Args:
+        task: what to train.
+        resume: continue from the task's checkpoint.
+        init_from: bundle to start from.
+        after: called after each iteration.
+
+    Raises:
+        DataError, BundleError, SettingsError: see `train`.
+    """
     device = pick_device(task.config.dataset.device)
     if task.config.dataset.threads:
         torch.set_num_threads(task.config.dataset.threads)
     ends = split_ends(task.dataset, task.config.dataset.stride, task.config.dataset.evaluation_stride)
     windows = make_windows(task.dataset, device, unrounded=task.train.unrounded, longest_season=task.config.dataset.longest_season)
-    with parallel.joined(device):
-        try:
-            trainer = _trainer(task, windows, ends, device, init_from)
-            if resume:
-                _continue(trainer, task)
-            _iterate(trainer, task)
-        except TrainingError as error:
-            raise DataError(f"{task.name}: {error}") from error
-        bundle = _assemble(task, trainer, trainer.finish(), ends)
-    return Trained(bundle, trainer.samples / max(trainer.seconds, 1e-9), trainer.seconds, trainer.iteration)
-
-
-def _iterate(trainer: Trainer, task: Task) -> None:
-    fingerprint = task.fingerprint()
-    while not trainer.finished:
-        trainer.iterate()
-        if parallel.rank():
-            continue
-        with replacing(task.checkpoint) as temporary, temporary.open("wb") as handle:
-            torch.save({"fingerprint": fingerprint, "state": trainer.state()}, handle)
-        write_history(trainer.history, task.history)
+    try:
+        trainer = _trainer(task, windows, ends, device, init_from)
+        if resume:
+            _continue(trainer, task)
+        while not trainer.finished:
+            trainer.iterate()
+            after(trainer)
+    except TrainingError as error:
+        raise DataError(f"{task.name}: {error}") from error
+    trainer.finish()
+    return Fitted(trainer, ends)
 
 
 def _trainer(task: Task, windows: Windows, ends: dict[str, NDArray[np.int64]], device: torch.device, init_from: str | None) -> Trainer:
@@ -228,6 +256,7 @@ def train_settings(train: Train, batch_size: int) -> TrainSettings:
         num_iter=train.num_iter,
         patience=train.patience,
         stop_early=train.stop_early,
+        seconds=train.seconds,
         early_stopping=train.early_stopping,
         precision=train.precision,
         seed=train.seed,

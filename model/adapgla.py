@@ -15,10 +15,19 @@ class AttentionBlock(nn.Module):
     """Temporal attention, graph convolution, temporal convolution; LayerNorm(ReLU(. + 1x1 of the input))."""
 
     def __init__(
-        self, *, services: int, window: int, features: int, graph_channels: int, time_channels: int, order: int, kernel: int
+        self,
+        *,
+        services: int,
+        window: int,
+        features: int,
+        graph_channels: int,
+        time_channels: int,
+        order: int,
+        kernel: int,
+        attention: bool,
     ) -> None:
         super().__init__()
-        self.attention = TemporalAttention(services=services, window=window, features=features)
+        self.attention = TemporalAttention(services=services, window=window, features=features) if attention else nn.Identity()
         self.graph = DirectedGraphConvolution(features=features, channels=graph_channels, order=order)
         self.time = TemporalConvolution(inputs=graph_channels, channels=time_channels, kernel=kernel)
         self.residual = nn.Linear(features, time_channels)
@@ -34,9 +43,16 @@ class AdapGLA(Network):
     """Attention, directed graph convolution and temporal convolution, twice; one linear map as head.
 
     Source: DeepScaler (Meng et al., ASE 2023), section on the attention-based model.
+
+    Args:
+        shape: of the data.
+        graph_channels, time_channels, order, kernel, blocks: sizes.
+        attention: False: none over time, for comparison.
     """
 
-    def __init__(self, shape: Shape, *, graph_channels: int, time_channels: int, order: int, kernel: int, blocks: int) -> None:
+    def __init__(
+        self, shape: Shape, *, graph_channels: int, time_channels: int, order: int, kernel: int, blocks: int, attention: bool = True
+    ) -> None:
         super().__init__()
         self.order = order
         widths = [shape.features] + [time_channels] * blocks
@@ -49,6 +65,7 @@ class AdapGLA(Network):
                 time_channels=time_channels,
                 order=order,
                 kernel=kernel,
+                attention=attention,
             )
             for width in widths[:-1]
         )

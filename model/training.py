@@ -42,6 +42,7 @@ class TrainSettings:
     num_iter: int = 20
     patience: int = 5
     stop_early: bool = False
+    seconds: float | None = None
     early_stopping: Literal["best", "previous"] = "best"
     precision: Precision = "float32"
     seed: int = 1
@@ -138,14 +139,15 @@ class Trainer:
     # -------------------------------------------------------------------------------------------------------- the run
     @property
     def finished(self) -> bool:
-        """All iterations done, or `patience` of them without a better pair where the run may stop early.
+        """All iterations done, the time used up, or `patience` of them without a better pair where the run may stop early.
 
         By default a cosine is run to its end: the best pair is usually found where it is low.
         """
         settings = self.settings
         may_stop = settings.stop_early or settings.schedule == "constant"
         idle = may_stop and self.idle_iterations >= settings.patience
-        return idle or self.iteration >= (settings.num_iter if self.parameters else 1)
+        late = settings.seconds is not None and self.seconds >= settings.seconds
+        return idle or late or self.iteration >= (settings.num_iter if self.parameters else 1)
 
     @property
     def epochs(self) -> int:

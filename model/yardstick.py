@@ -82,6 +82,8 @@ class PlainAttentionBlock(nn.Module):
 
     def __init__(self, fast: AttentionBlock) -> None:
         super().__init__()
+        if not isinstance(fast.attention, TemporalAttention):
+            raise ValueError("the published block attends over time; build AdapGLA with attention=True")
         self.attention, self.graph = PlainAttention(fast.attention), PlainGraphConvolution(fast.graph)
         given = fast.time.convolution
         self.time = nn.Conv2d(given.in_channels, given.out_channels, (1, given.kernel_size[0]), padding=(0, int(given.padding[0])))
