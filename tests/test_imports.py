@@ -19,14 +19,7 @@ ALLOWED = {
 }
 """Of our own packages, what each may import."""
 HOMES = {
-    "torch": (
-        "model/",
-        "deepscaler/bundle.py",
-        "deepscaler/forecaster.py",
-        "deepscaler/judging.py",
-        "deepscaler/training.py",
-        "deepscaler/windowing.py",
-    ),
+    "torch": ("model/", *(f"deepscaler/{name}.py" for name in ("bundle", "comparison", "forecaster", "judging", "training", "windowing"))),
     "requests": ("deepscaler/prometheus.py", "deepscaler/jaeger.py", "deepscaler/kube.py", "testbed/prometheus_server.py"),
     "kubernetes": ("deepscaler/kube_api.py", "deepscaler/lease.py", "deepscaler/discover.py"),
     "urllib3": ("deepscaler/kube_api.py",),  # the official client lets its errors through
