@@ -106,7 +106,7 @@ def build(settings: Settings, csv: str | None = None) -> tuple[Dataset, Diagnost
     }
     normalizer = Normalizer.fit(series[: bounds[0]], labelled.labels[: bounds[0]])
     evidence = _evidence(panel, calls, structure)
-    dataset = Dataset(panel.times, series, labelled.labels, bounds, normalizer, meta, priors, labelled.exact, evidence)
+    dataset = Dataset(panel.times, series, labelled.labels, bounds, normalizer, meta, priors, labelled.exact, labelled.present, evidence)
     check_windows(dataset, process.split)
     return dataset, None if labelled.model is None else diagnose(labelled, panel, bounds, _truth(settings))
 

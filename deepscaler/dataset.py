@@ -24,6 +24,8 @@ from deepscaler.panel import FEATURES, MetricPanel, _read_numbers, _read_times
 VERSION = 1
 SPLITS = ("train", "validation", "test")
 STATISTICS = ("mean", "scale", "label_mean", "label_scale")
+OPTIONAL = ("exact", "present")
+"""Arrays that only `required` labels bring."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +87,7 @@ class Dataset:
             source, demand (see `deepscaler.demand.DemandModel.to_dict`; null without), version.
         priors: name -> float32 `[N, N]`, row = caller: what training starts from.
         exact: float32 `[L, N]`: `required` labels before they are rounded up; None with other labels.
+        present: float32 `[L, N]`: what is known at each row of the next `required` label, unrounded; None with other labels.
         evidence: name -> float32 `[N, N]`, row = caller, that reports are judged by and training never sees: `calls` (recorded,
             1/s, over the whole span), `structural` (see `deepscaler.structural`, of the training rows), `structural_t`.
     """
@@ -97,6 +100,7 @@ class Dataset:
     meta: dict[str, Any]
     priors: dict[str, NDArray[np.float32]] = field(repr=False)
     exact: NDArray[np.float32] | None = field(default=None, repr=False)
+    present: NDArray[np.float32] | None = field(default=None, repr=False)
     evidence: dict[str, NDArray[np.float32]] = field(default_factory=dict, repr=False)
 
     @property
@@ -230,7 +234,7 @@ def write_dataset(dataset: Dataset, directory: str | Path) -> None:
         "bounds": np.array(dataset.bounds),
         **statistics,
         **{f"prior_{name}": matrix for name, matrix in dataset.priors.items()},
-        **({} if dataset.exact is None else {"exact": dataset.exact}),
+        **{name: values for name in OPTIONAL if (values := getattr(dataset, name)) is not None},
         **{f"evidence_{name}": matrix for name, matrix in dataset.evidence.items()},
     }
     with replacing(directory / "dataset.npz") as temporary, temporary.open("wb") as handle:
@@ -263,6 +267,6 @@ def read_dataset(directory: str | Path) -> Dataset:
         normalizer=Normalizer(**{name: arrays[name] for name in STATISTICS}),
         meta=meta,
         priors={name.removeprefix("prior_"): matrix for name, matrix in arrays.items() if name.startswith("prior_")},
-        exact=arrays.get("exact"),
+        **{name: arrays.get(name) for name in OPTIONAL},
         evidence={name.removeprefix("evidence_"): matrix for name, matrix in arrays.items() if name.startswith("evidence_")},
     )

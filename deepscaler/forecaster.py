@@ -12,7 +12,7 @@ from deepscaler.bundle import Bundle, Match, load_bundle
 from deepscaler.dataset import trailing_means
 from deepscaler.errors import BundleError, MetricsError
 from deepscaler.judging import round_up
-from deepscaler.labels import live_labels
+from deepscaler.labels import Labelled, live_labels
 from deepscaler.panel import MetricPanel
 from deepscaler.windowing import day_share, label_lag
 from model.layers import Graphs
@@ -75,13 +75,24 @@ class Forecaster:
         """
         live, rows = self._live(panel, now)
         series = trailing_means(live.select(self.services, self.bundle.features), rows)
-        meta, normalizer = self.bundle.meta, self.bundle.normalizer
-        base = float(meta["step"]) / rows
-        labels = np.full(series.shape[:2], np.nan, np.float32)
-        if self._network.uses_known:
-            labels = live_labels(meta, live, rows, self.bundle.unrounded)
+        labelled = live_labels(self.bundle.meta, live, rows) if self._network.uses_known else None
+        windows = self._windows(series, live.times, labelled, rows)
+        newest = torch.tensor([len(series) - 1], device=self._device)
+        scores = self._network.forecast(windows, self._graphs, newest, 64, self._quantile)[0]  # [H, N]
+        replicas = self.bundle.normalizer.label_values(scores.double().cpu().numpy())
+        if self.bundle.unrounded:
+            replicas = round_up(replicas)
+        return np.where(self._known(series), replicas, np.nan)
+
+    def _windows(self, series: NDArray[np.float32], times: NDArray[np.float64], labelled: Labelled | None, rows: int) -> Windows:
+        """What the network sees, from raw trailing means `[L, N, F]`; the same that training saw."""
+        meta, normalizer, base = self.bundle.meta, self.bundle.normalizer, float(self.bundle.meta["step"]) / rows
         season = meta.get("season_seconds")
-        windows = Windows(
+        labels, present = np.full(series.shape[:2], np.nan, np.float32), None
+        if labelled is not None:
+            labels = labelled.exact if self.bundle.unrounded and labelled.exact is not None else labelled.labels
+            present = None if labelled.present is None else torch.from_numpy(normalizer.label_scores(labelled.present)).to(self._device)
+        return Windows(
             series=torch.from_numpy(normalizer.apply(series)).to(self._device),
             labels=torch.from_numpy(normalizer.label_scores(labels)).to(self._device),
             window=meta["window"],
@@ -89,14 +100,9 @@ class Forecaster:
             dilation=rows,
             lag=label_lag({**meta, "base_step": base}),
             season=None if season is None else round(season / base),
-            clock=torch.from_numpy(day_share(live.times)).to(self._device),
+            present=present,
+            clock=torch.from_numpy(day_share(times)).to(self._device),
         )
-        newest = torch.tensor([len(series) - 1], device=self._device)
-        scores = self._network.forecast(windows, self._graphs, newest, 64, self._quantile)[0]  # [H, N]
-        replicas = normalizer.label_values(scores.double().cpu().numpy())
-        if self.bundle.unrounded:
-            replicas = round_up(replicas)
-        return np.where(self._known(series), replicas, np.nan)
 
     def usable(self, panel: MetricPanel, now: float | None = None) -> NDArray[np.bool_]:
         """`[N]`: has the service data of every feature in the window's last step? `res` without traffic is data."""

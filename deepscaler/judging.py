@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,10 @@ def shape_of(meta: dict[str, Any]) -> Shape:
     return Shape(len(meta["services"]), len(meta["features"]), int(meta["window"]), int(meta["horizon"]))
 
 
-def in_units(scores: torch.Tensor, dataset: Dataset, network: Network) -> Array:
-    """z-scored forecasts `[M, H, N]` in the label's unit, never below 0; rounded up where the network forecasts before rounding."""
+def in_units(scores: torch.Tensor, dataset: Dataset, unrounded: bool) -> Array:
+    """z-scored forecasts `[M, H, N]` in the label's unit, never below 0; rounded up where they are of the unrounded requirement."""
     values = dataset.normalizer.label_values(scores.double().cpu().numpy())
-    return round_up(values) if network.unrounded and dataset.exact is not None else values
+    return round_up(values) if unrounded and dataset.exact is not None else values
 
 
 def round_up(values: Array) -> Array:
@@ -52,8 +53,9 @@ def judge_forecasts(
     graphs: Graphs,
     windows: Windows,
     plain: Windows,
-    ends: dict[str, NDArray[np.int64]],
+    ends: Mapping[str, NDArray[np.int64]],
     batch_size: int,
+    unrounded: bool,
 ) -> dict[str, Any]:
     """Errors by split and forecast: the network, Persistence and SeasonalNaive on the same windows, and a verdict.
 
@@ -65,11 +67,12 @@ def judge_forecasts(
         plain: the same with labels as they are.
         ends: rows by split.
         batch_size: windows at a time.
+        unrounded: was the network trained on the unrounded requirement?
     """
     shape, name = shape_of(dataset.meta), type(network).__name__
     replicas = is_replicas(dataset.meta)
-    forecasts: list[tuple[Network, Windows]] = [(network, windows)]
-    forecasts += [(kind(shape), plain) for kind in (Persistence, SeasonalNaive) if kind is not type(network)]
+    forecasts: list[tuple[Network, Windows, bool]] = [(network, windows, unrounded)]
+    forecasts += [(kind(shape), plain, False) for kind in (Persistence, SeasonalNaive) if kind is not type(network)]
     out: dict[str, Any] = {"unit": "replicas" if replicas else dataset.meta["label"].removeprefix("feature:")}
     for split in JUDGED:
         rows = ends[split]
@@ -77,8 +80,8 @@ def judge_forecasts(
             continue
         wanted, chosen = targets(dataset, rows), torch.from_numpy(rows).to(windows.series.device)
         out[split] = {
-            type(one).__name__: forecast_errors(in_units(one.forecast(seen, graphs, chosen, batch_size), dataset, one), wanted, replicas)
-            for one, seen in forecasts
+            type(one).__name__: forecast_errors(in_units(one.forecast(seen, graphs, chosen, batch_size), dataset, exact), wanted, replicas)
+            for one, seen, exact in forecasts
         }
     out["season_steps"] = None if plain.season is None else plain.season / dataset.dilation
     out["verdict"] = verdict(out["test" if "test" in out else "validation"], name)

@@ -32,6 +32,7 @@ class Labelled:
     Attributes:
         labels: float32 `[L, N]`; NaN where unknown.
         exact: float32 `[L, N]`, `required` labels before they are rounded up; None with others.
+        present: float32 `[L, N]`, what is known at each row of the requirement (see `present_requirements`); None with others.
         lead: seconds inside the label.
         model: the demand fit, its visits those of the last window; None without.
         visits: by window; None without.
@@ -39,6 +40,7 @@ class Labelled:
 
     labels: NDArray[np.float32]
     exact: NDArray[np.float32] | None = None
+    present: NDArray[np.float32] | None = None
     lead: float = 0.0
     model: DemandModel | None = None
     visits: Visits | None = None
@@ -71,7 +73,7 @@ def make_labels(settings: Settings, panel: MetricPanel, calls: CallGraph | None,
     for values in (labels, exact):
         hide_overhang(values, bounds, Reach.of(process, model.boot_seconds, panel.step))
     lead = float(np.max(facts.boot_seconds) + process.look_ahead) if process.lead else 0.0
-    return Labelled(labels, exact, lead, model, visits)
+    return Labelled(labels, exact, present_requirements(model, visits, panel, process), lead, model, visits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,19 +98,25 @@ class Reach:
         return cls(round(process.step / base_step), behind, ahead if process.lead else np.zeros_like(ahead))
 
 
-def offered_rates(model: DemandModel, visits: Visits, panel: MetricPanel, process: Process) -> tuple[Array, Array]:
+def offered_rates(model: DemandModel, visits: Visits, panel: MetricPanel, process: Process, *, causal: bool = False) -> tuple[Array, Array]:
     """Offered requests per second `[L, N]` and visits per external request `[L, N]` at each row of a regular panel.
 
     Rates are means over `process.rate_window`, the entries' rate times visits, corrected for demand that slow responses
     hide. NaN where unknown: entries missing, or a response above the SLA under an open loop or unknown think time.
+
+    Args:
+        model, visits, panel, process: what labels are made from.
+        causal: at each row only what is known by then: visits are as old as their window, instead of centred on the row.
     """
+    if causal:
+        visits = Visits(visits.times + process.visit_window, visits.values)
     part = panel.select(model.services, ("req", "res"))
     means = trailing_means(part, max(round(process.rate_window / panel.step), 1)).astype(np.float64)
     served, entries = means[:, :, 0], model.entry_columns
     response = entry_response(served[:, entries], means[:, entries, 1])
     rates, _ = visits.routed(part.times, served, entries)
     around = max(round(process.visit_window / panel.step), 1)
-    rates = np.where(_explained(served, rates, around) < TRUSTED_VISITS, served, rates)
+    rates = np.where(_explained(served, rates, around, not causal) < TRUSTED_VISITS, served, rates)
     rates *= model.correction(response)[:, None]
     if model.think_seconds is None:
         rates[response > model.sla_seconds] = np.nan
@@ -116,11 +124,11 @@ def offered_rates(model: DemandModel, visits: Visits, panel: MetricPanel, proces
     return rates, per_request
 
 
-def _explained(served: Array, routed: Array, rows: int) -> Array:
-    """Share `[L, N]` of the requests within `rows` around each row that the entries' rates account for; NaN without any."""
+def _explained(served: Array, routed: Array, rows: int, centred: bool) -> Array:
+    """Share `[L, N]` of the requests in `rows` around (or up to) each row that the entries' rates account for; NaN without any."""
     known = np.isfinite(served) & np.isfinite(routed)
     seen, accounted = (
-        pd.DataFrame(np.where(known, values, 0.0)).rolling(rows, center=True, min_periods=1).sum().to_numpy(np.float64)
+        pd.DataFrame(np.where(known, values, 0.0)).rolling(rows, center=centred, min_periods=1).sum().to_numpy(np.float64)
         for values in (served, routed)
     )
     share: Array = np.where(seen > 1e-9, accounted / np.maximum(seen, 1e-9), np.nan)
@@ -145,6 +153,13 @@ def label_requirements(
     now = np.maximum(np.arange(len(panel)) - reach.step, 0)
     whole, exact = requirements(model, peaks(rates, reach), visits=per_request[now])
     return whole.astype(np.float32), exact.astype(np.float32)
+
+
+def present_requirements(model: DemandModel, visits: Visits, panel: MetricPanel, process: Process) -> NDArray[np.float32]:
+    """The part of the next label that is known at each row `[L, N]`: the unrounded requirement of (now - look_back, now]."""
+    reach = replace(Reach.of(process, model.boot_seconds, panel.step), step=0, ahead=np.zeros(len(model.services), np.int64))
+    rates, per_request = offered_rates(model, visits, panel, process, causal=True)
+    return requirements(model, peaks(rates, reach), visits=per_request)[1].astype(np.float32)
 
 
 def peaks(rates: Array, reach: Reach) -> Array:
@@ -183,24 +198,21 @@ def _weight(panel: MetricPanel, feature: str) -> tuple[str, ...]:
     return ("req",) if feature == "res" and "req" in panel.features else ()
 
 
-def live_labels(meta: dict[str, Any], panel: MetricPanel, rows: int, unrounded: bool) -> NDArray[np.float32]:
-    """Labels `[L, N]` of recent metrics as a bundle's data set made them; NaN where they aren't complete yet or can't be told.
+def live_labels(meta: dict[str, Any], panel: MetricPanel, rows: int) -> Labelled:
+    """Labels of recent metrics as a bundle's data set made them; NaN where they aren't complete yet or can't be told.
 
     Args:
         meta: of the bundle: label, demand, settings of the processing.
         panel: raw samples of the bundle's services in its order, regular.
         rows: samples a step.
-        unrounded: `required`: before they are rounded up.
     """
     label = str(meta["label"])
     feature = "pod" if label == "observed" else label.removeprefix("feature:")
-    if label == "required":
-        if meta.get("demand") is None or not {"req", "res"} <= set(panel.features):
-            return np.full((len(panel), len(panel.services)), np.nan, np.float32)
+    if label == "required" and meta.get("demand") is not None and {"req", "res"} <= set(panel.features):
         model, process = DemandModel.from_dict(meta["demand"]), Process.model_validate(meta["settings"])
         visits = Visits(panel.times[-1:], model.visits[None])  # the newest: what serves next
-        whole, exact = label_requirements(model, visits, panel, process)
-        return exact if unrounded else whole
-    if feature not in panel.features:
-        return np.full((len(panel), len(panel.services)), np.nan, np.float32)
-    return feature_labels(panel, feature, rows)
+        labels, exact = label_requirements(model, visits, panel, process)
+        return Labelled(labels, exact, present_requirements(model, visits, panel, process))
+    if label != "required" and feature in panel.features:
+        return Labelled(feature_labels(panel, feature, rows))
+    return Labelled(np.full((len(panel), len(panel.services)), np.nan, np.float32))

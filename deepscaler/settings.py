@@ -277,6 +277,25 @@ class Hpa(Section):
     behavior: dict[str, Any] | None = None
 
 
+class Explore(Section):
+    """The exploring policy, which varies replicas on purpose so that telemetry shows what they do."""
+
+    allow: bool = Field(False, description="on a real cluster it acts only with true (the testbed needs no leave)")
+    target: tuple[float, float] = Field((0.35, 0.95), description="range of target utilisation of the limit", strict=False)
+    seconds: tuple[float, float] = Field((180.0, 600.0), description="targets are redrawn so often", strict=False)
+    sla_share: Share = Field(
+        0.5, description="real cluster: an entry response above this share of its SLA ends exploring for `calm_seconds`"
+    )
+    calm_seconds: Positive = Field(300.0, description="real cluster: exploring begins again after so long below that")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        for name, (low, high) in {"target": self.target, "seconds": self.seconds}.items():
+            if not 0 < low <= high:
+                raise ValueError(f"{name}: needs 0 < low <= high, found [{low:g}, {high:g}]")
+        return self
+
+
 class Load(Section):
     """Offered load: users of a closed loop or a rate of an open one."""
 
@@ -306,6 +325,7 @@ class Scale(Section):
     guard_rails: GuardRails = GuardRails()
     floor: Floor = Floor()
     hpa: Hpa = Hpa()
+    explore: Explore = Explore()
     stale_after: Positive = Field(120.0, description="seconds after which a service's metrics are stale: it is held")
     fill_samples: Annotated[int, Field(ge=0)] = Field(4, description="missing samples that the last known value stands in for")
     error_share: Share = Field(0.05, description="a drop in traffic while more requests than this fail is no reason to scale down")
@@ -361,10 +381,6 @@ class Testbed(Section):
     duration: Positive = Field(3600.0, description="seconds of load")
     load: Load = Load()
     balancing: Literal["random", "round_robin", "least_request", "two_choices"] = "least_request"
-    explore_seconds: tuple[float, float] = Field(
-        (180.0, 600.0), description="exploring policy: its targets are redrawn so often", strict=False
-    )
-    explore_target: tuple[float, float] = Field((0.35, 0.95), description="exploring policy: range of target utilisation", strict=False)
     demand_sigma: Annotated[float, Field(ge=0)] = Field(
         0.0, description="log-normal spread of CPU demands and call counts around the file's, drawn by demand_seed"
     )
@@ -440,6 +456,9 @@ class Train(Section):
     )
     stop_early: bool = Field(False, description="the run may stop early under a cosine too; at a constant rate it always may")
     early_stopping: Literal["best", "previous"] = Field("best", description="previous: as published")
+    unrounded: bool = Field(
+        True, description="`required`: learn the requirement before it is rounded up, round forecasts up; false: learn whole replicas"
+    )
     precision: Literal["float32", "bf16"] = Field("float32", description="of matrix products while training (autocast)")
     compile: bool = Field(False, description="torch.compile the network; needs a C++ compiler on a CPU")
     seed: int = 1
@@ -527,6 +546,7 @@ class AdapGLSSizes(Section):
     channels: Annotated[int, Field(ge=1)] = 64
     blocks: Annotated[int, Field(ge=1)] = 2
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    twin: bool = Field(True, description="false: no expert for shifts of level, no online weights")
 
 
 class NoSizes(Section):

@@ -91,8 +91,8 @@ class Task:
         """Changes when the data or a setting that matters to the numbers does."""
         settings = [self.name, self.train.model_dump_json(), self.config.dataset.model_dump_json(exclude={"data_dir", "threads"})]
         digest = hashlib.sha256(repr([*settings, sorted(self.sizes.items())]).encode())
-        exact = () if self.dataset.exact is None else (self.dataset.exact,)
-        for values in (self.dataset.series, self.dataset.labels, *exact, *self.dataset.priors.values()):
+        optional = [values for values in (self.dataset.exact, self.dataset.present) if values is not None]
+        for values in (self.dataset.series, self.dataset.labels, *optional, *self.dataset.priors.values()):
             digest.update(np.ascontiguousarray(values).view(np.uint8).data)
         return digest.hexdigest()
 
@@ -144,7 +144,7 @@ def train(task: Task, *, resume: bool = False, init_from: str | None = None) -> 
     if task.config.dataset.threads:
         torch.set_num_threads(task.config.dataset.threads)
     ends = split_ends(task.dataset, task.config.dataset.stride, task.config.dataset.evaluation_stride)
-    windows = make_windows(task.dataset, device, unrounded=NETWORKS[task.name].unrounded, longest_season=task.config.dataset.longest_season)
+    windows = make_windows(task.dataset, device, unrounded=task.train.unrounded, longest_season=task.config.dataset.longest_season)
     with parallel.joined(device):
         try:
             trainer = _trainer(task, windows, ends, device, init_from)
@@ -286,7 +286,7 @@ def _assemble(task: Task, trainer: Trainer, affinity: Tensor, ends: dict[str, ND
             {
                 **{key: value for key, value in dataset.meta.items() if key not in ("statistics", "bounds")},
                 "season_seconds": None if trainer.windows.season is None else trainer.windows.season * dataset.meta["base_step"],
-                "unrounded": trainer.network.unrounded and dataset.exact is not None,
+                "unrounded": task.train.unrounded and dataset.exact is not None,
             }
         ),
         settings={
@@ -302,6 +302,7 @@ def _assemble(task: Task, trainer: Trainer, affinity: Tensor, ends: dict[str, ND
             make_windows(dataset, affinity.device, longest_season=task.config.dataset.longest_season),
             ends,
             task.config.dataset.batch_size,
+            task.train.unrounded,
         ),
         graph=graph,
     )

@@ -44,10 +44,12 @@ def make_windows(dataset: Dataset, device: torch.device, *, unrounded: bool = Fa
     Args:
         dataset: series and labels.
         device: where they go.
-        unrounded: labels before they were rounded up to whole replicas, where the data set has them.
+        unrounded: labels before they were rounded up to whole replicas, where the data set has them: whoever shows forecasts of them
+            rounds them up. A rising map keeps quantiles, so the median stays the median, and |error| is least there.
         longest_season: steps within which a season is looked for in the training labels; 0: none is.
     """
     normalizer, dilation = dataset.normalizer, dataset.dilation
+    present = None if dataset.present is None else torch.from_numpy(normalizer.label_scores(dataset.present)).to(device)
     chosen = dataset.exact if unrounded and dataset.exact is not None else dataset.labels
     season = None
     if longest_season:
@@ -61,6 +63,7 @@ def make_windows(dataset: Dataset, device: torch.device, *, unrounded: bool = Fa
         dilation=dilation,
         lag=label_lag(dataset.meta),
         season=season,
+        present=present,
         clock=torch.from_numpy(day_share(dataset.times)).to(device),
     )
 

@@ -6,11 +6,10 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from model.layers import DirectedGraphConvolution, Graphs, Polynomials, polynomials
 from model.network import Network, Shape
-from model.recurrence import unroll
+from model.recurrence import Weights, unroll
 from model.windows import Known
 
 
@@ -18,8 +17,7 @@ class SharedGRU(nn.Module):
     """A GRU over time that all services share; gates and candidate are linear maps of [x, h], with one bias each.
 
     Source: T-GCN, Zhao et al. 2020, equations 4-7.
-    Differs: x is mapped for all steps at once, before the recurrence. (torch.nn.GRU resets after the recurrent map and has
-    two biases.)
+    (torch.nn.GRU resets after the recurrent map and has two biases.)
     """
 
     def __init__(self, *, inputs: int, channels: int) -> None:
@@ -32,10 +30,8 @@ class SharedGRU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x `[T, M, F]` -> states `[T, M, C]`."""
-        channels = len(self.candidate)
-        mapped = torch.addmm(self.bias, x.flatten(0, 1), self.inputs).view(*x.shape[:2], -1)  # [T, M, 3C]
-        start = mapped.new_zeros(x.shape[1], channels)
-        return unroll(mapped, start, self.gates[None], self.candidate[None], mapped.new_zeros(0, 1, 1))
+        start, none = x.new_zeros(x.shape[1], len(self.candidate)), x.new_zeros(0, 1, 1)
+        return unroll(x, start, Weights(self.inputs, self.bias, self.gates[None], self.candidate[None]), none)
 
 
 class StepAttention(nn.Module):
@@ -98,5 +94,6 @@ class AdapGLT(Network):
         x = x.transpose(0, 1).contiguous()  # [T, B, N, F]
         for block in self.blocks:
             x = block(x, terms)  # [T, B, N, C]
-        flat = x.permute(1, 2, 0, 3).flatten(2)  # [B, N, T * C]
-        return functional.linear(flat, self.head.weight, self.head.bias).transpose(1, 2)
+        weight = self.head.weight.view(len(self.head.weight), len(x), -1).permute(1, 2, 0)  # [T, C, H]
+        out = torch.bmm(x.flatten(1, 2), weight).sum(dim=0) + self.head.bias  # [B * N, H]
+        return out.view(*x.shape[1:3], -1).transpose(1, 2)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from model.layers import Graphs
 from model.network import Network, Shape
-from model.recurrence import propagate, unroll
+from model.recurrence import Weights, propagate, unroll
 from model.windows import Known, absolute_error
 
 SAMPLING_STEPS = 2000
@@ -38,7 +38,7 @@ class DiffusionGRU(nn.Module):
     """A GRU shared by services whose linear maps are diffusion convolutions of [x, h], one bias each.
 
     Source: DCRNN, Li et al. 2018, section 2.3.
-    Differs: x is diffused and mapped for all steps at once, before the recurrence.
+    Differs: x is diffused for all steps at once, before the recurrence.
     """
 
     def __init__(self, *, inputs: int, channels: int, terms: int) -> None:
@@ -49,21 +49,19 @@ class DiffusionGRU(nn.Module):
         self.gates = nn.Parameter(torch.empty(terms + 1, channels, 2 * channels).uniform_(-bound, bound))
         self.candidate = nn.Parameter(torch.empty(terms + 1, channels, channels).uniform_(-bound, bound))
 
-    def map_inputs(self, x: Tensor, terms: Tensor) -> Tensor:
-        """x `[T, N, B, F]` -> `[T, N, B, 3C]`."""
+    def diffused(self, x: Tensor, terms: Tensor) -> Tensor:
+        """x `[T, N, B, F]` -> [x ‖ P_1 x ‖ ..], `[T, N * B, K F]`."""
         window, services, samples, features = x.shape
-        mapped = torch.addmm(self.bias, x.reshape(-1, features), self.inputs[0])
         flat = x.transpose(0, 1).reshape(services * window * samples, features)  # propagated with the steps as more samples
-        for sent, weight in zip(propagate(terms, flat), self.inputs[1:], strict=True):
-            by_step = sent.view(services, window, samples, features).transpose(0, 1).reshape(-1, features)
-            mapped = torch.addmm(mapped, by_step, weight)
-        return mapped.view(window, services, samples, -1)
+        sent = torch.cat((flat[None], propagate(terms, flat))).view(-1, services, window, samples, features)
+        return sent.permute(2, 1, 3, 0, 4).reshape(window, services * samples, -1)
 
     def forward(self, x: Tensor, terms: Tensor, start: Tensor | None = None) -> Tensor:
         """x `[T, N, B, F]`, start `[N, B, C]` -> states `[T, N, B, C]`."""
-        mapped = self.map_inputs(x, terms).flatten(1, 2)  # [T, N * B, 3C]
-        first = mapped.new_zeros(mapped.shape[1], self.candidate.shape[-1]) if start is None else start.flatten(0, 1)
-        return unroll(mapped, first, self.gates, self.candidate, terms).view(*x.shape[:3], -1)
+        seen = self.diffused(x, terms)  # [T, N * B, K F]
+        first = seen.new_zeros(seen.shape[1], self.candidate.shape[-1]) if start is None else start.flatten(0, 1)
+        weights = Weights(self.inputs.flatten(0, 1), self.bias, self.gates, self.candidate)
+        return unroll(seen, first, weights, terms).view(*x.shape[:3], -1)
 
 
 class AdapGLD(Network):

@@ -32,15 +32,12 @@ class Network(nn.Module):
     Attributes:
         graph_use: `learned`: trained together with a graph learner; `static`: sees the prior as it is; `none`: ignores graphs.
         uses_known: does it read `known`? Serving then computes the labels of its history.
-        unrounded: trained on the requirement before it is rounded up to whole replicas, where the data has it; whoever shows its
-            forecasts rounds them up (quantiles keep their meaning under a rising map, so the median stays the median).
         quantiles: levels it forecasts; .5 is what `forward` gives.
         memory: steps before a window whose own windows `forecast` looks at.
     """
 
     graph_use: ClassVar[Literal["learned", "static", "none"]] = "learned"
     uses_known: ClassVar[bool] = False
-    unrounded: ClassVar[bool] = False
     quantiles: tuple[float, ...] = (0.5,)
     memory: int = 0
 

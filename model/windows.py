@@ -11,6 +11,8 @@ from torch import Tensor
 
 CYCLES = 3
 """Earlier cycles of a season that are averaged, as far as the data reaches back."""
+RECENT = 8
+"""Newest rows shown at the collection's own step."""
 
 
 class Known(NamedTuple):
@@ -21,12 +23,14 @@ class Known(NamedTuple):
             one is the last known before it, 0 (the training mean) before the first.
         season_past: `[B, T, N]`: mean of `past` in up to three cycles before it; NaN where there is none.
         season_ahead: `[B, H, N]`: mean of the wanted labels in the newest (up to three) complete cycles; NaN where there is none.
+        recent: `[B, R, N]`: what is known of the next label at the newest R = 8 rows (not steps), newest last: see `Windows.present`.
         clock: `[B]`: share of the day (UTC) that has passed at the window's end.
     """
 
     past: Tensor
     season_past: Tensor
     season_ahead: Tensor
+    recent: Tensor
     clock: Tensor
 
 
@@ -41,6 +45,8 @@ class Windows:
         dilation: rows a step.
         lag: rows between now and the newest label that is complete now (a `required` label looks ahead by its lead).
         season: rows a cycle; None: no season.
+        present: `[L, N]`: what is known at a row of the next label (a `required` one covers minutes behind as well as ahead), in the
+            label's z-units; None: the newest label that is complete.
         clock: `[L]`, see `Known`; None: unknown, 0.
     """
 
@@ -51,11 +57,14 @@ class Windows:
     dilation: int
     lag: int = 0
     season: int | None = None
+    present: Tensor | None = field(default=None, repr=False)
     clock: Tensor | None = field(default=None, repr=False)
     filled: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "filled", _fill_forward(self.labels))
+        if self.present is not None:
+            object.__setattr__(self, "present", _fill_forward(self.present))
 
     def inputs(self, ends: Tensor) -> Tensor:
         """x `[B, T, N, F]` of windows that end at rows `ends [B]`; rows before the first repeat it."""
@@ -68,7 +77,11 @@ class Windows:
         clock = self.series.new_zeros(len(ends)) if self.clock is None else self.clock[ends]
         before = (behind >= 0)[..., None]
         past = torch.where(before, self.filled[behind.clamp(min=0)], torch.zeros_like(self.filled[:1]))
-        return Known(past, self._cycles(behind, newest), self._cycles(ahead, newest), clock)
+        return Known(past, self._cycles(behind, newest), self._cycles(ahead, newest), self._recent(ends), clock)
+
+    def _recent(self, ends: Tensor) -> Tensor:
+        rows = ends[:, None] - torch.arange(RECENT - 1, -1, -1, device=ends.device)
+        return self.filled[(rows - self.lag).clamp(min=0)] if self.present is None else self.present[rows.clamp(min=0)]
 
     def targets(self, ends: Tensor) -> Tensor:
         """Labels `[B, H, N]` of the steps after `ends`; NaN where unknown."""

@@ -19,8 +19,9 @@ from model.diffusion import SAMPLING_STEPS, AdapGLD, DiffusionGRU, diffusion_ter
 from model.layers import Graphs
 from model.network import Network, Shape
 from model.networks import NETWORKS, build_network, parameter_count
-from model.recurrence import unroll
+from model.recurrence import Weights, unroll
 from model.windows import Known
+from model.yardstick import yardstick
 
 SMALL: dict[str, dict[str, float]] = {
     "AdapGLA": {"graph_channels": 8, "time_channels": 6, "order": 3, "kernel": 3, "blocks": 2},
@@ -156,7 +157,7 @@ def test_permuting_services_graphs_and_their_parameters_permutes_the_output(name
 
 
 # ------------------------------------------------------------------------------------------------------------- recurrence
-def stepped(inputs: Tensor, start: Tensor, gates: Tensor, candidate: Tensor, terms: Tensor) -> Tensor:
+def stepped(x: Tensor, start: Tensor, weights: Weights, terms: Tensor) -> Tensor:
     """`unroll` by its formula, a step at a time."""
     channels, services, states, state = start.shape[1], terms.shape[1], [], start
 
@@ -166,9 +167,9 @@ def stepped(inputs: Tensor, start: Tensor, gates: Tensor, candidate: Tensor, ter
             total = total + (term @ x.reshape(services, -1)).view_as(x) @ one
         return total
 
-    for given_now in inputs:
-        reset, update = torch.sigmoid(given_now[:, : 2 * channels] + mixed(state, gates)).chunk(2, dim=1)
-        proposal = torch.tanh(given_now[:, 2 * channels :] + mixed(reset * state, candidate))
+    for given_now in x @ weights.inputs + weights.bias:
+        reset, update = torch.sigmoid(given_now[:, : 2 * channels] + mixed(state, weights.gates)).chunk(2, dim=1)
+        proposal = torch.tanh(given_now[:, 2 * channels :] + mixed(reset * state, weights.candidate))
         state = update * state + (1 - update) * proposal
         states.append(state)
     return torch.stack(states)
@@ -176,11 +177,13 @@ def stepped(inputs: Tensor, start: Tensor, gates: Tensor, candidate: Tensor, ter
 
 @pytest.mark.parametrize("terms", [0, 2])
 def test_the_unrolled_gru_and_its_gradients_equal_the_formula(terms: int) -> None:
-    window, services, samples, channels = 4, 3, 2, 5
+    window, services, samples, features, channels = 4, 3, 2, 6, 5
     rows = services * samples
     shapes = [
-        (window, rows, 3 * channels),
+        (window, rows, features),
         (rows, channels),
+        (features, 3 * channels),
+        (3 * channels,),
         (terms + 1, channels, 2 * channels),
         (terms + 1, channels, channels),
         (terms, services, services),
@@ -188,11 +191,11 @@ def test_the_unrolled_gru_and_its_gradients_equal_the_formula(terms: int) -> Non
     ours = [torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
     theirs = [value.detach().clone().requires_grad_(True) for value in ours]
     weight = torch.randn(window, rows, channels, dtype=torch.float64)
-    left, right = unroll(*ours), stepped(*theirs)
+    left, right = (make(x, start, Weights(*weights), graphs) for make, (x, start, *weights, graphs) in ((unroll, ours), (stepped, theirs)))
     torch.testing.assert_close(left, right)
     (left * weight).sum().backward()
     (right * weight).sum().backward()
-    for mine, other in list(zip(ours, theirs, strict=True))[: 5 if terms else 4]:
+    for mine, other in list(zip(ours, theirs, strict=True))[: 7 if terms else 6]:
         torch.testing.assert_close(mine.grad, other.grad)
 
 
@@ -230,13 +233,10 @@ def test_diffusion_terms_are_powers_of_transitions_and_leave_isolated_services_a
     torch.testing.assert_close(diffusion_terms(Graphs(graph / 100, graph / 100), 1)[0], graph / 100)
 
 
-def test_inputs_of_the_diffusion_gru_are_mapped_by_their_formula() -> None:
-    cell, pair = DiffusionGRU(inputs=2, channels=3, terms=2), pair_of(4)
-    terms, x = diffusion_terms(pair, 1), torch.randn(5, 4, 3, 2)
-    expected = x @ cell.inputs[0] + cell.bias
-    for term, weight in zip(terms, cell.inputs[1:], strict=True):
-        expected = expected + torch.einsum("ij,tjbf->tibf", term, x) @ weight
-    torch.testing.assert_close(cell.map_inputs(x, terms), expected)
+def test_inputs_of_the_diffusion_gru_are_diffused_by_their_formula() -> None:
+    cell, terms, x = DiffusionGRU(inputs=2, channels=3, terms=2), diffusion_terms(pair_of(4), 1), torch.randn(5, 4, 3, 2)
+    expected = torch.cat([x, *(torch.einsum("ij,tjbf->tibf", term, x) for term in terms)], dim=-1)  # [T, N, B, K F]
+    torch.testing.assert_close(cell.diffused(x, terms), expected.flatten(1, 2))
 
 
 def test_truth_is_shown_always_at_first_half_the_time_at_the_decays_middle_and_never_at_last() -> None:
@@ -340,3 +340,25 @@ def test_stid_knows_service_and_time_of_day() -> None:
     assert (out[0, :, 0] - out[0, :, 1]).abs().max() > 1e-4
     torch.testing.assert_close(network(x, pair_of(4)), network(x, pair_of(4), known_at(torch.zeros(2))))
     torch.testing.assert_close(out[1], network(x, pair_of(4), known_at(torch.ones(2)))[1])
+
+
+# -------------------------------------------------------------------------------------------------------------- yardstick
+@pytest.mark.parametrize("name", ["AdapGLA", "AdapGLT"])
+@pytest.mark.parametrize("order", [1, 3])
+def test_the_yardstick_gives_the_networks_outputs_and_the_same_gradient_of_the_graph(name: str, order: int) -> None:
+    shape = Shape(10, 4, 12, 3)
+    network = build_network(name, shape, {**SMALL[name], "graph_channels": 32, "time_channels": 24, "order": order})
+    plain = yardstick(network, shape.window)
+    assert plain is not None and parameter_count(plain) == parameter_count(network)
+    x, found = torch.randn(4, 12, 10, 4), []
+    for one in (network, plain):
+        graph = pair_of(10).down.requires_grad_(True)
+        out = one(x, Graphs(graph, graph))
+        out.square().mean().backward()
+        found.append((out.detach(), torch.zeros(()) if graph.grad is None else graph.grad))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-3, atol=1e-5)
+
+
+def test_there_is_a_yardstick_for_the_published_networks_only() -> None:
+    assert [name for name in TRAINED if yardstick(make(name), 5) is not None] == ["AdapGLA", "AdapGLT"]

@@ -60,7 +60,8 @@ def read_back(directory: Path, application: str, policy: str, **testbed: Any) ->
             raise
         pytest.skip(str(error))
     document = yaml.safe_load((ROOT / "config" / f"{application}.yaml").read_text())
-    document["testbed"].update(warmup=180.0, duration=SECONDS, explore_seconds=[45, 120], **testbed)
+    document["testbed"].update(warmup=180.0, duration=SECONDS, **testbed)
+    document["scale"]["explore"] = {"seconds": [45, 120], "allow": True, "sla_share": 1.0}
     document["collect"].update(output_dir=str(directory / "data"), calls_window=150.0)
     with prometheus_server.running() as server:
         document["cluster"] = {"kind": "kubernetes", "prometheus": {"url": server.url, "retries": 0}}

@@ -147,6 +147,67 @@ def test_exploring_without_data_holds():
     assert explore().decide(observe(cluster))["web"].target is None
 
 
+def on_a_real_cluster(**explore: object) -> Settings:
+    settings = make_settings(explore={"allow": True, **explore})
+    return settings.model_copy(update={"cluster": settings.cluster.model_copy(update={"kind": "kubernetes"})})
+
+
+def test_exploring_a_real_cluster_has_to_be_asked_for():
+    make_policy("explore", make_settings())  # the testbed's needs no leave
+    make_policy("explore", on_a_real_cluster())
+    with pytest.raises(SettingsError, match=r"only with --set scale\.explore\.allow=true") as error:
+        make_policy("explore", on_a_real_cluster(allow=False))
+    assert "\n" not in str(error.value)
+    dry = on_a_real_cluster(allow=False)
+    make_policy("explore", dry.model_copy(update={"scale": dry.scale.model_copy(update={"dry_run": True})}))
+
+
+def test_exploring_a_real_cluster_keeps_to_the_guard_rails():
+    """One replica's worth is used: draws ask for 1 to 4 replicas, the rails for 2 to 3, a step down at a time."""
+    settings = on_a_real_cluster(seconds=[30, 60])
+    rails = settings.scale.guard_rails.model_copy(
+        update={"min_replicas": 2, "max_replicas": 3, "max_step_down": 1, "scale_down_window": 0.0}
+    )
+    settings = settings.model_copy(update={"scale": settings.scale.model_copy(update={"guard_rails": rails})})
+    cluster = FakeCluster(values={(name, "cpu"): 0.25 for name in NAMES})  # of 4 replicas
+    Controller(cluster, make_policy("explore", settings), settings).run(3600.0)
+    asked = [write[name] for write in cluster.writes for name in write]
+    assert set(asked) == {2, 3}
+
+
+@pytest.mark.parametrize(
+    ("risk", "values"),
+    [("slow", {("web", "res"): 0.11}), ("response unknown", {("web", "res"): NAN}), ("requests unknown", {("web", "req"): NAN})],
+)
+def test_exploring_pauses_while_the_sla_is_at_risk(risk, values):
+    settings = on_a_real_cluster(seconds=[15, 30])
+    calm = {(name, "cpu"): 0.2 for name in NAMES}
+    cluster = FakeCluster(values={**calm, **values, ("api", "cpu"): 0.9}, replicas=dict.fromkeys(NAMES, 6))
+    policy = make_policy("explore", settings)
+    for _ in range(40):
+        proposals = policy.decide(observe(cluster))
+        assert {proposal.reason for proposal in proposals.values()} == {Reason.SLA_AT_RISK}
+        assert proposals["db"].target == 6  # nothing is taken away
+        assert proposals["api"].target >= math.ceil(6 * 0.9 / 0.7)  # the busy one is relieved
+        cluster.sleep_until(cluster.now() + 15)
+
+
+def test_exploring_goes_on_after_five_calm_minutes():
+    cluster = FakeCluster(values={("web", "res"): lambda time: 0.3 if time < START + 60 else 0.05})
+    policy, reasons = make_policy("explore", on_a_real_cluster()), []
+    for _ in range(40):
+        reasons.append((cluster.now() - START, policy.decide(observe(cluster))["db"].reason))
+        cluster.sleep_until(cluster.now() + 15)
+    paused = [age for age, reason in reasons if reason is Reason.SLA_AT_RISK]
+    assert paused == [15.0 * k for k in range(len(paused))]
+    assert 60 + 300 - 15 <= paused[-1] < 60 + 60 + 300  # the minute's mean has to fall first
+
+
+def test_an_entry_without_requests_is_at_no_risk():
+    cluster = FakeCluster(values={("web", "res"): NAN, ("web", "req"): 0.0})
+    assert make_policy("explore", on_a_real_cluster()).decide(observe(cluster))["web"].reason is Reason.EXPLORE
+
+
 # ----------------------------------------------------------------------------------------------------- reactive floor
 def test_the_floor_sizes_all_services_by_the_rate_at_the_entry_at_once():
     cluster = FakeCluster(values={("web", "req"): 45.0})  # 4.5 cores / .9; the others still see 10 requests a second

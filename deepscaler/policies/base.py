@@ -19,6 +19,7 @@ class Reason(StrEnum):
     HPA = "hpa"  # the HPA's own rules
     STATIC = "static"
     EXPLORE = "explore"
+    SLA_AT_RISK = "sla_at_risk"  # exploring paused: nothing is taken away, busy services get more
     ORACLE = "oracle"
     UNCHANGED = "unchanged"
     HELD_STALE = "held_stale"  # metrics stale or missing: replicas stay

@@ -12,7 +12,7 @@ from deepscaler.demand import DemandModel
 from deepscaler.errors import BundleError, DataError, SettingsError
 from deepscaler.policies.base import Policy
 from deepscaler.policies.deepscaler import DeepScalerPolicy, Forecaster
-from deepscaler.policies.explore import ExplorePolicy
+from deepscaler.policies.explore import ExplorePolicy, SlaWatch
 from deepscaler.policies.reactive import ReactiveFloor, ReactivePolicy, describe_bundle, load_demand
 from deepscaler.policies.static import StaticPolicy
 from deepscaler.settings import Settings
@@ -149,8 +149,15 @@ def _static(context: Context) -> Policy:
 
 
 def _explore(context: Context) -> Policy:
-    testbed = context.settings.testbed
-    return ExplorePolicy(context.seed, testbed.explore_target, testbed.explore_seconds, context.settings.collect.step)
+    settings, explore = context.settings, context.settings.scale.explore
+    real = settings.cluster.kind != "testbed"
+    if real and not (explore.allow or settings.scale.dry_run):
+        raise SettingsError(
+            "policy 'explore' varies replicas on purpose: on a real cluster only with --set scale.explore.allow=true; "
+            "guard rails apply, and it pauses while an entry's response nears its SLA"
+        )
+    watch = SlaWatch([(entry.service, entry.sla) for entry in settings.app.entries], explore) if real else None
+    return ExplorePolicy(context.seed, explore.target, explore.seconds, settings.collect.step, watch)
 
 
 POLICIES: dict[str, Callable[[Context], Policy]] = {
