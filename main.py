@@ -65,6 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     start_logging()
     if rank:
         logging.disable(logging.WARNING)
+    task: Task | None = None
     try:
         config, settings = read_settings(arguments)
         log.info("settings: %s %s", settings.model_dump_json(), config.dataset.model_dump_json())
@@ -88,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt as error:
         if not rank:
-            print("main: interrupted; the same command with --resume continues after the last finished iteration", file=sys.stderr)
+            print(f"main: interrupted; {how_to_go_on(task)}", file=sys.stderr)
         return 128 + (error.args[0] if error.args else signal.SIGINT)
     print(report(trained))
     print(summary(trained, path))
@@ -109,6 +110,13 @@ def compare_all(arguments: argparse.Namespace, dataset: Dataset, config: ModelCo
     write_json(path, {**result, "versions": versions()})
     print(json.dumps(plain(result), indent=2) if arguments.json else f"{comparison_report(result, table)}\n\n{path}")
     return 0
+
+
+def how_to_go_on(task: Task | None) -> str:
+    """After an interruption."""
+    if task is None or not task.checkpoint.is_file():
+        return "no iteration had finished, so nothing is kept"
+    return "the same command with --resume continues after the last finished iteration"
 
 
 @contextmanager

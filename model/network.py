@@ -52,7 +52,10 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def loss(self, x: Tensor, graphs: Graphs, known: Known, target: Tensor) -> tuple[Tensor, int]:
-        """Summed training loss over the known labels of `target [B, H, N]` (NaN: unknown), and their number."""
+        """Summed training loss over the known labels of `target [B, H, N]` (NaN: unknown), and their number.
+
+        Every trainable parameter has a part in it: data-parallel training waits for all their gradients.
+        """
         return absolute_error(self(x, graphs, known), target)
 
     @torch.no_grad()

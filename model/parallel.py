@@ -64,8 +64,8 @@ def wrap(objective: nn.Module) -> nn.Module:
     """`objective` with the gradients of its trainable parameters averaged over the ranks after each backward pass."""
     if ranks() == 1:
         return objective
-    # Not every network uses every parameter in every step; buffers change by the same rule on all ranks.
-    return DistributedDataParallel(objective, find_unused_parameters=True, broadcast_buffers=False)
+    # Buffers aren't copied from the first rank before each pass: they change by the same rule on all.
+    return DistributedDataParallel(objective, forward_sync_buffers=False)
 
 
 def gradients(step: nn.Module, *, exchange: bool) -> AbstractContextManager[None]:

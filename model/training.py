@@ -299,6 +299,7 @@ class Trainer:
             "optimiser": self.optimiser.state_dict() if self.optimiser else None,
             "graph_optimiser": self.graph_optimiser.state_dict(),
             "affinity": self.affinity,
+            "start": self.start,
             "candidates": list(self.candidates.graphs),
             "best": dict(vars(self.best)),
             "iteration": self.iteration,
@@ -315,7 +316,7 @@ class Trainer:
         if self.optimiser:
             self.optimiser.load_state_dict(state["optimiser"])
         self.graph_optimiser.load_state_dict(state["graph_optimiser"])
-        self.affinity = state["affinity"].to(self.affinity)
+        self.affinity, self.start = state["affinity"].to(self.affinity), state["start"].to(self.start)
         self.candidates.graphs = [(graph.to(self.affinity), float(loss)) for graph, loss in state["candidates"]]
         self.best = Best(**state["best"])
         self.iteration, self.idle_iterations = int(state["iteration"]), int(state["idle_iterations"])

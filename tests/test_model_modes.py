@@ -11,13 +11,14 @@ import torch
 from model_samples import BOUNDS, call_graph, cascade, make_trainer
 from torch import Tensor, nn
 
+from deepscaler.settings import ModelConfig
 from model import fitting, parallel
 from model.candidates import Candidates
 from model.fitting import TrainingError
 from model.graph_learners import PRIOR_EDGE, LearnerSettings, build_learner
 from model.layers import Graphs
 from model.network import Network, Shape
-from model.networks import build_network
+from model.networks import NETWORKS, build_network
 from model.training import Trainer, TrainSettings
 from model.windows import Known, Windows
 
@@ -213,6 +214,22 @@ def test_ranks_share_every_batch_without_loss_or_overlap(monkeypatch: pytest.Mon
         shares.append(parallel.share(ends))
         assert len(parallel.share(ends[:1])) == (rank == 0)
     assert torch.cat(shares).sort().values.tolist() == ends.tolist()
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_every_trainable_parameter_has_a_part_in_the_loss_as_data_parallel_training_needs(name: str) -> None:
+    windows = Windows(torch.randn(60, 5, 2), torch.randn(60, 5), window=8, horizon=2, dilation=1)
+    network = build_network(name, Shape(5, 2, 8, 2), getattr(ModelConfig(), name).model_dump())
+    network.prepare(windows, torch.arange(8, 40), torch.arange(40, 55))
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if trainable:
+        ends = torch.arange(20, 24)
+        summed, known = network.loss(
+            windows.inputs(ends), Graphs(torch.rand(5, 5), torch.rand(5, 5)), windows.known(ends), windows.targets(ends)
+        )
+        summed.backward()  # type: ignore[no-untyped-call]
+        assert known == 4 * 2 * 5
+    assert all(parameter.grad is not None for parameter in trainable)
 
 
 def test_a_loss_that_is_no_number_is_an_error_not_a_silent_bundle() -> None:

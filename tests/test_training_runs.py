@@ -82,18 +82,41 @@ def test_killed_in_the_middle_of_an_iteration_and_resumed_it_writes_the_same_byt
     pd.testing.assert_frame_equal(*courses)
 
 
+@pytest.mark.parametrize("kind", ["em", "end_to_end"])
+def test_a_run_that_started_from_a_bundle_resumes_without_it(here: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    flags = ["--num_iter", "2", "--set", "train.graph.learner=antisymmetric", "--set", f"train.graph.trainer={kind}"]
+    assert run("--model_save_path", "first.pt", *flags) == 0
+    assert run("--init_from", "first.pt", "--model_save_path", "whole.pt", *flags) == 0
+    iterate = Trainer.iterate
+
+    def interrupted(self: Trainer) -> None:
+        if self.iteration == 1:
+            raise KeyboardInterrupt
+        iterate(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "iterate", interrupted)
+        assert run("--init_from", "first.pt", "--model_save_path", "part.pt", *flags) == 130
+    assert run("--model_save_path", "part.pt", "--resume", *flags) == 0
+    assert (here / "whole.pt").read_bytes() == (here / "part.pt").read_bytes()
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_it_with_one_line_that_says_how_to_go_on(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals, code: int
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "e_step", lambda self: signal.raise_signal(number))
-        assert run() == code
-    captured = capsys.readouterr()
-    lines = [line for line in captured.err.splitlines() if not line.startswith("INFO")]
-    assert lines == ["main: interrupted; the same command with --resume continues after the last finished iteration"]
-    assert captured.out == "" and signal.getsignal(signal.SIGTERM) is before
+        e_step = Trainer.e_step
+        for last, advice in ((0, "no iteration had finished, so nothing is kept"), (1, "the same command with --resume continues after")):
+            patch.setattr(
+                Trainer, "e_step", lambda self, last=last: signal.raise_signal(number) if self.iteration == last else e_step(self)
+            )
+            assert run() == code
+            captured = capsys.readouterr()
+            lines = [line for line in captured.err.splitlines() if not line.startswith("INFO")]
+            assert len(lines) == 1 and lines[0].startswith(f"main: interrupted; {advice}") and captured.out == ""
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_the_course_of_training_is_a_table_and_a_picture(here: Path) -> None:
@@ -128,7 +151,7 @@ def test_two_ranks_learn_what_one_process_learns_and_only_the_first_speaks(here:
     both = alone(*launch, *FLAGS, "--model_save_path", "two.pt", *settings)
     assert both.returncode == 0, both.stderr
     assert len([line for line in both.stdout.splitlines() if line.startswith("two.pt (")]) == 1
-    assert len([line for line in both.stderr.splitlines() if "settings: " in line]) == 1
+    assert len([line for line in both.stderr.splitlines() if "settings: " in line]) == 1 and "Warning" not in both.stderr
     one, two = load_bundle("one.pt"), load_bundle("two.pt")
     for name, tensor in one.weights.items():
         torch.testing.assert_close(two.weights[name], tensor, rtol=1e-4, atol=1e-5)
