@@ -31,6 +31,7 @@ HOT = 0.85, 0.95
 FEWEST_HOT = 5
 """Minutes at max ρ within HOT without which the response can't be told from its unloaded value."""
 SATURATED = 0.9
+COLLECT = "python predict_scale.py --policy explore (real cluster: --set scale.explore.allow=true), then python metrics_fetch.py"
 DEFAULT_BOOT_SECONDS = 30.0
 
 
@@ -247,18 +248,14 @@ def fit_demand(
         sla_seconds: bound on the entry mean response.
 
     Raises:
-        DataError: under 60 usable minutes, saying what to collect.
+        DataError: under 60 usable minutes, saying what is missing and how to collect it.
     """
     entries = tuple(dict.fromkeys(entries))
     columns = [panel.services.index(name) for name in entries]
     minutes = minute_means(panel, facts.limit_cores, columns)
     known, usable = np.isfinite(minutes.response), usable_minutes(minutes, sla_seconds)
     if usable.sum() < FEWEST_MINUTES:
-        raise DataError(
-            f"demand fit: {usable.sum()} usable minutes (entry traffic known, response below {2 * sla_seconds:g} s) of {len(usable)} "
-            f"in the training split, at least {FEWEST_MINUTES} are needed; collect longer under a load that varies, with spare capacity or "
-            "the exploring policy: python predict_scale.py --set scale.policy=explore, then metrics_fetch.py"
-        )
+        raise DataError(f"demand fit: {_lacking(panel, entries, usable, sla_seconds)}")
     idle, demand, explained, count = fit_cores(minutes, usable)
     visits = follow_visits(panel, calls, entries, process.visit_window)
     routed, external = visits.routed(minutes.times, minutes.req, columns)
@@ -296,6 +293,26 @@ def fit_demand(
     return model
 
 
+def _lacking(panel: MetricPanel, entries: Sequence[str], usable: Mask, sla_seconds: float) -> str:
+    """What telemetry lacks where too few minutes are usable, and the command that collects it."""
+    for name in ("req", "res"):
+        values = panel.feature(name)[:, [panel.services.index(entry) for entry in entries]]
+        if name == "req" and not np.nan_to_num(values).any() and np.isfinite(values).any():
+            return (
+                f"no requests at the entries ({', '.join(entries)}) in the training split; load the application (sh sendFlow/sendLoop.sh) "
+                "and collect again: python metrics_fetch.py"
+            )
+        if not np.isfinite(values).any():
+            return (
+                f"{name} of the entries ({', '.join(entries)}) is missing throughout the training split, and labels start from it; "
+                f"check collect.queries.{name} and the mesh's telemetry, then: python metrics_fetch.py"
+            )
+    return (
+        f"{usable.sum()} usable minutes (entry traffic known, response below {2 * sla_seconds:g} s) of {len(usable)} in the training "
+        f"split, at least {FEWEST_MINUTES} are needed; collect longer under a load that varies, with spare capacity: {COLLECT}"
+    )
+
+
 def explained_by_visits(rates: Array, routed: Array) -> Array:
     """Share `[N]` of a service's requests that the entries' rates account for; NaN where it has none."""
     known = np.isfinite(rates) & np.isfinite(routed)
@@ -304,13 +321,20 @@ def explained_by_visits(rates: Array, routed: Array) -> Array:
 
 
 def _report(model: DemandModel) -> None:
-    quality = model.quality
+    quality, visited = model.quality, model.external_share @ model.visits
     for index, service in enumerate(model.services):
         if np.isnan(model.demand_seconds[index]):
             log.warning(
-                "%s: CPU demand unknown (%d usable minutes): it gets no labels; check its cpu, pod and req in metrics.csv",
+                "%s: CPU demand unknown (%d usable minutes): it gets no labels; check its cpu, pod and req, then: python metrics_fetch.py",
                 service,
                 quality["minutes"][service],
+            )
+            continue
+        if np.isnan(quality["explained_by_visits"][service]):
+            log.warning(
+                "%s: never loaded in the training split: its demand can't be told, it is labelled 1 replica; "
+                "send requests that reach it (sh sendFlow/sendLoop.sh), then: python metrics_fetch.py",
+                service,
             )
             continue
         log.info(
@@ -320,14 +344,15 @@ def _report(model: DemandModel) -> None:
             1e3 * model.idle_cores[index],
             quality["cpu_r2"][service],
             quality["minutes"][service],
-            (model.external_share @ model.visits)[index],
+            visited[index],
         )
     if model.response is None:
         log.warning(
-            "no response fit: fewer than %d minutes with the busiest service at .85-.95 of its limit; replicas follow rho_max %.2f alone. "
-            "The exploring policy collects such minutes",
+            "no response fit: fewer than %d minutes with the busiest service at .85-.95 of its limit; replicas follow rho_max %.2f alone; "
+            "collect such minutes: %s",
             FEWEST_HOT,
             model.rho_max,
+            COLLECT,
         )
         return
     r0, form = model.response.r0, model.response.form

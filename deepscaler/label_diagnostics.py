@@ -113,7 +113,7 @@ class Diagnostics:
             "minutes_above_half_sla_share": _mean(known > sla / 2),
             "minutes_above_sla_share": _mean(known > sla),
             "largest_correction": float(self.hidden.max(initial=1.0)),
-            "above_sla": "left out: no truth under an open loop" if self.model.think_seconds is None else "corrected for waiting users",
+            "above_sla": "left out: no truth" if self.model.think_seconds is None else "corrected for waiting users",
         }
 
     def _saturation(self) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def _hidden(axis: Any, found: Diagnostics) -> None:
         _bound(axis, bound, text, vertical=True)
     share = 100 * float((response > 500 * sla).mean()) if len(response) else 0.0
     axis.set(xlabel="entry response (ms)", ylabel="offered / observed rate", ylim=(0.95, max(1.1, 1.05 * factor.max(initial=1.0))))
-    loop = "closed loop, corrected" if found.model.think_seconds else "open loop, left out above the SLA"
+    loop = "closed loop, corrected" if found.model.think_seconds else "open loop or think time unknown: left out above the SLA"
     _titled(axis, f"Hidden demand: {share:.1f} % of the minutes above half the SLA\n({loop})")
 
 

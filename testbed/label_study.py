@@ -13,7 +13,6 @@ import argparse
 import json
 import logging
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -39,6 +38,7 @@ from testbed.experiment import run_many, true_demand
 
 SIGMA = 0.3
 """Log-normal spread of a draw's demands and counts, where `testbed.demand_sigma` says none."""
+ROOT = Path(__file__).parents[1]
 MEASURES = ("violation_rate", "core_hours", "slow_rate", "window_violation_rate")
 MOST_VIOLATIONS = 0.01
 
@@ -140,11 +140,11 @@ def learn(cases: Sequence[Case], config: str, reuse: bool) -> None:
 
 def _stages(case: Case, config: str) -> None:
     shutil.rmtree(case.settings.collect.output_dir, ignore_errors=True)
-    options = " ".join(f"--set {shlex.quote(text)}" for text in case.overrides)
+    options = ["--config", config, *(flag for text in case.overrides for flag in ("--set", text))]
     quiet = {**os.environ, VARIABLE: "ERROR", "OMP_NUM_THREADS": "1"}
     for script in ("metrics_fetch.py", "data_process.py"):
-        command = f"{shlex.quote(sys.executable)} {script} --config {shlex.quote(config)} {options}"
-        done = subprocess.run(shlex.split(command), check=False, env=quiet, capture_output=True, text=True)
+        command = [sys.executable, str(ROOT / script), *options]
+        done = subprocess.run(command, check=False, env=quiet, capture_output=True, text=True)
         if done.returncode:
             raise DataError(f"{case.name}: {(done.stderr.strip().splitlines() or [f'{script} failed'])[-1]}")
 

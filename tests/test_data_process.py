@@ -160,6 +160,29 @@ def test_with_calls_the_known_graph_stays_beside_any_prior(tmp_path, metrics):
     np.testing.assert_array_equal(dataset.evidence["calls"] > 0, app.CALLS_PER_REQUEST > 0)
 
 
+def test_labels_of_many_steps_see_no_other_split(tmp_path, metrics):
+    """With a horizon of 12 a window's targets are the label rows of the coming steps; none knows the load behind its split."""
+    assert run(tmp_path, metrics, horizon=12) == 0
+    dataset = read_dataset(tmp_path / "out")
+    panel = app.telemetry(480)
+    values = panel.values.copy()
+    values[dataset.bounds[0] :, :, 3] *= 3
+    app.collected(tmp_path / "data", 480)
+    write_panel(MetricPanel(panel.times, panel.services, panel.features, values), tmp_path / "data" / "metrics.csv")
+    assert run(tmp_path, tmp_path / "data", horizon=12) == 0
+    other = read_dataset(tmp_path / "out")
+    steps = dataset.dilation * np.arange(1, 13)
+    ends = dataset.window_ends("train")
+    targets = (ends[:, None] + steps).ravel()
+    assert targets.max() == dataset.bounds[0] - 1 and np.isnan(dataset.labels[targets.max()]).all()
+    np.testing.assert_array_equal(other.labels[targets], dataset.labels[targets])
+    np.testing.assert_array_equal(other.exact[targets], dataset.exact[targets])
+    behind = dataset.window_ends("validation")[0] - dataset.dilation * dataset.meta["window"] + 1
+    assert behind >= dataset.bounds[0]
+    later = slice(dataset.bounds[0] + 40, dataset.bounds[1])
+    assert (np.nan_to_num(other.labels[later]) > np.nan_to_num(dataset.labels[later])).mean() > 0.5  # the change is seen where it is
+
+
 def test_without_calls_visits_come_from_rates_and_cc_serves_as_prior(tmp_path):
     app.collected(tmp_path / "data", 240)
     (tmp_path / "data" / "calls.csv").unlink()

@@ -182,12 +182,42 @@ def test_without_hot_minutes_the_utilisation_rule_remains_with_a_warning(caplog)
     panel = app.telemetry(120, lowest=0.2, highest=0.5)
     model = fit_demand(panel, None, app.FACTS, Process(), **ENTRY)
     assert model.response is None
-    assert "no response fit" in caplog.text
+    lines = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(lines) == 1 and "no response fit" in lines[0] and "python predict_scale.py --policy explore" in lines[0]
 
 
 def test_too_few_minutes_say_what_to_collect():
-    with pytest.raises(DataError, match=r"59 usable minutes .* of 59 .*at least 60 .*scale.policy=explore"):
+    with pytest.raises(DataError, match=r"59 usable minutes .* of 59 .*at least 60 .*python predict_scale\.py --policy explore"):
         fit_demand(app.telemetry(59, highest=0.9), None, app.FACTS, Process(), **ENTRY)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "says"),
+    [
+        (3, np.nan, r"req of the entries \(web\) is missing throughout .*collect\.queries\.req"),
+        (2, np.nan, r"res of the entries \(web\) is missing throughout .*collect\.queries\.res"),
+        (3, 0.0, r"no requests at the entries \(web\) .*sendLoop\.sh"),
+    ],
+)
+def test_entries_without_rates_or_requests_say_so_whether_calls_are_recorded_or_not(column, value, says):
+    panel = app.telemetry(120)
+    values = panel.values.copy()
+    values[:, 0, column] = value
+    broken = MetricPanel(panel.times, panel.services, panel.features, values)
+    for calls in (None, app.calls_of(panel)):
+        with pytest.raises(DataError, match=says) as error:
+            fit_demand(broken, calls, app.FACTS, Process(), **ENTRY)
+        assert "\n" not in str(error.value) and str(error.value).endswith("python metrics_fetch.py")
+
+
+def test_a_service_that_was_never_loaded_is_told_in_one_line(caplog):
+    panel = app.telemetry(120)
+    values = panel.values.copy()
+    values[:, 2, 3] = 0
+    values[:, 2, 1] = app.IDLE[2] / app.LIMITS[2]
+    fit_demand(MetricPanel(panel.times, panel.services, panel.features, values), None, app.FACTS, Process(), **ENTRY)
+    lines = [record.message for record in caplog.records if record.message.startswith("db: ")]
+    assert len(lines) == 1 and "never loaded" in lines[0] and "python metrics_fetch.py" in lines[0]
 
 
 def test_minutes_without_entry_traffic_or_beyond_twice_the_sla_are_not_usable():
