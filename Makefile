@@ -42,6 +42,7 @@ types: install-dev
 
 bench: install-dev
 	$(PY) -m testbed.bench
+	$(PY) -m model.bench
 
 clean:
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build
