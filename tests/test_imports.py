@@ -23,6 +23,7 @@ HOMES = {
         "model/",
         "deepscaler/bundle.py",
         "deepscaler/forecaster.py",
+        "deepscaler/graph_report.py",
         "deepscaler/judging.py",
         "deepscaler/training.py",
         "deepscaler/windowing.py",
