@@ -40,8 +40,8 @@ HOMES = {
     "pydantic": ("deepscaler/settings.py", "deepscaler/discover.py", "testbed/application.py"),  # YAML files, all validated
     "yaml": ("deepscaler/settings.py", "deepscaler/discover.py", "testbed/", "sendFlow/load_generator.py"),
     "scipy": ("deepscaler/statistics.py", "deepscaler/structural.py", "deepscaler/visits.py"),
-    "matplotlib": ("deepscaler/report.py", "deepscaler/graph_similarity.py", "deepscaler/history.py", "deepscaler/label_plots.py"),
-    "networkx": ("deepscaler/graph_similarity.py",),
+    "matplotlib": ("deepscaler/report.py", "deepscaler/graph_picture.py", "deepscaler/history.py", "deepscaler/label_plots.py"),
+    "networkx": ("deepscaler/graph_picture.py",),
     "pandas": ("deepscaler/", "testbed/", *(f"{script}.py" for script in SCRIPTS)),
     "tqdm": ("testbed/", *(f"{script}.py" for script in SCRIPTS)),
     "numpy": ("",),
