@@ -23,6 +23,7 @@ from deepscaler.bundle import save_bundle, side_path
 from deepscaler.comparison import compare, comparison_report
 from deepscaler.dataset import Dataset, read_dataset
 from deepscaler.errors import DeepScalerError, SettingsError
+from deepscaler.graph_report import graph_lines, table
 from deepscaler.history import draw_history, read_history
 from deepscaler.logs import start_logging
 from deepscaler.settings import ModelConfig, Train, load_section
@@ -186,29 +187,7 @@ def report(trained: Trained) -> str:
             lines += ["", *table(rows)]
     if errors["season_steps"] is None:
         lines += ["", "no season in the training labels: SeasonalNaive is Persistence"]
-    graph = bundle.graph
-    columns = list(graph["errors"]["learned"])
-    rows = [["graph (|error|, z)", *columns, *(f"{name} refitted" for name in columns if graph["refitted"])]]
-    for name, values in graph["errors"].items():
-        again = graph["refitted"].get(name, {})
-        cells = [f"{again[column]:.4f}" if column in again else "-" for column in columns if graph["refitted"]]
-        rows.append([name, *(f"{values[column]:.4f}" for column in columns), *cells])
-    lines += ["", *table(rows), ""]
-    for name, changes in graph["against_priors"].items():
-        lines.append(f"{graph['edges']} edges; against prior {name}: " + ", ".join(f"{count} {what}" for what, count in changes.items()))
-    for what in ("calls", "reachability"):
-        if f"against_{what}" in graph:
-            scores = graph[f"against_{what}"]
-            precision = f"precision at {scores['edges']:.0f} edges {scores['precision']:.3f}"
-            note = ", which training started from" if "call" in graph["priors"] else ""
-            lines.append(f"against {what}{note}: AUROC {scores['auroc']:.3f}, AUPRC {scores['auprc']:.3f}, {precision}")
-    return "\n".join([*lines[1:], graph["verdict"], errors["verdict"], ""])
-
-
-def table(rows: list[list[str]]) -> list[str]:
-    """Columns of equal width."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines[1:], "", *graph_lines(bundle.graph), errors["verdict"], ""])
 
 
 def summary(trained: Trained, path: Path) -> str:

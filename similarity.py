@@ -1,6 +1,7 @@
 """Compare graphs between services: the recorded calls, priors and what training learned; table and picture.
 
 python similarity.py --config config/boutique.yaml
+python similarity.py --changes --graphs calls-1.csv calls-2.csv structural-1.csv structural-2.csv: does the second pair follow the first?
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any
 
 from deepscaler.artefacts import plain, write_json
 from deepscaler.errors import DataError, DeepScalerError
-from deepscaler.graph_similarity import align, draw_graphs, edges, similarity
+from deepscaler.graph_picture import draw_graphs
+from deepscaler.graph_similarity import Matrix, align, edges, moved, similarity
 from deepscaler.graphs import read_graph
 from deepscaler.logs import start_logging
 from deepscaler.settings import Settings, load_settings
@@ -45,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--graphs", nargs="+", metavar="CSV", help="graphs to compare; the first is the reference")
     parser.add_argument("--names", nargs="+", metavar="NAME", help="names of the graphs, in the order of --graphs")
     parser.add_argument("--common", action="store_true", help="compare the services that all graphs have")
+    parser.add_argument("--changes", action="store_true", help="graphs are pairs, before and after: do the later pairs follow the first?")
     parser.add_argument("--output", metavar="DIR", help="where similarity.json and similarity.png go (default: evaluate.output_dir)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     return parser
@@ -67,19 +70,48 @@ def main(argv: list[str] | None = None) -> int:
             },
             "pairs": [{"first": a, "second": b, **similarity(graphs[a], graphs[b], threshold)} for a, b in combinations(graphs, 2)],
         }
+        if arguments.changes:
+            result["changes"] = changes(graphs)
         write_json(output / "similarity.json", result)
         entries = list(dict.fromkeys(entry.service for entry in settings.app.entries))
         draw_graphs(services, graphs, entries, threshold, output / "similarity.png")
     except DeepScalerError as error:
         print(f"similarity: {error}", file=sys.stderr)
         return 1
-    print(json.dumps(plain(result), indent=2) if arguments.json else f"{table(result)}\n\n{NOTES}")
+    text = changes_text(result["changes"]) if arguments.changes else f"{table(result)}\n\n{NOTES}"
+    print(json.dumps(plain(result), indent=2) if arguments.json else text)
     log.info("wrote %s and similarity.png", output / "similarity.json")
     return 0
 
 
+def changes(graphs: dict[str, Matrix]) -> list[dict[str, Any]]:
+    """How each later pair (before, after) moved where the first pair did.
+
+    Raises:
+        DataError: an odd number of graphs, or one pair alone.
+    """
+    names = list(graphs)
+    if len(names) < 4 or len(names) % 2:
+        raise DataError(f"--changes needs two or more pairs of graphs, found {len(names)} graph(s)")
+    first = (graphs[names[0]], graphs[names[1]])
+    return [
+        {"reference": names[:2], "pair": [one, two], **moved(first, (graphs[one], graphs[two]))}
+        for one, two in zip(names[2::2], names[3::2], strict=True)
+    ]
+
+
+def changes_text(found: list[dict[str, Any]]) -> str:
+    """A line a pair."""
+    return "\n".join(
+        f"{' -> '.join(made['pair'])}: rank correlation with the changes of {' -> '.join(made['reference'])} "
+        f"{made['correlation']:+.2f} over {made['pairs']:.0f} pairs; "
+        f"{made['right_way']:.0%} of the {made['large']:.0f} large ones in the right direction"
+        for made in found
+    )
+
+
 def default_graphs(settings: Settings, config: str) -> list[Path]:
-    """The recorded call graph and what was learned from od and from cc; where these aren't there, what is.
+    """The recorded call graph, what telemetry says, and what was learned from od and from cc; where these aren't there, what is.
 
     Raises:
         DataError: fewer than two graphs are there.
@@ -90,9 +122,11 @@ def default_graphs(settings: Settings, config: str) -> list[Path]:
     absent = [prior for prior, paths in by_prior.items() if not paths]
     for prior in absent:
         log.warning("no bundle learned from %s in %s; train one with: %s", prior, states, train_command(settings, config, prior))
-    chosen = [data / "call.csv", *by_prior["od"], *by_prior["cc"]]
+    calls = data / ("call.csv" if (data / "call.csv").is_file() else "calls.csv")
+    known = [calls, data / "structural.csv"]
+    chosen = [*known, *by_prior["od"], *by_prior["cc"]]
     if absent:
-        chosen = [data / "call.csv", *(data / f"{prior}.csv" for prior in absent), *learned]
+        chosen = [*known, *(data / f"{prior}.csv" for prior in absent), *learned]
     found = [path for path in dict.fromkeys(chosen) if path.is_file()]
     if len(found) < 2:
         listed = f"found {found[0]} only" if found else "found none"

@@ -17,7 +17,7 @@ from deepscaler.dataset import Dataset
 from deepscaler.errors import DeepScalerError
 from deepscaler.judging import JUDGED, in_units, is_replicas, targets
 from deepscaler.settings import Comparison, ModelConfig, Train
-from deepscaler.statistics import mean_interval
+from deepscaler.statistics import t_interval
 from deepscaler.training import Task, fit
 from model.evaluation import forecast_errors
 from model.networks import NETWORKS, parameter_count
@@ -202,7 +202,7 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         out[split] = {"windows": found[0]["windows"], "known": found[0]["known"]}
         for measure in MEASURES:
             values = [one[measure] for one in found]
-            out[split][measure] = {"mean": float(np.mean(values)), "interval": mean_interval(values), "by_seed": values}
+            out[split][measure] = {"mean": float(np.mean(values)), "interval": t_interval(values), "by_seed": values}
             for part in ("step", "service"):
                 out[split][f"{measure}_by_{part}"] = np.mean([one[f"{measure}_by_{part}"] for one in found], axis=0).tolist()
     return out

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from deepscaler.artefacts import replacing
 from deepscaler.demand_fit import FEWEST_HOT, HOT
-from deepscaler.graph_similarity import short_names
+from deepscaler.graph_picture import short_names
 from deepscaler.label_diagnostics import RHO_EDGES, Diagnostics
 
 Array = NDArray[np.float64]

@@ -296,6 +296,13 @@ class Explore(Section):
         return self
 
 
+class MixChange(Section):
+    """Users do other things from now on: dependencies really change."""
+
+    after_seconds: Annotated[float, Field(ge=0)] = Field(description="since testbed.start")
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(description="of the application's tasks; those not named keep theirs")
+
+
 class Load(Section):
     """Offered load: users of a closed loop or a rate of an open one."""
 
@@ -307,6 +314,7 @@ class Load(Section):
     period: Positive = Field(700.0, description="seconds of a fluctuation or square wave")
     step: Positive = Field(5.0, description="seconds a value of the trace")
     scale: Positive = Field(1.0, description="the trace is multiplied by this")
+    mix: list[MixChange] = Field([], description="changes of the request mix, in time order; none: the application's weights throughout")
 
 
 class Scale(Section):
@@ -482,6 +490,7 @@ class Train(Section):
         5, description="that block: epochs a fresh predictor is fitted with each graph; 0: none"
     )
     refit_seeds: Annotated[int, Field(ge=1)] = Field(1, description="that block: fresh predictors a graph, paired by seed")
+    graph_seeds: Annotated[int, Field(ge=0)] = Field(0, description="further whole trainings of other seeds: is their graph alike?")
 
 
 class Dataset(Section):

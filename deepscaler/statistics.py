@@ -45,13 +45,19 @@ def bootstrap_interval(values: ArrayLike, level: float = 0.95, seed: int = 0) ->
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
-def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float] | None:
-    """Student's interval of the mean, for a handful of seeds; None with fewer than two known values."""
+def t_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float] | None:
+    """Student's interval of the mean, for a handful of values (where a bootstrap is too narrow); None with fewer than two."""
     known = _known(values)
     if len(known) < 2:
         return None
     half = float(stats.t.ppf(0.5 + level / 2, len(known) - 1) * known.std(ddof=1) / math.sqrt(len(known)))
     return float(known.mean()) - half, float(known.mean()) + half
+
+
+def rank_correlation(one: ArrayLike, other: ArrayLike) -> float:
+    """Spearman's, ties by their mean rank; 0 where either is constant."""
+    a, b = stats.rankdata(one), stats.rankdata(other)
+    return 0.0 if np.ptp(a) == 0 or np.ptp(b) == 0 else float(np.corrcoef(a, b)[0, 1])
 
 
 def wilcoxon_p(differences: ArrayLike) -> float:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +17,14 @@ from deepscaler.artefacts import plain, replacing
 from deepscaler.bundle import Bundle, load_bundle, load_tensors, side_path
 from deepscaler.dataset import Dataset
 from deepscaler.errors import BundleError, DataError, SettingsError
+from deepscaler.graph_report import Subject, judge_graph
 from deepscaler.history import write_history
 from deepscaler.judging import judge_forecasts, shape_of
 from deepscaler.settings import ModelConfig, Train
 from deepscaler.windowing import make_windows, split_ends
 from model import parallel
 from model.fitting import TrainingError
-from model.graph_check import CheckSettings, Judge, check_graph, read_graph, rivals, slow_scores, slowest
-from model.graph_learners import PRIOR_EDGE, GraphLearner, LearnerSettings, build_learner, edge_floor
+from model.graph_learners import PRIOR_EDGE, GraphLearner, LearnerSettings, build_learner
 from model.network import Network, Shape
 from model.networks import build_network
 from model.training import Progress, Trainer, TrainSettings
@@ -294,15 +293,16 @@ def _continue(trainer: Trainer, task: Task) -> None:
 def _assemble(task: Task, trainer: Trainer, affinity: Tensor, ends: dict[str, NDArray[np.int64]]) -> Bundle:
     dataset, learner = task.dataset, trainer.learner
     shown = learner.graphs(affinity)
-    priors = {name: prior.astype(np.float64) for name, prior in dataset.priors.items()}
-    graph = {
-        **_check(task, trainer, affinity, ends),
-        **read_graph(affinity.cpu().double().numpy(), priors, edge_floor(learner, task.shape.services)),
-        "learner": task.train.graph.learner,
-        "trainer": task.train.graph.trainer,
-        "priors": list(priors),
-        "best_iteration": trainer.best.iteration,
-    }
+    device = affinity.device
+    subject = Subject(
+        dataset,
+        task.train,
+        trainer,
+        affinity,
+        ends,
+        fresh=lambda seed: task.fresh(seed).to(device),
+        another=lambda seed: another(task, trainer.windows, ends, device, seed),
+    )
     return Bundle(
         network=task.name,
         sizes=task.sizes,
@@ -333,39 +333,11 @@ def _assemble(task: Task, trainer: Trainer, affinity: Tensor, ends: dict[str, ND
             task.config.dataset.batch_size,
             task.train.unrounded,
         ),
-        graph=graph,
+        graph=judge_graph(subject),
     )
 
 
-def _check(task: Task, trainer: Trainer, affinity: Tensor, ends: dict[str, NDArray[np.int64]]) -> dict[str, Any]:
-    dataset, device = task.dataset, affinity.device
-    entries = entry_columns(dataset)
-    response = None
-    if "res" in dataset.meta["features"]:
-        response = dataset.series[:, entries, list(dataset.meta["features"]).index("res")]
-    labels = trainer.windows.labels.cpu().numpy()
-    splits = {name: torch.from_numpy(ends[name]).to(device) for name in ("validation", "test") if len(ends[name])}
-    slow = {name: slowest(slow_scores(response, labels, ends[name], dataset.dilation), rows) for name, rows in splits.items()}
-    priors = {name: torch.from_numpy(prior).to(device) for name, prior in dataset.priors.items()}
-    train = task.train
-    return check_graph(
-        trainer.network,
-        Judge(trainer.learner, trainer.windows, trainer.training, splits, slow),
-        rivals(trainer.learner, affinity, priors, entries=entries, count=train.random_graphs, seed=train.seed),
-        settings=CheckSettings(train.refit_epochs, train.refit_seeds),
-        training=trainer.settings,
-        fresh=lambda seed: task.fresh(seed).to(device),
-    )
-
-
-def entry_columns(dataset: Dataset) -> list[int]:
-    """Columns of the entry services: of the demand fit, else those that call and aren't called in prior `call`, else all."""
-    demand = dataset.meta.get("demand")
-    if demand:
-        return [dataset.services.index(name) for name in demand["entries"] if name in dataset.services]
-    if "call" in dataset.priors:
-        calls = dataset.priors["call"] > 0
-        found: list[int] = np.flatnonzero(calls.any(axis=1) & ~calls.any(axis=0)).tolist()
-        if found:
-            return found
-    return list(range(len(dataset.services)))
+def another(task: Task, windows: Windows, ends: dict[str, NDArray[np.int64]], device: torch.device, seed: int) -> Trainer:
+    """A trainer like the task's of another seed, half as long and silent."""
+    settings = task.train.model_copy(update={"seed": seed, "num_iter": max(task.train.num_iter // 2, 1)})
+    return _trainer(replace(task, train=settings, report=lambda progress: None), windows, ends, device, None)

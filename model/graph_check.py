@@ -160,31 +160,40 @@ def check_graph(
         fresh: a network on fresh weights, by seed.
     """
     errors = {name: judge.errors(network, graph, training.batch_size) for name, graph in graphs.items()}
-    refitted: dict[str, dict[str, float]] = {}
+    by_seed: dict[str, dict[str, list[float]]] = {}
     main = [name for name in graphs if not name.startswith("random_") or name == "random_1"]
     for name in main if settings.refit_epochs else []:
         runs = []
         for seed in range(training.seed, training.seed + settings.refit_seeds):
             again = replace(training, num_iter=1, num_epoch=settings.refit_epochs, learn_graph=False, trainer="em", seed=seed)
             runs.append(judge.refitted(fresh(seed), graphs[name], again))
-        refitted[name] = {key: float(np.mean([run[key] for run in runs])) for key in runs[0]}
+        by_seed[name] = {key: [run[key] for run in runs] for key in runs[0]}
+    refitted = {name: {key: float(np.mean(values)) for key, values in found.items()} for name, found in by_seed.items()}
     return {
         "errors": errors,
         "refitted": refitted,
+        "refitted_by_seed": by_seed,
         "slow_windows": {name: len(ends) for name, ends in judge.slow.items()},
         "verdict": verdict(errors, refitted),
     }
 
 
-def read_graph(affinity: NDArray[np.floating], priors: Mapping[str, NDArray[np.floating]], floor: float) -> dict[str, Any]:
-    """Edges of the affinity: their number, what changed against each prior, and its ranking of a prior called `call`."""
+def read_graph(
+    affinity: NDArray[np.floating],
+    priors: Mapping[str, NDArray[np.floating]],
+    floor: float,
+    graphs: Mapping[str, NDArray[np.floating]],
+    calls: NDArray[np.floating] | None,
+) -> dict[str, Any]:
+    """Edges of the affinity: their number, what changed against each prior; and how well each of `graphs` ranks known calls."""
     out: dict[str, Any] = {
         "edges": int(edges(affinity, floor).sum()),
         "against_priors": {name: edge_changes(affinity, prior, floor) for name, prior in priors.items()},
     }
-    if "call" in priors:
-        out["against_calls"] = ranking(affinity, priors["call"])
-        out["against_reachability"] = ranking(affinity, reachable(priors["call"]).astype(np.float64))
+    if calls is not None:
+        reach = reachable(calls).astype(np.float64)
+        out["against_calls"] = {name: ranking(graph, calls) for name, graph in graphs.items()}
+        out["against_reachability"] = {name: ranking(graph, reach) for name, graph in graphs.items()}
     return out
 
 

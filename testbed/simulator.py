@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,6 +53,22 @@ class LoadPlan:
             np.atleast_1d(np.asarray(times, np.float64)), np.zeros(count, np.int64), np.atleast_1d(np.asarray(rates, np.float64)),
             np.atleast_2d(np.asarray(weights, np.float64)), np.zeros(count, np.int64),
         )  # fmt: skip
+
+    def remixed(self, moment: float, weights: Any) -> LoadPlan:
+        """The same load with another mix from `moment` on."""
+        at = int(np.searchsorted(self.times, moment))
+        if at == len(self.times) or self.times[at] != moment:  # a line of its own; users and rate go on
+            before = max(at - 1, 0)
+            longer = replace(
+                self,
+                times=np.insert(self.times, at, moment),
+                users=np.insert(self.users, at, self.users[before]),
+                rates=np.insert(self.rates, at, self.rates[before]),
+                mix=np.insert(self.mix, at, self.mix[before]),
+            )
+            return longer.remixed(moment, weights)
+        mixes = np.concatenate([self.mixes, np.atleast_2d(np.asarray(weights, np.float64))])
+        return replace(self, mixes=mixes, mix=np.where(np.arange(len(self.times)) >= at, len(self.mixes), self.mix))
 
 
 @dataclass(frozen=True)

@@ -339,13 +339,28 @@ def make_simulator(settings: Settings, program: Program, plan: LoadPlan, seed: i
 
 
 def make_plan(settings: Settings, program: Program, seed: int) -> LoadPlan:
-    """The offered load of `testbed.load`, its first value held through the warm-up."""
+    """The offered load of `testbed.load`, its first value held through the warm-up.
+
+    Raises:
+        SettingsError: a mix names a task that the application hasn't, or leaves none.
+    """
     bed = settings.testbed
     times, values = shapes.users(bed.load, bed.duration, seed)
     moments = np.concatenate([[0.0], np.asarray(times[1:], np.float64) + bed.warmup])
     if bed.load.kind == "open":
-        return LoadPlan.open(moments, values, program.task_weights)
-    return LoadPlan.closed(moments, values, program.task_weights, spread=bed.load.step)
+        plan = LoadPlan.open(moments, values, program.task_weights)
+    else:
+        plan = LoadPlan.closed(moments, values, program.task_weights, spread=bed.load.step)
+    weights = dict(zip(program.tasks, program.task_weights.tolist(), strict=True))
+    for change in bed.load.mix:
+        unknown = sorted(set(change.weights) - set(weights))
+        if unknown:
+            raise SettingsError(f"testbed.load.mix: unknown task {unknown[0]!r}; tasks of {bed.application!r}: {', '.join(weights)}")
+        weights |= change.weights
+        if not any(weights.values()):
+            raise SettingsError(f"testbed.load.mix: after {change.after_seconds:g} s no task has a weight above 0")
+        plan = plan.remixed(bed.warmup + change.after_seconds, list(weights.values()))
+    return plan
 
 
 def connect(settings: Settings, seed: int | None = None) -> VirtualCluster:

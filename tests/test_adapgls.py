@@ -140,4 +140,6 @@ def test_permuting_services_permutes_the_output() -> None:
     for expert in network.experts:
         expert.service.data = expert.service.data[order]
     again = graph[order][:, order]
-    torch.testing.assert_close(network(moved.inputs(ends), Graphs(again, again), moved.known(ends)), plain[:, :, order], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        network(moved.inputs(ends), Graphs(again, again), moved.known(ends)), plain[:, :, order], atol=1e-5, rtol=1e-5
+    )

@@ -288,3 +288,30 @@ def test_a_change_of_mix_changes_the_calls() -> None:
     simulator.advance(1000.0)
     checkout = program.services.index("checkoutservice")
     assert before[checkout] == 0 and simulator.snapshot().service_finished[checkout] > 1000
+
+
+def test_a_mix_changes_at_its_moment_whatever_the_chunks_and_leaves_the_past_alone() -> None:
+    program = compile_program(load_application("boutique"))
+    plain = LoadPlan.closed([0.0, 40.0], [20, 30], program.task_weights)
+    only = [float(name == "checkout") for name in program.tasks]
+    mixed = plain.remixed(61.7, only)
+
+    def offered(plan: LoadPlan, *stops: float) -> list[list[int]]:
+        simulator = Simulator(program, plan, seed=3, replicas=[4] * program.num_services)
+        found = []
+        for stop in stops:
+            simulator.advance(stop)
+            found.append(simulator.snapshot().endpoints[:, 0].tolist())
+        return found
+
+    assert offered(plain, 61.7) == offered(mixed, 61.7)
+    assert offered(mixed, 200.0)[-1] == offered(mixed, 13.3, 61.7, 61.8, 99.9, 200.0)[-1]
+    early, late = np.array(offered(mixed, 80.0, 200.0))
+    made = dict(zip(program.endpoints, late - early, strict=True))
+    assert made["GET /"] == 0 and made["POST /setCurrency"] == 0
+    assert made["POST /cart/checkout"] > 200 and abs(made["GET /product"] - made["POST /cart/checkout"]) <= 30
+
+
+def test_a_second_mix_at_a_line_of_the_load_adds_no_line() -> None:
+    plan = LoadPlan.closed([0.0, 10.0], [1, 2], [1.0, 1.0]).remixed(5.0, [0.0, 1.0]).remixed(10.0, [1.0, 0.0])
+    assert plan.times.tolist() == [0, 5, 10] and plan.users.tolist() == [1, 1, 2] and plan.mix.tolist() == [0, 1, 2]

@@ -58,7 +58,7 @@ def test_it_trains_and_writes_a_bundle_with_its_json_and_graph(here: Path, capsy
         "permuted",
         "random_5",
         "AUROC",
-        "against reachability, which training started from",
+        "graph against the prior's calls",
     ):
         assert expected in out
     assert "the identity" in out and "beat Persistence by MAE" in out.replace("beats", "beat")

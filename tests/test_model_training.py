@@ -165,7 +165,7 @@ def test_from_the_identity_the_affinity_gains_the_edges_that_matter(trainer_kind
 def test_one_iteration_from_the_call_graph_loses_none_of_its_edges() -> None:
     trainer = make_trainer(call_graph())
     trainer.iterate()
-    changes = read_graph(trainer.affinity.numpy(), {"call": call_graph().numpy()}, FLOOR)["against_priors"]["call"]
+    changes = read_graph(trainer.affinity.numpy(), {"call": call_graph().numpy()}, FLOOR, {}, None)["against_priors"]["call"]
     assert changes["kept"] == len(EDGES) and changes["dropped"] == 0
 
 

@@ -13,13 +13,13 @@ from hypothesis.extra import numpy as hnp
 
 import similarity
 from deepscaler.errors import DataError
+from deepscaler.graph_picture import heaviest, layers, short_names
 from deepscaler.graph_similarity import (
     align,
     edge_overlap,
-    layers,
+    moved,
     published_shared_edge_ratio,
     scaled,
-    short_names,
     spectral_similarity,
     weighted_jaccard,
 )
@@ -190,3 +190,39 @@ def test_forty_services_make_a_picture(tmp_path):
         write_graph(tmp_path / f"{name}.csv", names, matrix)
     assert run_script(tmp_path, "--graphs", str(tmp_path / "calls.csv"), str(tmp_path / "learned.csv")) == 0
     assert (tmp_path / "similarity.png").stat().st_size > 20_000
+
+
+# ------------------------------------------------------------------------------------------------------------- changes
+def test_a_graph_follows_another_where_its_weights_move_the_same_way():
+    before, after = np.zeros((3, 3)), np.zeros((3, 3))
+    before[0, 1], before[0, 2], after[0, 1], after[0, 2] = 3, 1, 1, 3
+    same = moved((before, after), (10 * before, 10 * after))
+    assert same == {"pairs": 2, "correlation": pytest.approx(1), "large": 2, "right_way": 1}
+    assert moved((before, after), (after, before))["right_way"] == 0
+    assert moved((before, after), (before, before))["right_way"] == 0
+    assert moved((before, 5 * before), (before, 7 * after))["correlation"] == 0  # a heavier load alone is no change
+
+
+def test_changes_are_printed_for_each_later_pair(tmp_path, capsys):
+    after = CHAIN.copy()
+    after[0, 1] = 5
+    for name, graph in (("calls-1", CHAIN), ("calls-2", after), ("found-1", CHAIN), ("found-2", after)):
+        write_graph(tmp_path / f"{name}.csv", ("frontend", "cart", "db"), graph)
+    paths = [str(tmp_path / f"{name}.csv") for name in ("calls-1", "calls-2", "found-1", "found-2")]
+    assert run_script(tmp_path, "--changes", "--graphs", *paths) == 0
+    assert "found-1 -> found-2: rank correlation with the changes of calls-1 -> calls-2 +1.00" in capsys.readouterr().out
+    assert run_script(tmp_path, "--changes", "--graphs", *paths[:3]) == 1
+    assert "needs two or more pairs" in capsys.readouterr().err
+
+
+def test_calls_stand_beside_what_telemetry_says_and_what_was_learned(tmp_path, capsys):
+    for path in ("data/graphs/calls", "data/graphs/structural", "states/AdapGLA.affinity"):
+        write_graph(tmp_path / f"{path}.csv", ("frontend", "cart", "db"), CHAIN)
+    assert run_script(tmp_path, *places(tmp_path), "--json") == 0
+    assert list(json.loads(capsys.readouterr().out)["graphs"]) == ["calls", "structural", "AdapGLA"]
+
+
+def test_the_heaviest_edges_are_drawn():
+    weights = np.array([[0, 3.0, 1], [2, 0, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(heaviest(weights, weights > 0, 2), weights > 1)
+    np.testing.assert_array_equal(heaviest(weights, weights > 0, 9), weights > 0)

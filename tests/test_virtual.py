@@ -459,3 +459,12 @@ def test_the_counts_of_the_world_cup_are_a_load(tmp_path: Path, capsys: pytest.C
     np.testing.assert_allclose(asked, tasks * 30 / 19, rtol=0.2)
     assert run.info["shape"] == shape
     assert run.decisions["applied"].notna().any()
+
+
+def test_a_mix_of_unknown_tasks_or_of_none_is_refused_by_name() -> None:
+    key = "testbed.load.mix"
+    with pytest.raises(SettingsError, match="unknown task 'brows'; tasks of 'boutique': index, setCurrency, browse"):
+        VirtualCluster(load_settings(ROOT / "config/demo.yaml", [f"{key}=[{{after_seconds: 60, weights: {{brows: 1}}}}]"]))
+    nothing = "{index: 0, setCurrency: 0, browse: 0, viewCart: 0, addToCart: 0, checkout: 0}"
+    with pytest.raises(SettingsError, match="after 60 s no task"):
+        VirtualCluster(load_settings(ROOT / "config/demo.yaml", [f"{key}=[{{after_seconds: 60, weights: {nothing}}}]"]))
