@@ -10,15 +10,20 @@ import numpy as np
 import pytest
 import torch
 from model_samples import make_dataset, small_settings
+from telemetry import telemetry, truth
 
 from deepscaler.artefacts import plain
 from deepscaler.bundle import Bundle, load_bundle, save_bundle
-from deepscaler.dataset import Dataset, trailing_means
+from deepscaler.dataset import Dataset, Normalizer, trailing_means
 from deepscaler.errors import BundleError, MetricsError
 from deepscaler.forecaster import Forecaster, load_forecaster
 from deepscaler.graphs import read_graph
+from deepscaler.judging import round_up
+from deepscaler.labels import label_requirements, present_requirements
 from deepscaler.panel import MetricPanel
+from deepscaler.settings import ModelConfig, Process, Train
 from deepscaler.training import Task, train
+from deepscaler.visits import Visits
 from deepscaler.windowing import make_windows
 
 STEP, BASE = 60.0, 15.0
@@ -254,3 +259,38 @@ def test_a_service_without_traffic_has_fresh_data(dataset: Dataset, bundle: Bund
     assert idle.usable(panel).all()
     values[-4:, 0, 2] = np.nan
     assert idle.usable(panel).tolist() == [False, True, True, True, True]
+
+
+def test_adapgls_forecasts_live_what_training_evaluated(tmp_path: Path) -> None:
+    """Labels, what is known of the next one and the online weights are computed again from raw metrics."""
+    raw = telemetry(minutes=600)
+    model = truth()
+    process = Process(step=60.0, window=6, label="required", features=["pod", "cpu", "req"])
+    settings = {**process.model_dump(mode="json")}
+    visits = Visits(raw.times[-1:], model.visits[None])
+    labels, exact = label_requirements(model, visits, raw, process)
+    present = present_requirements(model, visits, raw, process)
+    rows, bounds = 4, (1200, 1800)
+    series = trailing_means(raw.select(raw.services, ("pod", "cpu", "req")), rows)
+    meta = {
+        "app": "toy", "services": list(raw.services), "features": ["pod", "cpu", "req"], "units": ["", "", ""], "step": 60.0,
+        "base_step": 15.0, "window": 6, "horizon": 2, "label": "required", "lead": 105.0, "demand": model.to_dict(),
+        "source": {}, "settings": settings, "version": 1,
+    }  # fmt: skip
+    normalizer = Normalizer.fit(series[: bounds[0]], labels[: bounds[0]])
+    made = Dataset(raw.times, series, labels, bounds, normalizer, meta, {}, exact, present)
+    config = ModelConfig.model_validate({"dataset": {"device": "cpu", "stride": 4, "evaluation_stride": 4, "longest_season": 0}})
+    settings_of_training = Train(num_iter=2, num_epoch=1, random_graphs=0, refit_epochs=0)
+    bundle = train(Task(made, "AdapGLS", config, settings_of_training, tmp_path / "toy.pt")).bundle
+    save_bundle(bundle, tmp_path / "toy.pt")
+    windows, end = make_windows(made, torch.device("cpu"), unrounded=True), 2300
+    for level in (0.5, 0.9):
+        forecaster = load_forecaster(tmp_path / "toy.pt", quantile=level)
+        scores = bundle.build().forecast(windows, bundle.graphs, torch.tensor([end]), 64, level)[0]
+        expected = round_up(normalizer.label_values(scores.double().numpy()))
+        live = raw.between(-np.inf, float(raw.times[end]))
+        np.testing.assert_array_equal(forecaster.forecast(live), expected)
+        recent = live.between(float(live.times[-1]) - forecaster.history_seconds, np.inf)
+        np.testing.assert_array_equal(forecaster.forecast(recent), expected)
+    with pytest.raises(BundleError, match=r"quantile 0\.3"):
+        load_forecaster(tmp_path / "toy.pt", quantile=0.3)
