@@ -82,6 +82,8 @@ def test_a_small_study_from_end_to_end(tmp_path, capsys):
     result = json.loads(capsys.readouterr().out)
     assert result == json.loads((tmp_path / "random-drawn.json").read_text())
     assert result["balancing"] == "random" and result["fits"]["draw-1"]["demand_error"] < 0.3  # of an hour with few checkouts
+    told = json.loads((tmp_path / "random-drawn" / "draw-1" / "data" / "labels.json").read_text())["services"]["frontend"]
+    assert told["demand_ms"] == pytest.approx(told["true_demand_ms"], rel=0.03) != 7.0  # the draw's own, not the file's
     assert [row["policy"] for row in result["runs"]] == ["foreseen", "hpa_50"]
     assert result["verdicts"][0]["violation_rate"] <= 0.12
     assert main(["--config", CONFIG, "--balancing", "nobody", *sets]) == 1
