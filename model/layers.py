@@ -9,6 +9,10 @@ import torch
 from torch import Tensor, nn
 
 
+NARROW, MANY = 16, 256
+"""Columns below and rows from which a product of a graph with all samples side by side is faster than one a sample."""
+
+
 class Graphs(NamedTuple):
     """The pair of graphs that a network sees, both `[N, N]` with row = caller.
 
@@ -109,8 +113,8 @@ class DirectedGraphConvolution(nn.Module):
         sent = _mix(stack, x.reshape(batch * window, services, features))  # [B * T, N * 2(K-1), F]
         zero = torch.zeros_like(self.up)
         weight = torch.cat((torch.cat((self.up, zero), 2), torch.cat((zero, self.down), 2)))  # [2(K-1), F, C]
-        received = sent.view(batch, window, services, -1) @ weight.flatten(0, 1)
-        return received + x @ self.own
+        every = torch.cat((x, sent.reshape(batch, window, services, -1)), dim=3)  # [B, T, N, (2K-1) F]
+        return every @ torch.cat((self.own, weight.flatten(0, 1)))
 
     def _map_first(self, x: Tensor, terms: Polynomials) -> Tensor:
         batch, window, services, features = x.shape
@@ -119,13 +123,19 @@ class DirectedGraphConvolution(nn.Module):
             flat = weight.transpose(0, 1).reshape(features, -1)  # [F, (K-1) * C/2]
             mapped = (x @ flat).view(batch * window, services * len(weight), -1)  # [B * T, N * (K-1), C/2]
             mixing = stack.permute(1, 2, 0).reshape(services, -1)  # [N, N * (K-1)]
-            sides.append(_mix(mixing, mapped).view(batch, window, services, -1))
+            sides.append(_mix(mixing, mapped).reshape(batch, window, services, -1))
         return torch.cat(sides, dim=-1) + x @ self.own
 
 
 def _mix(matrix: Tensor, x: Tensor) -> Tensor:
-    """`matrix [R, M]` times each of `x [B, M, C]`."""
-    return torch.bmm(matrix.expand(len(x), *matrix.shape), x)
+    """`matrix [R, M]` times each of `x [B, M, C]`: `[B, R, C]`.
+
+    One product of all samples side by side where one a sample would be too narrow for its size.
+    """
+    if x.shape[2] >= NARROW and x.shape[1] < MANY:
+        return torch.bmm(matrix.expand(len(x), *matrix.shape), x)
+    beside = x.transpose(0, 1).reshape(x.shape[1], -1)  # [M, B * C]
+    return (matrix @ beside).view(len(matrix), len(x), -1).transpose(0, 1)
 
 
 class TemporalConvolution(nn.Module):
