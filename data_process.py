@@ -25,7 +25,7 @@ from deepscaler.labels import make_labels
 from deepscaler.logs import start_logging
 from deepscaler.panel import FEATURES, MetricPanel, read_panel
 from deepscaler.settings import Settings, load_settings
-from deepscaler.structural import NEEDED, Structure, fit_structure
+from deepscaler.structural import NEEDED, Structure, fit_structure, time_shares
 
 log = logging.getLogger("data_process")
 
@@ -113,7 +113,12 @@ def build(settings: Settings, csv: str | None = None) -> tuple[Dataset, Diagnost
 
 def _evidence(panel: MetricPanel, calls: CallGraph | None, structure: Structure | None) -> dict[str, NDArray[np.float32]]:
     """Graphs that reports are judged by: calls of the whole span, and what the training rows say."""
-    found = {"calls": calls.mean_rates(panel.services).astype(np.float32)} if calls is not None else {}
+    found = {}
+    if calls is not None:
+        rates = calls.mean_rates(panel.services)
+        found["calls"] = rates.astype(np.float32)
+        if {"res", "req"} <= set(panel.features):
+            found["call_time"] = time_shares(rates, panel).astype(np.float32)
     if structure is not None:
         found.update(structural=structure.score, structural_t=structure.t.astype(np.float32))
     return found

@@ -89,7 +89,8 @@ class Dataset:
         exact: float32 `[L, N]`: `required` labels before they are rounded up; None with other labels.
         present: float32 `[L, N]`: what is known at each row of the next `required` label, unrounded; None with other labels.
         evidence: name -> float32 `[N, N]`, row = caller, that reports are judged by and training never sees: `calls` (recorded,
-            1/s, over the whole span), `structural` (see `deepscaler.structural`, of the training rows), `structural_t`.
+            1/s, over the whole span), `call_time` (their share of the caller's time), `structural` and `structural_t` (see
+            `deepscaler.structural`; of the training rows).
     """
 
     times: NDArray[np.float64]

@@ -80,6 +80,15 @@ def fit_structure(panel: MetricPanel) -> Structure:
     return Structure(share, t)
 
 
+def time_shares(rates: Array, panel: MetricPanel) -> Array:
+    """What `Structure.share` estimates, from recorded calls per second `[N, N]`: their time in each callee over the caller's."""
+    seen = {name: np.nan_to_num(panel.feature(name).astype(np.float64)) for name in ("req", "res")}
+    requests, seconds = seen["req"].mean(axis=0), (seen["req"] * seen["res"]).mean(axis=0)  # of all requests in a second
+    each = np.where(requests > 0, seconds / np.where(requests > 0, requests, 1.0), 0.0)
+    shares: Array = np.where(seconds[:, None] > 0, rates * each[None, :] / np.where(seconds > 0, seconds, 1.0)[:, None], 0.0)
+    return shares
+
+
 def candidates(caller: int, response: Array, rate: Array) -> NDArray[np.int64]:
     """Services that `caller` could call: fast enough, or asked seldom enough, in most samples. Shapes `[L, N]`."""
     found, strength = [], []

@@ -63,9 +63,9 @@ def test_required_labels_end_to_end(tmp_path, metrics, capsys):
     np.testing.assert_array_equal(call, app.CALLS_PER_REQUEST > 0)
     np.testing.assert_array_equal(call, dataset.priors["call"])
     files = sorted(path.stem for path in (tmp_path / "out" / "graphs").iterdir())
-    assert files == ["call", "calls", "cc", "identity", "od", "structural", "structural_t"]
+    assert files == ["call", "call_time", "calls", "cc", "identity", "od", "structural", "structural_t"]
     np.testing.assert_array_equal(dataset.evidence["calls"] > 0, call > 0)
-    assert set(dataset.evidence) == {"calls", "structural", "structural_t"}
+    assert set(dataset.evidence) == {"calls", "call_time", "structural", "structural_t"}
     assert json.loads((tmp_path / "out" / "meta.json").read_text()) == dataset.meta
 
 

@@ -13,7 +13,7 @@ from deepscaler.artefacts import utc_seconds
 from deepscaler.errors import DataError
 from deepscaler.panel import MetricPanel
 from deepscaler.settings import load_settings
-from deepscaler.structural import FEWEST_ROWS, bounded_fit, fit_structure
+from deepscaler.structural import FEWEST_ROWS, bounded_fit, fit_structure, time_shares
 from model.graph_metrics import ranking
 
 ROOT = Path(__file__).parent.parent
@@ -42,6 +42,17 @@ def test_shares_are_those_of_the_callers_time() -> None:
     np.testing.assert_allclose(found.share, expected, atol=0.02)
     assert (found.t[expected > 0] > 10).all()
     assert ranking(found.score, expected)["auprc"] == 1
+
+
+def test_shares_of_recorded_calls_are_calls_times_their_time() -> None:
+    panel = chain(noise=0.0)
+    response, rate = (panel.feature(name).astype(np.float64) for name in ("res", "req"))
+    calls = np.array([[0, 2, 1], [0, 0, 0.5], [0, 0, 0]]) * rate.mean(axis=0)[:, None]
+    weighted = (response * rate).mean(axis=0) / rate.mean(axis=0)
+    expected = np.array([[0, 2, 1], [0, 0, 0.5], [0, 0, 0]]) * weighted[None, :] / weighted[:, None]
+    np.testing.assert_allclose(time_shares(calls, panel), expected, rtol=1e-5)
+    silent = MetricPanel(panel.times, panel.services, FEATURES, np.zeros_like(panel.values))
+    assert not time_shares(0 * calls, silent).any()
 
 
 def test_services_that_wander_alone_have_no_edge_worth_a_share() -> None:
