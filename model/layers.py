@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-
 NARROW, MANY = 16, 256
 """Columns below and rows from which a product of a graph with all samples side by side is faster than one a sample."""
 
