@@ -243,7 +243,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="a JSON list instead of a table")
     parser.add_argument("--networks", nargs="+", choices=tuple(OTHER_SIZES), default=list(OTHER_SIZES), metavar="NAME")
     parser.add_argument("--sizes", nargs="+", type=size_of, default=list(SIZES), metavar="N,T,F,C")
-    parser.add_argument("--seconds", type=float, default=8.0, help="of rounds a case (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of rounds a case (default: %(default)s)")
     parser.add_argument("--processor-time", action="store_true", help="one thread, by its processor time: for a machine that others use")
     return parser
 

@@ -89,11 +89,17 @@ class ChebyshevAttention(nn.Module):
 
     def forward(self, x: Tensor, terms: Tensor, attention: Tensor) -> Tensor:
         """x `[B, T, N, F]`, terms `[K, N, N]`, attention `[B, N, N]` -> `[B, T, N, C]`."""
-        narrow = x.shape[-1] <= self.weight.shape[-1]  # mix services on the narrower side of the linear map
-        total = x.new_zeros(())
+        batch, window, services, features = x.shape
+        beside = x.transpose(1, 2).reshape(batch, services, -1)  # [B, N, T * F]: one product a sample, not one a step
+        narrow, total = features <= self.weight.shape[-1], x.new_zeros(())  # mix services on the narrower side of the linear map
         for term, weight in zip(terms, self.weight, strict=True):
-            mixing = (term * attention)[:, None]  # [B, 1, N, N]
-            total = total + ((mixing @ x) @ weight if narrow else mixing @ (x @ weight))
+            mixing = term * attention  # [B, N, N]
+            if narrow:
+                one = (mixing @ beside).view(batch, services, window, features) @ weight
+            else:
+                one = (mixing @ (beside.view(batch, services, window, features) @ weight).flatten(2)).unflatten(2, (window, -1))
+            total = total + one  # [B, N, T, C]
+        total = total.transpose(1, 2)
         return torch.relu(total)
 
 
