@@ -200,7 +200,14 @@ def test_statistics_are_per_service_and_of_the_training_split() -> None:
 def test_the_shipped_configurations_are_valid_and_are_the_published_sizes() -> None:
     config = load_section(ModelConfig, ROOT / "config/train_datasets_speed.yaml", [])
     settings = load_section(Train, ROOT / "config/train_config.yaml", [])
-    assert config.AdapGLA.model_dump() == {"graph_channels": 128, "time_channels": 128, "order": 3, "kernel": 5, "blocks": 2}
+    assert config.AdapGLA.model_dump() == {
+        "graph_channels": 128,
+        "time_channels": 128,
+        "order": 3,
+        "kernel": 5,
+        "blocks": 2,
+        "attention": True,
+    }
     assert settings == Train()
     load_section(ModelConfig, ROOT / "config/demo_datasets.yaml", [])
     load_section(Train, ROOT / "config/demo_train.yaml", [])
