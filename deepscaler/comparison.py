@@ -117,7 +117,7 @@ def task_of(entrant: Entrant, seed: int, dataset: Dataset, config: ModelConfig, 
                 "num_epoch": 1,
                 "stop_early": True,
                 "patience": budget.patience,
-                "seconds": budget.seconds,
+                "processor_seconds": budget.processor_seconds,
                 "graph": train.graph.model_copy(update={"trainer": "end_to_end"}),
                 "optimiser": train.optimiser.model_copy(update={"learning_rate": budget.learning_rate}),
             }
@@ -133,14 +133,14 @@ def task_of(entrant: Entrant, seed: int, dataset: Dataset, config: ModelConfig, 
 
 
 def run_one(task: Task) -> dict[str, Any]:
-    """Train once; errors by split, parameters, samples a second and seconds."""
+    """Train once; errors by split, parameters, epochs, seconds of a processor and samples in each."""
     fitted = fit(task)
     trainer, dataset = fitted.trainer, task.dataset
     graphs = trainer.learner.graphs(trainer.affinity)
     out: dict[str, Any] = {
         "parameters": parameter_count(trainer.network) or sum(tensor.numel() for tensor in trainer.network.state_dict().values()),
-        "samples_per_second": trainer.samples / trainer.seconds if trainer.samples else None,
-        "seconds": trainer.seconds,
+        "samples_per_second": trainer.samples / trainer.processor_seconds if trainer.samples else None,
+        "seconds": trainer.processor_seconds,
         "epochs": len(trainer.history),
     }
     for split in JUDGED:

@@ -460,7 +460,7 @@ class Comparison(Section):
     channels: Annotated[int, Field(ge=2)] = Field(64, description="of every network that has channels")
     epochs: Annotated[int, Field(ge=1)] = Field(16, description="epochs at most; graph and network in one step (end to end)")
     patience: Annotated[int, Field(ge=1)] = Field(5, description="epochs without a new best")
-    seconds: Positive = Field(90.0, description="of training, after which no further epoch begins (AdapGLD, DCRNN)")
+    processor_seconds: Positive = Field(90.0, description="of training, after which no further epoch begins (AdapGLD, DCRNN)")
     learning_rate: Positive = 2e-3
     workers: Annotated[int, Field(ge=1)] = Field(2, description="trainings side by side on a CPU, one thread each")
 
@@ -477,7 +477,7 @@ class Train(Section):
         5, description="epochs of a step, and iterations of a run that may stop early, without a new best"
     )
     stop_early: bool = Field(False, description="the run may stop early under a cosine too; at a constant rate it always may")
-    seconds: Positive | None = Field(None, description="of training, after which no further iteration begins; None: no bound")
+    processor_seconds: Positive | None = Field(None, description="of training, after which no further iteration begins; None: no bound")
     early_stopping: Literal["best", "previous"] = Field("best", description="previous: as published")
     unrounded: bool = Field(
         True, description="`required`: learn the requirement before it is rounded up, round forecasts up; false: learn whole replicas"

@@ -255,7 +255,7 @@ def train_settings(train: Train, batch_size: int) -> TrainSettings:
         num_iter=train.num_iter,
         patience=train.patience,
         stop_early=train.stop_early,
-        seconds=train.seconds,
+        processor_seconds=train.processor_seconds,
         early_stopping=train.early_stopping,
         precision=train.precision,
         seed=train.seed,

@@ -42,7 +42,7 @@ class TrainSettings:
     num_iter: int = 20
     patience: int = 5
     stop_early: bool = False
-    seconds: float | None = None
+    processor_seconds: float | None = None
     early_stopping: Literal["best", "previous"] = "best"
     precision: Precision = "float32"
     seed: int = 1
@@ -134,7 +134,7 @@ class Trainer:
         self.iteration = 0
         self.idle_iterations = 0
         self.history: list[dict[str, Any]] = []
-        self.samples, self.seconds = 0, 0.0
+        self.samples, self.seconds, self.processor_seconds = 0, 0.0, 0.0
 
     # -------------------------------------------------------------------------------------------------------- the run
     @property
@@ -146,7 +146,7 @@ class Trainer:
         settings = self.settings
         may_stop = settings.stop_early or settings.schedule == "constant"
         idle = may_stop and self.idle_iterations >= settings.patience
-        late = settings.seconds is not None and self.seconds >= settings.seconds
+        late = settings.processor_seconds is not None and self.processor_seconds >= settings.processor_seconds
         return idle or late or self.iteration >= (settings.num_iter if self.parameters else 1)
 
     @property
@@ -253,7 +253,7 @@ class Trainer:
 
     def _epoch(self, phase: Phase, step: nn.Module, epoch: int) -> float:
         """One epoch and its record; validation loss."""
-        settings, started = self.settings, time.perf_counter()
+        settings, started, busy = self.settings, time.perf_counter(), time.process_time()
         position = self.iteration * settings.num_epoch + epoch
         batches = math.ceil(len(self.training) / settings.batch_size)
         training = run_epoch(
@@ -267,6 +267,7 @@ class Trainer:
         )
         self.samples += len(self.training)
         self.seconds += time.perf_counter() - started
+        self.processor_seconds += time.process_time() - busy
         with torch.no_grad():
             affinity = phase.objective.affinity()
         validation, rate = self.score(affinity), float(phase.optimisers[0][0].param_groups[0]["lr"])
@@ -307,6 +308,7 @@ class Trainer:
             "history": self.history,
             "samples": self.samples,
             "seconds": self.seconds,
+            "processor_seconds": self.processor_seconds,
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -322,6 +324,7 @@ class Trainer:
         self.iteration, self.idle_iterations = int(state["iteration"]), int(state["idle_iterations"])
         self.history = list(state["history"])
         self.samples, self.seconds = int(state["samples"]), float(state["seconds"])
+        self.processor_seconds = float(state["processor_seconds"])
 
     def finish(self) -> Tensor:
         """Put the best pair in place and return its affinity."""

@@ -16,7 +16,7 @@ from deepscaler.dataset import Dataset, write_dataset
 from deepscaler.settings import ModelConfig, Train
 from model.networks import NETWORKS
 
-BUDGET = {"seeds": [1, 2], "epochs": 1, "channels": 4, "workers": 1, "seconds": 30.0}
+BUDGET = {"seeds": [1, 2], "epochs": 1, "channels": 4, "workers": 1, "processor_seconds": 30.0}
 CONFIG = ModelConfig.model_validate({"dataset": {"device": "cpu", "stride": 8, "evaluation_stride": 8, "longest_season": 0}})
 
 
