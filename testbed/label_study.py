@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import shutil
 import subprocess
@@ -72,7 +71,6 @@ def main(argv: list[str] | None = None) -> int:
     """Learn, replay, print the table and write <run_dir>/<name>.json."""
     arguments = build_parser().parse_args(argv)
     start_logging()
-    logging.getLogger("deepscaler").setLevel(logging.ERROR)
     began = time.perf_counter()
     try:
         cases = make_cases(arguments.config, arguments.overrides, arguments.draws, arguments.balancing)

@@ -25,7 +25,7 @@ def diagnosed(panel: MetricPanel, minutes: int, **changes: object) -> Diagnostic
     labels, exact = label_requirements(model, visits, panel, ROUNDED)
     rows = round(minutes * 60 / app.STEP)
     wrong = replace(model, demand_seconds=app.DEMAND * 1.1)
-    return diagnose(Labelled(labels, exact, 105.0, model, visits), panel, (rows, rows), truth=wrong)
+    return diagnose(Labelled(labels, exact, model=model, visits=visits), panel, (rows, rows), truth=wrong)
 
 
 @pytest.fixture(scope="module")
