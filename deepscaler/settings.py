@@ -458,9 +458,9 @@ class Comparison(Section):
     seeds: list[int] = Field([1, 2, 3], min_length=1, description="one training each")
     window: Annotated[int, Field(ge=1)] = Field(20, description="steps; shorter where the data's is")
     channels: Annotated[int, Field(ge=2)] = Field(64, description="of every network that has channels")
-    epochs: Annotated[int, Field(ge=1)] = Field(16, description="epochs at most; graph and network in one step (end to end)")
+    epochs: Annotated[int, Field(ge=1)] = Field(12, description="epochs at most; graph and network in one step (end to end)")
     patience: Annotated[int, Field(ge=1)] = Field(5, description="epochs without a new best")
-    processor_seconds: Positive = Field(90.0, description="of training, after which no further epoch begins (AdapGLD, DCRNN)")
+    processor_seconds: Positive = Field(45.0, description="of training, after which no further epoch begins (AdapGLD, DCRNN)")
     learning_rate: Positive = 2e-3
     workers: Annotated[int, Field(ge=1)] = Field(2, description="trainings side by side on a CPU, one thread each")
 
