@@ -118,11 +118,12 @@ def _check(subject: Subject) -> dict[str, Any]:
     slow = {name: slowest(slow_scores(response, labels, subject.ends[name], dataset.dilation), rows) for name, rows in splits.items()}
     priors = {name: torch.from_numpy(prior).to(device) for name, prior in dataset.priors.items()}
     train = subject.train
+    epochs = train.refit_epochs if trainer.network.graph_use != "none" else 0
     return check_graph(
         trainer.network,
         Judge(trainer.learner, trainer.windows, trainer.training, splits, slow),
         rivals(trainer.learner, affinity, priors, entries=entries, count=train.random_graphs, seed=train.seed),
-        settings=CheckSettings(train.refit_epochs if trainer.network.graph_use != "none" else 0, train.refit_seeds),
+        settings=CheckSettings(epochs, train.refit_seeds, tuple(train.refit_graphs)),
         training=trainer.settings,
         fresh=subject.fresh,
     )

@@ -490,6 +490,7 @@ class Train(Section):
         5, description="that block: epochs a fresh predictor is fitted with each graph; 0: none"
     )
     refit_seeds: Annotated[int, Field(ge=1)] = Field(1, description="that block: fresh predictors a graph, paired by seed")
+    refit_graphs: list[str] = Field([], description="that block: rivals that are refitted beside the learned graph; empty: the main ones")
     graph_seeds: Annotated[int, Field(ge=0)] = Field(0, description="further whole trainings of other seeds: is their graph alike?")
 
 

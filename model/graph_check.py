@@ -31,10 +31,12 @@ class CheckSettings:
         refit_epochs: 0: the predictor stays as it is; else it is also fitted anew, from the same fresh weights, for so
             many epochs with each of the main rivals: the fairer comparison, as the predictor was trained on the learned graph.
         refit_seeds: fresh fits a rival, paired by seed.
+        refit_graphs: names of the rivals that are refitted beside the learned graph; empty: the main ones.
     """
 
     refit_epochs: int = 0
     refit_seeds: int = 1
+    refit_graphs: tuple[str, ...] = ()
 
 
 def slow_scores(
@@ -162,6 +164,8 @@ def check_graph(
     errors = {name: judge.errors(network, graph, training.batch_size) for name, graph in graphs.items()}
     by_seed: dict[str, dict[str, list[float]]] = {}
     main = [name for name in graphs if not name.startswith("random_") or name == "random_1"]
+    if settings.refit_graphs:
+        main = [name for name in graphs if name in ("learned", *settings.refit_graphs)]
     for name in main if settings.refit_epochs else []:
         runs = []
         for seed in range(training.seed, training.seed + settings.refit_seeds):

@@ -25,7 +25,7 @@ def with_evidence(length: int = 2400, **changes: Any) -> Any:
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The graph block of a small run without a prior, calls recorded."""
-    config, settings = small_settings(refit_epochs=1, refit_seeds=2, graph_seeds=1)
+    config, settings = small_settings(refit_epochs=1, refit_seeds=2, refit_graphs=["identity"], graph_seeds=1)
     path: Path = tmp_path_factory.mktemp("run") / "x.pt"
     return train(Task(with_evidence(800, priors={}), "AdapGLA", config, settings, path)).bundle.graph
 
@@ -41,6 +41,7 @@ def test_both_graphs_are_listed_by_name_and_ranked_against_calls_and_reachabilit
 
 def test_errors_of_refits_are_kept_by_seed_and_compared_in_pairs(judged: dict[str, Any]) -> None:
     by_seed = judged["refitted_by_seed"]
+    assert list(by_seed) == ["learned", "identity"], "those that were asked for"
     assert len(by_seed["learned"]["test"]) == 2
     assert judged["refitted"]["learned"]["test"] == pytest.approx(np.mean(by_seed["learned"]["test"]))
     change = np.array(by_seed["learned"]["test"]) / np.array(by_seed["identity"]["test"]) - 1
