@@ -50,8 +50,9 @@ ENTRANTS = (
     Entrant("AdapGLA", "attention"),
     Entrant("AdapGLS", WITHOUT),
     Entrant("AdapGLS", "twin"),
+    Entrant("AdapGLS", "present"),
 )
-"""Every network, and the parts whose worth is asked: the graph, the attention, the twin."""
+"""Every network, and the parts whose worth is asked: the graph, the attention, the twin, what is known of the next label."""
 
 
 def compare(

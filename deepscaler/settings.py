@@ -573,6 +573,7 @@ class AdapGLSSizes(Section):
     blocks: Annotated[int, Field(ge=1)] = 2
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     twin: bool = Field(True, description="false: no expert for shifts of level, no online weights")
+    present: bool = Field(True, description="false: starts from the newest complete label, for comparison")
 
 
 class NoSizes(Section):

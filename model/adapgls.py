@@ -118,27 +118,29 @@ class AdapGLS(Network):
         shape: of the data.
         channels, blocks, dropout: of each expert.
         twin: False: the first expert alone, for comparison.
+        present: False: starts from the newest complete label instead of what is known of the next one, for comparison.
     """
 
     uses_known: ClassVar[bool] = True
     quantiles = QUANTILES
     memory = 200
 
-    def __init__(self, shape: Shape, *, channels: int, blocks: int, dropout: float, twin: bool) -> None:
+    def __init__(self, shape: Shape, *, channels: int, blocks: int, dropout: float, twin: bool, present: bool = True) -> None:
         super().__init__()
+        self.present = present
         self.horizon = shape.horizon
         kinds = (True, False) if twin else (True,)
         self.experts = nn.ModuleList(Expert(shape, channels=channels, blocks=blocks, dropout=dropout, levels=kind) for kind in kinds)
 
     def forward(self, x: Tensor, graphs: Graphs, known: Known | None = None) -> Tensor:
         """x `[B, T, N, F]` -> `[B, H, N]`: the experts' mean median."""
-        known = known or _nothing(x, self.horizon)
+        known = self._shown(known or _nothing(x, self.horizon))
         return torch.stack([expert(x, graphs, known)[0] for expert in self.experts]).mean(dim=0)
 
     def loss(self, x: Tensor, graphs: Graphs, known: Known, target: Tensor) -> tuple[Tensor, int]:
         """Summed pinball loss of all experts and quantiles (Koenker and Bassett 1978); see `Network.loss`."""
         seen = torch.isfinite(target)
-        wanted, total = torch.nan_to_num(target), x.new_zeros(())
+        wanted, total, known = torch.nan_to_num(target), x.new_zeros(()), self._shown(known)
         for expert in self.experts:
             for level, made in zip(QUANTILES, expert(x, graphs, known), strict=True):
                 error = torch.where(seen, wanted - made, torch.zeros_like(made))
@@ -162,10 +164,13 @@ class AdapGLS(Network):
         weights = weigh(made[0], actual, rows, ahead + windows.lag, half_life=self.memory / 2 * windows.dilation)
         return (weights * made[QUANTILES.index(quantile)]).sum(dim=0)[chosen]
 
+    def _shown(self, known: Known) -> Known:
+        return known if self.present else known._replace(recent=known.past[:, -1:].expand(-1, RECENT, -1))
+
     def _candidates(self, windows: Windows, graphs: Graphs, rows: Tensor, batch_size: int) -> Iterator[Tensor]:
         """Of each batch `[Q, K, B, H, N]`: the experts and, with a twin, the base as a third whose upper quantile is the twin's gap."""
         for part in batches(rows, batch_size):
-            known = windows.known(part)
+            known = self._shown(windows.known(part))
             made = [expert(windows.inputs(part), graphs, known) for expert in self.experts]
             if len(made) > 1:
                 start, _ = base(known)

@@ -46,6 +46,16 @@ def test_before_training_it_forecasts_what_is_needed_now() -> None:
     torch.testing.assert_close(made, data.labels[ends][:, None].expand(-1, 3, -1))
 
 
+def test_without_what_is_known_of_the_next_label_it_starts_from_the_newest_complete_one() -> None:
+    data = windows(lag=2)
+    present = Windows(data.series, data.labels, window=4, horizon=3, dilation=1, lag=2, present=data.labels + 7)
+    ends = torch.arange(100, 150)
+    for shown, expected in ((True, data.labels[ends] + 7), (False, data.labels[ends - 2])):
+        network = AdapGLS(Shape(2, 2, 4, 3), **SIZES, present=shown)
+        made = network.forecast(present, no_edges(2), ends, 16)
+        torch.testing.assert_close(made, expected[:, None].expand(-1, 3, -1))
+
+
 def test_a_season_that_fits_moves_the_base_and_one_that_does_not_is_ignored() -> None:
     past = torch.tensor([[1.0, 2.0, 3.0, 2.0]])[..., None]
     ahead = torch.tensor([[7.0, 9.0]])[..., None]

@@ -37,6 +37,7 @@ def test_every_network_has_a_row_and_so_has_each_part_in_question() -> None:
         "AdapGLA, no attention",
         "AdapGLS, no edges",
         "AdapGLS, no twin",
+        "AdapGLS, no present",
     }
 
 
