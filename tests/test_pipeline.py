@@ -147,13 +147,13 @@ def test_another_application_needs_another_yaml_only(tmp_path: Path, application
 
 # ------------------------------------------------------------------------------------------------------- the same twice
 def test_the_same_seed_makes_the_same_files(boutique: Place, copy: Place) -> None:
-    """Collect, process, train and scale once more from nothing: the same bytes, but for clocks in the JSON beside a bundle and a run."""
+    """Collect, process, train and scale once more from nothing: the same bytes, but for clocks beside a bundle and a run."""
     for below in ("data", "states", "runs"):
         shutil.rmtree(copy.directory / below)
     for stage in ("metrics_fetch", "data_process", "main", "predict_scale"):
         assert copy.run(stage) == 0
     first, second = boutique.files(), copy.files()
-    clocks = {name for name in second if name.endswith(("run.json", "states/AdapGLA.json"))}
+    clocks = {name for name in second if name.endswith(("run.json", "states/AdapGLA.json", "history.csv"))}
     compared = set(second) - clocks
     assert {Path(name).name for name in compared} >= {"metrics.csv", "calls.csv", "dataset.npz", "meta.json", "AdapGLA.pt", "decisions.csv"}
     assert {name: second[name] for name in compared} == {name: first[name] for name in compared}

@@ -105,7 +105,8 @@ def test_a_run_that_started_from_a_bundle_resumes_without_it(here: Path, monkeyp
 def test_a_signal_ends_it_with_one_line_that_says_how_to_go_on(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals, code: int
 ) -> None:
-    before = signal.getsignal(signal.SIGTERM)
+    before, interrupts = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with Ctrl-C ignored
     with monkeypatch.context() as patch:
         e_step = Trainer.e_step
         for last, advice in ((0, "no iteration had finished, so nothing is kept"), (1, "the same command with --resume continues after")):
@@ -117,6 +118,7 @@ def test_a_signal_ends_it_with_one_line_that_says_how_to_go_on(
             lines = [line for line in captured.err.splitlines() if not line.startswith("INFO")]
             assert len(lines) == 1 and lines[0].startswith(f"main: interrupted; {advice}") and captured.out == ""
     assert signal.getsignal(signal.SIGTERM) is before
+    signal.signal(signal.SIGINT, interrupts)
 
 
 def test_the_course_of_training_is_a_table_and_a_picture(here: Path) -> None:
