@@ -92,7 +92,7 @@ def compare(
         "services": list(dataset.services),
         "horizon": meta["horizon"],
         "window": meta["window"],
-        "unrounded": train.unrounded and dataset.exact is not None,
+        "unrounded": budget.unrounded and dataset.exact is not None,
         "budget": "the settings' own" if full else budget.model_dump(mode="json"),
         "seeds": list(budget.seeds),
         "rows": rows,
@@ -110,6 +110,7 @@ def task_of(entrant: Entrant, seed: int, dataset: Dataset, config: ModelConfig, 
     budget, priors = train.comparison, dataset.priors
     sizes = getattr(config, entrant.network)
     changes: dict[str, Any] = {}
+    train = train.model_copy(update={"unrounded": budget.unrounded})
     if not full:
         changes = {key: budget.channels for key in type(sizes).model_fields if key.endswith("channels")}
         train = train.model_copy(

@@ -462,6 +462,7 @@ class Comparison(Section):
     patience: Annotated[int, Field(ge=1)] = Field(5, description="epochs without a new best")
     processor_seconds: Positive = Field(45.0, description="of training, after which no further epoch begins (AdapGLD, DCRNN)")
     learning_rate: Positive = 2e-3
+    unrounded: bool = Field(True, description="as `unrounded` of a training, for every row")
     workers: Annotated[int, Field(ge=1)] = Field(2, description="trainings side by side on a CPU, one thread each")
 
 
@@ -480,7 +481,7 @@ class Train(Section):
     processor_seconds: Positive | None = Field(None, description="of training, after which no further iteration begins; None: no bound")
     early_stopping: Literal["best", "previous"] = Field("best", description="previous: as published")
     unrounded: bool = Field(
-        True, description="`required`: learn the requirement before it is rounded up, round forecasts up; false: learn whole replicas"
+        False, description="`required`: learn the requirement before it is rounded up, round forecasts up: closer, but leaner; see README"
     )
     precision: Literal["float32", "bf16"] = Field("float32", description="of matrix products while training (autocast)")
     compile: bool = Field(False, description="torch.compile the network; needs a C++ compiler on a CPU")

@@ -280,7 +280,7 @@ def test_adapgls_forecasts_live_what_training_evaluated(tmp_path: Path) -> None:
     normalizer = Normalizer.fit(series[: bounds[0]], labels[: bounds[0]])
     made = Dataset(raw.times, series, labels, bounds, normalizer, meta, {}, exact, present)
     config = ModelConfig.model_validate({"dataset": {"device": "cpu", "stride": 4, "evaluation_stride": 4, "longest_season": 0}})
-    settings_of_training = Train(num_iter=2, num_epoch=1, random_graphs=0, refit_epochs=0)
+    settings_of_training = Train(num_iter=2, num_epoch=1, random_graphs=0, refit_epochs=0, unrounded=True)
     bundle = train(Task(made, "AdapGLS", config, settings_of_training, tmp_path / "toy.pt")).bundle
     save_bundle(bundle, tmp_path / "toy.pt")
     windows, end = make_windows(made, torch.device("cpu"), unrounded=True), 2300
