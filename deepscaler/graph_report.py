@@ -67,6 +67,7 @@ def judge_graph(subject: Subject) -> dict[str, Any]:
     return {
         **checked,
         "gain": gains(checked["refitted_by_seed"]),
+        "gain_over_random": gains(checked["refitted_by_seed"], "random_1"),
         **read_graph(influence, priors, floor, graphs, truth),
         "calls_source": source,
         "calls": list_edges(dataset, truth, "calls_per_second" if source == "recorded" else "weight"),
@@ -217,7 +218,8 @@ def graph_lines(graph: Mapping[str, Any]) -> list[str]:
             f"{found['graphs']} trainings of other seeds: rank correlation {found['spearman']:.3f} "
             f"(least {found['spearman_least']:.3f}), edges in common {found['jaccard']:.3f}{spread}"
         )
-    return [*lines, graph["verdict"], *_gain_verdict(graph["gain"])]
+    verdicts = [*_gain_verdict(graph["gain"], "no edge"), *_gain_verdict(graph["gain_over_random"], "the same weights on random pairs")]
+    return [*lines, graph["verdict"], *verdicts]
 
 
 def _ranking_lines(graph: Mapping[str, Any]) -> list[str]:
@@ -239,15 +241,15 @@ def gain_text(gain: Mapping[str, float]) -> str:
     return f"{gain['mean']:+.1f} %{interval}, {gain['seeds']:.0f} seed(s)"
 
 
-def _gain_verdict(gain: Mapping[str, Mapping[str, float]]) -> list[str]:
+def _gain_verdict(gain: Mapping[str, Mapping[str, float]], rival: str) -> list[str]:
     """Whether the interval over seeds allows to say that the graph is worth something; nothing without several seeds."""
     split = "test" if "test" in gain else "validation"
     parts = []
     for key, where in ((split, "overall"), (f"{split}_slow", "in slow windows")):
         if key in gain and np.isfinite(gain[key]["low"]):
-            told = "better" if gain[key]["high"] < 0 else "worse" if gain[key]["low"] > 0 else "not told apart from the identity"
+            told = "better" if gain[key]["high"] < 0 else "worse" if gain[key]["low"] > 0 else f"not told apart from {rival}"
             parts.append(f"{where} {gain_text(gain[key])}: {told}")
-    return [f"Learned graph against none, {split}: {'; '.join(parts)}."] if parts else []
+    return [f"Learned graph against {rival}, {split}: {'; '.join(parts)}."] if parts else []
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -25,7 +25,7 @@ def with_evidence(length: int = 2400, **changes: Any) -> Any:
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The graph block of a small run without a prior, calls recorded."""
-    config, settings = small_settings(refit_epochs=1, refit_seeds=2, refit_graphs=["identity"], graph_seeds=1)
+    config, settings = small_settings(refit_epochs=1, refit_seeds=2, refit_graphs=["identity", "random_1"], graph_seeds=1)
     path: Path = tmp_path_factory.mktemp("run") / "x.pt"
     return train(Task(with_evidence(800, priors={}), "AdapGLA", config, settings, path)).bundle.graph
 
@@ -41,7 +41,7 @@ def test_both_graphs_are_listed_by_name_and_ranked_against_calls_and_reachabilit
 
 def test_errors_of_refits_are_kept_by_seed_and_compared_in_pairs(judged: dict[str, Any]) -> None:
     by_seed = judged["refitted_by_seed"]
-    assert list(by_seed) == ["learned", "identity"], "those that were asked for"
+    assert list(by_seed) == ["learned", "identity", "random_1"], "those that were asked for"
     assert len(by_seed["learned"]["test"]) == 2
     assert judged["refitted"]["learned"]["test"] == pytest.approx(np.mean(by_seed["learned"]["test"]))
     change = np.array(by_seed["learned"]["test"]) / np.array(by_seed["identity"]["test"]) - 1
@@ -64,7 +64,8 @@ def test_the_report_says_all_of_it_in_words(judged: dict[str, Any]) -> None:
         "4 calls, 6 pairs in reach",
         "2 trainings of other seeds",
         "learned against identity, refitted, test: ",
-        "Learned graph against none, test: overall ",
+        "Learned graph against no edge, test: overall ",
+        "Learned graph against the same weights on random pairs, test: overall ",
     ):
         assert expected in text
 
@@ -82,9 +83,9 @@ def test_an_interval_over_zero_is_said_to_tell_nothing() -> None:
     from deepscaler.graph_report import _gain_verdict
 
     noisy = gains({"learned": {"test": [0.9, 1.1, 1.0]}, "identity": {"test": [1.0, 1.0, 1.0]}})
-    assert "not told apart from the identity" in _gain_verdict(noisy)[0]
+    assert "not told apart from no edge" in _gain_verdict(noisy, "no edge")[0]
     worse = gains({"learned": {"test": [1.1, 1.11, 1.1]}, "identity": {"test": [1.0, 1.0, 1.0]}})
-    assert _gain_verdict(worse)[0].endswith(": worse.")
+    assert _gain_verdict(worse, "no edge")[0].endswith(": worse.")
 
 
 def test_t_interval_and_rank_correlation_on_paper() -> None:
