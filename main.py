@@ -99,6 +99,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def compare_all(arguments: argparse.Namespace, dataset: Dataset, config: ModelConfig, settings: Train) -> int:
     """Every network with one budget: comparison.json and tables."""
+    if arguments.resume or arguments.init_from:
+        raise SettingsError("--model_name all: takes neither --resume nor --init_from: each network is trained from fresh weights")
     path = Path(arguments.model_save_path or f"model_states/{dataset.meta['app']}/comparison.json")
     with tqdm(unit="training", disable=None, file=sys.stderr) as bar:
 

@@ -173,16 +173,11 @@ def required_replicas(model: DemandModel, rates: Array, rho_max: float | None = 
     return requirements(model, rates, rho_max, visits=visits)[0]
 
 
-def exact_requirement(model: DemandModel, rates: Array, rho_max: float | None = None, *, visits: Array | None = None) -> Array:
-    """The same requirement `[L, N]` before it is rounded up, at least `LEAST_EXACT`; arguments of `required_replicas`.
-
-    Rounding it up gives the replicas: where the latency rule added some, they are given as they are.
-    """
-    return requirements(model, rates, rho_max, visits=visits)[1]
-
-
 def requirements(model: DemandModel, rates: Array, rho_max: float | None = None, *, visits: Array | None = None) -> tuple[Array, Array]:
-    """`required_replicas` and `exact_requirement` in one go."""
+    """`required_replicas`, and the same before they are rounded up, at least `LEAST_EXACT`: `[L, N]` each; arguments of the former.
+
+    Rounding the second up gives the first: where the latency rule added replicas, they are given as they are.
+    """
     rates = np.asarray(rates, np.float64)
     room = (model.rho_max if rho_max is None else rho_max) * model.limit_cores - model.idle_cores
     room = np.maximum(room, LEAST_ROOM * model.limit_cores)

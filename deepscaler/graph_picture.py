@@ -15,7 +15,6 @@ from deepscaler.graph_similarity import Matrix, edges, scaled
 SHARED, OWN, INK = "#0072B2", "#D55E00", "#333333"
 DRAWN = 2
 """Arrows a service that a picture draws at most, the heaviest first; its matrix shows all weights."""
-BOX = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
 
 
 def draw_graphs(names: Sequence[str], graphs: Mapping[str, Matrix], entries: Sequence[str], threshold: float, path: str | Path) -> None:

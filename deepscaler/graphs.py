@@ -1,4 +1,4 @@
-"""Graphs between services: their CSV, matching by name, reachability, and the priors that training starts from.
+"""Graphs between services: their CSV, matching by name, and the priors that training starts from.
 
 Row = caller, column = callee, everywhere.
 """
@@ -78,14 +78,6 @@ def match_graph(names: Sequence[str], matrix: NDArray[np.floating], services: Se
         raise DataError(f"{source}: service {', '.join(missing)} is missing; it holds {', '.join(names)}")
     rows = [list(names).index(service) for service in services]
     return np.asarray(matrix, np.float32)[np.ix_(rows, rows)]
-
-
-def reachability(matrix: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """`[N, N]`: does load at the row reach the column by any path of positive entries? The diagonal is False."""
-    reached: NDArray[np.bool_] = (np.asarray(matrix) > 0) | np.eye(len(matrix), dtype=bool)
-    for _ in range(max(len(matrix) - 1, 1).bit_length()):
-        reached = (reached.astype(np.float32) @ reached.astype(np.float32)) > 0
-    return reached & ~np.eye(len(matrix), dtype=bool)
 
 
 def call_prior(rates: NDArray[np.float64]) -> NDArray[np.float32]:

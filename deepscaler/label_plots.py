@@ -15,7 +15,7 @@ from deepscaler.label_diagnostics import RHO_EDGES, Diagnostics
 
 Array = NDArray[np.float64]
 INK, QUIET, GRID = "#333333", "#8A8A8A", "#E6E6E6"
-BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+BLUE, ORANGE = "#0072B2", "#D55E00"
 """Okabe and Ito: told apart by colour-blind readers too."""
 MOST_POINTS = 1500
 """Of the time line: more can't be seen."""

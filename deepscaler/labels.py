@@ -147,7 +147,7 @@ def required_labels(model: DemandModel, visits: Visits, panel: MetricPanel, proc
 def label_requirements(
     model: DemandModel, visits: Visits, panel: MetricPanel, process: Process
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """`required_labels`, and the same before they are rounded up (`deepscaler.demand.exact_requirement`), `[L, N]` each."""
+    """`required_labels`, and the same before they are rounded up (`deepscaler.demand.requirements`), `[L, N]` each."""
     reach = Reach.of(process, model.boot_seconds, panel.step)
     rates, per_request = offered_rates(model, visits, panel, process)
     now = np.maximum(np.arange(len(panel)) - reach.step, 0)

@@ -33,7 +33,7 @@ OTHER_SIZES: dict[str, dict[str, float]] = {
     "AdapGLA": {"order": 3, "kernel": 5, "blocks": 2},
     "AdapGLT": {"order": 3, "blocks": 2},
     "AdapGLD": {"diffusion": 2, "layers": 2},
-    "AdapGLS": {"blocks": 3, "dropout": 0.3, "twin": True},
+    "AdapGLS": {"blocks": 2, "dropout": 0.1, "twin": True},
     "STID": {"layers": 3, "slots": 288, "dropout": 0.15},
     "LSTM": {"layers": 2},
     "GCN": {"layers": 2},

@@ -134,3 +134,5 @@ def test_main_prints_tables_or_json(
     printed = json.loads(capsys.readouterr().out)
     assert printed["rows"]["AR"]["test"]["mae"]["interval"] is None  # one seed has none
     assert json.loads((tmp_path / "out.json").read_text())["rows"] == printed["rows"]
+    assert main.main([*flags, *extra, "--resume"]) == 1
+    assert "takes neither --resume nor --init_from" in capsys.readouterr().err

@@ -15,11 +15,11 @@ from deepscaler.demand import (
     FORMS,
     DemandModel,
     Response,
-    exact_requirement,
     external_rates,
     present_requirement,
     required_replicas,
     requirement_from_usage,
+    requirements,
 )
 from deepscaler.demand_fit import fit_demand, read_facts, two_nonnegative
 from deepscaler.errors import DataError
@@ -54,17 +54,17 @@ def test_utilisation_rule_by_hand():
 
 def test_the_exact_requirement_by_hand():
     rates = np.array([[0.0], [4], [16], [16.1], [40], [np.nan]])  # a replica takes 16 requests/s
-    np.testing.assert_allclose(exact_requirement(one_service(), rates)[:, 0], [0.01, 0.25, 1, 1.00625, 2.5, np.nan])
-    np.testing.assert_allclose(exact_requirement(one_service(), rates[1:2], rho_max=0.5), [[0.5]])
+    np.testing.assert_allclose(requirements(one_service(), rates)[1][:, 0], [0.01, 0.25, 1, 1.00625, 2.5, np.nan])
+    np.testing.assert_allclose(requirements(one_service(), rates[1:2], rho_max=0.5)[1], [[0.5]])
     slow = one_service(response=Response(0.02, 1.0, "random"), sla_seconds=0.13, sla_margin=1.0)
-    np.testing.assert_allclose(exact_requirement(slow, np.array([[4.0], [12.0]]))[:, 0], [0.25, 2])  # the latency rule added one
+    np.testing.assert_allclose(requirements(slow, np.array([[4.0], [12.0]]))[1][:, 0], [0.25, 2])  # the latency rule added one
 
 
 @settings(deadline=None)
 @given(rates=st.lists(st.floats(0, 500), min_size=3, max_size=3), rho_max=st.floats(0.3, 0.95), form=st.sampled_from(list(FORMS)))
 def test_the_exact_requirement_rounds_up_to_the_replicas(rates, rho_max, form):
     model = app.truth(rho_max=rho_max, response=replace(app.RESPONSE, form=form))
-    exact = exact_requirement(model, np.array([rates]))
+    exact = requirements(model, np.array([rates]))[1]
     np.testing.assert_array_equal(np.maximum(np.ceil(exact - 1e-9), 1), required_replicas(model, np.array([rates])))
 
 

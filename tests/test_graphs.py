@@ -1,4 +1,4 @@
-"""Graphs: CSV, matching, reachability, priors."""
+"""Graphs: CSV, matching, priors."""
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,8 @@ from hypothesis.extra import numpy as npst
 
 from deepscaler.calls import CallGraph
 from deepscaler.errors import DataError
-from deepscaler.graphs import build_prior, call_prior, cc_prior, match_graph, od_prior, prior_key, reachability, read_graph, write_graph
+from deepscaler.graphs import build_prior, call_prior, cc_prior, match_graph, od_prior, prior_key, read_graph, write_graph
+from model.graph_metrics import reachable
 
 NAMES = ("carts", "carts-db", "ts-order_v1")
 
@@ -72,16 +73,16 @@ def test_reachability_follows_paths_and_cycles_but_leaves_the_diagonal_out():
     chain[0, 1] = chain[1, 2] = chain[2, 1] = 0.3
     expected = np.zeros((4, 4), bool)
     expected[0, 1] = expected[0, 2] = expected[1, 2] = expected[2, 1] = True
-    np.testing.assert_array_equal(reachability(chain), expected)
+    np.testing.assert_array_equal(reachable(chain), expected)
 
 
 @settings(deadline=None)
 @given(npst.arrays(bool, st.integers(1, 7).map(lambda n: (n, n))))
 def test_reachability_is_transitive_and_closed(edges):
-    closure = reachability(edges.astype(float))
+    closure = reachable(edges.astype(float))
     assert not closure.diagonal().any()
     assert (closure | ~edges | np.eye(len(edges), dtype=bool)).all()
-    np.testing.assert_array_equal(reachability(closure.astype(float)), closure)
+    np.testing.assert_array_equal(reachable(closure.astype(float)), closure)
 
 
 def test_call_is_binary_and_od_is_relative_to_the_busiest_pair_with_weak_pairs_cut():
