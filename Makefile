@@ -21,10 +21,10 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
 
 # The real Prometheus server of Debian's package, unpacked under .cache/ without root; tests that need it say so if it can't be had.
 prometheus: $(VENV)/.run
-	-@$(PY) -m testbed.prometheus_server --install
+	-@$(PY) -m testbed.live.prometheus_server --install
 
 demo: install
-	$(PY) -m testbed.demo
+	$(PY) -m testbed.experiments.demo
 
 test: install-dev prometheus
 	$(PY) -m pytest -m "not live"
@@ -41,7 +41,7 @@ types: install-dev
 	$(VENV)/bin/mypy
 
 bench: install-dev
-	$(PY) -m testbed.bench
+	$(PY) -m testbed.experiments.bench
 	$(PY) -m model.bench
 
 clean:

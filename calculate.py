@@ -16,9 +16,16 @@ from typing import Any
 
 from deepscaler.artefacts import plain, write_json
 from deepscaler.errors import DataError, DeepScalerError
-from deepscaler.evaluation import evaluate_run
+from deepscaler.evaluation.measures import evaluate_run
 from deepscaler.logs import start_logging
-from deepscaler.report import by_violations, draw_pareto, draw_timeline, elasticity_table, table, verdict
+from deepscaler.pictures.runs import (
+    by_violations,
+    draw_pareto,
+    draw_timeline,
+    elasticity_table,
+    table,
+    verdict,
+)
 from deepscaler.runs import Run, find_runs, read_run
 from deepscaler.settings import Evaluate, load_settings
 from deepscaler.statistics import REFERENCES, Outcome, compare
@@ -31,11 +38,26 @@ Places = dict[tuple[str, str], Path]
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags of the evaluation stage."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="config/boutique.yaml", help="application settings (default: %(default)s)")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="override one setting")
-    parser.add_argument("--runs", nargs="+", metavar="DIR", help="directories of runs, side by side (default: evaluate.runs)")
-    parser.add_argument("--output", metavar="DIR", help="where summary.json and pictures go (default: evaluate.output_dir)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config", default="config/boutique.yaml", help="application settings (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one setting",
+    )
+    parser.add_argument(
+        "--runs", nargs="+", metavar="DIR", help="directories of runs, side by side (default: evaluate.runs)"
+    )
+    parser.add_argument(
+        "--output", metavar="DIR", help="where summary.json and pictures go (default: evaluate.output_dir)"
+    )
     parser.add_argument("--json", action="store_true", help="print summary.json instead of the table")
     return parser
 
@@ -49,7 +71,11 @@ def main(argv: list[str] | None = None) -> int:
         log.info("settings: %s", settings.model_dump_json())
         output = Path(arguments.output or settings.output_dir)
         outcomes, places = gather(arguments.runs or [settings.runs], settings.warmup)
-        summary = {**compare(outcomes, settings.baseline), "runs": [_row(outcome) for outcome in outcomes], "baseline": settings.baseline}
+        summary = {
+            **compare(outcomes, settings.baseline),
+            "runs": [_row(outcome) for outcome in outcomes],
+            "baseline": settings.baseline,
+        }
         write_summary(output / "summary.json", summary)
         pictures = draw(summary, outcomes, places, settings, output)
     except DeepScalerError as error:
@@ -83,7 +109,9 @@ def gather(directories: list[str], warmup: float) -> tuple[list[Outcome], Places
                 raise DataError(f"{place}: {error}") from error
             inner = place.relative_to(directory).parent.as_posix()
             seed = str(run.info.get("seed", "?"))
-            found.append((directory, run.info["policy"], seed if inner == "." else f"{inner}/{seed}", place, measures))
+            found.append(
+                (directory, run.info["policy"], seed if inner == "." else f"{inner}/{seed}", place, measures)
+            )
     shared = Counter(policy for _, policy in {(directory, policy) for directory, policy, *_ in found})
     prefixed = any(count > 1 for count in shared.values())
     outcomes: list[Outcome] = []
@@ -102,7 +130,9 @@ def _read(place: Path) -> Run:
     try:
         return read_run(place)
     except json.JSONDecodeError as error:
-        raise DataError(f"{place / 'run.json'}: not valid JSON ({error}); make the run again with: python predict_scale.py") from error
+        raise DataError(
+            f"{place / 'run.json'}: not valid JSON ({error}); make the run again with: python predict_scale.py"
+        ) from error
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:
@@ -119,15 +149,21 @@ def write_summary(path: Path, summary: dict[str, Any]) -> None:
 
 
 def _label(outcome: Outcome) -> str:
-    violations, minutes, cost = (outcome.measures[name] for name in ("violation_minutes", "minutes", "core_hours"))
+    violations, minutes, cost = (
+        outcome.measures[name] for name in ("violation_minutes", "minutes", "core_hours")
+    )
     return f"{outcome.policy}: {violations} of {minutes} min over the SLA, {cost:.2f} core-hours"
 
 
-def draw(summary: dict[str, Any], outcomes: list[Outcome], places: Places, settings: Evaluate, output: Path) -> list[Path]:
+def draw(
+    summary: dict[str, Any], outcomes: list[Outcome], places: Places, settings: Evaluate, output: Path
+) -> list[Path]:
     """pareto.png, and timeline-<seed>.png of the first `evaluate.timelines` seeds."""
     order = by_violations(summary)
     wanted = settings.timeline_policies or ["deepscaler", settings.baseline]
-    chosen = [name for plain_name in wanted for name in order if plain_name in (name, name.rpartition("/")[2])]
+    chosen = [
+        name for plain_name in wanted for name in order if plain_name in (name, name.rpartition("/")[2])
+    ]
     if not settings.timeline_policies:
         rest = [name for name in order if name not in chosen and not REFERENCES.match(name)]
         chosen += sorted(rest, key=lambda name: name not in summary["pareto"])[:1]
@@ -139,7 +175,9 @@ def draw(summary: dict[str, Any], outcomes: list[Outcome], places: Places, setti
         runs = {name: _read(places[name, unit]) for name in chosen if (name, unit) in places}
         pictures.append(output / f"timeline-{unit.replace('/', '-')}.png")
         labels = {outcome.policy: _label(outcome) for outcome in outcomes if outcome.unit == unit}
-        draw_timeline(runs, labels, settings.warmup, pictures[-1], f"One load, {len(runs)} policies (seed {unit})")
+        draw_timeline(
+            runs, labels, settings.warmup, pictures[-1], f"One load, {len(runs)} policies (seed {unit})"
+        )
     return pictures
 
 

@@ -15,27 +15,49 @@ from numpy.typing import NDArray
 
 from deepscaler.artefacts import write_json
 from deepscaler.calls import CallGraph, read_calls
-from deepscaler.dataset import SPLITS, Dataset, Normalizer, check_windows, read_wide, trailing_means, write_dataset
-from deepscaler.demand import DemandModel
 from deepscaler.errors import DataError, DeepScalerError, SettingsError
-from deepscaler.graphs import build_prior, default_priors, prior_key, write_graph
-from deepscaler.label_diagnostics import Diagnostics, diagnose
-from deepscaler.label_plots import draw_labels
-from deepscaler.labels import make_labels
+from deepscaler.graphs.priors import build_prior, default_priors, prior_key, write_graph
+from deepscaler.graphs.structural import NEEDED, Structure, fit_structure, time_shares
+from deepscaler.labels.demand import DemandModel
+from deepscaler.labels.diagnostics import Diagnostics, diagnose
+from deepscaler.labels.required import make_labels
+from deepscaler.learning.dataset import (
+    SPLITS,
+    Dataset,
+    Normalizer,
+    check_windows,
+    read_wide,
+    write_dataset,
+)
 from deepscaler.logs import start_logging
-from deepscaler.panel import FEATURES, MetricPanel, read_panel
+from deepscaler.panel import FEATURES, MetricPanel, read_panel, trailing_means
+from deepscaler.pictures.labels import draw_labels
 from deepscaler.settings import Settings, load_settings
-from deepscaler.structural import NEEDED, Structure, fit_structure, time_shares
 
 log = logging.getLogger("data_process")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags of the processing stage."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="config/boutique.yaml", help="application settings (default: %(default)s)")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="override one setting")
-    parser.add_argument("--csv", metavar="FILE", help="any wide CSV with a time column, for labels feature:<name>: plain forecasting")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config", default="config/boutique.yaml", help="application settings (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one setting",
+    )
+    parser.add_argument(
+        "--csv",
+        metavar="FILE",
+        help="any wide CSV with a time column, for labels feature:<name>: plain forecasting",
+    )
     return parser
 
 
@@ -86,7 +108,9 @@ def build(settings: Settings, csv: str | None = None) -> tuple[Dataset, Diagnost
     end = float(panel.times[bounds[0] - 1])
     structure = fit_structure(panel.between(-np.inf, end)) if set(NEEDED) <= set(panel.features) else None
     priors = {
-        prior_key(name): build_prior(name, panel.services, requests, calls, structure, end=end, cutoff=process.prior_cutoff)
+        prior_key(name): build_prior(
+            name, panel.services, requests, calls, structure, end=end, cutoff=process.prior_cutoff
+        )
         for name in (default_priors(calls, structure) if process.priors is None else process.priors)
     }
     meta = {
@@ -106,12 +130,25 @@ def build(settings: Settings, csv: str | None = None) -> tuple[Dataset, Diagnost
     }
     normalizer = Normalizer.fit(series[: bounds[0]], labelled.labels[: bounds[0]])
     evidence = _evidence(panel, calls, structure)
-    dataset = Dataset(panel.times, series, labelled.labels, bounds, normalizer, meta, priors, labelled.exact, labelled.present, evidence)
+    dataset = Dataset(
+        panel.times,
+        series,
+        labelled.labels,
+        bounds,
+        normalizer,
+        meta,
+        priors,
+        labelled.unrounded,
+        labelled.present,
+        evidence,
+    )
     check_windows(dataset, process.split)
     return dataset, None if labelled.model is None else diagnose(labelled, panel, bounds, _truth(settings))
 
 
-def _evidence(panel: MetricPanel, calls: CallGraph | None, structure: Structure | None) -> dict[str, NDArray[np.float32]]:
+def _evidence(
+    panel: MetricPanel, calls: CallGraph | None, structure: Structure | None
+) -> dict[str, NDArray[np.float32]]:
     """Graphs that reports are judged by: calls of the whole span, and what the training rows say."""
     found = {}
     if calls is not None:
@@ -131,12 +168,16 @@ def _read(settings: Settings, source: Path, foreign: bool) -> tuple[MetricPanel,
     features: tuple[str, ...] = tuple(settings.process.features)
     if foreign:
         if not named:
-            raise DataError(f"--csv {source}: label {label} needs collected metrics; use --set process.label=feature:<name>")
+            raise DataError(
+                f"--csv {source}: label {label} needs collected metrics; use --set process.label=feature:<name>"
+            )
         panel = read_wide(source, named[0], features)
         features = panel.features
     else:
         wanted = settings.process.priors
-        structural = "structural" in wanted if wanted is not None else not (source.parent / "calls.csv").is_file()
+        structural = (
+            "structural" in wanted if wanted is not None else not (source.parent / "calls.csv").is_file()
+        )
         extra = (*named, *NEEDED) if structural or label == "required" else named or ("pod",)
         panel = read_panel(source, tuple(settings.app.services), tuple(dict.fromkeys((*features, *extra))))
     step = float(np.median(np.diff(panel.times))) if len(panel) > 1 else settings.collect.step
@@ -150,8 +191,17 @@ def _warn_of_gaps(panel: MetricPanel, source: Path) -> None:
     for index, service in enumerate(panel.services):
         absent = [name for name in panel.features if not known[:, index, panel.features.index(name)].any()]
         if absent:
-            log.warning("%s: %s has no %s at all; the network sees the training mean of nothing, 0", source, service, ", ".join(absent))
-    missing = 1 - known[:, :, [name != "res" for name in panel.features]].mean() if len(panel.features) > 1 else 1 - known.mean()
+            log.warning(
+                "%s: %s has no %s at all; the network sees the training mean of nothing, 0",
+                source,
+                service,
+                ", ".join(absent),
+            )
+    missing = (
+        1 - known[:, :, [name != "res" for name in panel.features]].mean()
+        if len(panel.features) > 1
+        else 1 - known.mean()
+    )
     if missing > 0.01:
         log.warning("%s: %.1f %% of the samples are missing", source, 100 * missing)
 
@@ -173,7 +223,7 @@ def _truth(settings: Settings) -> DemandModel | None:
     """What the emulated application really asks for; None on a real cluster, or where it isn't the configuration's."""
     if settings.cluster.kind != "testbed":
         return None
-    from testbed.experiment import true_demand
+    from testbed.experiments.runs import true_demand
 
     try:
         return true_demand(settings)

@@ -20,8 +20,8 @@ from tqdm import tqdm
 from deepscaler.artefacts import utc_seconds, utc_text
 from deepscaler.calls import COLUMNS, CallGraph, read_calls, write_calls
 from deepscaler.cluster import Cluster
-from deepscaler.demand_fit import write_facts
 from deepscaler.errors import DataError, DeepScalerError, SettingsError
+from deepscaler.labels.fit import write_facts
 from deepscaler.logs import start_logging
 from deepscaler.panel import FEATURES, MetricPanel, read_panel, write_panel
 from deepscaler.settings import Settings, load_settings
@@ -30,12 +30,26 @@ LOG = logging.getLogger("metrics_fetch")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="config/boutique.yaml", help="settings of the application (default %(default)s)")
-    parser.add_argument("--start", help="first sample, ISO 8601 in UTC (default collect.start, else --last before the end)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config", default="config/boutique.yaml", help="settings of the application (default %(default)s)"
+    )
+    parser.add_argument(
+        "--start", help="first sample, ISO 8601 in UTC (default collect.start, else --last before the end)"
+    )
     parser.add_argument("--end", help="last sample, ISO 8601 in UTC (default collect.end, else now)")
-    parser.add_argument("--last", help="how far back: seconds, or with a unit: 90m, 12h, 4d (default collect.last)")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override a setting; may be repeated")
+    parser.add_argument(
+        "--last", help="how far back: seconds, or with a unit: 90m, 12h, 4d (default collect.last)"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="override a setting; may be repeated",
+    )
     return parser
 
 
@@ -68,7 +82,13 @@ def collect(settings: Settings, start_text: str | None, end_text: str | None, la
     new = len(panel)
     if present is not None:
         panel = joined(present, panel)
-    windows = save_calls(cluster, directory / "calls.csv", panel.times[0] if follows else start, end, settings.collect.calls_window)
+    windows = save_calls(
+        cluster,
+        directory / "calls.csv",
+        panel.times[0] if follows else start,
+        end,
+        settings.collect.calls_window,
+    )
     write_facts(cluster.workloads(), directory / "workloads.json")
     write_panel(panel, directory / "metrics.csv")
     missing = 100 * float(np.isnan(panel.values).mean())
@@ -81,13 +101,15 @@ def collect(settings: Settings, start_text: str | None, end_text: str | None, la
 def connect(settings: Settings, start: float, end: float, bar: tqdm[Any]) -> Cluster:
     """The cluster whose `metrics` cover start to end."""
     if settings.cluster.kind == "kubernetes":
-        from deepscaler.kube import KubernetesCluster
+        from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
 
         def show(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        return KubernetesCluster(settings, clock=lambda: end, progress=show, past=True)  # limits are those at the end of the span
+        return KubernetesCluster(
+            settings, clock=lambda: end, progress=show, past=True
+        )  # limits are those at the end of the span
     # The testbed runs its exploring policy over the span (testbed/__init__.py).
     import testbed
 
@@ -96,7 +118,9 @@ def connect(settings: Settings, start: float, end: float, bar: tqdm[Any]) -> Clu
 
 
 # ------------------------------------------------------------------------------------------------------------ the span
-def span(settings: Settings, start_text: str | None, end_text: str | None, last_text: str | None) -> tuple[float, float]:
+def span(
+    settings: Settings, start_text: str | None, end_text: str | None, last_text: str | None
+) -> tuple[float, float]:
     """First and last sample, multiples of the step; the command line wins over `collect`.
 
     On a real cluster the span ends now at the latest: a sample of the future would be written as missing for good.
@@ -114,7 +138,9 @@ def span(settings: Settings, start_text: str | None, end_text: str | None, last_
         start = end - last if start is None else start
     first, final = np.ceil(start / step - 1e-6) * step, np.floor(end / step + 1e-6) * step
     if first > final:
-        raise SettingsError(f"nothing between start {utc_text(start)} and end {utc_text(end)} (now at the latest): no sample of {step:g} s")
+        raise SettingsError(
+            f"nothing between start {utc_text(start)} and end {utc_text(end)} (now at the latest): no sample of {step:g} s"
+        )
     return float(first), float(final)
 
 
@@ -149,10 +175,14 @@ def existing(path: Path, settings: Settings) -> MetricPanel | None:
     services, features = tuple(settings.app.services), tuple(FEATURES)
     for kind, have, want in (("services", panel.services, services), ("features", panel.features, features)):
         if set(have) != set(want):
-            raise DataError(f"{path}: can't append: it holds {kind} {', '.join(have)}, the settings ask for {', '.join(want)}; {advice}")
+            raise DataError(
+                f"{path}: can't append: it holds {kind} {', '.join(have)}, the settings ask for {', '.join(want)}; {advice}"
+            )
     step = float(np.diff(panel.times).min()) if len(panel) > 1 else settings.collect.step
     if abs(step - settings.collect.step) > 1e-3:
-        raise DataError(f"{path}: can't append: its step is {step:g} s, collect.step is {settings.collect.step:g} s; {advice}")
+        raise DataError(
+            f"{path}: can't append: its step is {step:g} s, collect.step is {settings.collect.step:g} s; {advice}"
+        )
     return panel.select(services, features)
 
 
@@ -171,7 +201,10 @@ def joined(present: MetricPanel, new: MetricPanel) -> MetricPanel:
     if new.services != present.services or new.features != present.features:
         raise DataError(f"can't append services {', '.join(new.services)} to {', '.join(present.services)}")
     return MetricPanel(
-        np.concatenate([present.times, new.times]), present.services, present.features, np.concatenate([present.values, new.values])
+        np.concatenate([present.times, new.times]),
+        present.services,
+        present.features,
+        np.concatenate([present.values, new.values]),
     )
 
 

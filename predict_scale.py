@@ -17,14 +17,14 @@ from typing import Any
 import pandas as pd
 
 from deepscaler.cluster import ENDPOINT_COLUMNS, Cluster
-from deepscaler.controller import Controller, stopping_on_signals
+from deepscaler.control.controller import Controller, stopping_on_signals
+from deepscaler.control.recorder import DecisionRow, Recorder
+from deepscaler.control.self_metrics import serving_metrics
 from deepscaler.errors import ClusterError, DeepScalerError, MetricsError, SettingsError
 from deepscaler.logs import start_logging
 from deepscaler.panel import MetricPanel
 from deepscaler.policies.registry import make_policy
-from deepscaler.recorder import DecisionRow, Recorder
 from deepscaler.runs import Run, write_run
-from deepscaler.self_metrics import serving_metrics
 from deepscaler.settings import Settings, load_settings
 
 log = logging.getLogger("predict_scale")
@@ -32,13 +32,31 @@ log = logging.getLogger("predict_scale")
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags of the scaling stage."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="config/boutique.yaml", help="application settings (default: %(default)s)")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="override one setting")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config", default="config/boutique.yaml", help="application settings (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one setting",
+    )
     parser.add_argument("--model_path", metavar="BUNDLE", help="the trained bundle (default: scale.bundle)")
-    parser.add_argument("--policy", help="deepscaler, reactive_holistic, hpa_70, … (default: scale.policies, else scale.policy)")
-    parser.add_argument("--duration", type=float, metavar="SECONDS", help="how long to run (default: scale.duration)")
-    parser.add_argument("--dry-run", action="store_true", help="decide and record, write nothing to the cluster")
+    parser.add_argument(
+        "--policy",
+        help="deepscaler, reactive_holistic, hpa_70, … (default: scale.policies, else scale.policy)",
+    )
+    parser.add_argument(
+        "--duration", type=float, metavar="SECONDS", help="how long to run (default: scale.duration)"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="decide and record, write nothing to the cluster"
+    )
     parser.add_argument("--once", action="store_true", help="one tick, its decisions on stdout")
     return parser
 
@@ -55,7 +73,11 @@ def main(argv: list[str] | None = None) -> int:
             print(_table(_tick(settings, policies)))
         elif settings.cluster.kind == "testbed":
             runs = _on_testbed(settings, policies)
-            print(runs[0] if len(runs) == 1 else f"{settings.scale.run_dir}: {len(runs)} runs of {', '.join(policies)}")
+            print(
+                runs[0]
+                if len(runs) == 1
+                else f"{settings.scale.run_dir}: {len(runs)} runs of {', '.join(policies)}"
+            )
         else:
             print(_live(settings, policies))
     except DeepScalerError as error:
@@ -78,7 +100,7 @@ def _flags(arguments: argparse.Namespace) -> list[str]:
 
 def _on_testbed(settings: Settings, policies: list[str]) -> list[Path]:
     """Every policy on every seed, in virtual time."""
-    from testbed.experiment import run_many
+    from testbed.experiments.runs import run_many
 
     return run_many(settings, policies, settings.scale.seeds or [settings.testbed.seed])
 
@@ -104,14 +126,16 @@ def _connect(settings: Settings) -> Cluster:
         from testbed import connect
 
         return connect(settings)
-    from deepscaler.kube import KubernetesCluster
+    from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
 
     return KubernetesCluster(settings)
 
 
 def _single(policies: list[str]) -> str:
     if len(policies) > 1:
-        raise SettingsError(f"scale.policies: one policy at a time acts on a live cluster, found {', '.join(policies)}; choose by --policy")
+        raise SettingsError(
+            f"scale.policies: one policy at a time acts on a live cluster, found {', '.join(policies)}; choose by --policy"
+        )
     return policies[0]
 
 
@@ -155,7 +179,11 @@ def _table(rows: list[DecisionRow]) -> str:
     shown = ["service", "current", "ready", "predicted", "floor", "target", "applied", "reason", "mode"]
     recorder = Recorder()
     recorder.add_decisions(rows)
-    return recorder.decisions().loc[:, shown].to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.3g}")
+    return (
+        recorder.decisions()
+        .loc[:, shown]
+        .to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.3g}")
+    )
 
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ from typing import Any
 
 from deepscaler.artefacts import plain, write_json
 from deepscaler.errors import DataError, DeepScalerError
-from deepscaler.graph_picture import draw_graphs
-from deepscaler.graph_similarity import Matrix, align, edges, moved, similarity
-from deepscaler.graphs import read_graph
+from deepscaler.graphs.priors import read_graph
+from deepscaler.graphs.similarity import Matrix, align, edges, moved, similarity
 from deepscaler.logs import start_logging
+from deepscaler.pictures.graphs import draw_graphs
 from deepscaler.settings import Settings, load_settings
 
 log = logging.getLogger("similarity")
@@ -41,14 +41,37 @@ score 1."""
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags of the graph comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="config/boutique.yaml", help="application settings (default: %(default)s)")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="override one setting")
-    parser.add_argument("--graphs", nargs="+", metavar="CSV", help="graphs to compare; the first is the reference")
-    parser.add_argument("--names", nargs="+", metavar="NAME", help="names of the graphs, in the order of --graphs")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config", default="config/boutique.yaml", help="application settings (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one setting",
+    )
+    parser.add_argument(
+        "--graphs", nargs="+", metavar="CSV", help="graphs to compare; the first is the reference"
+    )
+    parser.add_argument(
+        "--names", nargs="+", metavar="NAME", help="names of the graphs, in the order of --graphs"
+    )
     parser.add_argument("--common", action="store_true", help="compare the services that all graphs have")
-    parser.add_argument("--changes", action="store_true", help="graphs are pairs, before and after: do the later pairs follow the first?")
-    parser.add_argument("--output", metavar="DIR", help="where similarity.json and similarity.png go (default: evaluate.output_dir)")
+    parser.add_argument(
+        "--changes",
+        action="store_true",
+        help="graphs are pairs, before and after: do the later pairs follow the first?",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        help="where similarity.json and similarity.png go (default: evaluate.output_dir)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     return parser
 
@@ -60,15 +83,27 @@ def main(argv: list[str] | None = None) -> int:
     try:
         settings = load_settings(arguments.config, arguments.overrides)
         log.info("settings: %s", settings.evaluate.model_dump_json())
-        output, threshold = Path(arguments.output or settings.evaluate.output_dir), settings.evaluate.edge_threshold
-        paths = [Path(text) for text in arguments.graphs or settings.evaluate.graphs] or default_graphs(settings, arguments.config)
-        services, graphs = align(dict(zip(graph_names(paths, arguments.names), map(read_graph, paths), strict=True)), arguments.common)
+        output, threshold = (
+            Path(arguments.output or settings.evaluate.output_dir),
+            settings.evaluate.edge_threshold,
+        )
+        paths = [Path(text) for text in arguments.graphs or settings.evaluate.graphs] or default_graphs(
+            settings, arguments.config
+        )
+        services, graphs = align(
+            dict(zip(graph_names(paths, arguments.names), map(read_graph, paths), strict=True)),
+            arguments.common,
+        )
         result: dict[str, Any] = {
             "services": services,
             "graphs": {
-                name: {"file": str(path), "edges": edges(graphs[name], threshold).sum()} for name, path in zip(graphs, paths, strict=True)
+                name: {"file": str(path), "edges": edges(graphs[name], threshold).sum()}
+                for name, path in zip(graphs, paths, strict=True)
             },
-            "pairs": [{"first": a, "second": b, **similarity(graphs[a], graphs[b], threshold)} for a, b in combinations(graphs, 2)],
+            "pairs": [
+                {"first": a, "second": b, **similarity(graphs[a], graphs[b], threshold)}
+                for a, b in combinations(graphs, 2)
+            ],
         }
         if arguments.changes:
             result["changes"] = changes(graphs)
@@ -118,10 +153,17 @@ def default_graphs(settings: Settings, config: str) -> list[Path]:
     """
     data, states = Path(settings.process.output_dir) / "graphs", Path(settings.scale.bundle).parent
     learned = sorted(states.glob("*.affinity.csv"))
-    by_prior = {prior: [path for path in learned if prior in re.split(r"[-_.]", path.name)] for prior in ("od", "cc")}
+    by_prior = {
+        prior: [path for path in learned if prior in re.split(r"[-_.]", path.name)] for prior in ("od", "cc")
+    }
     absent = [prior for prior, paths in by_prior.items() if not paths]
     for prior in absent:
-        log.warning("no bundle learned from %s in %s; train one with: %s", prior, states, train_command(settings, config, prior))
+        log.warning(
+            "no bundle learned from %s in %s; train one with: %s",
+            prior,
+            states,
+            train_command(settings, config, prior),
+        )
     calls = data / ("call.csv" if (data / "call.csv").is_file() else "calls.csv")
     known = [calls, data / "structural.csv"]
     chosen = [*known, *by_prior["od"], *by_prior["cc"]]
@@ -130,7 +172,9 @@ def default_graphs(settings: Settings, config: str) -> list[Path]:
     found = [path for path in dict.fromkeys(chosen) if path.is_file()]
     if len(found) < 2:
         listed = f"found {found[0]} only" if found else "found none"
-        raise DataError(f"two graphs are needed in {data} and {states}, {listed}; make them with: python data_process.py --config {config}")
+        raise DataError(
+            f"two graphs are needed in {data} and {states}, {listed}; make them with: python data_process.py --config {config}"
+        )
     return found
 
 
@@ -149,7 +193,9 @@ def graph_names(paths: list[Path], names: list[str] | None) -> list[str]:
     if names is None and len(set(short)) < len(short):
         short = [f"{path.parent.name}/{name}" for path, name in zip(paths, short, strict=True)]
     if len(set(short)) < len(short) or len(short) < 2:
-        raise DataError(f"at least two graphs with different names are needed, found {', '.join(short)}; give --graphs and --names")
+        raise DataError(
+            f"at least two graphs with different names are needed, found {', '.join(short)}; give --graphs and --names"
+        )
     return short
 
 
@@ -157,9 +203,18 @@ def table(result: dict[str, Any]) -> str:
     """A row a pair of graphs."""
     rows = [["first", "second", "edges", *COLUMNS.values()]]
     for pair in result["pairs"]:
-        rows.append([pair["first"], pair["second"], str(pair["edges"]), *(f"{pair[column]:.3f}" for column in COLUMNS)])
+        rows.append(
+            [
+                pair["first"],
+                pair["second"],
+                str(pair["edges"]),
+                *(f"{pair[column]:.3f}" for column in COLUMNS),
+            ]
+        )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 if __name__ == "__main__":

@@ -29,7 +29,9 @@ class CallGraph:
 
     frame: pd.DataFrame
 
-    def mean_rates(self, services: tuple[str, ...], start: float = -np.inf, end: float = np.inf) -> NDArray[np.float64]:
+    def mean_rates(
+        self, services: tuple[str, ...], start: float = -np.inf, end: float = np.inf
+    ) -> NDArray[np.float64]:
         """Mean calls per second `[N, N]` (row = caller, column = callee) over the windows in (start, end].
 
         A pair absent from a window had no calls in it. Callers and callees outside `services` are left out.
@@ -37,7 +39,9 @@ class CallGraph:
         rates = self._pairs(start, end).reindex(index=services, columns=services, fill_value=0.0)
         return np.asarray(rates, np.float64)
 
-    def external_rates(self, services: tuple[str, ...], start: float = -np.inf, end: float = np.inf) -> NDArray[np.float64]:
+    def external_rates(
+        self, services: tuple[str, ...], start: float = -np.inf, end: float = np.inf
+    ) -> NDArray[np.float64]:
         """Mean requests per second `[N]` that enter the application at each service."""
         rates = self._pairs(start, end).reindex(index=(EXTERNAL,), columns=services, fill_value=0.0)
         row: NDArray[np.float64] = np.asarray(rates, np.float64)[0]
@@ -46,7 +50,9 @@ class CallGraph:
     def _pairs(self, start: float, end: float) -> pd.DataFrame:
         part = self.frame[(self.frame["time"] > start) & (self.frame["time"] <= end)]
         windows = max(part["time"].nunique(), 1)
-        sums = part.pivot_table(index="caller", columns="callee", values="calls_per_second", aggfunc="sum", fill_value=0.0)
+        sums = part.pivot_table(
+            index="caller", columns="callee", values="calls_per_second", aggfunc="sum", fill_value=0.0
+        )
         return sums / windows
 
 
@@ -79,4 +85,8 @@ def read_calls(path: str | Path) -> CallGraph:
     broken = rates.isna() | np.isnan(times)
     if broken.any():
         raise DataError(f"{path}: line {int(np.flatnonzero(broken)[0]) + 2} is broken")
-    return CallGraph(pd.DataFrame({"time": times, "caller": frame["caller"], "callee": frame["callee"], "calls_per_second": rates}))
+    return CallGraph(
+        pd.DataFrame(
+            {"time": times, "caller": frame["caller"], "callee": frame["callee"], "calls_per_second": rates}
+        )
+    )

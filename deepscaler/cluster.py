@@ -11,7 +11,26 @@ import pandas as pd
 from deepscaler.calls import CallGraph
 from deepscaler.panel import MetricPanel
 
-LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0)
+LATENCY_BUCKETS = (
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.075,
+    0.1,
+    0.15,
+    0.2,
+    0.25,
+    0.3,
+    0.4,
+    0.5,
+    0.75,
+    1.0,
+    1.5,
+    2.5,
+    5.0,
+    10.0,
+)
 """Upper bounds in seconds of the duration histogram of an endpoint; the last bucket is open."""
 ENDPOINT_COLUMNS = (
     *("time", "endpoint", "offered", "done", "failed", "slow", "duration_seconds"),

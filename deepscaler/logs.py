@@ -14,4 +14,6 @@ def start_logging() -> None:
     """Log to stderr, `LEVEL name: message`."""
     level = os.environ.get(VARIABLE, "INFO").upper()
     known = level in logging.getLevelNamesMapping()
-    logging.basicConfig(stream=sys.stderr, level=level if known else "INFO", format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        stream=sys.stderr, level=level if known else "INFO", format="%(levelname)s %(name)s: %(message)s"
+    )

@@ -36,7 +36,9 @@ class MetricPanel:
     def __post_init__(self) -> None:
         expected = (len(self.times), len(self.services), len(self.features))
         if self.values.shape != expected:
-            raise DataError(f"metric panel: values have shape {self.values.shape}, expected {expected} (L, N, F)")
+            raise DataError(
+                f"metric panel: values have shape {self.values.shape}, expected {expected} (L, N, F)"
+            )
 
     def __len__(self) -> int:
         return len(self.times)
@@ -57,10 +59,15 @@ class MetricPanel:
         Raises:
             DataError: one isn't there.
         """
-        for kind, wanted, have in (("service", services, self.services), ("feature", features, self.features)):
+        for kind, wanted, have in (
+            ("service", services, self.services),
+            ("feature", features, self.features),
+        ):
             missing = [name for name in wanted if name not in have]
             if missing:
-                raise DataError(f"{kind} {', '.join(missing)} not in the metrics; they hold {', '.join(have)}")
+                raise DataError(
+                    f"{kind} {', '.join(missing)} not in the metrics; they hold {', '.join(have)}"
+                )
         rows = [self.services.index(name) for name in services]
         columns = [self.features.index(name) for name in features]
         return MetricPanel(self.times, services, features, self.values[:, rows][:, :, columns])
@@ -78,10 +85,14 @@ class MetricPanel:
             DataError: fewer than two samples, or irregular times.
         """
         if len(self.times) < 2:
-            raise DataError(f"metric panel: {len(self.times)} sample(s), at least 2 are needed to know the step")
+            raise DataError(
+                f"metric panel: {len(self.times)} sample(s), at least 2 are needed to know the step"
+            )
         steps = np.diff(self.times)
         if not np.allclose(steps, steps[0], rtol=0, atol=1e-3):
-            raise DataError(f"metric panel: times are not regular (steps from {steps.min():g} to {steps.max():g} s)")
+            raise DataError(
+                f"metric panel: times are not regular (steps from {steps.min():g} to {steps.max():g} s)"
+            )
         return float(steps[0])
 
     def regular(self, step: float) -> MetricPanel:
@@ -107,7 +118,9 @@ def _shortest(value: Any) -> str:
     return np.format_float_positional(np.float32(value), unique=True, trim="-")
 
 
-def read_panel(path: str | Path, services: tuple[str, ...] | None = None, features: tuple[str, ...] | None = None) -> MetricPanel:
+def read_panel(
+    path: str | Path, services: tuple[str, ...] | None = None, features: tuple[str, ...] | None = None
+) -> MetricPanel:
     """Read a wide CSV with `time` and `<service>_<feature>` columns.
 
     Args:
@@ -134,25 +147,31 @@ def read_panel(path: str | Path, services: tuple[str, ...] | None = None, featur
     columns = [f"{service}_{feature}" for service in services for feature in features]
     absent = [column for column in columns if column not in names]
     if absent:
-        raise DataError(f"{path}: column {absent[0]!r} is missing ({len(absent)} of {len(columns)} expected columns are)")
-    times = _read_times(frame["time"], path)
+        raise DataError(
+            f"{path}: column {absent[0]!r} is missing ({len(absent)} of {len(columns)} expected columns are)"
+        )
+    times = read_times(frame["time"], path)
     values = np.empty((len(frame), len(columns)), np.float32)
     for index, column in enumerate(columns):
-        values[:, index] = _read_numbers(frame[column], path, column)
+        values[:, index] = read_numbers(frame[column], path, column)
     return MetricPanel(times, services, features, values.reshape(len(frame), len(services), len(features)))
 
 
-def _read_times(texts: pd.Series, path: Path) -> NDArray[np.float64]:
+def read_times(texts: pd.Series, path: Path) -> NDArray[np.float64]:
     if not len(texts):
         raise DataError(f"{path}: no rows; make it again with: python metrics_fetch.py")
     times = iso_seconds(texts)
     broken = np.flatnonzero(np.isnan(times))
     if len(broken):
         row = int(broken[0])
-        raise DataError(f"{path}: line {row + 2}: time {texts.iloc[row]!r} is not ISO 8601 (2026-01-05T00:00:00Z)")
+        raise DataError(
+            f"{path}: line {row + 2}: time {texts.iloc[row]!r} is not ISO 8601 (2026-01-05T00:00:00Z)"
+        )
     late = np.flatnonzero(np.diff(times) <= 0)
     if len(late):
-        raise DataError(f"{path}: line {late[0] + 3}: time {texts.iloc[late[0] + 1]} doesn't follow {texts.iloc[late[0]]}")
+        raise DataError(
+            f"{path}: line {late[0] + 3}: time {texts.iloc[late[0] + 1]} doesn't follow {texts.iloc[late[0]]}"
+        )
     return times
 
 
@@ -160,14 +179,41 @@ def iso_seconds(texts: pd.Series) -> NDArray[np.float64]:
     """Seconds since the epoch of ISO 8601 texts, UTC without an offset; NaN for anything else, `now` and `today` included."""
     dated = texts.where(texts.astype(str).str.match(r"\s*\d{4}-\d\d-\d\d"))
     parsed = pd.to_datetime(dated, utc=True, errors="coerce", format="ISO8601")
-    seconds: NDArray[np.float64] = np.asarray((parsed - pd.Timestamp(0, tz="UTC")).dt.total_seconds(), np.float64)
+    seconds: NDArray[np.float64] = np.asarray(
+        (parsed - pd.Timestamp(0, tz="UTC")).dt.total_seconds(), np.float64
+    )
     return seconds
 
 
-def _read_numbers(texts: pd.Series, path: Path, column: str) -> NDArray[np.float32]:
+def read_numbers(texts: pd.Series, path: Path, column: str) -> NDArray[np.float32]:
     numbers = pd.to_numeric(texts, errors="coerce")
     broken = numbers.isna() & ~texts.str.strip().str.lower().isin(["", "nan"])
     if broken.any():
         row = int(np.flatnonzero(broken)[0])
         raise DataError(f"{path}: line {row + 2}, column {column!r}: {texts.iloc[row]!r} is not a number")
     return numbers.to_numpy(np.float32)
+
+
+def trailing_means(panel: MetricPanel, rows: int) -> NDArray[np.float32]:
+    """Means `[L, N, F]` over the last `rows` samples of a regular panel, NaN left out; the first rows use what there is.
+
+    `res` is weighted by `req` where both are there, as a mean over requests is.
+    """
+    values = panel.values.astype(np.float64)
+    means = _rolling(values, np.ones_like(values), rows)
+    if "res" in panel.features and "req" in panel.features:
+        response, rate = (panel.features.index(name) for name in ("res", "req"))
+        weight = np.nan_to_num(values[:, :, [rate]])
+        means[:, :, [response]] = _rolling(values[:, :, [response]], weight, rows)
+    return means.astype(np.float32)
+
+
+def _rolling(values: NDArray[np.float64], weights: NDArray[np.float64], rows: int) -> NDArray[np.float64]:
+    known = np.isfinite(values) & (weights > 0)
+    weights = np.where(known, weights, 0.0)
+    totals = np.cumsum(np.where(known, values, 0.0) * weights, axis=0)
+    sums = np.cumsum(weights, axis=0)
+    totals[rows:] = totals[rows:] - totals[:-rows].copy()
+    sums[rows:] = sums[rows:] - sums[:-rows].copy()
+    enough = sums > 1e-12
+    return np.where(enough, totals / np.where(enough, sums, 1.0), np.nan)

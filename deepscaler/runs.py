@@ -16,7 +16,18 @@ from deepscaler.cluster import ENDPOINT_COLUMNS
 from deepscaler.errors import DataError
 from deepscaler.panel import MetricPanel, iso_seconds, read_panel, write_panel
 
-DECISION_COLUMNS = ("time", "service", "current", "ready", "predicted", "floor", "target", "applied", "reason", "mode")
+DECISION_COLUMNS = (
+    "time",
+    "service",
+    "current",
+    "ready",
+    "predicted",
+    "floor",
+    "target",
+    "applied",
+    "reason",
+    "mode",
+)
 POD_COLUMNS = ("time", "service", "spec", "starting", "ready")
 
 
@@ -48,10 +59,14 @@ def write_run(run: Run, directory: str | Path) -> None:
     """
     directory = Path(directory)
     with ExitStack() as exchange:
-        info = exchange.enter_context(replacing(directory / "run.json"))  # entered first: takes its place last
+        info = exchange.enter_context(
+            replacing(directory / "run.json")
+        )  # entered first: takes its place last
         for name, frame in (("endpoints", run.endpoints), ("decisions", run.decisions), ("pods", run.pods)):
             temporary = exchange.enter_context(replacing(directory / f"{name}.csv"))
-            frame.assign(time=[utc_text(moment) for moment in frame["time"]]).to_csv(temporary, index=False, float_format="%.9g")
+            frame.assign(time=[utc_text(moment) for moment in frame["time"]]).to_csv(
+                temporary, index=False, float_format="%.9g"
+            )
         if run.panel is not None:
             write_panel(run.panel, exchange.enter_context(replacing(directory / "metrics.csv")))
         write_json(info, run.info)
@@ -96,9 +111,13 @@ def _read_info(path: Path) -> dict[str, Any]:
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # JSON and UTF-8 alike
-        raise DataError(f"{path}: not valid JSON ({error}); make runs with: python predict_scale.py") from error
+        raise DataError(
+            f"{path}: not valid JSON ({error}); make runs with: python predict_scale.py"
+        ) from error
     if not isinstance(info, dict):
-        raise DataError(f"{path}: expected an object, found {type(info).__name__}; make runs with: python predict_scale.py")
+        raise DataError(
+            f"{path}: expected an object, found {type(info).__name__}; make runs with: python predict_scale.py"
+        )
     return info
 
 

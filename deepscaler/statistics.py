@@ -41,7 +41,9 @@ def bootstrap_interval(values: ArrayLike, level: float = 0.95, seed: int = 0) ->
     if np.ptp(known) == 0:
         return float(known[0]), float(known[0])
     rng = np.random.default_rng(seed)
-    result = stats.bootstrap((known,), np.mean, confidence_level=level, n_resamples=RESAMPLES, method="percentile", rng=rng)
+    result = stats.bootstrap(
+        (known,), np.mean, confidence_level=level, n_resamples=RESAMPLES, method="percentile", rng=rng
+    )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
@@ -119,7 +121,9 @@ def pareto_front(points: Mapping[str, Point]) -> list[str]:
     A point with an unknown coordinate is never on the front. Equal points are on it together.
     """
     known = {name: point for name, point in points.items() if not any(math.isnan(value) for value in point)}
-    front = [name for name, point in known.items() if not any(_dominates(other, point) for other in known.values())]
+    front = [
+        name for name, point in known.items() if not any(_dominates(other, point) for other in known.values())
+    ]
     return sorted(front, key=lambda name: (known[name][1], known[name][0], name))
 
 
@@ -192,7 +196,9 @@ def compare(outcomes: Sequence[Outcome], baseline: str) -> dict[str, Any]:
     runs = {name: [outcome for outcome in outcomes if outcome.policy == name] for name in names}
     policies = {name: _policy_means(runs[name]) for name in names}
     rivals = {name: baseline_of(name, baseline, names) for name in names}
-    pairs: dict[str, Any] = {name: {"baseline": rival} for name, rival in rivals.items() if rival and rival != name}
+    pairs: dict[str, Any] = {
+        name: {"baseline": rival} for name, rival in rivals.items() if rival and rival != name
+    }
     for name, entry in pairs.items():
         for metric in PAIRED:
             entry[metric] = paired(_by_unit(runs[name], metric), _by_unit(runs[entry["baseline"]], metric))
@@ -205,7 +211,9 @@ def compare(outcomes: Sequence[Outcome], baseline: str) -> dict[str, Any]:
 
 
 def _trade_offs(policies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    points = {name: (float(row["violation_rate"]), float(row["core_hours"])) for name, row in policies.items()}
+    points = {
+        name: (float(row["violation_rate"]), float(row["core_hours"])) for name, row in policies.items()
+    }
     groups: dict[str, dict[str, Point]] = {}
     for name, point in points.items():
         group, _, short = name.rpartition("/")
@@ -241,7 +249,10 @@ def sweeps(policy: str, names: Sequence[str]) -> dict[str, list[str]]:
             families.setdefault(family, []).append(name)
     rivals = [family for family, members in families.items() if len(members) > 1 and policy not in members]
     plain = dict.fromkeys(family.rpartition("/")[2] for family in rivals)
-    near = {short: _nearest(policy, [family for family in rivals if family.rpartition("/")[2] == short]) for short in plain}
+    near = {
+        short: _nearest(policy, [family for family in rivals if family.rpartition("/")[2] == short])
+        for short in plain
+    }
     return {short: sorted(families[found[0]], key=_knob) for short, found in near.items() if found}
 
 
@@ -257,13 +268,18 @@ def _knob(name: str) -> float:
 
 def _policy_means(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     means: dict[str, Any] = {"seeds": len(outcomes)}
-    for metric in dict.fromkeys(key for outcome in outcomes for key in outcome.measures if key != "endpoints"):
+    for metric in dict.fromkeys(
+        key for outcome in outcomes for key in outcome.measures if key != "endpoints"
+    ):
         values = [outcome.measures.get(metric, math.nan) for outcome in outcomes]
         means[metric] = _known_mean(values)
         means[f"{metric}_ci"] = bootstrap_interval(values)
     tables = [outcome.measures["endpoints"] for outcome in outcomes if "endpoints" in outcome.measures]
     means["endpoints"] = {
-        endpoint: {metric: _known_mean([table[endpoint][metric] for table in tables if endpoint in table]) for metric in measures}
+        endpoint: {
+            metric: _known_mean([table[endpoint][metric] for table in tables if endpoint in table])
+            for metric in measures
+        }
         for endpoint, measures in {name: row for table in tables for name, row in table.items()}.items()
     }
     return means

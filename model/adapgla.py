@@ -6,7 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.layers import DirectedGraphConvolution, Graphs, Polynomials, TemporalAttention, TemporalConvolution, polynomials
+from model.layers import (
+    DirectedGraphConvolution,
+    Graphs,
+    Polynomials,
+    TemporalAttention,
+    TemporalConvolution,
+    polynomials,
+)
 from model.network import Network, Shape
 from model.windows import Known
 
@@ -27,7 +34,11 @@ class AttentionBlock(nn.Module):
         attention: bool,
     ) -> None:
         super().__init__()
-        self.attention = TemporalAttention(services=services, window=window, features=features) if attention else nn.Identity()
+        self.attention = (
+            TemporalAttention(services=services, window=window, features=features)
+            if attention
+            else nn.Identity()
+        )
         self.graph = DirectedGraphConvolution(features=features, channels=graph_channels, order=order)
         self.time = TemporalConvolution(inputs=graph_channels, channels=time_channels, kernel=kernel)
         self.residual = nn.Linear(features, time_channels)
@@ -35,7 +46,9 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Tensor, terms: Polynomials) -> Tensor:
         """x `[B, T, N, F]` -> `[B, T, N, C]`."""
-        out: Tensor = self.norm(functional.relu(self.time(self.graph(self.attention(x), terms)) + self.residual(x)))
+        out: Tensor = self.norm(
+            functional.relu(self.time(self.graph(self.attention(x), terms)) + self.residual(x))
+        )
         return out
 
 
@@ -51,7 +64,15 @@ class AdapGLA(Network):
     """
 
     def __init__(
-        self, shape: Shape, *, graph_channels: int, time_channels: int, order: int, kernel: int, blocks: int, attention: bool = True
+        self,
+        shape: Shape,
+        *,
+        graph_channels: int,
+        time_channels: int,
+        order: int,
+        kernel: int,
+        blocks: int,
+        attention: bool = True,
     ) -> None:
         super().__init__()
         self.order = order

@@ -67,7 +67,9 @@ class Expert(nn.Module):
         for block in self.blocks:
             state = block(state, graphs)
         change = self.head(functional.gelu(self.norm(state)))  # [B, N, H * Q]
-        change = change.view(*change.shape[:2], self.horizon, len(QUANTILES)).permute(3, 0, 2, 1)  # [Q, B, H, N]
+        change = change.view(*change.shape[:2], self.horizon, len(QUANTILES)).permute(
+            3, 0, 2, 1
+        )  # [Q, B, H, N]
         median = start + change[0]
         return torch.stack((median, median + functional.softplus(change[1])))
 
@@ -101,7 +103,11 @@ def base(known: Known) -> tuple[Tensor, Tensor]:
     season_now = known.season_past[:, -1]
     moved = (known.past - newest[:, None]).abs().sum(dim=1)  # [B, N]
     missed = (known.past - newest[:, None] - (known.season_past - season_now[:, None])).abs().nansum(dim=1)
-    trust = torch.where(season_now.isnan() | (moved < 1e-6), torch.zeros_like(moved), (1 - missed / moved.clamp(min=1e-6)).clamp(0, 1))
+    trust = torch.where(
+        season_now.isnan() | (moved < 1e-6),
+        torch.zeros_like(moved),
+        (1 - missed / moved.clamp(min=1e-6)).clamp(0, 1),
+    )
     seasonal = known.season_ahead + (newest - season_now)[:, None]  # [B, H, N]
     towards = torch.where(seasonal.isnan(), now[:, None], seasonal)
     return now[:, None] + trust[:, None] * (towards - now[:, None]), trust
@@ -125,12 +131,16 @@ class AdapGLS(Network):
     quantiles = QUANTILES
     memory = 200
 
-    def __init__(self, shape: Shape, *, channels: int, blocks: int, dropout: float, twin: bool, present: bool = True) -> None:
+    def __init__(
+        self, shape: Shape, *, channels: int, blocks: int, dropout: float, twin: bool, present: bool = True
+    ) -> None:
         super().__init__()
         self.present = present
         self.horizon = shape.horizon
         kinds = (True, False) if twin else (True,)
-        self.experts = nn.ModuleList(Expert(shape, channels=channels, blocks=blocks, dropout=dropout, levels=kind) for kind in kinds)
+        self.experts = nn.ModuleList(
+            Expert(shape, channels=channels, blocks=blocks, dropout=dropout, levels=kind) for kind in kinds
+        )
 
     def forward(self, x: Tensor, graphs: Graphs, known: Known | None = None) -> Tensor:
         """x `[B, T, N, F]` -> `[B, H, N]`: the experts' mean median."""
@@ -148,7 +158,9 @@ class AdapGLS(Network):
         return total, int(seen.sum())
 
     @torch.no_grad()
-    def forecast(self, windows: Windows, graphs: Graphs, ends: Tensor, batch_size: int, quantile: float = 0.5) -> Tensor:
+    def forecast(
+        self, windows: Windows, graphs: Graphs, ends: Tensor, batch_size: int, quantile: float = 0.5
+    ) -> Tensor:
         """`[M, H, N]`; see `Network.forecast`. Weights come from windows up to `memory` steps before the first end."""
         self.eval()
         step = int(torch.diff(ends).min()) if len(ends) > 1 else windows.dilation
@@ -161,13 +173,17 @@ class AdapGLS(Network):
             return made[QUANTILES.index(quantile), 0, chosen]
         ahead = windows.dilation * torch.arange(1, windows.horizon + 1, device=ends.device)
         actual = windows.labels[(rows[:, None] + ahead).clamp(max=len(windows.labels) - 1)]  # [M', H, N]
-        weights = weigh(made[0], actual, rows, ahead + windows.lag, half_life=self.memory / 2 * windows.dilation)
+        weights = weigh(
+            made[0], actual, rows, ahead + windows.lag, half_life=self.memory / 2 * windows.dilation
+        )
         return (weights * made[QUANTILES.index(quantile)]).sum(dim=0)[chosen]
 
     def _shown(self, known: Known) -> Known:
         return known if self.present else known._replace(recent=known.past[:, -1:].expand(-1, RECENT, -1))
 
-    def _candidates(self, windows: Windows, graphs: Graphs, rows: Tensor, batch_size: int) -> Iterator[Tensor]:
+    def _candidates(
+        self, windows: Windows, graphs: Graphs, rows: Tensor, batch_size: int
+    ) -> Iterator[Tensor]:
         """Of each batch `[Q, K, B, H, N]`: the experts and, with a twin, the base as a third whose upper quantile is the twin's gap."""
         for part in batches(rows, batch_size):
             known = self._shown(windows.known(part))
@@ -183,4 +199,6 @@ def _nothing(x: Tensor, horizon: int) -> Known:
     batch, window, services, _ = x.shape
     unknown = x.new_full((batch, window, services), torch.nan)
     ahead = x.new_full((batch, horizon, services), torch.nan)
-    return Known(torch.zeros_like(unknown), unknown, ahead, x.new_zeros(batch, RECENT, services), x.new_zeros(batch))
+    return Known(
+        torch.zeros_like(unknown), unknown, ahead, x.new_zeros(batch, RECENT, services), x.new_zeros(batch)
+    )

@@ -24,7 +24,9 @@ class SharedGRU(nn.Module):
         super().__init__()
         bound = 1 / math.sqrt(inputs + channels)
         self.inputs = nn.Parameter(torch.empty(inputs, 3 * channels).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.cat((torch.ones(2 * channels), torch.zeros(channels))))  # gates open at first
+        self.bias = nn.Parameter(
+            torch.cat((torch.ones(2 * channels), torch.zeros(channels)))
+        )  # gates open at first
         self.gates = nn.Parameter(torch.empty(channels, 2 * channels).uniform_(-bound, bound))
         self.candidate = nn.Parameter(torch.empty(channels, channels).uniform_(-bound, bound))
 
@@ -56,7 +58,9 @@ class StepAttention(nn.Module):
 class RecurrentBlock(nn.Module):
     """LayerNorm(attention(GRU(graph convolution)))."""
 
-    def __init__(self, *, window: int, features: int, graph_channels: int, time_channels: int, order: int) -> None:
+    def __init__(
+        self, *, window: int, features: int, graph_channels: int, time_channels: int, order: int
+    ) -> None:
         super().__init__()
         self.graph = DirectedGraphConvolution(features=features, channels=graph_channels, order=order)
         self.time = SharedGRU(inputs=graph_channels, channels=time_channels)
@@ -78,12 +82,20 @@ class AdapGLT(Network):
     Source: DeepScaler (Meng et al., ASE 2023), section on the T-GCN-based model.
     """
 
-    def __init__(self, shape: Shape, *, graph_channels: int, time_channels: int, order: int, blocks: int) -> None:
+    def __init__(
+        self, shape: Shape, *, graph_channels: int, time_channels: int, order: int, blocks: int
+    ) -> None:
         super().__init__()
         self.order = order
         widths = [shape.features] + [time_channels] * blocks
         self.blocks = nn.ModuleList(
-            RecurrentBlock(window=shape.window, features=width, graph_channels=graph_channels, time_channels=time_channels, order=order)
+            RecurrentBlock(
+                window=shape.window,
+                features=width,
+                graph_channels=graph_channels,
+                time_channels=time_channels,
+                order=order,
+            )
             for width in widths[:-1]
         )
         self.head = nn.Linear(shape.window * widths[-1], shape.horizon)

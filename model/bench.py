@@ -84,12 +84,24 @@ class Case:
         self.name, self.size, self.window = name, size, window
         self.batch = batch or max(1, min(64, 51_200 // (services * window)))
         torch.manual_seed(1)
-        wide = {"graph_channels": channels, "time_channels": channels} if name in TWO_WIDTHS else {"channels": channels}
-        self.network = build_network(name, Shape(services, features, window, 1), {**wide, **OTHER_SIZES[name]})
+        wide = (
+            {"graph_channels": channels, "time_channels": channels}
+            if name in TWO_WIDTHS
+            else {"channels": channels}
+        )
+        self.network = build_network(
+            name, Shape(services, features, window, 1), {**wide, **OTHER_SIZES[name]}
+        )
         graph = torch.rand(services, services) * (1 - torch.eye(services)) / services
         self.graphs = Graphs(graph, graph)
         rows = window + self.batch
-        windows = Windows(torch.randn(rows, services, features), torch.randn(rows, services), window=window, horizon=1, dilation=1)
+        windows = Windows(
+            torch.randn(rows, services, features),
+            torch.randn(rows, services),
+            window=window,
+            horizon=1,
+            dilation=1,
+        )
         ends = torch.arange(window - 1, rows - 1)
         self.x, self.known, self.target = windows.inputs(ends), windows.known(ends), windows.targets(ends)
 
@@ -110,7 +122,11 @@ class Case:
     def flop(self) -> float:
         """Of a sample, forward and backward."""
         ops = torch.ops.aten
-        uncounted = {ops.addmm_: added_product_flop, ops.mkldnn_rnn_layer: rnn_flop, ops.mkldnn_rnn_layer_backward: rnn_backward_flop}
+        uncounted = {
+            ops.addmm_: added_product_flop,
+            ops.mkldnn_rnn_layer: rnn_flop,
+            ops.mkldnn_rnn_layer_backward: rnn_backward_flop,
+        }
         with FlopCounterMode(display=False, custom_mapping=uncounted) as counter:
             summed, _ = self.network.loss(self.x, self.graphs, self.known, self.target)
             summed.backward()  # type: ignore[no-untyped-call]
@@ -152,7 +168,9 @@ def product_of(dtype: torch.dtype) -> Callable[[], None]:
     return multiply
 
 
-def medians(jobs: dict[str, Callable[[], None]], seconds: float, clock: Callable[[], float]) -> dict[str, float]:
+def medians(
+    jobs: dict[str, Callable[[], None]], seconds: float, clock: Callable[[], float]
+) -> dict[str, float]:
     """Median seconds of each job, by turns, for about `seconds` of wall time; each once before, to warm up."""
     found: dict[str, list[float]] = {name: [] for name in jobs}
     ends = time.perf_counter() + seconds
@@ -218,10 +236,15 @@ def measure(case: Case, seconds: float, clock: Callable[[], float] = time.perf_c
 
 def table(rows: Iterable[Row]) -> str:
     """Text for people; ratios are to the yardstick."""
-    lines = ["network    N    T  F   C batch  samples/s  ratio   bf16/s  ratio  infer ms  MFLOP  share  product GFLOP/s  memory GiB"]
+    lines = [
+        "network    N    T  F   C batch  samples/s  ratio   bf16/s  ratio  infer ms  MFLOP  share  product GFLOP/s  memory GiB"
+    ]
     for row in rows:
         plain = row.yardstick_samples_per_second
-        ratios = ["     " if plain is None else f"{value / plain:5.2f}" for value in (row.samples_per_second, row.bf16_samples_per_second)]
+        ratios = [
+            "     " if plain is None else f"{value / plain:5.2f}"
+            for value in (row.samples_per_second, row.bf16_samples_per_second)
+        ]
         memory = "        -" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 2**30:9.2f}"
         lines.append(
             f"{row.network:8s}{row.N:5d}{row.T:5d}{row.F:3d}{row.C:4d}{row.batch:6d}{row.samples_per_second:11.1f}  {ratios[0]}"
@@ -241,10 +264,16 @@ def build_parser() -> argparse.ArgumentParser:
     """The options."""
     parser = argparse.ArgumentParser(prog="python -m model.bench", description="Speed of the networks.")
     parser.add_argument("--json", action="store_true", help="a JSON list instead of a table")
-    parser.add_argument("--networks", nargs="+", choices=tuple(OTHER_SIZES), default=list(OTHER_SIZES), metavar="NAME")
+    parser.add_argument(
+        "--networks", nargs="+", choices=tuple(OTHER_SIZES), default=list(OTHER_SIZES), metavar="NAME"
+    )
     parser.add_argument("--sizes", nargs="+", type=size_of, default=list(SIZES), metavar="N,T,F,C")
     parser.add_argument("--seconds", type=float, default=6.0, help="of rounds a case (default: %(default)s)")
-    parser.add_argument("--processor-time", action="store_true", help="one thread, by its processor time: for a machine that others use")
+    parser.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="one thread, by its processor time: for a machine that others use",
+    )
     return parser
 
 
@@ -254,7 +283,11 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.processor_time:
         torch.set_num_threads(1)
     clock = time.process_time if arguments.processor_time else time.perf_counter
-    rows = [measure(Case(name, size), arguments.seconds, clock) for size in arguments.sizes for name in arguments.networks]
+    rows = [
+        measure(Case(name, size), arguments.seconds, clock)
+        for size in arguments.sizes
+        for name in arguments.networks
+    ]
     if arguments.json:
         print(json.dumps([asdict(row) for row in rows], indent=1))
         return 0

@@ -36,7 +36,9 @@ class Candidates:
     def union(self, weighting: Weighting) -> Tensor:
         """Weighted mean of the graphs, `[N, N]`."""
         weights = union_weights([loss for _, loss in self.graphs], weighting)
-        return torch.stack([weight * graph for (graph, _), weight in zip(self.graphs, weights, strict=True)]).sum(0)
+        return torch.stack(
+            [weight * graph for (graph, _), weight in zip(self.graphs, weights, strict=True)]
+        ).sum(0)
 
 
 def union_weights(losses: list[float], weighting: Weighting) -> list[float]:

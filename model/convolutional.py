@@ -65,7 +65,11 @@ class SpatialAttention(nn.Module):
         self.over_features = nn.Parameter(torch.empty(features))
         self.bias = nn.Parameter(torch.zeros(services, services))
         self.value = nn.Parameter(torch.empty(services, services))
-        for parameter, fan in ((self.over_window, window), (self.features_to_window, features), (self.over_features, features)):
+        for parameter, fan in (
+            (self.over_window, window),
+            (self.features_to_window, features),
+            (self.over_features, features),
+        ):
             nn.init.uniform_(parameter, -1 / math.sqrt(fan), 1 / math.sqrt(fan))
         nn.init.xavier_uniform_(self.value)
 
@@ -90,14 +94,21 @@ class ChebyshevAttention(nn.Module):
     def forward(self, x: Tensor, terms: Tensor, attention: Tensor) -> Tensor:
         """x `[B, T, N, F]`, terms `[K, N, N]`, attention `[B, N, N]` -> `[B, T, N, C]`."""
         batch, window, services, features = x.shape
-        beside = x.transpose(1, 2).reshape(batch, services, -1)  # [B, N, T * F]: one product a sample, not one a step
-        narrow, total = features <= self.weight.shape[-1], x.new_zeros(())  # mix services on the narrower side of the linear map
+        beside = x.transpose(1, 2).reshape(
+            batch, services, -1
+        )  # [B, N, T * F]: one product a sample, not one a step
+        narrow, total = (
+            features <= self.weight.shape[-1],
+            x.new_zeros(()),
+        )  # mix services on the narrower side of the linear map
         for term, weight in zip(terms, self.weight, strict=True):
             mixing = term * attention  # [B, N, N]
             if narrow:
                 one = (mixing @ beside).view(batch, services, window, features) @ weight
             else:
-                one = (mixing @ (beside.view(batch, services, window, features) @ weight).flatten(2)).unflatten(2, (window, -1))
+                one = (
+                    mixing @ (beside.view(batch, services, window, features) @ weight).flatten(2)
+                ).unflatten(2, (window, -1))
             total = total + one  # [B, N, T, C]
         total = total.transpose(1, 2)
         return torch.relu(total)
@@ -106,7 +117,9 @@ class ChebyshevAttention(nn.Module):
 class AttentiveBlock(nn.Module):
     """Attention over time and services, graph and temporal convolution; LayerNorm(ReLU(. + 1x1 of the input))."""
 
-    def __init__(self, *, services: int, window: int, features: int, channels: int, order: int, kernel: int) -> None:
+    def __init__(
+        self, *, services: int, window: int, features: int, channels: int, order: int, kernel: int
+    ) -> None:
         super().__init__()
         self.over_time = TemporalAttention(services=services, window=window, features=features)
         self.over_services = SpatialAttention(services=services, window=window, features=features)
@@ -138,7 +151,14 @@ class ASTGCN(Network):
         self.order = order
         widths = [shape.features] + [channels] * blocks
         self.blocks = nn.ModuleList(
-            AttentiveBlock(services=shape.services, window=shape.window, features=width, channels=channels, order=order, kernel=kernel)
+            AttentiveBlock(
+                services=shape.services,
+                window=shape.window,
+                features=width,
+                channels=channels,
+                order=order,
+                kernel=kernel,
+            )
             for width in widths[:-1]
         )
         self.head = nn.Linear(shape.window * channels, shape.horizon)

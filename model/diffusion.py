@@ -45,21 +45,27 @@ class DiffusionGRU(nn.Module):
         super().__init__()
         bound = math.sqrt(6 / ((terms + 1) * (inputs + channels) + channels))
         self.inputs = nn.Parameter(torch.empty(terms + 1, inputs, 3 * channels).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.cat((torch.ones(2 * channels), torch.zeros(channels))))  # gates open at first
+        self.bias = nn.Parameter(
+            torch.cat((torch.ones(2 * channels), torch.zeros(channels)))
+        )  # gates open at first
         self.gates = nn.Parameter(torch.empty(terms + 1, channels, 2 * channels).uniform_(-bound, bound))
         self.candidate = nn.Parameter(torch.empty(terms + 1, channels, channels).uniform_(-bound, bound))
 
     def diffused(self, x: Tensor, terms: Tensor) -> Tensor:
         """x `[T, N, B, F]` -> [x ‖ P_1 x ‖ ..], `[T, N * B, K F]`."""
         window, services, samples, features = x.shape
-        flat = x.transpose(0, 1).reshape(services * window * samples, features)  # propagated with the steps as more samples
+        flat = x.transpose(0, 1).reshape(
+            services * window * samples, features
+        )  # propagated with the steps as more samples
         sent = torch.cat((flat[None], propagate(terms, flat))).view(-1, services, window, samples, features)
         return sent.permute(2, 1, 3, 0, 4).reshape(window, services * samples, -1)
 
     def forward(self, x: Tensor, terms: Tensor, start: Tensor | None = None) -> Tensor:
         """x `[T, N, B, F]`, start `[N, B, C]` -> states `[T, N, B, C]`."""
         seen = self.diffused(x, terms)  # [T, N * B, K F]
-        first = seen.new_zeros(seen.shape[1], self.candidate.shape[-1]) if start is None else start.flatten(0, 1)
+        first = (
+            seen.new_zeros(seen.shape[1], self.candidate.shape[-1]) if start is None else start.flatten(0, 1)
+        )
         weights = Weights(self.inputs.flatten(0, 1), self.bias, self.gates, self.candidate)
         return unroll(seen, first, weights, terms).view(*x.shape[:3], -1)
 
@@ -79,7 +85,8 @@ class AdapGLD(Network):
         self.diffusion = diffusion
         self.encoder, self.decoder = (
             nn.ModuleList(
-                DiffusionGRU(inputs=first if layer == 0 else channels, channels=channels, terms=2 * diffusion) for layer in range(layers)
+                DiffusionGRU(inputs=first if layer == 0 else channels, channels=channels, terms=2 * diffusion)
+                for layer in range(layers)
             )
             for first in (shape.features, 1)
         )

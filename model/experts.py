@@ -28,7 +28,9 @@ def weigh(made: Tensor, actual: Tensor, rows: Tensor, delay: Tensor, half_life: 
     sums, counts = _discounted(error, decay), _discounted(counted[None], decay)
     weights = made.new_empty(made.shape)
     for step, late in enumerate(delay.tolist()):
-        newest = torch.searchsorted(rows, (rows - late).contiguous(), right=True) - 1  # [M]: the newest forecast whose label is complete
+        newest = (
+            torch.searchsorted(rows, (rows - late).contiguous(), right=True) - 1
+        )  # [M]: the newest forecast whose label is complete
         total, count = sums[:, newest.clamp(min=0), step], counts[:, newest.clamp(min=0), step]  # [K, M, N]
         known = (newest >= 0)[None, :, None] & (count > 1e-6)
         mean = torch.where(known, total / count.clamp(min=1e-6), torch.ones_like(total))

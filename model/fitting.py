@@ -72,7 +72,9 @@ class Objective(nn.Module):
         """Summed loss over the known labels of windows that end at `ends [B]`, their number, and the graph's penalty."""
         affinity = self.affinity()
         graphs = self._shown(affinity)
-        summed, known = self.network.loss(windows.inputs(ends), graphs, windows.known(ends), windows.targets(ends))
+        summed, known = self.network.loss(
+            windows.inputs(ends), graphs, windows.known(ends), windows.targets(ends)
+        )
         return summed, known, None if self.learner is None else self.learner.penalty(affinity, self._current)
 
 
@@ -104,7 +106,14 @@ class EpochSettings:
 
 
 def run_epoch(
-    phase: Phase, step: nn.Module, windows: Windows, ends: Tensor, *, seed: int, factors: Sequence[float], settings: EpochSettings
+    phase: Phase,
+    step: nn.Module,
+    windows: Windows,
+    ends: Tensor,
+    *,
+    seed: int,
+    factors: Sequence[float],
+    settings: EpochSettings,
 ) -> float:
     """One pass over `ends`, shuffled by `seed`; mean training loss over the known labels of all ranks.
 
@@ -141,14 +150,18 @@ def run_epoch(
         raise TrainingError("no label is known in any training window")
     mean = parallel.total(loss, device=ends.device)[0] / count
     if not math.isfinite(mean):
-        raise TrainingError(f"the training loss of the {phase.name} became {mean}: lower the learning rate, or look at the data")
+        raise TrainingError(
+            f"the training loss of the {phase.name} became {mean}: lower the learning rate, or look at the data"
+        )
     return mean
 
 
 def _backward(step: nn.Module, windows: Windows, part: Tensor, known: int, settings: EpochSettings) -> float:
     """Gradients of a batch with `known` labels, in as many passes as memory asks for; this rank's summed loss."""
     mine = parallel.share(part)
-    weight = float(len(mine) > 0)  # a rank without a window of its own still takes part, with none of the weight
+    weight = float(
+        len(mine) > 0
+    )  # a rank without a window of its own still takes part, with none of the weight
     mine = mine if len(mine) else part[:1]
     passes = math.ceil(len(mine) * windows.window * windows.series.shape[1] / CELLS)
     loss = 0.0
@@ -168,7 +181,14 @@ def _backward(step: nn.Module, windows: Windows, part: Tensor, known: int, setti
 
 
 @torch.no_grad()
-def mean_loss(network: Network, graphs: Graphs, windows: Windows, ends: Tensor, batch_size: int, precision: Precision = "float32") -> float:
+def mean_loss(
+    network: Network,
+    graphs: Graphs,
+    windows: Windows,
+    ends: Tensor,
+    batch_size: int,
+    precision: Precision = "float32",
+) -> float:
     """Mean |error| over all known labels of `ends`: a mean over samples, whatever the batch size. NaN without any.
 
     Under torchrun all ranks call it with the same `ends`; each takes its share, all get the mean over all.
@@ -178,7 +198,9 @@ def mean_loss(network: Network, graphs: Graphs, windows: Windows, ends: Tensor, 
     summed, count = torch.zeros((), dtype=torch.float64), 0
     for part in batches(parallel.share(ends), batch_size):
         with autocast(ends.device, precision):
-            error, known = absolute_error(network(windows.inputs(part), graphs, windows.known(part)), windows.targets(part))
+            error, known = absolute_error(
+                network(windows.inputs(part), graphs, windows.known(part)), windows.targets(part)
+            )
         summed, count = summed + error.double().cpu(), count + known
     network.train(was_training)
     loss, known_labels = parallel.total(summed, count, device=ends.device)

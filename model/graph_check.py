@@ -16,7 +16,7 @@ from model.fitting import mean_loss
 from model.graph_learners import GraphLearner, edge_floor
 from model.graph_metrics import edge_changes, edges, pairs, ranking, reachable
 from model.network import Network
-from model.training import Trainer, TrainSettings
+from model.trainer import Trainer, TrainSettings
 from model.windows import Windows
 
 SLOW_SHARE = 0.9
@@ -47,7 +47,9 @@ def slow_scores(
     Without a response: the largest rise of a label (z-scored `[L, N]`) over the step after the window.
     """
     if response is not None:
-        return np.asarray(np.nan_to_num(np.asarray(response, np.float64), nan=0.0)[ends].max(axis=1), np.float64)
+        return np.asarray(
+            np.nan_to_num(np.asarray(response, np.float64), nan=0.0)[ends].max(axis=1), np.float64
+        )
     return np.asarray(np.nan_to_num(labels[ends + rows] - labels[ends], nan=0.0).max(axis=1), np.float64)
 
 
@@ -59,7 +61,13 @@ def slowest(scores: NDArray[np.float64], ends: Tensor) -> Tensor:
 
 
 def rivals(
-    learner: GraphLearner, affinity: Tensor, priors: Mapping[str, Tensor], *, entries: Sequence[int], count: int, seed: int
+    learner: GraphLearner,
+    affinity: Tensor,
+    priors: Mapping[str, Tensor],
+    *,
+    entries: Sequence[int],
+    count: int,
+    seed: int,
 ) -> dict[str, Tensor]:
     """Affinities by name: learned, each prior, identity, full, entry_to_all, permuted, transposed, random_1..count.
 
@@ -85,7 +93,9 @@ def rivals(
     np.fill_diagonal(from_entries, 0.0)
     shifted = _relabelling(matrix, rng)
     out = {"learned": affinity}
-    out.update({f"prior {name}": ready(prior.cpu().double().numpy(), weight) for name, prior in priors.items()})
+    out.update(
+        {f"prior {name}": ready(prior.cpu().double().numpy(), weight) for name, prior in priors.items()}
+    )
     out["identity"] = ready(np.zeros((size, size)), 0.0)
     out["full"] = ready(off.astype(np.float64), average)
     out["entry_to_all"] = ready(from_entries, weight)
@@ -127,15 +137,27 @@ class Judge:
     def errors(self, network: Network, graph: Tensor, batch_size: int) -> dict[str, float]:
         """Mean |error| in z-units by split, and by split on slow windows (`<split>_slow`)."""
         shown = self.learner.graphs(graph)
-        out = {name: mean_loss(network, shown, self.windows, ends, batch_size) for name, ends in self.splits.items()}
-        slow = {f"{name}_slow": mean_loss(network, shown, self.windows, ends, batch_size) for name, ends in self.slow.items()}
+        out = {
+            name: mean_loss(network, shown, self.windows, ends, batch_size)
+            for name, ends in self.splits.items()
+        }
+        slow = {
+            f"{name}_slow": mean_loss(network, shown, self.windows, ends, batch_size)
+            for name, ends in self.slow.items()
+        }
         return {**out, **slow}
 
     def refitted(self, network: Network, graph: Tensor, training: TrainSettings) -> dict[str, float]:
         """Errors of `network`, on fresh weights, after fitting it with `graph` fixed."""
         validation = self.splits["validation"]
         trainer = Trainer(
-            network, self.learner, self.windows, training=self.training, validation=validation, settings=training, start=graph
+            network,
+            self.learner,
+            self.windows,
+            training=self.training,
+            validation=validation,
+            settings=training,
+            start=graph,
         )
         trainer.iterate()
         trainer.finish()
@@ -169,10 +191,20 @@ def check_graph(
     for name in main if settings.refit_epochs else []:
         runs = []
         for seed in range(training.seed, training.seed + settings.refit_seeds):
-            again = replace(training, num_iter=1, num_epoch=settings.refit_epochs, learn_graph=False, trainer="em", seed=seed)
+            again = replace(
+                training,
+                num_iter=1,
+                num_epoch=settings.refit_epochs,
+                learn_graph=False,
+                trainer="em",
+                seed=seed,
+            )
             runs.append(judge.refitted(fresh(seed), graphs[name], again))
         by_seed[name] = {key: [run[key] for run in runs] for key in runs[0]}
-    refitted = {name: {key: float(np.mean(values)) for key, values in found.items()} for name, found in by_seed.items()}
+    refitted = {
+        name: {key: float(np.mean(values)) for key, values in found.items()}
+        for name, found in by_seed.items()
+    }
     return {
         "errors": errors,
         "refitted": refitted,
@@ -213,7 +245,11 @@ def verdict(errors: Mapping[str, Mapping[str, float]], refitted: Mapping[str, Ma
         head = f"The learned graph does not beat the identity: error {learned:.4f} with it, {identity:.4f} without any edge"
     else:
         head = f"The learned graph beats the identity: error {learned:.4f} with it, {identity:.4f} without any edge"
-    tail = f"; {np.mean(random):.4f} with the same weights on random pairs ({len(random)} graph(s))" if random else ""
+    tail = (
+        f"; {np.mean(random):.4f} with the same weights on random pairs ({len(random)} graph(s))"
+        if random
+        else ""
+    )
     if random and learned < identity and not learned < min(random):
         tail += ", one of which is no worse: which edges it has doesn't matter"
     return f"{head} ({change:+.1f} %){tail}. On {split}, in z-units, {how}."

@@ -65,9 +65,15 @@ class Gates(nn.Module):
         super().__init__()
         rest = resting(services)
         merged = mean_where_present({name: off_diagonal(prior) for name, prior in priors.items()})
-        strength = torch.zeros(services, services) if merged is None else (merged / merged.max().clamp(min=1e-12)).clamp(min=0)
+        strength = (
+            torch.zeros(services, services)
+            if merged is None
+            else (merged / merged.max().clamp(min=1e-12)).clamp(min=0)
+        )
         self.has_prior = bool((strength > 0).any())
-        start = torch.where(strength > 0, rest + (PRIOR_EDGE - rest) * strength, torch.full_like(strength, rest))
+        start = torch.where(
+            strength > 0, rest + (PRIOR_EDGE - rest) * strength, torch.full_like(strength, rest)
+        )
         self.prior_logits: Tensor
         self.reverse: Tensor
         self.register_buffer("prior_logits", TEMPERATURE * torch.logit(start))
@@ -129,7 +135,10 @@ class Antisymmetric(nn.Module):
         self.second = nn.Parameter(torch.empty(services, settings.embedding_size).uniform_(-bound, bound))
         self.beta = nn.Parameter(torch.rand(services))
         self.gate = nn.Conv2d(2, 1, 1)
-        ready = {name: symmetric_norm(torch.eye(services) + _row_mean(off_diagonal(prior))) for name, prior in priors.items()}
+        ready = {
+            name: symmetric_norm(torch.eye(services) + _row_mean(off_diagonal(prior)))
+            for name, prior in priors.items()
+        }
         start = mean_where_present(ready)
         self.start: Tensor
         self.register_buffer("start", torch.eye(services) if start is None else start)
@@ -152,11 +161,18 @@ class Antisymmetric(nn.Module):
 
     def penalty(self, affinity: Tensor, current: Tensor) -> Tensor:
         """relu(share of new edges - δ)/δ, new against `current`."""
-        return torch.relu(self.new_edge_share(affinity, current) - self.settings.new_edge_budget) / self.settings.new_edge_budget
+        return (
+            torch.relu(self.new_edge_share(affinity, current) - self.settings.new_edge_budget)
+            / self.settings.new_edge_budget
+        )
 
     def new_edge_share(self, affinity: Tensor, current: Tensor) -> Tensor:
         """Share of the pairs that have an edge now and had none: counted by sign(), or smoothly by x/(x + 0.5/N)."""
-        counted = torch.sign(affinity) if self.settings.new_edge_term == "sign" else affinity / (affinity + 0.5 / len(affinity))
+        counted = (
+            torch.sign(affinity)
+            if self.settings.new_edge_term == "sign"
+            else affinity / (affinity + 0.5 / len(affinity))
+        )
         return (counted * (current == 0)).sum() / affinity.numel()
 
     def graphs(self, affinity: Tensor) -> Graphs:
@@ -185,7 +201,9 @@ GraphLearner = Gates | Antisymmetric
 LEARNERS: dict[str, type[Gates] | type[Antisymmetric]] = {"gates": Gates, "antisymmetric": Antisymmetric}
 
 
-def build_learner(name: str, services: int, priors: Mapping[str, Tensor], settings: LearnerSettings) -> GraphLearner:
+def build_learner(
+    name: str, services: int, priors: Mapping[str, Tensor], settings: LearnerSettings
+) -> GraphLearner:
     """The learner `name`; `none` is `gates` that are never trained: the prior stays.
 
     Raises:

@@ -66,7 +66,11 @@ class TemporalAttention(nn.Module):
         self.over_features = nn.Parameter(torch.empty(features))
         self.bias = nn.Parameter(torch.zeros(window, window))
         self.value = nn.Parameter(torch.empty(window, window))
-        for parameter, fan in ((self.over_services, services), (self.features_to_services, features), (self.over_features, features)):
+        for parameter, fan in (
+            (self.over_services, services),
+            (self.features_to_services, features),
+            (self.over_features, features),
+        ):
             nn.init.uniform_(parameter, -1 / math.sqrt(fan), 1 / math.sqrt(fan))
         nn.init.xavier_uniform_(self.value)
 
@@ -103,7 +107,9 @@ class DirectedGraphConvolution(nn.Module):
         """x `[B, T, N, F]` -> `[B, T, N, C]`."""
         if not len(self.up):
             return torch.relu(x @ self.own)
-        mixed = self._propagate_first(x, terms) if x.shape[-1] < self.up.shape[-1] else self._map_first(x, terms)
+        mixed = (
+            self._propagate_first(x, terms) if x.shape[-1] < self.up.shape[-1] else self._map_first(x, terms)
+        )
         return torch.relu(mixed)
 
     def _propagate_first(self, x: Tensor, terms: Polynomials) -> Tensor:

@@ -60,11 +60,15 @@ class AR(Network):
         identity = torch.eye(width, dtype=torch.float64, device=gram.device)
         best = torch.inf
         for strength in STRENGTHS:
-            solved = torch.linalg.solve(gram + strength * ridge[:, None, None] * identity, moment).to(self.weight)
+            solved = torch.linalg.solve(gram + strength * ridge[:, None, None] * identity, moment).to(
+                self.weight
+            )
             kept, self.weight = self.weight, solved
             summed, known_labels = 0.0, 0
             for part in batches(validation, BATCH):
-                error, number = absolute_error(self(windows.inputs(part), _NO_GRAPHS, windows.known(part)), windows.targets(part))
+                error, number = absolute_error(
+                    self(windows.inputs(part), _NO_GRAPHS, windows.known(part)), windows.targets(part)
+                )
                 summed, known_labels = summed + float(error), known_labels + number
             if summed / max(known_labels, 1) < best:
                 best = summed / max(known_labels, 1)

@@ -68,7 +68,9 @@ class Network(nn.Module):
         """
 
     @torch.no_grad()
-    def forecast(self, windows: Windows, graphs: Graphs, ends: Tensor, batch_size: int, quantile: float = 0.5) -> Tensor:
+    def forecast(
+        self, windows: Windows, graphs: Graphs, ends: Tensor, batch_size: int, quantile: float = 0.5
+    ) -> Tensor:
         """Forecasts `[M, H, N]` of the windows that end at `ends [M]` (rising), in evaluation mode.
 
         A network that weighs experts by their recent errors looks at the windows before `ends` as well, never beyond them.
@@ -81,4 +83,6 @@ class Network(nn.Module):
             quantile: one of `quantiles`.
         """
         self.eval()
-        return torch.cat([self(windows.inputs(part), graphs, windows.known(part)) for part in batches(ends, batch_size)])
+        return torch.cat(
+            [self(windows.inputs(part), graphs, windows.known(part)) for part in batches(ends, batch_size)]
+        )

@@ -45,7 +45,12 @@ def unroll(x: Tensor, start: Tensor, weights: Weights, terms: Tensor) -> Tensor:
     """
     if torch.is_autocast_enabled(x.device.type):
         low = torch.get_autocast_dtype(x.device.type)
-        x, start, terms, weights = x.to(low), start.to(low), terms.to(low), Weights(*(value.to(low) for value in weights))
+        x, start, terms, weights = (
+            x.to(low),
+            start.to(low),
+            terms.to(low),
+            Weights(*(value.to(low) for value in weights)),
+        )
     states: Tensor = _Unrolled.apply(x, start, *weights, terms)  # type: ignore[no-untyped-call]
     return states
 
@@ -81,7 +86,9 @@ class _Gradients:
             for total, sent in zip(self.weight[1:], propagate(self._given, x), strict=True):
                 total.addmm_(sent.T, grad)
             services = self._given.shape[1]
-            sent = torch.stack([grad @ one for one in self._turned[1:]]).view(-1, x.numel() // services)  # [(K-1) N, M/N C]
+            sent = torch.stack([grad @ one for one in self._turned[1:]]).view(
+                -1, x.numel() // services
+            )  # [(K-1) N, M/N C]
             out.view(services, -1).addmm_(self._given.flatten(0, 1).T, sent)
             if self._terms_too:
                 self.terms.flatten(0, 1).addmm_(sent, x.reshape(services, -1).T)
@@ -93,7 +100,14 @@ class _Unrolled(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, start: Tensor, inputs: Tensor, bias: Tensor, gates: Tensor, candidate: Tensor, terms: Tensor
+        ctx: Any,
+        x: Tensor,
+        start: Tensor,
+        inputs: Tensor,
+        bias: Tensor,
+        gates: Tensor,
+        candidate: Tensor,
+        terms: Tensor,
     ) -> Tensor:
         window, rows, channels = len(x), *start.shape
         opened = x.new_empty(window, rows, 2 * channels)  # [r ‖ u]
@@ -103,7 +117,9 @@ class _Unrolled(torch.autograd.Function):
             torch.addmm(bias, x[step], inputs, out=mapped)
             both = torch.sigmoid(_add_maps(mapped[:, : 2 * channels], state, gates, terms), out=opened[step])
             torch.mul(both[:, :channels], state, out=scratch)
-            proposal = torch.tanh(_add_maps(mapped[:, 2 * channels :], scratch, candidate, terms), out=proposed[step])
+            proposal = torch.tanh(
+                _add_maps(mapped[:, 2 * channels :], scratch, candidate, terms), out=proposed[step]
+            )
             state = torch.lerp(proposal, state, both[:, channels:], out=states[step])
         ctx.save_for_backward(x, start, inputs, gates, candidate, terms, opened, proposed, states)
         return states
@@ -113,10 +129,18 @@ class _Unrolled(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, start, inputs, gates, candidate, terms, opened, proposed, states = ctx.saved_tensors
         channels, rows = start.shape[1], len(start)
-        to_gates, to_candidate = (_Gradients(weight, terms, ctx.needs_input_grad[6]) for weight in (gates, candidate))
+        to_gates, to_candidate = (
+            _Gradients(weight, terms, ctx.needs_input_grad[6]) for weight in (gates, candidate)
+        )
         to_inputs, turned = torch.zeros_like(inputs), inputs.T.contiguous()
-        given, to_bias = torch.empty_like(x) if ctx.needs_input_grad[0] else None, inputs.new_zeros(3 * channels)
-        sigmoid_back, tanh_back = torch.ops.aten.sigmoid_backward.grad_input, torch.ops.aten.tanh_backward.grad_input
+        given, to_bias = (
+            torch.empty_like(x) if ctx.needs_input_grad[0] else None,
+            inputs.new_zeros(3 * channels),
+        )
+        sigmoid_back, tanh_back = (
+            torch.ops.aten.sigmoid_backward.grad_input,
+            torch.ops.aten.tanh_backward.grad_input,
+        )
         flowing, mapped = torch.zeros_like(start), x.new_empty(rows, 3 * channels)
         of_reset, of_update, of_candidate = mapped.split(channels, dim=1)
         for step in range(len(x) - 1, -1, -1):

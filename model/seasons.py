@@ -28,7 +28,11 @@ def find_season(labels: NDArray[np.float64], longest: int, shortest: int) -> int
     if first >= len(lags) - 1:
         return None
     inner = correlation[first:-1]
-    peaks = (inner >= correlation[first - 1 : -2]) & (inner >= correlation[first + 1 :]) & (inner >= LEAST_SEASON)
+    peaks = (
+        (inner >= correlation[first - 1 : -2]) & (inner >= correlation[first + 1 :]) & (inner >= LEAST_SEASON)
+    )
     if not peaks.any():
         return None
-    return first + int(np.flatnonzero(peaks & (inner >= 0.95 * inner[peaks].max()))[0])  # the shortest of its multiples
+    return first + int(
+        np.flatnonzero(peaks & (inner >= 0.95 * inner[peaks].max()))[0]
+    )  # the shortest of its multiples

@@ -41,7 +41,9 @@ class STID(Network):
         self.window = nn.Linear(shape.window * shape.features, channels)
         self.service = nn.Parameter(nn.init.xavier_uniform_(torch.empty(shape.services, channels)))
         self.time_of_day = nn.Parameter(nn.init.xavier_uniform_(torch.empty(slots, channels)))
-        self.encoder = nn.Sequential(*(ResidualMLP(channels=3 * channels, dropout=dropout) for _ in range(layers)))
+        self.encoder = nn.Sequential(
+            *(ResidualMLP(channels=3 * channels, dropout=dropout) for _ in range(layers))
+        )
         self.head = nn.Linear(3 * channels, shape.horizon)
 
     def forward(self, x: Tensor, graphs: Graphs, known: Known | None = None) -> Tensor:
@@ -51,6 +53,10 @@ class STID(Network):
         slots = len(self.time_of_day)
         clock = x.new_zeros(batch) if known is None else known.clock
         slot = (clock * slots).long().clamp(0, slots - 1)  # [B]
-        parts = (seen, self.service.expand(batch, -1, -1), self.time_of_day[slot][:, None].expand(-1, services, -1))
+        parts = (
+            seen,
+            self.service.expand(batch, -1, -1),
+            self.time_of_day[slot][:, None].expand(-1, services, -1),
+        )
         out: Tensor = self.head(self.encoder(torch.cat(parts, dim=-1)))  # [B, N, H]
         return out.transpose(1, 2)

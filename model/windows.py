@@ -77,11 +77,17 @@ class Windows:
         clock = self.series.new_zeros(len(ends)) if self.clock is None else self.clock[ends]
         before = (behind >= 0)[..., None]
         past = torch.where(before, self.filled[behind.clamp(min=0)], torch.zeros_like(self.filled[:1]))
-        return Known(past, self._cycles(behind, newest), self._cycles(ahead, newest), self._recent(ends), clock)
+        return Known(
+            past, self._cycles(behind, newest), self._cycles(ahead, newest), self._recent(ends), clock
+        )
 
     def _recent(self, ends: Tensor) -> Tensor:
         rows = ends[:, None] - torch.arange(RECENT - 1, -1, -1, device=ends.device)
-        return self.filled[(rows - self.lag).clamp(min=0)] if self.present is None else self.present[rows.clamp(min=0)]
+        return (
+            self.filled[(rows - self.lag).clamp(min=0)]
+            if self.present is None
+            else self.present[rows.clamp(min=0)]
+        )
 
     def targets(self, ends: Tensor) -> Tensor:
         """Labels `[B, H, N]` of the steps after `ends`; NaN where unknown."""
@@ -97,7 +103,9 @@ class Windows:
         """Means `[B, S, N]` of the labels whole cycles before `rows [B, S]` that are complete at `newest [B, 1]`."""
         if self.season is None:
             return self.series.new_full((*rows.shape, self.labels.shape[1]), torch.nan)
-        first = torch.clamp(torch.div(rows - newest + self.season - 1, self.season, rounding_mode="floor"), min=1)
+        first = torch.clamp(
+            torch.div(rows - newest + self.season - 1, self.season, rounding_mode="floor"), min=1
+        )
         back = first[..., None] + torch.arange(CYCLES, device=rows.device)
         earlier = rows[..., None] - back * self.season  # [B, S, cycles]
         values = self.labels[earlier.clamp(min=0)]  # [B, S, cycles, N]

@@ -66,13 +66,21 @@ class PlainAttention(nn.Module):
     def __init__(self, fast: TemporalAttention) -> None:
         super().__init__()
         self.over_services, self.over_features = copied(fast.over_services), copied(fast.over_features)
-        self.features_to_services, self.bias, self.value = copied(fast.features_to_services), copied(fast.bias), copied(fast.value)
+        self.features_to_services, self.bias, self.value = (
+            copied(fast.features_to_services),
+            copied(fast.bias),
+            copied(fast.value),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """x `[B, N, F, T]` -> same shape."""
-        left = torch.matmul(torch.matmul(x.permute(0, 3, 2, 1), self.over_services), self.features_to_services)  # [B, T, N]
+        left = torch.matmul(
+            torch.matmul(x.permute(0, 3, 2, 1), self.over_services), self.features_to_services
+        )  # [B, T, N]
         right = torch.matmul(self.over_features, x)  # [B, N, T]
-        weights = torch.softmax(torch.matmul(self.value, torch.sigmoid(torch.matmul(left, right) + self.bias)), dim=-1)
+        weights = torch.softmax(
+            torch.matmul(self.value, torch.sigmoid(torch.matmul(left, right) + self.bias)), dim=-1
+        )
         mixed = torch.matmul(x.reshape(len(x), -1, x.shape[-1]), weights.transpose(1, 2))
         return mixed.reshape(x.shape)
 
@@ -86,10 +94,18 @@ class PlainAttentionBlock(nn.Module):
             raise ValueError("the published block attends over time; build AdapGLA with attention=True")
         self.attention, self.graph = PlainAttention(fast.attention), PlainGraphConvolution(fast.graph)
         given = fast.time.convolution
-        self.time = nn.Conv2d(given.in_channels, given.out_channels, (1, given.kernel_size[0]), padding=(0, int(given.padding[0])))
+        self.time = nn.Conv2d(
+            given.in_channels,
+            given.out_channels,
+            (1, given.kernel_size[0]),
+            padding=(0, int(given.padding[0])),
+        )
         self.time.weight, self.time.bias = copied(given.weight.transpose(2, 3)), copied(bias_of(given))
         self.residual = nn.Conv2d(fast.residual.in_features, fast.residual.out_features, (1, 1))
-        self.residual.weight, self.residual.bias = copied(fast.residual.weight[:, :, None, None]), copied(fast.residual.bias)
+        self.residual.weight, self.residual.bias = (
+            copied(fast.residual.weight[:, :, None, None]),
+            copied(fast.residual.bias),
+        )
         self.norm = nn.LayerNorm(given.out_channels)
         self.norm.weight, self.norm.bias = copied(fast.norm.weight), copied(fast.norm.bias)
 
@@ -110,7 +126,10 @@ class PlainRecurrentBlock(nn.Module):
         given, channels = fast.time, len(fast.time.candidate)
         self.gates = copied(torch.cat((given.inputs[:, : 2 * channels], given.gates)))  # [F + C, 2C]
         self.candidate = copied(torch.cat((given.inputs[:, 2 * channels :], given.candidate)))  # [F + C, C]
-        self.gates_bias, self.candidate_bias = copied(given.bias[: 2 * channels]), copied(given.bias[2 * channels :])
+        self.gates_bias, self.candidate_bias = (
+            copied(given.bias[: 2 * channels]),
+            copied(given.bias[2 * channels :]),
+        )
         self.widen, self.narrow = copied(fast.attention.widen.weight), copied(fast.attention.narrow.weight)
         self.norm = nn.LayerNorm(channels)
         self.norm.weight, self.norm.bias = copied(fast.norm.weight), copied(fast.norm.bias)
@@ -122,12 +141,16 @@ class PlainRecurrentBlock(nn.Module):
         for now in mixed.unbind(-1):  # [B, N, F]
             gates = torch.sigmoid(torch.cat((now, state), dim=2) @ self.gates + self.gates_bias)
             reset, update = gates.chunk(2, dim=2)
-            proposal = torch.tanh(torch.cat((now, reset * state), dim=2) @ self.candidate + self.candidate_bias)
+            proposal = torch.tanh(
+                torch.cat((now, reset * state), dim=2) @ self.candidate + self.candidate_bias
+            )
             state = update * state + (1 - update) * proposal
             states.append(state)
         out = torch.stack(states, dim=1)  # [B, T, N, C]
         means = out.mean(dim=(2, 3))  # [B, T]
-        weights = torch.sigmoid(functional.linear(functional.relu(functional.linear(means, self.widen)), self.narrow))
+        weights = torch.sigmoid(
+            functional.linear(functional.relu(functional.linear(means, self.widen)), self.narrow)
+        )
         normed: Tensor = self.norm(out * weights[:, :, None, None])
         return normed.permute(0, 2, 3, 1)
 

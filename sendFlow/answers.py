@@ -36,7 +36,10 @@ def _train_ticket(endpoint: str) -> bytes:
     data: dict[str, Any] = {
         "POST /trips/left": [_trip("G", "1234"), _trip("D", "1345")],
         "POST /trips2/left": [_trip("Z", "1234"), _trip("K", "1345")],
-        "GET /contacts": [{"id": f"contact-{number}", "accountId": ACCOUNT, "name": f"Contacts_{number}"} for number in (1, 2)],
+        "GET /contacts": [
+            {"id": f"contact-{number}", "accountId": ACCOUNT, "name": f"Contacts_{number}"}
+            for number in (1, 2)
+        ],
         "GET /assurances": [{"index": 1, "typeName": "Traffic Accident Assurance", "price": 3.0}],
         "POST /order/refresh": _orders("G1234"),
         "POST /orderOther/refresh": _orders("Z1234"),
@@ -49,11 +52,22 @@ def _body(data: Any) -> bytes:
 
 
 def _trip(kind: str, number: str) -> dict[str, Any]:
-    return {"tripId": {"type": kind, "number": number}, "startingStation": "Shang Hai", "terminalStation": "Su Zhou"}
+    return {
+        "tripId": {"type": kind, "number": number},
+        "startingStation": "Shang Hai",
+        "terminalStation": "Su Zhou",
+    }
 
 
 def _orders(train: str) -> list[dict[str, Any]]:
     return [
-        {"id": f"order-{state}", "accountId": ACCOUNT, "trainNumber": train, "status": number, "from": "Shang Hai", "to": "Su Zhou"}
+        {
+            "id": f"order-{state}",
+            "accountId": ACCOUNT,
+            "trainNumber": train,
+            "status": number,
+            "from": "Shang Hai",
+            "to": "Su Zhou",
+        }
         for state, number in ORDER_STATES.items()
     ]

@@ -22,7 +22,9 @@ BODY = b"<!doctype html><title>bench</title>\n" + b"x" * 4000
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags of this script."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=5.0, help="of each kind (default: %(default)g)")
     parser.add_argument("--users", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=2, help="each kind is measured this often, in turn")
@@ -49,13 +51,19 @@ async def compare(seconds: float, users: int, rounds: int) -> None:
     for _ in range(rounds):
         for kind in KINDS:
             arguments = ["--kind", kind, "--host", host, "--seconds", str(seconds), "--users", str(users)]
-            process = await asyncio.create_subprocess_exec(sys.executable, __file__, *arguments, stdout=subprocess.PIPE)
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, __file__, *arguments, stdout=subprocess.PIPE
+            )
             out, _ = await asyncio.wait_for(process.communicate(), seconds + 60)
             found = json.loads(out.splitlines()[-1])
             rates[kind].append(found["requests"] / found["cpu_seconds"])
-            print(f"{kind}: {found['requests']} requests, {found['failures']} failed, {found['cpu_seconds']:.2f} CPU-seconds")
+            print(
+                f"{kind}: {found['requests']} requests, {found['failures']} failed, {found['cpu_seconds']:.2f} CPU-seconds"
+            )
     fast, plain = (max(rates[kind]) for kind in KINDS)
-    print(f"best of {rounds}: {KINDS[0]} {fast:,.0f}, {KINDS[1]} {plain:,.0f} requests per CPU-second: {fast / plain:.1f} times")
+    print(
+        f"best of {rounds}: {KINDS[0]} {fast:,.0f}, {KINDS[1]} {plain:,.0f} requests per CPU-second: {fast / plain:.1f} times"
+    )
     server.close()
 
 
@@ -66,7 +74,14 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
-            length = next((int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
+            length = next(
+                (
+                    int(line.split(b":")[1])
+                    for line in head.lower().split(b"\r\n")
+                    if line.startswith(b"content-length:")
+                ),
+                0,
+            )
             await reader.readexactly(length)
             writer.write(page if head.startswith(b"GET") else moved)
             await writer.drain()
@@ -81,7 +96,9 @@ def measure(kind: str, host: str, users: int, seconds: float) -> dict[str, float
 
     from sendFlow.load_generator import BoutiqueTasks
 
-    user = type(kind + "s", (BoutiqueTasks, getattr(locust, kind)), {"wait_time": locust.constant(0), "host": host})
+    user = type(
+        kind + "s", (BoutiqueTasks, getattr(locust, kind)), {"wait_time": locust.constant(0), "host": host}
+    )
     environment = Environment(user_classes=[user], host=host)
     runner = environment.create_local_runner()
     runner.start(users, spawn_rate=users)

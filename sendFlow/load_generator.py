@@ -24,7 +24,17 @@ from sendFlow.users import GATEWAY, Visitor
 
 __all__ = ["BookinfoUser", "BoutiqueUser", "TraceShape"]
 
-PRODUCTS = ["0PUK6V6EV0", "1YMWWN1N4O", "2ZYFJ3GM2N", "66VCHSJNUP", "6E92ZMYYFZ", "9SIQT8TOJO", "L9ECAV7KIM", "LS4PSXUNUM", "OLJCESPC7Z"]
+PRODUCTS = [
+    "0PUK6V6EV0",
+    "1YMWWN1N4O",
+    "2ZYFJ3GM2N",
+    "66VCHSJNUP",
+    "6E92ZMYYFZ",
+    "9SIQT8TOJO",
+    "L9ECAV7KIM",
+    "LS4PSXUNUM",
+    "OLJCESPC7Z",
+]
 CURRENCIES = ["EUR", "USD", "JPY", "CAD", "GBP", "TRY"]
 QUANTITIES = [1, 2, 3, 4, 5, 10]
 
@@ -133,7 +143,9 @@ def application_of(text: str) -> str:
         except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
             raise ValueError(f"{text}: expected a YAML with testbed.application ({error})") from error
     if name not in USERS:
-        raise ValueError(f"{text}: expected one of {', '.join(USERS)}; train_ticket has sendFlow/load_generator_train.py")
+        raise ValueError(
+            f"{text}: expected one of {', '.join(USERS)}; train_ticket has sendFlow/load_generator_train.py"
+        )
     return name
 
 
@@ -141,7 +153,10 @@ def application_of(text: str) -> str:
 def add_application(parser: Any) -> None:
     """The option that chooses the users."""
     parser.add_argument(
-        "--application", env_var="SENDFLOW_APPLICATION", default="boutique", help="boutique, bookinfo, or a YAML with testbed.application"
+        "--application",
+        env_var="SENDFLOW_APPLICATION",
+        default="boutique",
+        help="boutique, bookinfo, or a YAML with testbed.application",
     )
 
 

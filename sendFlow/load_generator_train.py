@@ -50,8 +50,14 @@ class TrainTicketTasks(Visitor):
     application = "train_ticket"
 
     def on_start(self) -> None:
-        self.passenger = Session(os.environ.get("SENDFLOW_USER", "fdse_microservice"), os.environ.get("SENDFLOW_PASSWORD", "111111"))
-        self.clerk = Session(os.environ.get("SENDFLOW_ADMIN_USER", "admin"), os.environ.get("SENDFLOW_ADMIN_PASSWORD", "222222"))
+        self.passenger = Session(
+            os.environ.get("SENDFLOW_USER", "fdse_microservice"),
+            os.environ.get("SENDFLOW_PASSWORD", "111111"),
+        )
+        self.clerk = Session(
+            os.environ.get("SENDFLOW_ADMIN_USER", "admin"),
+            os.environ.get("SENDFLOW_ADMIN_PASSWORD", "222222"),
+        )
         self.log_in(self.passenger)
 
     # ------------------------------------------------------------------------------------------------------- tasks
@@ -74,7 +80,9 @@ class TrainTicketTasks(Visitor):
         if trips:
             trip = random.choice(trips)
             order = self.order_of(trip, start, end)
-            self.rows("GET /foods", segments={"date": order["date"], "start": start, "end": end, "trip": trip})
+            self.rows(
+                "GET /foods", segments={"date": order["date"], "start": start, "end": end, "trip": trip}
+            )
             self.rows("POST /preserve", json=order)
 
     @task(17)
@@ -110,16 +118,36 @@ class TrainTicketTasks(Visitor):
         order = self.one_order("POST /order/refresh", PAID)
         if order:
             old, new = str(order.get("trainNumber", "")), random.choice(["G1234", "D1345"])
-            body = {"orderId": order["id"], "oldTripId": old, "tripId": new, "date": travel_date(), "seatType": 2}
+            body = {
+                "orderId": order["id"],
+                "oldTripId": old,
+                "tripId": new,
+                "date": travel_date(),
+                "seatType": 2,
+            }
             self.rows("POST /rebook", json={"loginId": self.passenger.account, **body})
 
     @task(5)
     def consign(self) -> None:
         order = self.one_order("POST /order/refresh")
         if order:
-            parcel = {"id": "", "consignee": "someone", "phone": "12345677654", "weight": "32", "isWithin": False}
-            when = {"handleDate": datetime.date.today().isoformat(), "targetDate": f"{travel_date()} 12:00:00"}
-            whose = {"accountId": self.passenger.account, "orderId": order["id"], "from": order.get("from"), "to": order.get("to")}
+            parcel = {
+                "id": "",
+                "consignee": "someone",
+                "phone": "12345677654",
+                "weight": "32",
+                "isWithin": False,
+            }
+            when = {
+                "handleDate": datetime.date.today().isoformat(),
+                "targetDate": f"{travel_date()} 12:00:00",
+            }
+            whose = {
+                "accountId": self.passenger.account,
+                "orderId": order["id"],
+                "from": order.get("from"),
+                "to": order.get("to"),
+            }
             self.rows("PUT /consigns", json={**whose, **when, **parcel})
 
     @task(3)
@@ -131,7 +159,10 @@ class TrainTicketTasks(Visitor):
     @task(2)
     def quickest(self) -> None:
         start, end = random.choice(FAST_PLACES)
-        self.rows("POST /routePlan/quickest", json={"formStationName": start, "toStationName": end, "travelDate": travel_date(), "num": 5})
+        self.rows(
+            "POST /routePlan/quickest",
+            json={"formStationName": start, "toStationName": end, "travelDate": travel_date(), "num": 5},
+        )
 
     @task(2)
     def cheapest(self) -> None:
@@ -195,7 +226,11 @@ class TrainTicketTasks(Visitor):
     def trips(self, endpoint: str, start: str, end: str) -> list[str]:
         """Numbers of the trains that are left."""
         trips = [row.get("tripId") for row in self.rows(endpoint, json=journey(start, end))]
-        return [f"{trip.get('type', '')}{trip.get('number', '')}" if isinstance(trip, dict) else str(trip) for trip in trips if trip]
+        return [
+            f"{trip.get('type', '')}{trip.get('number', '')}" if isinstance(trip, dict) else str(trip)
+            for trip in trips
+            if trip
+        ]
 
     def order_of(self, trip: str, start: str, end: str) -> Row:
         """What preserve wants to know, contact and assurance looked up."""
@@ -215,14 +250,18 @@ class TrainTicketTasks(Visitor):
 
     def one_order(self, endpoint: str, *states: int) -> Row | None:
         """An order in one of `states` (none given: any); None where the account has none."""
-        orders = [row for row in self.rows(endpoint, json={"loginId": self.passenger.account}) if row.get("id")]
+        orders = [
+            row for row in self.rows(endpoint, json={"loginId": self.passenger.account}) if row.get("id")
+        ]
         fitting = [row for row in orders if not states or row.get("status") in states]
         return random.choice(fitting) if fitting else None
 
     def pay_one(self, endpoint: str) -> None:
         order = self.one_order(endpoint, UNPAID)
         if order:
-            self.rows("POST /inside_payment", json={"orderId": order["id"], "tripId": order.get("trainNumber", "")})
+            self.rows(
+                "POST /inside_payment", json={"orderId": order["id"], "tripId": order.get("trainNumber", "")}
+            )
 
 
 class TrainTicketUser(TrainTicketTasks, FastHttpUser):

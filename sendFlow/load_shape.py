@@ -56,7 +56,11 @@ def load_trace(environment: Environment) -> None:
     if not isinstance(shape, TraceShape) or options is None or isinstance(environment.runner, WorkerRunner):
         return
     try:
-        shape.one_round = read_trace(options.trace).with_idle_ends(options.idle_steps).adjusted(scale=options.scale, step=options.period)
+        shape.one_round = (
+            read_trace(options.trace)
+            .with_idle_ends(options.idle_steps)
+            .adjusted(scale=options.scale, step=options.period)
+        )
     except DeepScalerError as error:
         sys.exit(f"load shape: {error}")
     shape.rounds = options.loop
@@ -75,18 +79,51 @@ def _end(environment: Environment) -> None:
 @events.init_command_line_parser.add_listener
 def add_options(parser: Any) -> None:
     """Options of the shape."""
-    parser.add_argument("--trace", env_var="SENDFLOW_TRACE", default=str(README_TRACE), help=".req, or a CSV of counts with a column time")
-    parser.add_argument("--scale", type=_positive, env_var="SENDFLOW_SCALE", default=1.0, help="the trace's users are multiplied by this")
-    parser.add_argument("--period", type=_positive, env_var="SENDFLOW_PERIOD", help="seconds a value (default: 5; of a CSV, as recorded)")
-    parser.add_argument("--loop", type=_count, env_var="SENDFLOW_LOOP", default=1, help="how often the trace is played; 0: for ever")
-    parser.add_argument("--idle-steps", type=_count, env_var="SENDFLOW_IDLE_STEPS", default=IDLE_STEPS, help="idle values at each end")
+    parser.add_argument(
+        "--trace",
+        env_var="SENDFLOW_TRACE",
+        default=str(README_TRACE),
+        help=".req, or a CSV of counts with a column time",
+    )
+    parser.add_argument(
+        "--scale",
+        type=_positive,
+        env_var="SENDFLOW_SCALE",
+        default=1.0,
+        help="the trace's users are multiplied by this",
+    )
+    parser.add_argument(
+        "--period",
+        type=_positive,
+        env_var="SENDFLOW_PERIOD",
+        help="seconds a value (default: 5; of a CSV, as recorded)",
+    )
+    parser.add_argument(
+        "--loop",
+        type=_count,
+        env_var="SENDFLOW_LOOP",
+        default=1,
+        help="how often the trace is played; 0: for ever",
+    )
+    parser.add_argument(
+        "--idle-steps",
+        type=_count,
+        env_var="SENDFLOW_IDLE_STEPS",
+        default=IDLE_STEPS,
+        help="idle values at each end",
+    )
 
 
 @events.quitting.add_listener
 def finish_csv(environment: Environment, **_: Any) -> None:
     """End the users, then leave Locust's CSV writer time for the last second: else it is missing from the files."""
     options = environment.parsed_options
-    if environment.runner and options and options.csv_prefix and not isinstance(environment.runner, WorkerRunner):
+    if (
+        environment.runner
+        and options
+        and options.csv_prefix
+        and not isinstance(environment.runner, WorkerRunner)
+    ):
         environment.runner.quit()
         gevent.sleep(CSV_STATS_INTERVAL_SEC + 0.1)
 

@@ -29,7 +29,10 @@ def make_trace(seed: int = SEED) -> list[int]:
     noise = [sum(stream.random() for _ in range(12)) - 6 for _ in range(COUNT)]  # near normal, without libm
 
     def values(power: float, size: float) -> list[int]:
-        return [min(max(round(LOW + (HIGH - LOW) * x**power + size * n), LOW), HIGH) for x, n in zip(path, noise, strict=True)]
+        return [
+            min(max(round(LOW + (HIGH - LOW) * x**power + size * n), LOW), HIGH)
+            for x, n in zip(path, noise, strict=True)
+        ]
 
     def too_low(size: float, power: float) -> float:
         return MEAN - statistics.fmean(values(power, size))
@@ -55,7 +58,9 @@ def _path(stream: random.Random) -> list[float]:
     level = stream.random()
     while len(path) < COUNT:
         following, length = stream.random(), 12 + int(stream.random() * 50)
-        path += [level + (following - level) * (1 - math.cos(math.pi * i / length)) / 2 for i in range(length)]
+        path += [
+            level + (following - level) * (1 - math.cos(math.pi * i / length)) / 2 for i in range(length)
+        ]
         level = following
     path = path[:COUNT]
     low, high = min(path), max(path)
@@ -70,7 +75,9 @@ def _solve(rising: Callable[[float], float], low: float, high: float) -> float:
     return (low + high) / 2
 
 
-def make_shape(shape: str, seed: int, duration: float, low: float, high: float, noise: float, period: float) -> list[int]:
+def make_shape(
+    shape: str, seed: int, duration: float, low: float, high: float, noise: float, period: float
+) -> list[int]:
     """A generated shape: users, one value for each 5 s.
 
     Raises:
@@ -87,16 +94,31 @@ def build_parser() -> argparse.ArgumentParser:
     """Flags of this script."""
     from sendFlow.shapes import SHAPES
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=[README, *SHAPES], default=README, help="default: the README's trace")
-    parser.add_argument("--seed", type=int, help="1-999 train, 1000-1999 validate, 2000-2999 test; default: the README's")
-    parser.add_argument("--output", "--out", type=Path, help="default: beside this script, named by shape and seed")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--shape", choices=[README, *SHAPES], default=README, help="default: the README's trace"
+    )
+    parser.add_argument(
+        "--seed", type=int, help="1-999 train, 1000-1999 validate, 2000-2999 test; default: the README's"
+    )
+    parser.add_argument(
+        "--output", "--out", type=Path, help="default: beside this script, named by shape and seed"
+    )
     shapes = parser.add_argument_group("of a shape; the README's trace has none of these")
     shapes.add_argument("--duration", type=_positive, default=3600.0, help="seconds (default: %(default)g)")
     shapes.add_argument("--low", type=_positive, default=25.0, help="users (default: %(default)g)")
     shapes.add_argument("--high", type=_positive, default=95.0, help="users (default: %(default)g)")
-    shapes.add_argument("--noise", type=float, default=2.0, help="standard deviation, users (default: %(default)g)")
-    shapes.add_argument("--period", type=_positive, default=700.0, help="seconds of a fluctuation or square wave (default: %(default)g)")
+    shapes.add_argument(
+        "--noise", type=float, default=2.0, help="standard deviation, users (default: %(default)g)"
+    )
+    shapes.add_argument(
+        "--period",
+        type=_positive,
+        default=700.0,
+        help="seconds of a fluctuation or square wave (default: %(default)g)",
+    )
     return parser
 
 
@@ -119,7 +141,9 @@ def main(argv: list[str] | None = None) -> int:
         seed = 1 if given.seed is None else given.seed
         name = f"{given.shape}-{seed}.req"
         try:
-            values = make_shape(given.shape, seed, given.duration, given.low, given.high, max(given.noise, 0.0), given.period)
+            values = make_shape(
+                given.shape, seed, given.duration, given.low, given.high, max(given.noise, 0.0), given.period
+            )
         except DeepScalerError as error:
             parser.error(str(error).replace("testbed.load.", "--"))
     output = given.output or Path(__file__).with_name(name)

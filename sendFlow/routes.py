@@ -86,7 +86,11 @@ TRAIN_TICKET = (
     Route("POST", "/api/v1/adminuserservice/users", "POST /admin/users"),
 )
 
-ROUTES: dict[str, tuple[Route, ...]] = {"boutique": BOUTIQUE, "bookinfo": BOOKINFO, "train_ticket": TRAIN_TICKET}
+ROUTES: dict[str, tuple[Route, ...]] = {
+    "boutique": BOUTIQUE,
+    "bookinfo": BOOKINFO,
+    "train_ticket": TRAIN_TICKET,
+}
 """Every URL by application. An endpoint's first row is the one that the generators ask."""
 
 
@@ -102,7 +106,10 @@ def route_of(application: str, method: str, target: str) -> Route | None:
     method = "GET" if method == "HEAD" else method
     plain, patterned = _index(application)
     found = plain.get((method, path))
-    return found or next((route for expression, route in patterned if route.method == method and expression.fullmatch(path)), None)
+    return found or next(
+        (route for expression, route in patterned if route.method == method and expression.fullmatch(path)),
+        None,
+    )
 
 
 def endpoint_of(application: str, method: str, target: str) -> str | None:
@@ -118,14 +125,20 @@ def url_of(application: str, endpoint: str, **segments: str) -> tuple[str, str]:
         KeyError: no such endpoint, or a segment is missing.
     """
     route = _by_endpoint(application)[endpoint]
-    return route.method, route.pattern.format_map({name: quote(value, safe="") for name, value in segments.items()})
+    return route.method, route.pattern.format_map(
+        {name: quote(value, safe="") for name, value in segments.items()}
+    )
 
 
 @cache
 def _index(application: str) -> tuple[dict[tuple[str, str], Route], list[tuple[re.Pattern[str], Route]]]:
     routes = ROUTES[application]
     plain = {(route.method, route.pattern): route for route in routes if "{" not in route.pattern}
-    return plain, [(re.compile(re.sub(r"\{\w+\}", "[^/]+", route.pattern)), route) for route in routes if "{" in route.pattern]
+    return plain, [
+        (re.compile(re.sub(r"\{\w+\}", "[^/]+", route.pattern)), route)
+        for route in routes
+        if "{" in route.pattern
+    ]
 
 
 @cache

@@ -78,7 +78,9 @@ def _sharp_decrease(times: Floats, load: Load, duration: float, random: np.rando
 def _fluctuation(times: Floats, load: Load, duration: float, random: np.random.Generator) -> Floats:
     """A sine from low to high; the seed draws its phase."""
     phase = random.uniform(0, 2 * np.pi)
-    return (load.low + load.high) / 2 + (load.high - load.low) / 2 * np.sin(2 * np.pi * times / load.period + phase)
+    return (load.low + load.high) / 2 + (load.high - load.low) / 2 * np.sin(
+        2 * np.pi * times / load.period + phase
+    )
 
 
 def _square(times: Floats, load: Load, duration: float, random: np.random.Generator) -> Floats:
@@ -99,7 +101,9 @@ def _diurnal(times: Floats, load: Load, duration: float, random: np.random.Gener
         for at, height, takes in (draw[1:4], draw[4:7]) if draw[7] < 0.5 else (draw[1:4],):
             since = times - (row + at) * day
             rise, fall = day * (0.001 + 0.004 * takes), day * (0.01 + 0.03 * takes)
-            crowd = np.where(since < rise, np.clip(since / rise, 0, 1), np.exp(-np.maximum(since - rise, 0) / fall))
+            crowd = np.where(
+                since < rise, np.clip(since / rise, 0, 1), np.exp(-np.maximum(since - rise, 0) / fall)
+            )
             level = level + (0.2 + 0.4 * height) * crowd
     offered: Floats = load.low + (load.high - load.low) * np.clip(level, 0.0, 1.0)
     return offered
@@ -115,7 +119,9 @@ def _mixed(times: Floats, load: Load, duration: float, random: np.random.Generat
         spread = load.high - load.low
         low = load.low + 0.4 * spread * random.uniform()
         high = min(low + spread * random.uniform(0.3, 1.0), load.high)
-        segment = load.model_copy(update={"low": low, "high": high, "period": load.period * random.uniform(0.5, 1.3)})
+        segment = load.model_copy(
+            update={"low": low, "high": high, "period": load.period * random.uniform(0.5, 1.3)}
+        )
         own = np.random.default_rng(random.integers(1 << 62))
         here = (times >= begin) & (times < begin + length)
         values[here] = np.clip(SEGMENTS[kind](times[here] - begin, segment, length, own), load.low, load.high)

@@ -131,7 +131,9 @@ def read_counts(path: str | Path, column: str | None = None) -> Series:
         try:
             moment, count = _seconds(row[at]), float(row[of])
         except (ValueError, IndexError) as error:
-            raise DataError(f"{path}:{rows.line_num}: expected a time and a number, found {','.join(row)!r}") from error
+            raise DataError(
+                f"{path}:{rows.line_num}: expected a time and a number, found {','.join(row)!r}"
+            ) from error
         if not np.isfinite(count) or count < 0:
             raise DataError(f"{path}:{rows.line_num}: expected a count >= 0, found {row[of]!r}")
         if times and moment <= times[-1]:

@@ -24,7 +24,14 @@ class Visitor(User):
     abstract = True
     application: str
 
-    def ask(self, endpoint: str, *, form: dict[str, Any] | None = None, segments: dict[str, str] | None = None, **options: Any) -> Any:
+    def ask(
+        self,
+        endpoint: str,
+        *,
+        form: dict[str, Any] | None = None,
+        segments: dict[str, str] | None = None,
+        **options: Any,
+    ) -> Any:
         """The last answer to a request for an endpoint of `testbed/apps`.
 
         Args:
@@ -35,7 +42,11 @@ class Visitor(User):
         """
         method, path = url_of(self.application, endpoint, **(segments or {}))
         if form is not None:
-            options = {"data": urlencode(form), "headers": {"Content-Type": "application/x-www-form-urlencoded"}, **options}
+            options = {
+                "data": urlencode(form),
+                "headers": {"Content-Type": "application/x-www-form-urlencoded"},
+                **options,
+            }
         answer = self.client.request(method, path, name=path_of(endpoint), allow_redirects=False, **options)
         for _ in range(MAX_REDIRECTS):
             if answer.status_code not in {301, 302, 303} or not answer.headers.get("Location"):
@@ -43,7 +54,9 @@ class Visitor(User):
             target = urlsplit(answer.headers["Location"])
             path = (target.path or "/") + (f"?{target.query}" if target.query else "")
             following = endpoint_of(self.application, "GET", path)
-            answer = self.client.request("GET", path, name=path_of(following) if following else target.path, allow_redirects=False)
+            answer = self.client.request(
+                "GET", path, name=path_of(following) if following else target.path, allow_redirects=False
+            )
         return answer
 
 

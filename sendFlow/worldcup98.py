@@ -62,7 +62,9 @@ class Counts:
         if len(self.values):
             low, high = min(low, self.first), max(high, self.first + len(self.values))
         if high - low > MAX_BINS:
-            raise DataError(f"the files span {high - low:,} values of {self.seconds} s; at most {MAX_BINS:,}: are they of one time?")
+            raise DataError(
+                f"the files span {high - low:,} values of {self.seconds} s; at most {MAX_BINS:,}: are they of one time?"
+            )
         if high - low > len(self.values):
             grown = np.zeros(high - low)
             grown[self.first - low : self.first - low + len(self.values)] = self.values
@@ -93,7 +95,9 @@ def read_log(path: str | Path) -> Iterator[NDArray[np.int64]]:
             stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if packed else raw
             while block := stream.read(CHUNK_RECORDS * RECORD.itemsize):
                 if len(block) % RECORD.itemsize:
-                    raise DataError(f"{path}: cut off: {len(block) % RECORD.itemsize} bytes follow the last record of {RECORD.itemsize}")
+                    raise DataError(
+                        f"{path}: cut off: {len(block) % RECORD.itemsize} bytes follow the last record of {RECORD.itemsize}"
+                    )
                 times = np.frombuffer(block, RECORD)["timestamp"].astype(np.int64)
                 wrong = np.flatnonzero((times < FIRST) | (times >= LAST))
                 if len(wrong):
@@ -119,7 +123,9 @@ def count(paths: list[Path], seconds: int) -> Counts:
             edges = series.start + series.step * np.arange(len(series.values) + 1)
             total = np.concatenate([[0.0], np.cumsum(series.values * series.step)])
             bins = np.arange(int(edges[0] // seconds), int(-(-edges[-1] // seconds)))
-            ends = np.interp(np.append(bins, bins[-1] + 1) * float(seconds), edges, total)  # a count is spread over its own time
+            ends = np.interp(
+                np.append(bins, bins[-1] + 1) * float(seconds), edges, total
+            )  # a count is spread over its own time
             counts.add(bins, np.diff(ends))
         else:
             for times in read_log(path):
@@ -137,11 +143,24 @@ def to_users(values: NDArray[np.float64], largest: int) -> NDArray[np.int64]:
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags of this script."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="+", type=Path, help="official logs (plain or gzip) and .csv files of counts")
-    parser.add_argument("--output", "--out", type=Path, required=True, help=".req: users; .csv: unscaled counts")
-    parser.add_argument("--seconds", type=_positive, default=60, help="seconds of the files that make one value (default: %(default)s)")
-    parser.add_argument("--max-users", type=_positive, default=100, help="the largest value (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "files", nargs="+", type=Path, help="official logs (plain or gzip) and .csv files of counts"
+    )
+    parser.add_argument(
+        "--output", "--out", type=Path, required=True, help=".req: users; .csv: unscaled counts"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=_positive,
+        default=60,
+        help="seconds of the files that make one value (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-users", type=_positive, default=100, help="the largest value (default: %(default)s)"
+    )
     parser.add_argument("--start", type=_moment, help="ISO 8601, UTC unless it says otherwise")
     parser.add_argument("--end", type=_moment, help="ISO 8601, not included")
     return parser
@@ -172,7 +191,10 @@ def _write_csv(path: Path, counts: Counts) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["time", "requests"])
-        rows.writerows((_utc((counts.first + i) * counts.seconds), round(value)) for i, value in enumerate(counts.values.tolist()))
+        rows.writerows(
+            (_utc((counts.first + i) * counts.seconds), round(value))
+            for i, value in enumerate(counts.values.tolist())
+        )
 
 
 def _positive(text: str) -> int:

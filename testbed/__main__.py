@@ -14,21 +14,38 @@ import threading
 from deepscaler.errors import ClusterError, DeepScalerError
 from deepscaler.logs import start_logging
 from deepscaler.settings import Serve, load_settings
-from testbed.draft import draft
-from testbed.serve import LiveTestbed, running
+from testbed.experiments.draft import draft
+from testbed.live.serve import LiveTestbed, running
 
 
 def build_parser() -> argparse.ArgumentParser:
     """`serve`, `config` and their flags."""
-    parser = argparse.ArgumentParser(prog="python -m testbed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m testbed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(required=True, dest="command")
     serve = commands.add_parser("serve", help="gateway, metrics, Prometheus, Jaeger and Kubernetes APIs")
-    serve.add_argument("--config", default="config/boutique.yaml", help="application settings (default: %(default)s)")
-    serve.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="override one setting")
+    serve.add_argument(
+        "--config", default="config/boutique.yaml", help="application settings (default: %(default)s)"
+    )
+    serve.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one setting",
+    )
     config = commands.add_parser("config", help="print settings for an emulated application")
-    config.add_argument("--application", required=True, help="a file of testbed/apps without .yaml, a path, or synthetic:N[:DRAW]")
     config.add_argument(
-        "--schema", default="app.schema.json", help="path of the JSON schema from the file's directory (default: %(default)s)"
+        "--application",
+        required=True,
+        help="a file of testbed/apps without .yaml, a path, or synthetic:N[:DRAW]",
+    )
+    config.add_argument(
+        "--schema",
+        default="app.schema.json",
+        help="path of the JSON schema from the file's directory (default: %(default)s)",
     )
     return parser
 
@@ -87,7 +104,9 @@ def _welcome(live: LiveTestbed, config: str) -> str:
 def _load_options(live: LiveTestbed) -> str:
     """What differs from the defaults of sendLoop.sh."""
     host, name = live.addresses.gateway, live.program.name
-    return ("" if host.endswith(":30001") else f" --host {host}") + ("" if name == "boutique" else f" --application {name}")
+    return ("" if host.endswith(":30001") else f" --host {host}") + (
+        "" if name == "boutique" else f" --application {name}"
+    )
 
 
 def _scale_options(live: LiveTestbed) -> str:
@@ -97,7 +116,9 @@ def _scale_options(live: LiveTestbed) -> str:
         "cluster.prometheus.url": (found.prometheus, f"http://127.0.0.1:{usual.prometheus_port}"),
         "cluster.kubeconfig": (found.kubeconfig, f"{usual.directory}/kubeconfig"),
     }
-    return "".join(f" --set {key}={value}" for key, (value, default) in options.items() if value and value != default)
+    return "".join(
+        f" --set {key}={value}" for key, (value, default) in options.items() if value and value != default
+    )
 
 
 if __name__ == "__main__":

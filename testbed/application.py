@@ -1,7 +1,7 @@
 """Emulated applications: YAML -> `Application`, and the truth about it.
 
 An application file (`testbed/apps/*.yaml`) says what a pod of each service may use, which calls an endpoint makes and
-what users do. Every request is a call tree; `testbed.program` turns each endpoint's tree into one linear program.
+what users do. Every request is a call tree; `testbed.engine.program` turns each endpoint's tree into one linear program.
 A visit that calls others spends half of its CPU before the first call and half after the last.
 """
 
@@ -41,7 +41,9 @@ class CallFile(Section):
 
     service: str | None = None
     operation: str | None = Field(None, description="which of the callee's `operations`; None: its `calls`")
-    times: Positive = Field(1.0, description="mean count: the whole part always, one more with the probability of the rest")
+    times: Positive = Field(
+        1.0, description="mean count: the whole part always, one more with the probability of the rest"
+    )
     probability: Share = Field(1.0, description="of calling at all")
     timeout_seconds: Positive | None = None
     on_failure: Annotated[str, Field(pattern="^(fail|ignore)$")] = "fail"
@@ -79,7 +81,9 @@ class ServiceFile(Section):
     memory_limit_mib: Positive
     demand_ms: Positive = Field(description="mean CPU of a visit")
     boot_seconds: NotNegative
-    max_in_flight: Annotated[int, Field(ge=1)] | None = Field(None, description="requests served at a time; others wait in order")
+    max_in_flight: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="requests served at a time; others wait in order"
+    )
     idle_millicores: NotNegative = 2.0
     memory_base_mib: NotNegative
     memory_per_request_mib: NotNegative = 0.5
@@ -131,7 +135,9 @@ class ApplicationFile(Section):
         for name, task in self.tasks.items():
             for request in task.requests:
                 if request not in self.endpoints:
-                    raise ValueError(f"tasks.{name}.requests: unknown endpoint {request!r}; endpoints: {', '.join(self.endpoints)}")
+                    raise ValueError(
+                        f"tasks.{name}.requests: unknown endpoint {request!r}; endpoints: {', '.join(self.endpoints)}"
+                    )
         if not any(task.weight for task in self.tasks.values()):
             raise ValueError("tasks: at least one weight must be above 0")
         if isinstance(self.think_seconds, list) and self.think_seconds[0] > self.think_seconds[1]:
@@ -287,14 +293,20 @@ def _read(path: Path) -> Application:
     index = {name: number for number, name in enumerate(names)}
     trees = _Trees(path, document, index)
     trees.check()
-    think = document.think_seconds if isinstance(document.think_seconds, list) else [document.think_seconds] * 2
+    think = (
+        document.think_seconds if isinstance(document.think_seconds, list) else [document.think_seconds] * 2
+    )
     endpoints = {name: number for number, name in enumerate(document.endpoints)}
     return Application(
         name=document.name,
         services=tuple(_service(name, document.services[name]) for name in names),
-        endpoints=tuple(Endpoint(name, index[end.service], trees.of_endpoint(end)) for name, end in document.endpoints.items()),
+        endpoints=tuple(
+            Endpoint(name, index[end.service], trees.of_endpoint(end))
+            for name, end in document.endpoints.items()
+        ),
         tasks=tuple(
-            Task(name, task.weight, tuple(endpoints[request] for request in task.requests)) for name, task in document.tasks.items()
+            Task(name, task.weight, tuple(endpoints[request] for request in task.requests))
+            for name, task in document.tasks.items()
         ),
         think_low=think[0],
         think_high=think[1],
@@ -343,8 +355,12 @@ class _Trees:
     def _own(self, service: str, operation: str | None) -> Steps:
         key = (service, operation)
         if key in self._open:
-            circle = " -> ".join(name if part is None else f"{name}.{part}" for name, part in [*self._open, key])
-            raise SettingsError(f"{self._path}: services.{service}: calls itself in a circle: {circle}; cut it with `calls: []`")
+            circle = " -> ".join(
+                name if part is None else f"{name}.{part}" for name, part in [*self._open, key]
+            )
+            raise SettingsError(
+                f"{self._path}: services.{service}: calls itself in a circle: {circle}; cut it with `calls: []`"
+            )
         if key not in self._done:
             self._open.append(key)
             data = self._document.services[service]
@@ -353,13 +369,26 @@ class _Trees:
         return self._done[key]
 
     def _steps(self, calls: list[CallFile]) -> Steps:
-        return tuple(Parallel(tuple(map(self._call, call.parallel))) if call.parallel else self._call(call) for call in calls)
+        return tuple(
+            Parallel(tuple(map(self._call, call.parallel))) if call.parallel else self._call(call)
+            for call in calls
+        )
 
     def _call(self, call: CallFile) -> Call:
         assert call.service is not None, "checked when the file was read"
-        inner = self._steps(call.calls) if "calls" in call.model_fields_set else self._own(call.service, call.operation)
+        inner = (
+            self._steps(call.calls)
+            if "calls" in call.model_fields_set
+            else self._own(call.service, call.operation)
+        )
         return Call(
-            self._index[call.service], call.times, call.probability, call.timeout_seconds, call.on_failure == "ignore", call.retries, inner
+            self._index[call.service],
+            call.times,
+            call.probability,
+            call.timeout_seconds,
+            call.on_failure == "ignore",
+            call.retries,
+            inner,
         )
 
 
@@ -377,7 +406,10 @@ def _varied(application: Application, sigma: float, seed: int) -> Application:
 
     def counted(caller: int, steps: Steps) -> Steps:
         return tuple(
-            Parallel(tuple(one(caller, call) for call in step.calls)) if isinstance(step, Parallel) else one(caller, step) for step in steps
+            Parallel(tuple(one(caller, call) for call in step.calls))
+            if isinstance(step, Parallel)
+            else one(caller, step)
+            for step in steps
         )
 
     def one(caller: int, call: Call) -> Call:
@@ -388,8 +420,14 @@ def _varied(application: Application, sigma: float, seed: int) -> Application:
 
     return replace(
         application,
-        services=tuple(replace(s, demand_seconds=s.demand_seconds * _factor(sigma, seed, s.name)) for s in application.services),
-        endpoints=tuple(replace(endpoint, calls=counted(endpoint.service, endpoint.calls)) for endpoint in application.endpoints),
+        services=tuple(
+            replace(s, demand_seconds=s.demand_seconds * _factor(sigma, seed, s.name))
+            for s in application.services
+        ),
+        endpoints=tuple(
+            replace(endpoint, calls=counted(endpoint.service, endpoint.calls))
+            for endpoint in application.endpoints
+        ),
     )
 
 
@@ -400,15 +438,32 @@ def _synthetic(text: str) -> Application:
     """
     number, colon, draw = text.removeprefix("synthetic:").partition(":")
     if not number.isdecimal() or int(number) < 2 or (colon and not draw.isdecimal()):
-        raise SettingsError(f"testbed.application: {text!r}: expected synthetic:N or synthetic:N:DRAW with N >= 2, such as synthetic:100")
+        raise SettingsError(
+            f"testbed.application: {text!r}: expected synthetic:N or synthetic:N:DRAW with N >= 2, such as synthetic:100"
+        )
     size = int(number)
     random = np.random.default_rng(np.random.SeedSequence([int(draw or 0), size]))
     layers = np.sort(random.integers(1, 6, size))
     entries = max(1, size // 20)
     layers[:entries] = 0
     services = tuple(
-        Service(f"service-{i:04d}", 0.1, 0.2, 64 * MIB, 128 * MIB, float(demand), float(boot), 0, 0.002, 32 * MIB, 0.5 * MIB, 2)
-        for i, (demand, boot) in enumerate(zip(0.002 * np.exp(random.normal(-0.125, 0.5, size)), random.uniform(5, 60, size), strict=True))
+        Service(
+            f"service-{i:04d}",
+            0.1,
+            0.2,
+            64 * MIB,
+            128 * MIB,
+            float(demand),
+            float(boot),
+            0,
+            0.002,
+            32 * MIB,
+            0.5 * MIB,
+            2,
+        )
+        for i, (demand, boot) in enumerate(
+            zip(0.002 * np.exp(random.normal(-0.125, 0.5, size)), random.uniform(5, 60, size), strict=True)
+        )
     )
     behind = random.permutation(np.arange(entries, size))
     count = max(entries, 4)
@@ -417,12 +472,16 @@ def _synthetic(text: str) -> Application:
     for at in range(count):
         extra = random.choice(behind, min(max(24 - len(parts[at]), 4), 20))
         members = np.unique(np.concatenate([parts[at], extra]))
-        endpoints.append(Endpoint(f"GET /{at}", at % entries, _random_tree(random, at % entries, members, layers)))
+        endpoints.append(
+            Endpoint(f"GET /{at}", at % entries, _random_tree(random, at % entries, members, layers))
+        )
     tasks = tuple(Task(endpoint.name, 1.0, (at,)) for at, endpoint in enumerate(endpoints))
     return Application(text, services, tuple(endpoints), tasks, 1.0, 1.0)
 
 
-def _random_tree(random: np.random.Generator, entry: int, members: NDArray[np.int64], layers: NDArray[np.int64]) -> Steps:
+def _random_tree(
+    random: np.random.Generator, entry: int, members: NDArray[np.int64], layers: NDArray[np.int64]
+) -> Steps:
     """Each member is called by a random one of a lower layer; a third of the groups of siblings start together."""
     children: dict[int, list[int]] = {}
     placed = [entry]
@@ -435,7 +494,13 @@ def _random_tree(random: np.random.Generator, entry: int, members: NDArray[np.in
         calls = []
         for child in children.get(service, []):
             leaf = child not in children
-            calls.append(Call(child, times=float(random.choice([1.0, 1.0, 1.5, 2.0])) if leaf else 1.0, calls=steps(child)))
+            calls.append(
+                Call(
+                    child,
+                    times=float(random.choice([1.0, 1.0, 1.5, 2.0])) if leaf else 1.0,
+                    calls=steps(child),
+                )
+            )
         together = 2 <= len(calls) <= 8 and random.random() < 1 / 3
         return (Parallel(tuple(calls)),) if together else tuple(calls)
 

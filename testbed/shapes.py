@@ -38,13 +38,17 @@ def _trace(times: Floats, load: Load) -> Floats:
     path = README_TRACE if name == "req" else Path(name)
     if path.suffix not in TRACES:
         known = ", ".join([*SHAPES, "req"])
-        raise SettingsError(f"testbed.load.shape: unknown shape {load.shape!r}; shapes: {known}; or a path to a {', '.join(TRACES)} trace")
+        raise SettingsError(
+            f"testbed.load.shape: unknown shape {load.shape!r}; shapes: {known}; or a path to a {', '.join(TRACES)} trace"
+        )
     series = read_trace(path)
     if begin:
         try:
             series = series.since(utc_seconds(begin))
         except ValueError as error:
-            raise SettingsError(f"testbed.load.shape: {load.shape!r}: {begin!r} is not an ISO 8601 time") from error
+            raise SettingsError(
+                f"testbed.load.shape: {load.shape!r}: {begin!r} is not an ISO 8601 time"
+            ) from error
     if path.suffix == ".req":
         series = series.with_idle_ends()
     return series.adjusted(scale=load.scale, step=load.step).at(times)

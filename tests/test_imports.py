@@ -15,34 +15,27 @@ ALLOWED = {
     "deepscaler": {"deepscaler", "model"},
     "testbed": {"testbed", "deepscaler", "sendFlow"},
     "sendFlow": {"sendFlow", "deepscaler"},  # what isn't Locust's shares settings and errors
-    **{script: {"deepscaler", "model", "testbed"} for script in SCRIPTS},  # main.py: names of the networks, shape of the progress
+    **{
+        script: {"deepscaler", "model", "testbed"} for script in SCRIPTS
+    },  # main.py: names of the networks, shape of the progress
 }
 """Of our own packages, what each may import."""
 HOMES = {
-    "torch": (
-        "model/",
-        "deepscaler/bundle.py",
-        "deepscaler/comparison.py",
-        "deepscaler/forecaster.py",
-        "deepscaler/graph_report.py",
-        "deepscaler/judging.py",
-        "deepscaler/training.py",
-        "deepscaler/windowing.py",
-    ),
-    "requests": ("deepscaler/prometheus.py", "deepscaler/jaeger.py", "deepscaler/kube.py", "testbed/prometheus_server.py"),
-    "kubernetes": ("deepscaler/kube_api.py", "deepscaler/lease.py", "deepscaler/discover.py"),
-    "urllib3": ("deepscaler/kube_api.py",),  # the official client lets its errors through
+    "torch": ("model/", "deepscaler/learning/"),
+    "requests": ("deepscaler/adapters/", "testbed/live/prometheus_server.py"),
+    "kubernetes": ("deepscaler/adapters/",),
+    "urllib3": ("deepscaler/adapters/",),  # the official Kubernetes client lets its errors through
     "locust": ("sendFlow/",),
     "gevent": ("sendFlow/",),
-    "numba": ("testbed/engine.py",),
-    "aiohttp": ("testbed/",),
-    "cramjam": ("testbed/prometheus_server.py",),
-    "google": ("testbed/prometheus_server.py", "testbed/kubernetes_api/"),
-    "pydantic": ("deepscaler/settings.py", "deepscaler/discover.py", "testbed/application.py"),  # YAML files, all validated
-    "yaml": ("deepscaler/settings.py", "deepscaler/discover.py", "testbed/", "sendFlow/load_generator.py"),
-    "scipy": ("deepscaler/statistics.py", "deepscaler/structural.py", "deepscaler/visits.py"),
-    "matplotlib": ("deepscaler/report.py", "deepscaler/graph_picture.py", "deepscaler/history.py", "deepscaler/label_plots.py"),
-    "networkx": ("deepscaler/graph_picture.py",),
+    "numba": ("testbed/engine/kernel.py",),
+    "aiohttp": ("testbed/live/", "testbed/kubernetes_api/"),
+    "cramjam": ("testbed/live/prometheus_server.py",),
+    "google": ("testbed/live/prometheus_server.py", "testbed/kubernetes_api/"),
+    "pydantic": ("deepscaler/settings/", "deepscaler/adapters/", "testbed/application.py"),
+    "yaml": ("deepscaler/settings/", "deepscaler/adapters/", "testbed/", "sendFlow/load_generator.py"),
+    "scipy": ("deepscaler/statistics.py", "deepscaler/graphs/", "deepscaler/labels/"),
+    "matplotlib": ("deepscaler/pictures/",),
+    "networkx": ("deepscaler/pictures/",),
     "pandas": ("deepscaler/", "testbed/", *(f"{script}.py" for script in SCRIPTS)),
     "tqdm": ("testbed/", *(f"{script}.py" for script in SCRIPTS)),
     "numpy": ("",),
@@ -83,12 +76,20 @@ def test_the_files_are_found():
 
 def test_our_own_packages_import_one_way():
     own = {*PACKAGES, *SCRIPTS}
-    wrong = [f"{file} imports {name}" for file, name in EDGES if (top := name.split(".")[0]) in own and top not in ALLOWED[owner(file)]]
+    wrong = [
+        f"{file} imports {name}"
+        for file, name in EDGES
+        if (top := name.split(".")[0]) in own and top not in ALLOWED[owner(file)]
+    ]
     assert not wrong
 
 
 def test_no_script_is_imported():
-    assert not [f"{file} imports {name}" for file, name in EDGES if name.split(".")[0] in SCRIPTS and owner(file) != name.split(".")[0]]
+    assert not [
+        f"{file} imports {name}"
+        for file, name in EDGES
+        if name.split(".")[0] in SCRIPTS and owner(file) != name.split(".")[0]
+    ]
 
 
 def test_the_model_knows_torch_numpy_and_the_standard_library_only():
@@ -98,28 +99,42 @@ def test_the_model_knows_torch_numpy_and_the_standard_library_only():
 
 def test_third_party_packages_stay_in_their_homes():
     own = {*PACKAGES, *SCRIPTS}
-    foreign = [(file, name.split(".")[0]) for file, name in EDGES if name.split(".")[0] not in own | sys.stdlib_module_names]
+    foreign = [
+        (file, name.split(".")[0])
+        for file, name in EDGES
+        if name.split(".")[0] not in own | sys.stdlib_module_names
+    ]
     unknown = sorted({top for _, top in foreign} - HOMES.keys())
     assert not unknown, "give it a home in this file, and a pin in requirements.txt"
     assert not [f"{file} imports {top}" for file, top in foreign if not file.startswith(HOMES[top])]
 
 
 def test_what_the_testbed_reads_of_send_flow_knows_no_locust():
-    asked = {name.split(".")[1] for file, name in EDGES if file.startswith("testbed/") and name.startswith("sendFlow.")}
+    asked = {
+        name.split(".")[1]
+        for file, name in EDGES
+        if file.startswith("testbed/") and name.startswith("sendFlow.")
+    }
     while True:
         below = {
-            name.split(".")[1] for file, name in EDGES for one in asked if file == f"sendFlow/{one}.py" and name.startswith("sendFlow.")
+            name.split(".")[1]
+            for file, name in EDGES
+            for one in asked
+            if file == f"sendFlow/{one}.py" and name.startswith("sendFlow.")
         }
         if below <= asked:
             break
         asked |= below
     assert "trace" in asked
     for module in asked:
-        assert not {name.split(".")[0] for file, name in EDGES if file == f"sendFlow/{module}.py"} & {"locust", "gevent"}, module
+        assert not {name.split(".")[0] for file, name in EDGES if file == f"sendFlow/{module}.py"} & {
+            "locust",
+            "gevent",
+        }, module
 
 
 def test_the_engine_is_numbers_only():
-    tops = {name.split(".")[0] for file, name in EDGES if file == "testbed/engine.py"}
+    tops = {name.split(".")[0] for file, name in EDGES if file == "testbed/engine/kernel.py"}
     assert tops - sys.stdlib_module_names <= {"numba", "numpy"}
 
 
@@ -143,7 +158,17 @@ def test_training_starts_without_the_testbed():
 
 
 def test_the_testbed_starts_without_torch():
-    assert loaded("import testbed, testbed.experiment", "torch", "locust", "kubernetes", "matplotlib", "aiohttp") == []
+    assert (
+        loaded(
+            "import testbed, testbed.experiments.runs",
+            "torch",
+            "locust",
+            "kubernetes",
+            "matplotlib",
+            "aiohttp",
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize("script", ["calculate", "similarity"])

@@ -19,7 +19,7 @@ import pytest
 import yaml
 from kubernetes import client
 
-from deepscaler import orchestrator
+from deepscaler.adapters.kubernetes import orchestrator
 from deepscaler.settings import Settings, load_settings
 from sendFlow.routes import ROUTES
 from testbed.kubernetes_api import KubernetesApi, KubernetesStore
@@ -29,9 +29,15 @@ FACTS = ROOT.parent / "shared/facts"
 APPLICATIONS = {
     "bookinfo": ("bookinfo/bookinfo.yaml", "bookinfo/bookinfo-gateway.yaml"),
     "boutique": ("boutique/boutique.yaml", "boutique/boutique-gateway.yaml"),
-    "train_ticket": (*(f"train-ticket/ts-deployment-part{part}.yml" for part in (1, 2, 3)), "train-ticket/trainticket-gateway.yaml"),
+    "train_ticket": (
+        *(f"train-ticket/ts-deployment-part{part}.yml" for part in (1, 2, 3)),
+        "train-ticket/trainticket-gateway.yaml",
+    ),
 }
-HELPERS = {"redis-cart", "ts-ui-dashboard"}  # deployed, neither scaled nor modelled; databases are told by their names
+HELPERS = {
+    "redis-cart",
+    "ts-ui-dashboard",
+}  # deployed, neither scaled nor modelled; databases are told by their names
 NOT_DEPLOYED = {"SHOPPING_ASSISTANT_SERVICE_ADDR"}  # must be set for the frontend to start, is never asked
 MODELS: dict[tuple[str, str], Any] = {
     ("apps/v1", "Deployment"): client.V1Deployment,
@@ -47,7 +53,12 @@ REGISTRIES = re.compile(
     r":(?P<tag>v?[0-9]+\.[0-9]+(\.[0-9]+)?(-[a-z]+)?)"
 )
 # The part of Istio's networking API in use; anything else is refused, so a slip of the pen is too.
-PORT = {"type": "object", "required": ["number"], "additionalProperties": False, "properties": {"number": {"type": "integer"}}}
+PORT = {
+    "type": "object",
+    "required": ["number"],
+    "additionalProperties": False,
+    "properties": {"number": {"type": "integer"}},
+}
 DESTINATION = {
     "type": "object",
     "required": ["host", "port"],
@@ -109,7 +120,12 @@ VIRTUAL_SERVICE_SPEC = {
                     "match": {
                         "type": "array",
                         "minItems": 1,
-                        "items": {"type": "object", "required": ["uri"], "additionalProperties": False, "properties": {"uri": URI}},
+                        "items": {
+                            "type": "object",
+                            "required": ["uri"],
+                            "additionalProperties": False,
+                            "properties": {"uri": URI},
+                        },
                     },
                     "route": {
                         "type": "array",
@@ -127,7 +143,10 @@ VIRTUAL_SERVICE_SPEC = {
         },
     },
 }
-ISTIO = {("networking.istio.io/v1", "Gateway"): GATEWAY_SPEC, ("networking.istio.io/v1", "VirtualService"): VIRTUAL_SERVICE_SPEC}
+ISTIO = {
+    ("networking.istio.io/v1", "Gateway"): GATEWAY_SPEC,
+    ("networking.istio.io/v1", "VirtualService"): VIRTUAL_SERVICE_SPEC,
+}
 
 
 @cache
@@ -137,7 +156,12 @@ def documents(path: Path) -> tuple[dict[str, Any], ...]:
 
 def objects(application: str, kind: str) -> dict[str, dict[str, Any]]:
     """The application's objects of a kind, by name."""
-    found = [item for file in APPLICATIONS[application] for item in documents(ROOT / "benchmarks" / file) if item["kind"] == kind]
+    found = [
+        item
+        for file in APPLICATIONS[application]
+        for item in documents(ROOT / "benchmarks" / file)
+        if item["kind"] == kind
+    ]
     assert len({item["metadata"]["name"] for item in found}) == len(found), "two objects of one name"
     return {item["metadata"]["name"]: item for item in found}
 
@@ -196,7 +220,9 @@ def test_every_object_is_one_that_its_api_knows_field_by_field(path: Path) -> No
             jsonschema.validate(item["spec"], ISTIO[which])
         else:
             model = MODELS[which].model_validate(item)
-            assert model.model_dump(by_alias=True, exclude_none=True) == item, f"{item['metadata']['name']}: a field under another name"
+            assert model.model_dump(by_alias=True, exclude_none=True) == item, (
+                f"{item['metadata']['name']}: a field under another name"
+            )
 
 
 def test_the_models_refuse_a_misspelt_field() -> None:
@@ -219,7 +245,9 @@ def test_every_image_is_public_and_has_a_tag(application: str) -> None:
 
 @applications()
 def test_applying_again_leaves_replicas_to_the_autoscaler(application: str) -> None:
-    assert all("replicas" not in deployment["spec"] for deployment in objects(application, "Deployment").values())
+    assert all(
+        "replicas" not in deployment["spec"] for deployment in objects(application, "Deployment").values()
+    )
 
 
 @applications()
@@ -227,7 +255,11 @@ def test_selectors_match_labels_and_each_pod_has_one_owner(application: str) -> 
     deployments = objects(application, "Deployment")
     for name, deployment in deployments.items():
         selector = deployment["spec"]["selector"]["matchLabels"].items()
-        owned = [other for other, found in deployments.items() if selector <= template(found)["metadata"]["labels"].items()]
+        owned = [
+            other
+            for other, found in deployments.items()
+            if selector <= template(found)["metadata"]["labels"].items()
+        ]
         assert owned == [name]
 
 
@@ -236,11 +268,19 @@ def test_services_select_their_pods_and_name_their_ports(application: str) -> No
     deployments = objects(application, "Deployment")
     for name, service in objects(application, "Service").items():
         selector = service["spec"]["selector"].items()
-        chosen = [deployment for deployment in deployments.values() if selector <= template(deployment)["metadata"]["labels"].items()]
-        expected = deployments_of(application, name) if name in configured(application).app.services else [name]
+        chosen = [
+            deployment
+            for deployment in deployments.values()
+            if selector <= template(deployment)["metadata"]["labels"].items()
+        ]
+        expected = (
+            deployments_of(application, name) if name in configured(application).app.services else [name]
+        )
         assert sorted(item["metadata"]["name"] for item in chosen) == sorted(expected)
         for port in service["spec"]["ports"]:
-            assert re.match(r"(http|grpc|tcp)(-|$)", port["name"]), f"{name}: Istio can't tell the protocol of port {port['name']!r}"
+            assert re.match(r"(http|grpc|tcp)(-|$)", port["name"]), (
+                f"{name}: Istio can't tell the protocol of port {port['name']!r}"
+            )
             for deployment in chosen:
                 assert port["targetPort"] in {item["name"] for item in container(deployment)["ports"]}
 
@@ -248,7 +288,9 @@ def test_services_select_their_pods_and_name_their_ports(application: str) -> No
 @applications()
 def test_probes_ask_a_port_that_the_container_has(application: str) -> None:
     for name, deployment in objects(application, "Deployment").items():
-        ports = {key for item in container(deployment)["ports"] for key in (item["name"], item["containerPort"])}
+        ports = {
+            key for item in container(deployment)["ports"] for key in (item["name"], item["containerPort"])
+        }
         probe = container(deployment)["readinessProbe"]
         (action,) = [probe[kind] for kind in ("httpGet", "grpc", "tcpSocket") if kind in probe]
         assert action["port"] in ports, name
@@ -270,11 +312,16 @@ def test_services_deployments_and_containers_are_those_of_the_configuration(appl
 @applications()
 def test_requests_limits_and_readiness_are_those_of_the_testbed(application: str) -> None:
     deployments, loaded = objects(application, "Deployment"), pods(application)
-    period = yaml.safe_load((ROOT / "testbed/apps" / f"{application}.yaml").read_text())["readiness_period_seconds"]
+    period = yaml.safe_load((ROOT / "testbed/apps" / f"{application}.yaml").read_text())[
+        "readiness_period_seconds"
+    ]
     for service, pod in loaded.items():
         for name in deployments_of(application, service):
             assert container(deployments[name])["resources"] == {
-                "requests": {"cpu": f"{pod['request_millicores']}m", "memory": f"{pod['memory_request_mib']}Mi"},
+                "requests": {
+                    "cpu": f"{pod['request_millicores']}m",
+                    "memory": f"{pod['memory_request_mib']}Mi",
+                },
                 "limits": {"cpu": f"{pod['limit_millicores']}m", "memory": f"{pod['memory_limit_mib']}Mi"},
             }
             probe = container(deployments[name])["readinessProbe"]
@@ -284,7 +331,9 @@ def test_requests_limits_and_readiness_are_those_of_the_testbed(application: str
 def addresses(application: str, deployment: dict[str, Any]) -> dict[str, str]:
     """Variables that name another service: variable -> host:port."""
     env = environment(deployment)
-    found = {name: value for name, value in env.items() if name.endswith("_ADDR") and name not in NOT_DEPLOYED}
+    found = {
+        name: value for name, value in env.items() if name.endswith("_ADDR") and name not in NOT_DEPLOYED
+    }
     for name, host in env.items():
         if name.endswith("_HOSTNAME"):
             found[name] = f"{host}:{env[name.replace('_HOSTNAME', '_SERVICE_PORT')]}"
@@ -293,7 +342,11 @@ def addresses(application: str, deployment: dict[str, Any]) -> dict[str, str]:
 
 @applications()
 def test_every_address_in_the_environment_is_a_service_and_its_port(application: str) -> None:
-    known = {f"{name}:{port['port']}" for name, item in objects(application, "Service").items() for port in item["spec"]["ports"]}
+    known = {
+        f"{name}:{port['port']}"
+        for name, item in objects(application, "Service").items()
+        for port in item["spec"]["ports"]
+    }
     for name, deployment in objects(application, "Deployment").items():
         for variable, address in addresses(application, deployment).items():
             assert address in known, f"{name}: {variable}={address}"
@@ -334,14 +387,23 @@ BOUTIQUE_EDGES = {
         "checkoutservice",
         "adservice",
     },
-    "checkoutservice": {"productcatalogservice", "shippingservice", "paymentservice", "emailservice", "currencyservice", "cartservice"},
+    "checkoutservice": {
+        "productcatalogservice",
+        "shippingservice",
+        "paymentservice",
+        "emailservice",
+        "currencyservice",
+        "cartservice",
+    },
     "recommendationservice": {"productcatalogservice"},
     "cartservice": {"redis-cart"},
 }
 BOOKINFO_EDGES = {"productpage": {"details", "reviews", "ratings"}, "reviews": {"ratings"}}
 
 
-@pytest.mark.parametrize(("application", "edges"), [("boutique", BOUTIQUE_EDGES), ("bookinfo", BOOKINFO_EDGES)])
+@pytest.mark.parametrize(
+    ("application", "edges"), [("boutique", BOUTIQUE_EDGES), ("bookinfo", BOOKINFO_EDGES)]
+)
 def test_the_environment_states_the_call_graph(application: str, edges: dict[str, set[str]]) -> None:
     found: dict[str, set[str]] = {}
     owner = {name: service for service in pods(application) for name in deployments_of(application, service)}
@@ -350,12 +412,19 @@ def test_the_environment_states_the_call_graph(application: str, edges: dict[str
         if callees:
             found.setdefault(owner[name], set()).update(callees)
     assert found == edges
-    assert called_in_testbed(application) <= {(caller, callee) for caller, callees in found.items() for callee in callees}
+    assert called_in_testbed(application) <= {
+        (caller, callee) for caller, callees in found.items() for callee in callees
+    }
 
 
-@pytest.mark.parametrize(("application", "edges"), [("boutique", BOUTIQUE_EDGES), ("bookinfo", BOOKINFO_EDGES)])
+@pytest.mark.parametrize(
+    ("application", "edges"), [("boutique", BOUTIQUE_EDGES), ("bookinfo", BOOKINFO_EDGES)]
+)
 def test_the_call_graph_here_is_the_recorded_one(application: str, edges: dict[str, set[str]]) -> None:
-    left_out = {("loadgenerator", "frontend"), ("ratings", "mongodb")}  # sendFlow/ loads; ratings-v1 keeps its rows in memory
+    left_out = {
+        ("loadgenerator", "frontend"),
+        ("ratings", "mongodb"),
+    }  # sendFlow/ loads; ratings-v1 keeps its rows in memory
     recorded = {(row["caller"], row["callee"]) for row in recorded_edges(application)} - left_out
     assert {(caller, callee) for caller, callees in edges.items() for callee in callees} == recorded
 
@@ -385,7 +454,9 @@ def test_train_tickets_files_are_what_their_script_writes() -> None:
     make = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(make)
     for name, text in make.files().items():
-        assert (path.parent / name).read_text(encoding="utf-8") == text, f"{name}: run python benchmarks/train-ticket/make.py"
+        assert (path.parent / name).read_text(encoding="utf-8") == text, (
+            f"{name}: run python benchmarks/train-ticket/make.py"
+        )
 
 
 # ------------------------------------------------------------------------------------------------------------ gateways
@@ -394,7 +465,9 @@ def routed(application: str, path: str) -> str:
     (virtual,) = objects(application, "VirtualService").values()
     for rule in virtual["spec"]["http"]:
         uris = [match["uri"] for match in rule.get("match", [])]
-        if not uris or any(path == uri.get("exact") or path.startswith(uri.get("prefix", "\0")) for uri in uris):
+        if not uris or any(
+            path == uri.get("exact") or path.startswith(uri.get("prefix", "\0")) for uri in uris
+        ):
             return str(rule["route"][0]["destination"]["host"])
     raise AssertionError(f"{path} goes nowhere")
 
@@ -407,7 +480,9 @@ def test_gateways_lead_to_services_that_exist(application: str) -> None:
     services = objects(application, "Service")
     for rule in virtual["spec"]["http"]:
         target = rule["route"][0]["destination"]
-        assert target["port"]["number"] in {port["port"] for port in services[target["host"]]["spec"]["ports"]}
+        assert target["port"]["number"] in {
+            port["port"] for port in services[target["host"]]["spec"]["ports"]
+        }
 
 
 @applications()
@@ -416,7 +491,9 @@ def test_every_url_of_the_load_generators_reaches_its_entry(application: str) ->
     asked = {route.endpoint for route in ROUTES[application]}
     assert asked == set(entries)
     for route in ROUTES[application]:
-        assert routed(application, re.sub(r"\{\w+\}", "1", route.pattern)) == entries[route.endpoint], route.pattern
+        assert routed(application, re.sub(r"\{\w+\}", "1", route.pattern)) == entries[route.endpoint], (
+            route.pattern
+        )
 
 
 def test_train_tickets_gateway_reaches_all_services_and_the_pages() -> None:
@@ -424,7 +501,10 @@ def test_train_tickets_gateway_reaches_all_services_and_the_pages() -> None:
     hosts = [rule["route"][0]["destination"]["host"] for rule in virtual["spec"]["http"]]
     assert sorted(hosts) == sorted([*configured("train_ticket").app.services, "ts-ui-dashboard"])
     for rule in virtual["spec"]["http"][:-1]:  # no rule hides behind an earlier one
-        assert routed("train_ticket", rule["match"][0]["uri"]["prefix"]) == rule["route"][0]["destination"]["host"]
+        assert (
+            routed("train_ticket", rule["match"][0]["uri"]["prefix"])
+            == rule["route"][0]["destination"]["host"]
+        )
     assert routed("train_ticket", "/index.html") == "ts-ui-dashboard"
 
 
@@ -433,10 +513,16 @@ def test_the_readmes_node_ports_are_opened() -> None:
     (istio,) = documents(ROOT / "deploy/cluster/istio.yaml")
     (ingress,) = istio["spec"]["components"]["ingressGateways"]
     service = ingress["k8s"]["service"]
-    assert (service["type"], [port["nodePort"] for port in service["ports"] if port["port"] == 80]) == ("NodePort", [30001])
+    assert (service["type"], [port["nodePort"] for port in service["ports"] if port["port"] == 80]) == (
+        "NodePort",
+        [30001],
+    )
     (prometheus,) = documents(ROOT / "deploy/cluster/prometheus.yaml")
     assert prometheus["prometheus"]["service"] == {"type": "NodePort", "nodePort": 30090}
-    assert prometheus["prometheus"]["prometheusSpec"]["scrapeInterval"] == f"{configured('boutique').collect.step:.0f}s"
+    assert (
+        prometheus["prometheus"]["prometheusSpec"]["scrapeInterval"]
+        == f"{configured('boutique').collect.step:.0f}s"
+    )
     (kind,) = documents(ROOT / "deploy/cluster/kind.yaml")
     mapped = [(item["containerPort"], item["hostPort"]) for item in kind["nodes"][0]["extraPortMappings"]]
     assert mapped == [(30001, 30001), (30090, 30090)]
@@ -445,9 +531,14 @@ def test_the_readmes_node_ports_are_opened() -> None:
 def test_the_charts_values_keep_the_series_that_limits_are_read_from() -> None:
     (values,) = documents(ROOT / "deploy/cluster/prometheus.yaml")
     assert values["kubelet"]["serviceMonitor"]["cAdvisorMetricRelabelings"] == []
-    monitors = {item["name"]: item["podMetricsEndpoints"][0] for item in values["prometheus"]["additionalPodMonitors"]}
+    monitors = {
+        item["name"]: item["podMetricsEndpoints"][0] for item in values["prometheus"]["additionalPodMonitors"]
+    }
     kept = re.compile(monitors["istio-proxies"]["metricRelabelings"][0]["regex"])
-    assert all(kept.fullmatch(name) for name in ("istio_requests_total", "istio_request_duration_milliseconds_bucket"))
+    assert all(
+        kept.fullmatch(name)
+        for name in ("istio_requests_total", "istio_request_duration_milliseconds_bucket")
+    )
 
 
 def test_spans_go_where_istio_was_told_that_jaeger_is() -> None:
@@ -470,22 +561,33 @@ def allowed(*names: str) -> Iterator[tuple[str, str, str]]:
 
 def test_the_shadow_role_changes_nothing_and_neither_role_goes_further_than_it_must() -> None:
     assert {verb for verb, _, _ in allowed("rbac-shadow.yaml")} <= {"get", "list", "watch"}
-    assert {what for verb, _, what in allowed("rbac-act.yaml") if verb != "get"} == {"deployments/scale", "leases"}
+    assert {what for verb, _, what in allowed("rbac-act.yaml") if verb != "get"} == {
+        "deployments/scale",
+        "leases",
+    }
     assert not {"*", "secrets", "deletecollection", "delete"} & {
         part for rule in allowed("rbac-shadow.yaml", "rbac-act.yaml") for part in rule
     }
 
 
 def test_the_roles_give_the_rights_that_the_adapter_asks_for() -> None:
-    rights = [(verb, group, f"{what}/{sub}" if sub else what) for verb, group, what, sub in orchestrator.READS]
+    rights = [
+        (verb, group, f"{what}/{sub}" if sub else what) for verb, group, what, sub in orchestrator.READS
+    ]
     assert set(rights) <= set(allowed("rbac-shadow.yaml"))
-    rights = [(verb, group, f"{what}/{sub}" if sub else what) for verb, group, what, sub in orchestrator.WRITES]
+    rights = [
+        (verb, group, f"{what}/{sub}" if sub else what) for verb, group, what, sub in orchestrator.WRITES
+    ]
     rights += [(verb, "coordination.k8s.io", "leases") for verb in ("get", "create", "update")]
     assert set(rights) <= set(allowed("rbac-shadow.yaml", "rbac-act.yaml"))
 
 
 def test_the_roles_are_bound_to_the_controllers_own_account() -> None:
-    (account,) = [item["metadata"]["name"] for item in documents(ROOT / "deploy/deepscaler.yaml") if item["kind"] == "ServiceAccount"]
+    (account,) = [
+        item["metadata"]["name"]
+        for item in documents(ROOT / "deploy/deepscaler.yaml")
+        if item["kind"] == "ServiceAccount"
+    ]
     for file in ("rbac-shadow.yaml", "rbac-act.yaml"):
         role, binding = documents(ROOT / "deploy" / file)
         assert binding["roleRef"]["name"] == role["metadata"]["name"]
@@ -495,7 +597,9 @@ def test_the_roles_are_bound_to_the_controllers_own_account() -> None:
 def test_the_controllers_deployment_starts_in_the_shadow_with_arguments_that_the_script_takes() -> None:
     import predict_scale
 
-    (deployment,) = [item for item in documents(ROOT / "deploy/deepscaler.yaml") if item["kind"] == "Deployment"]
+    (deployment,) = [
+        item for item in documents(ROOT / "deploy/deepscaler.yaml") if item["kind"] == "Deployment"
+    ]
     arguments = predict_scale.build_parser().parse_args(container(deployment)["args"])
     assert arguments.dry_run
     settings = load_settings(ROOT / "config" / Path(arguments.config).name, arguments.overrides)
@@ -514,15 +618,28 @@ def test_the_image_holds_all_that_the_controller_imports(tmp_path: Path) -> None
         for source in sources:
             assert f"!{source}" in sent
             if (ROOT / source).is_dir():
-                shutil.copytree(ROOT / source, tmp_path / target, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(
+                    ROOT / source, tmp_path / target, ignore=shutil.ignore_patterns("__pycache__")
+                )
             else:
                 shutil.copy(ROOT / source, tmp_path / target)
-    assert {"predict_scale.py", "metrics_fetch.py", "requirements.txt"} <= {item.name for item in tmp_path.iterdir()}
+    assert {"predict_scale.py", "metrics_fetch.py", "requirements.txt"} <= {
+        item.name for item in tmp_path.iterdir()
+    }
     for script in ("predict_scale.py", "metrics_fetch.py"):
-        ran = subprocess.run([sys.executable, script, "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        ran = subprocess.run(
+            [sys.executable, script, "--help"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
         assert ran.returncode == 0, ran.stderr
-    code = "import deepscaler.kube, deepscaler.controller, deepscaler.policies.registry, deepscaler.forecaster"
-    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    code = "import deepscaler.adapters.kubernetes.cluster, deepscaler.control.controller, deepscaler.policies.registry, deepscaler.learning.forecaster"
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
     assert ran.returncode == 0, ran.stderr
 
 
@@ -533,7 +650,9 @@ SCRIPTS = ("predict_scale", "metrics_fetch", "data_process", "main", "calculate"
 
 def commands(page: str) -> list[str]:
     """Commands of a page's code blocks, a line each."""
-    blocks = re.findall(r"^```\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    blocks = re.findall(
+        r"^```\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
     return [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.strip()]
 
 
@@ -541,7 +660,14 @@ def commands(page: str) -> list[str]:
 def test_files_that_commands_name_are_there(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     made = {"config/cluster.yaml", "model_states/boutique/AdapGLA.pt"}  # by an earlier command of the page
-    named = set(re.findall(r"(?<![\w/$.}])(?:benchmarks|deploy|config|sendFlow|tests|docs|model_states)/[\w./-]+\w", text)) - made
+    named = (
+        set(
+            re.findall(
+                r"(?<![\w/$.}])(?:benchmarks|deploy|config|sendFlow|tests|docs|model_states)/[\w./-]+\w", text
+            )
+        )
+        - made
+    )
     assert named
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
@@ -557,7 +683,11 @@ def test_the_pages_deploy_every_manifest_into_the_namespace_of_the_configuration
 
 def test_the_pages_python_commands_are_ones_that_the_scripts_take() -> None:
     lines = [line.partition(" #")[0].split() for page in PAGES for line in commands(page)]
-    asked = [words[1:] for words in lines if words[0].endswith("python") and words[1].removesuffix(".py") in SCRIPTS]
+    asked = [
+        words[1:]
+        for words in lines
+        if words[0].endswith("python") and words[1].removesuffix(".py") in SCRIPTS
+    ]
     assert len(asked) >= 6
     for script, *arguments in asked:
         module = importlib.import_module(script.removesuffix(".py"))
@@ -575,10 +705,15 @@ def test_one_word_turns_a_configuration_to_the_cluster(tmp_path: Path) -> None:
     assert load_settings(written).cluster.kind == "kubernetes"
 
 
-@pytest.mark.parametrize("path", [*manifest_files(), *sorted((ROOT / "deploy/cluster").glob("*.yaml"))], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [*manifest_files(), *sorted((ROOT / "deploy/cluster").glob("*.yaml"))], ids=lambda path: path.name
+)
 def test_the_command_in_a_files_head_names_that_file(path: Path) -> None:
     head = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
-    assert any(f"-f {path.relative_to(ROOT)}" in line or f"--config {path.relative_to(ROOT)}" in line for line in head)
+    assert any(
+        f"-f {path.relative_to(ROOT)}" in line or f"--config {path.relative_to(ROOT)}" in line
+        for line in head
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- applied for real
@@ -595,7 +730,9 @@ def api() -> Iterator[KubernetesApi]:
 def contained(given: Any, kept: Any) -> bool:
     """Whether all that was given was kept; the API server adds defaults."""
     if isinstance(given, dict):
-        return isinstance(kept, dict) and all(key in kept and contained(value, kept[key]) for key, value in given.items())
+        return isinstance(kept, dict) and all(
+            key in kept and contained(value, kept[key]) for key, value in given.items()
+        )
     if isinstance(given, list):
         return isinstance(kept, list) and len(given) == len(kept) and all(map(contained, given, kept))
     return bool(given == kept)
@@ -615,7 +752,9 @@ def test_the_api_keeps_every_deployment_and_service_as_given(application: str, a
         listed = apps.list_namespaced_deployment(namespace).items
         assert {item.metadata.name: item.spec.replicas for item in listed} == dict.fromkeys(deployments, 1)
         for name, item in deployments.items():
-            kept = apps.read_namespaced_deployment(name, namespace).model_dump(by_alias=True, exclude_none=True)
+            kept = apps.read_namespaced_deployment(name, namespace).model_dump(
+                by_alias=True, exclude_none=True
+            )
             assert contained(item, kept), name
         for name, item in services.items():
             kept = core.read_namespaced_service(name, namespace).model_dump(by_alias=True, exclude_none=True)
@@ -636,14 +775,19 @@ def kubectl(api: KubernetesApi, tmp_path: Path) -> Any:
 
     def run(words: list[str], text: str | None = None) -> str:
         line = ["kubectl", f"--kubeconfig={kubeconfig}", f"--cache-dir={tmp_path / 'cache'}", *words]
-        ran = subprocess.run(line, cwd=root, capture_output=True, text=True, input=text, timeout=120, check=False)
+        ran = subprocess.run(
+            line, cwd=root, capture_output=True, text=True, input=text, timeout=120, check=False
+        )
         said_no = words[:2] == ["auth", "can-i"] and ran.stdout.strip() == "no"  # and exit 1
         assert ran.returncode == 0 or said_no, f"kubectl {shlex.join(words)}: {ran.stderr}"
         return ran.stdout.strip()
 
     def answer(line: str) -> str:
         words = shlex.split(line, comments=True)[1:]
-        if words[:2] == ["create", "configmap"]:  # sent as protobuf, which the emulated API doesn't take of it: by apply instead
+        if words[:2] == [
+            "create",
+            "configmap",
+        ]:  # sent as protobuf, which the emulated API doesn't take of it: by apply instead
             return run(["apply", "-f", "-"], run([*words, "--dry-run=client", "-o", "yaml"]))
         return run(words)
 
@@ -662,11 +806,20 @@ def test_applying_again_keeps_the_replicas_that_were_decided(kubectl: Any) -> No
 def test_the_pages_kubectl_commands_run_and_the_rights_come_in_two_steps(kubectl: Any) -> None:
     lines = [line for line in commands("docs/cluster.md") if RUNNABLE.match(line)]
     answers = [kubectl(line) for line in lines]
-    asked = [(answer, line.rpartition("#")[2].strip()) for line, answer in zip(lines, answers, strict=True) if " can-i " in line]
+    asked = [
+        (answer, line.rpartition("#")[2].strip())
+        for line, answer in zip(lines, answers, strict=True)
+        if " can-i " in line
+    ]
     assert asked == [("no", "no"), ("yes", "yes")]
     for application in APPLICATIONS:
         namespace = configured(application).app.namespace
-        found = kubectl(f"kubectl get deployments -n {namespace} -o jsonpath={{.items[*].metadata.name}}").split()
+        found = kubectl(
+            f"kubectl get deployments -n {namespace} -o jsonpath={{.items[*].metadata.name}}"
+        ).split()
         assert set(found) == set(objects(application, "Deployment"))
-        assert kubectl(f"kubectl get namespace {namespace} -o jsonpath={{.metadata.labels.istio-injection}}") == "enabled"
+        assert (
+            kubectl(f"kubectl get namespace {namespace} -o jsonpath={{.metadata.labels.istio-injection}}")
+            == "enabled"
+        )
     assert kubectl("kubectl get deployment deepscaler -n deepscaler -o jsonpath={.spec.replicas}") == "1"

@@ -17,7 +17,9 @@ SERVICES = ("carts", "carts-db", "a_b")
 
 
 def panel(values, services=SERVICES, features=tuple(FEATURES), step=15.0, start=T0):
-    return MetricPanel(start + step * np.arange(len(values)), services, features, np.asarray(values, np.float32))
+    return MetricPanel(
+        start + step * np.arange(len(values)), services, features, np.asarray(values, np.float32)
+    )
 
 
 def some_panel(length=4):
@@ -72,7 +74,10 @@ def test_a_file_of_another_tool_may_have_its_columns_in_any_order(tmp_path):
         ("a_cpu\n1\n", "'time' is missing"),
         ("time,a_cpu\n", "no rows"),
         ("time,a_cpu\nyesterday,1\n", "line 2: time 'yesterday' is not ISO 8601"),
-        ("time,a_cpu\n2026-01-05T00:00:15Z,1\n2026-01-05T00:00:00Z,1\n", "line 3: time 2026-01-05T00:00:00Z doesn't follow"),
+        (
+            "time,a_cpu\n2026-01-05T00:00:15Z,1\n2026-01-05T00:00:00Z,1\n",
+            "line 3: time 2026-01-05T00:00:00Z doesn't follow",
+        ),
         ("time,a_cpu\n2026-01-05T00:00:00Z,1\n2026-01-05T00:00:00Z,1\n", "line 3: time"),
         ("time,a_cpu\n2026-01-05T00:00:00Z,lots\n", "line 2, column 'a_cpu': 'lots' is not a number"),
         ("time,a_cpu,b_req\n2026-01-05T00:00:00Z,1,2\n", "column 'a_req' is missing (2 of 4"),
@@ -116,7 +121,9 @@ def test_the_step_needs_two_regular_samples():
     assert some_panel().step == 15
     with pytest.raises(DataError, match="at least 2"):
         _ = some_panel(2).between(T0, T0 + 15).step
-    uneven = MetricPanel(np.array([0.0, 15.0, 45.0]), SERVICES, tuple(FEATURES), np.zeros((3, 3, 5), np.float32))
+    uneven = MetricPanel(
+        np.array([0.0, 15.0, 45.0]), SERVICES, tuple(FEATURES), np.zeros((3, 3, 5), np.float32)
+    )
     with pytest.raises(DataError, match="not regular"):
         _ = uneven.step
     filled = uneven.regular(15.0)
@@ -155,8 +162,15 @@ def _umask():
 
 
 def test_times_are_utc_whatever_their_offset():
-    assert utc_seconds("2026-01-05T00:00:00") == utc_seconds("2026-01-05T01:00:00+01:00") == utc_seconds("2026-01-04T19:00-05:00") == T0
-    assert utc_text(T0 + 0.25) == "2026-01-05T00:00:00.250Z" and utc_text(T0 + 59.9999) == "2026-01-05T00:01:00Z"
+    assert (
+        utc_seconds("2026-01-05T00:00:00")
+        == utc_seconds("2026-01-05T01:00:00+01:00")
+        == utc_seconds("2026-01-04T19:00-05:00")
+        == T0
+    )
+    assert (
+        utc_text(T0 + 0.25) == "2026-01-05T00:00:00.250Z" and utc_text(T0 + 59.9999) == "2026-01-05T00:01:00Z"
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------- calls
@@ -192,7 +206,10 @@ def test_a_pair_absent_from_a_window_had_no_calls_in_it():
     ("text", "expected"),
     [
         ("time,caller,callee\n", "column 'calls_per_second' is missing"),
-        ("time,caller,callee,calls_per_second\n2026-01-05T00:00:00Z,a,b,1\n2026-01-05T00:00:00Z,a,c,many\n", "line 3 is broken"),
+        (
+            "time,caller,callee,calls_per_second\n2026-01-05T00:00:00Z,a,b,1\n2026-01-05T00:00:00Z,a,c,many\n",
+            "line 3 is broken",
+        ),
         ("time,caller,callee,calls_per_second\nsoon,a,b,1\n", "line 2 is broken"),
     ],
 )

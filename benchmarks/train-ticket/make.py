@@ -16,7 +16,10 @@ import yaml
 
 HERE = Path(__file__).resolve().parent
 TAG = "0.2.0"
-DATABASES = {"mongo": ("docker.io/library/mongo:5.0.2-focal", 27017), "mysql": ("docker.io/library/mysql:5.6.35", 3306)}
+DATABASES = {
+    "mongo": ("docker.io/library/mongo:5.0.2-focal", 27017),
+    "mysql": ("docker.io/library/mysql:5.6.35", 3306),
+}
 NOTE = "# Written by make.py from services.csv; change those. Names are those of config/train_ticket.yaml.\n"
 
 DEPLOYMENT = """\
@@ -82,10 +85,26 @@ PAGES = """\
 """
 
 
-def workload(name: str, image: str, protocol: str, port: int, cpu: tuple[int, int], memory: tuple[int, int], **extra: str | int) -> str:
+def workload(
+    name: str,
+    image: str,
+    protocol: str,
+    port: int,
+    cpu: tuple[int, int],
+    memory: tuple[int, int],
+    **extra: str | int,
+) -> str:
     """A Deployment and its Service; cpu in millicores and memory in MiB are (request, limit)."""
     port_name = protocol if protocol == "http" else f"tcp-{protocol}"  # Istio reads the protocol off the name
-    values = {"name": name, "image": image, "protocol": protocol, "port": port, "port_name": port_name, "cpu": cpu, "memory": memory}
+    values = {
+        "name": name,
+        "image": image,
+        "protocol": protocol,
+        "port": port,
+        "port_name": port_name,
+        "cpu": cpu,
+        "memory": memory,
+    }
     values |= {"env": "", "period": 1} | extra
     return DEPLOYMENT.format_map(values) + "---\n" + SERVICE.format_map(values)
 
@@ -94,7 +113,11 @@ def database(name: str) -> str:
     """One database of its own for each service, as upstream has it; data go with the pod."""
     kind = name.rpartition("-")[2]
     image, port = DATABASES[kind]
-    env = "          env: [{name: MYSQL_ROOT_PASSWORD, value: root}]  # built into the service's image\n" if kind == "mysql" else ""
+    env = (
+        "          env: [{name: MYSQL_ROOT_PASSWORD, value: root}]  # built into the service's image\n"
+        if kind == "mysql"
+        else ""
+    )
     return workload(name, image, kind, port, (50, 500), (100, 1000), env=env, period=5)
 
 
@@ -115,17 +138,24 @@ def files() -> dict[str, str]:
         cpu = pod["request_millicores"], pod["limit_millicores"]
         memory = pod["memory_request_mib"], pod["memory_limit_mib"]
         services.append(workload(row["service"], image, "http", int(row["port"]), cpu, memory))
-    pages = workload("ts-ui-dashboard", f"docker.io/codewisdom/ts-ui-dashboard:{TAG}", "http", 8080, (50, 500), (100, 500))
+    pages = workload(
+        "ts-ui-dashboard", f"docker.io/codewisdom/ts-ui-dashboard:{TAG}", "http", 8080, (50, 500), (100, 500)
+    )
     apply = "#   kubectl apply -n train-ticket -f benchmarks/train-ticket/ts-deployment-part{}.yml\n"
     replicas = "# `replicas` is left out, so that applying this file again doesn't undo what the autoscaler decided; no liveness probes:\n"
     replicas += "# under overload they would restart pods that are slow, not dead. Callees and ports are built into the images.\n"
     return {
         "ts-deployment-part1.yml": join(
-            "# Train-Ticket 1/3: the databases (not scaled). Wait for them before part 2.\n" + apply.format(1),
+            "# Train-Ticket 1/3: the databases (not scaled). Wait for them before part 2.\n"
+            + apply.format(1),
             [database(row["database"]) for row in rows if row["database"]],
         ),
-        "ts-deployment-part2.yml": join("# Train-Ticket 2/3: the 41 services.\n" + apply.format(2) + replicas, services),
-        "ts-deployment-part3.yml": join("# Train-Ticket 3/3: the web pages (not scaled, not modelled).\n" + apply.format(3), [pages]),
+        "ts-deployment-part2.yml": join(
+            "# Train-Ticket 2/3: the 41 services.\n" + apply.format(2) + replicas, services
+        ),
+        "ts-deployment-part3.yml": join(
+            "# Train-Ticket 3/3: the web pages (not scaled, not modelled).\n" + apply.format(3), [pages]
+        ),
         "trainticket-gateway.yaml": NOTE + GATEWAY + "".join(ROUTE.format_map(row) for row in rows) + PAGES,
     }
 

@@ -36,7 +36,9 @@ class Reason(StrEnum):
     MAX_REPLICAS = "max_replicas"
     QUOTA = "quota"
     RIVAL_AUTOSCALER = "rival_autoscaler"  # an HPA or KEDA object acts on it
-    CONFLICT = "conflict"  # someone changed the replicas between read and write: theirs stand until the next tick
+    CONFLICT = (
+        "conflict"  # someone changed the replicas between read and write: theirs stand until the next tick
+    )
     WRITE_FAILED = "write_failed"  # the cluster refused; tried again at the next tick
 
 
@@ -64,7 +66,7 @@ class Observation:
     Attributes:
         now: seconds since the epoch.
         panel: samples at `collect.step` up to now, at least `history_seconds` of the policy where there are as many;
-            single gaps are filled forward (see `deepscaler.quality`), what is missing for longer is NaN.
+            single gaps are filled forward (see `deepscaler.control.quality`), what is missing for longer is NaN.
     """
 
     now: float

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Forecaster(Protocol):
-    """What the policy needs of `deepscaler.forecaster`.
+    """What the policy needs of `deepscaler.learning.forecaster`.
 
     Attributes:
         services: N names, the order of its forecasts.
@@ -60,7 +60,12 @@ class DeepScalerPolicy:
     guarded = True
 
     def __init__(
-        self, forecaster: Forecaster, floor: ReactiveFloor | None, period: float, floor_period: float, name: str = "deepscaler"
+        self,
+        forecaster: Forecaster,
+        floor: ReactiveFloor | None,
+        period: float,
+        floor_period: float,
+        name: str = "deepscaler",
     ) -> None:
         self.name = name
         self.period_seconds = min(period, floor_period) if floor else period
@@ -77,7 +82,10 @@ class DeepScalerPolicy:
             self._due = observation.now + self._period
             self._forecast = self._forecasted(observation)
         floors = self._floor.replicas(observation) if self._floor else {}
-        return {workload.service: self._proposal(workload, floors.get(workload.service)) for workload in observation.workloads}
+        return {
+            workload.service: self._proposal(workload, floors.get(workload.service))
+            for workload in observation.workloads
+        }
 
     def _forecasted(self, observation: Observation) -> dict[str, float]:
         """Replicas by service; empty where no forecast can be made."""

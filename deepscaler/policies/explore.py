@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from deepscaler.demand import entry_response
+from deepscaler.labels.demand import entry_response
 from deepscaler.panel import MetricPanel
 from deepscaler.policies.base import Observation, Proposal, Reason
 from deepscaler.settings import Explore
@@ -61,7 +61,9 @@ class SlaWatch:
         if not np.isfinite(served).any():
             return True
         busy = served > 0
-        mean = float(entry_response(served[None, busy], response[None, busy])[0])  # over the minute's requests
+        mean = float(
+            entry_response(served[None, busy], response[None, busy])[0]
+        )  # over the minute's requests
         return bool(busy.any()) and not mean <= self._settings.sla_share * sla
 
 
@@ -116,11 +118,15 @@ class ExplorePolicy:
                 draw.offset = max(draw.offset, 0) if risky else draw.offset
             wish = math.ceil(used[index] / draw.utilisation - 1e-6) + draw.offset
             if busy[index] > SATURATED and math.isfinite(ready[index]):
-                wish = max(wish, math.ceil(RELIEF * ready[index]))  # of the ready ones: starting pods don't escalate
+                wish = max(
+                    wish, math.ceil(RELIEF * ready[index])
+                )  # of the ready ones: starting pods don't escalate
             wish = max(wish, math.ceil(used[index] / FULL - 1e-6), 1)
             if risky:
                 wish = max(wish, current.get(service, wish))
-            proposals[service] = Proposal(float(wish), Reason.SLA_AT_RISK if risky else Reason.EXPLORE, predicted=float(wish))
+            proposals[service] = Proposal(
+                float(wish), Reason.SLA_AT_RISK if risky else Reason.EXPLORE, predicted=float(wish)
+            )
         return proposals
 
     def _drawn(self, service: str, now: float) -> _Draw:
@@ -129,8 +135,12 @@ class ExplorePolicy:
             return draw
         count = draw.count + 1 if draw else 0
         random = np.random.default_rng([self._seed, zlib.crc32(service.encode()), count])
-        length = random.uniform(*self._seconds) * (1.0 if draw else random.uniform())  # services redraw at different times
-        self._draws[service] = _Draw(now + length, random.uniform(*self._utilisation), int(random.integers(-1, 2)), count)
+        length = random.uniform(*self._seconds) * (
+            1.0 if draw else random.uniform()
+        )  # services redraw at different times
+        self._draws[service] = _Draw(
+            now + length, random.uniform(*self._utilisation), int(random.integers(-1, 2)), count
+        )
         return self._draws[service]
 
 

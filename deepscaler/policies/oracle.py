@@ -23,7 +23,13 @@ class OraclePolicy:
     history_seconds = 0.0
     guarded = False  # the table already says when to scale down
 
-    def __init__(self, times: ArrayLike, table: Mapping[str, Sequence[int]], period_seconds: float = 15.0, name: str = "oracle") -> None:
+    def __init__(
+        self,
+        times: ArrayLike,
+        table: Mapping[str, Sequence[int]],
+        period_seconds: float = 15.0,
+        name: str = "oracle",
+    ) -> None:
         self.name = name
         self.period_seconds = period_seconds
         self._times = np.asarray(times, np.float64)
@@ -32,15 +38,22 @@ class OraclePolicy:
             raise SettingsError(f"oracle: {len(self._times)} times, expected at least one, rising")
         for service, column in self._table.items():
             if column.shape != self._times.shape:
-                raise SettingsError(f"oracle: {len(column)} replicas of {service!r} for {len(self._times)} times")
+                raise SettingsError(
+                    f"oracle: {len(column)} replicas of {service!r} for {len(self._times)} times"
+                )
 
     def decide(self, observation: Observation) -> Mapping[str, Proposal]:
         """The table's row of now; services that it doesn't have are held."""
-        return {service: Proposal(float(column[0]), Reason.ORACLE) for service, column in self.replicas_at([observation.now]).items()}
+        return {
+            service: Proposal(float(column[0]), Reason.ORACLE)
+            for service, column in self.replicas_at([observation.now]).items()
+        }
 
     def replicas_at(self, moments: ArrayLike) -> dict[str, list[int]]:
         """service -> replicas at these times (seconds since the epoch)."""
-        rows = np.maximum(np.searchsorted(self._times, np.asarray(moments, np.float64) + 1e-6, side="right") - 1, 0)
+        rows = np.maximum(
+            np.searchsorted(self._times, np.asarray(moments, np.float64) + 1e-6, side="right") - 1, 0
+        )
         return {service: column[rows].tolist() for service, column in self._table.items()}
 
 
@@ -56,4 +69,7 @@ class ForeseenPolicy(OraclePolicy):
     def decide(self, observation: Observation) -> Mapping[str, Proposal]:
         """The table's row of now, as a forecast."""
         found = self.replicas_at([observation.now])
-        return {name: Proposal(float(column[0]), Reason.FORECAST, predicted=float(column[0])) for name, column in found.items()}
+        return {
+            name: Proposal(float(column[0]), Reason.FORECAST, predicted=float(column[0]))
+            for name, column in found.items()
+        }

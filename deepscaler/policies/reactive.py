@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from deepscaler.cluster import Pod, Workload
-from deepscaler.demand import DemandModel, present_requirement, requirement_from_usage
 from deepscaler.errors import BundleError, DataError
+from deepscaler.labels.demand import DemandModel, present_requirement, requirement_from_usage
 from deepscaler.policies.base import Observation, Proposal, Reason
 from deepscaler.settings import Floor, Settings
 
@@ -40,13 +40,25 @@ class ReactiveFloor:
             return {}
         found: dict[str, float] = {}
         if {"cpu", "pod"} <= set(panel.features):
-            found.update(zip(panel.services, requirement_from_usage(panel, rule.seconds, rule.rho_max).tolist(), strict=True))
+            found.update(
+                zip(
+                    panel.services,
+                    requirement_from_usage(panel, rule.seconds, rule.rho_max).tolist(),
+                    strict=True,
+                )
+            )
         if self._model is not None and {"req", "res"} <= set(panel.features):
             needed = present_requirement(self._model, panel, rule.seconds, rule.rho_max)
             live = set(panel.services)
             known = zip(self._model.services, needed.tolist(), strict=True)
-            found.update((service, value) for service, value in known if service in live and math.isfinite(value))
-        return {service: float(math.ceil(value - 1e-9)) for service, value in found.items() if math.isfinite(value)}
+            found.update(
+                (service, value) for service, value in known if service in live and math.isfinite(value)
+            )
+        return {
+            service: float(math.ceil(value - 1e-9))
+            for service, value in found.items()
+            if math.isfinite(value)
+        }
 
 
 class ReactivePolicy:
@@ -54,7 +66,9 @@ class ReactivePolicy:
 
     guarded = True
 
-    def __init__(self, floor: ReactiveFloor, period_seconds: float = 15.0, name: str = "reactive_holistic") -> None:
+    def __init__(
+        self, floor: ReactiveFloor, period_seconds: float = 15.0, name: str = "reactive_holistic"
+    ) -> None:
         self.name = name
         self.period_seconds = period_seconds
         self.history_seconds = floor.history_seconds
@@ -64,10 +78,15 @@ class ReactivePolicy:
         """The floor; services without data are held."""
         floors = self._floor.replicas(observation)
         held = {workload.service: Proposal(None, Reason.HELD_MISSING) for workload in observation.workloads}
-        return {**held, **{service: Proposal(value, Reason.FLOOR, floor=value) for service, value in floors.items()}}
+        return {
+            **held,
+            **{service: Proposal(value, Reason.FLOOR, floor=value) for service, value in floors.items()},
+        }
 
 
-def usage_floor(workloads: Sequence[Workload], pods: Sequence[Pod], now: float, fresh_seconds: float, rho_max: float) -> dict[str, float]:
+def usage_floor(
+    workloads: Sequence[Workload], pods: Sequence[Pod], now: float, fresh_seconds: float, rho_max: float
+) -> dict[str, float]:
     """Replicas by the cores that pods use now over ρ_max of the limit: what is left when Prometheus can't be read.
 
     Services without a limit (or request) or without a fresh sample are left out.
@@ -77,9 +96,13 @@ def usage_floor(workloads: Sequence[Workload], pods: Sequence[Pod], now: float, 
         fresh = pod.usage_time is not None and now - pod.usage_time <= fresh_seconds
         if not pod.deleting and pod.usage_cores is not None and fresh and np.isfinite(pod.usage_cores):
             cores[pod.service] = cores.get(pod.service, 0.0) + pod.usage_cores
-    limits = {workload.service: workload.cpu_limit_cores or workload.cpu_request_cores for workload in workloads}
+    limits = {
+        workload.service: workload.cpu_limit_cores or workload.cpu_request_cores for workload in workloads
+    }
     sized = [(service, used, limit) for service, used in cores.items() if (limit := limits.get(service))]
-    return {service: float(max(math.ceil(used / (rho_max * limit) - 1e-6), 1)) for service, used, limit in sized}
+    return {
+        service: float(max(math.ceil(used / (rho_max * limit) - 1e-6), 1)) for service, used, limit in sized
+    }
 
 
 def describe_bundle(bundle: str | Path) -> dict[str, Any] | None:
@@ -94,9 +117,13 @@ def describe_bundle(bundle: str | Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise BundleError(f"{path}: not readable ({error}); make the bundle again with: python main.py") from error
+        raise BundleError(
+            f"{path}: not readable ({error}); make the bundle again with: python main.py"
+        ) from error
     if not isinstance(described, dict):
-        raise BundleError(f"{path}: expected a mapping, found {type(described).__name__}; make the bundle again with: python main.py")
+        raise BundleError(
+            f"{path}: expected a mapping, found {type(described).__name__}; make the bundle again with: python main.py"
+        )
     return described
 
 
@@ -119,7 +146,11 @@ def load_demand(settings: Settings) -> DemandModel:
             "make one with: python data_process.py (and python main.py)"
         ) from error
     except ValueError as error:
-        raise DataError(f"{meta}: not readable ({error}); make it again with: python data_process.py") from error
+        raise DataError(
+            f"{meta}: not readable ({error}); make it again with: python data_process.py"
+        ) from error
     if not demand:
-        raise DataError(f"{meta}: holds no demand fit; make it again with: python data_process.py --set process.label=required")
+        raise DataError(
+            f"{meta}: holds no demand fit; make it again with: python data_process.py --set process.label=required"
+        )
     return DemandModel.from_dict(demand)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deepscaler.demand import DemandModel
 from deepscaler.errors import BundleError, DataError, SettingsError
+from deepscaler.labels.demand import DemandModel
 from deepscaler.policies.base import Policy
 from deepscaler.policies.deepscaler import DeepScalerPolicy, Forecaster
 from deepscaler.policies.explore import ExplorePolicy, SlaWatch
@@ -38,7 +38,9 @@ class Context:
     seed: int
 
 
-def make_policy(name: str, settings: Settings, seed: int | None = None, ahead: Mapping[str, Policy] | None = None) -> Policy:
+def make_policy(
+    name: str, settings: Settings, seed: int | None = None, ahead: Mapping[str, Policy] | None = None
+) -> Policy:
     """The policy `name`: a key of `POLICIES`, `hpa_<percent of the limit>`, or one told the future. Only `deepscaler*` imports torch.
 
     Args:
@@ -54,10 +56,12 @@ def make_policy(name: str, settings: Settings, seed: int | None = None, ahead: M
     if ahead and name in ahead:
         return ahead[name]
     if TOLD.match(name):
-        raise SettingsError(f"policy {name!r} needs the true future: it runs on the testbed only (cluster.kind: testbed)")
+        raise SettingsError(
+            f"policy {name!r} needs the true future: it runs on the testbed only (cluster.kind: testbed)"
+        )
     hpa = HPA.match(name)
     if hpa and int(hpa[1]) > 0:
-        from deepscaler.policies.hpa import hpa_policy
+        from deepscaler.policies.hpa.policy import hpa_policy
 
         return hpa_policy(name, settings)
     if name not in POLICIES:
@@ -84,7 +88,9 @@ def _over_bundle(settings: Settings, name: str, with_floor: bool) -> Policy:
     check_bundle(described, settings)
     _warn_of_a_short_horizon(described, settings)
     floor = ReactiveFloor(_fit(settings), settings.scale.floor) if with_floor else None
-    return DeepScalerPolicy(_load_forecaster(settings), floor, settings.scale.period, settings.collect.step, name)
+    return DeepScalerPolicy(
+        _load_forecaster(settings), floor, settings.scale.period, settings.collect.step, name
+    )
 
 
 def _fit(settings: Settings) -> DemandModel | None:
@@ -113,7 +119,9 @@ def check_bundle(described: dict[str, Any], settings: Settings) -> None:
                 "choose the right --config or --model_path, or train with: python main.py"
             )
     if described.get("label") not in REPLICAS:
-        raise BundleError(f"{bundle}: forecasts {described.get('label')!r}, not replicas ({' or '.join(REPLICAS)}); set process.label")
+        raise BundleError(
+            f"{bundle}: forecasts {described.get('label')!r}, not replicas ({' or '.join(REPLICAS)}); set process.label"
+        )
     scaled = [name for name, service in app.services.items() if service.scaled]
     unknown = [name for name in scaled if name not in described["services"]]
     known = len(scaled) - len(unknown)
@@ -130,11 +138,13 @@ def _warn_of_a_short_horizon(described: dict[str, Any], settings: Settings) -> N
     boots.extend(settings.process.boot_seconds.values())
     ahead, lead = described["horizon"] * described["step"], max(boots, default=0.0) + settings.scale.period
     if described["label"] == "observed" and ahead < lead:
-        log.warning("the bundle looks %g s ahead; start-up and one period take %g s: set process.horizon", ahead, lead)
+        log.warning(
+            "the bundle looks %g s ahead; start-up and one period take %g s: set process.horizon", ahead, lead
+        )
 
 
 def _load_forecaster(settings: Settings) -> Forecaster:
-    from deepscaler.forecaster import load_forecaster
+    from deepscaler.learning.forecaster import load_forecaster
 
     return load_forecaster(settings.scale.bundle, quantile=settings.scale.quantile)
 
@@ -156,7 +166,9 @@ def _explore(context: Context) -> Policy:
             "policy 'explore' varies replicas on purpose: on a real cluster only with --set scale.explore.allow=true; "
             "guard rails apply, and it pauses while an entry's response nears its SLA"
         )
-    watch = SlaWatch([(entry.service, entry.sla) for entry in settings.app.entries], explore) if real else None
+    watch = (
+        SlaWatch([(entry.service, entry.sla) for entry in settings.app.entries], explore) if real else None
+    )
     return ExplorePolicy(context.seed, explore.target, explore.seconds, settings.collect.step, watch)
 
 

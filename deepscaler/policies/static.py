@@ -24,6 +24,8 @@ class StaticPolicy:
     def decide(self, observation: Observation) -> Mapping[str, Proposal]:
         """The same in every tick."""
         return {
-            workload.service: Proposal(float(self._replicas.get(workload.service, workload.replicas)), Reason.STATIC)
+            workload.service: Proposal(
+                float(self._replicas.get(workload.service, workload.replicas)), Reason.STATIC
+            )
             for workload in observation.workloads
         }

@@ -11,7 +11,7 @@ server-side apply), `patching`, `resources` (what is served, discovery), `defaul
 `access` (rights), `store` (objects and history), `workloads` (what runs), `watching` (lists, pages, watches), `protobuf` (what
 kubectl creates), `requests` (one request), `server` (HTTP).
 
-Checked against recorded answers of v1.36 by tests/test_kubernetes_api.py. Differs: nothing runs here but what the serving side
+Checked against recorded answers of v1.36 by tests/testbed/test_kubernetes_api.py. Differs: nothing runs here but what the serving side
 says with `sync_pods`; templates don't roll, autoscalers aren't acted on, quotas not enforced, custom resources not served.
 """
 

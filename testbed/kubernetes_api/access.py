@@ -127,15 +127,25 @@ class Access:
         namespace = binding["metadata"].get("namespace", "")
         plural = "roles" if role["kind"] == "Role" else "clusterroles"
         for each in self._kept(plural):
-            if each["metadata"]["name"] != role["name"] or (plural == "roles" and each["metadata"]["namespace"] != namespace):
+            if each["metadata"]["name"] != role["name"] or (
+                plural == "roles" and each["metadata"]["namespace"] != namespace
+            ):
                 continue
             for rule in each.get("rules") or ():
                 names = rule.get("resourceNames")
                 if (not names or attempt.name in names) and _covers(
                     rule.get("verbs") or (), rule.get("apiGroups") or (), rule.get("resources") or (), attempt
                 ):
-                    bound = f"{binding['metadata']['name']}/{namespace}" if namespace else binding["metadata"]["name"]
-                    who = f"{subject['name']}/{subject['namespace']}" if "namespace" in subject else subject["name"]
+                    bound = (
+                        f"{binding['metadata']['name']}/{namespace}"
+                        if namespace
+                        else binding["metadata"]["name"]
+                    )
+                    who = (
+                        f"{subject['name']}/{subject['namespace']}"
+                        if "namespace" in subject
+                        else subject["name"]
+                    )
                     kind = "RoleBinding" if namespace else "ClusterRoleBinding"
                     return f'RBAC: allowed by {kind} "{bound}" of {role["kind"]} "{role["name"]}" to {subject["kind"]} "{who}"'
         return None
@@ -145,7 +155,9 @@ def _is(subject: Object, user: str) -> bool:
     if subject.get("kind") == "ServiceAccount":
         return user == f"system:serviceaccount:{subject.get('namespace', '')}:{subject.get('name')}"
     if subject.get("kind") == "Group":
-        return subject.get("name") == ("system:unauthenticated" if user == ANONYMOUS.user else "system:authenticated")
+        return subject.get("name") == (
+            "system:unauthenticated" if user == ANONYMOUS.user else "system:authenticated"
+        )
     return bool(subject.get("name") == user)
 
 

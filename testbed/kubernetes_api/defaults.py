@@ -122,12 +122,22 @@ def _service(obj: Object) -> None:
 
 def _autoscaler(obj: Object) -> None:
     cpu = {"type": "Utilization", "averageUtilization": 80}
-    _default(obj["spec"], minReplicas=1, metrics=[{"type": "Resource", "resource": {"name": "cpu", "target": cpu}}])
+    _default(
+        obj["spec"], minReplicas=1, metrics=[{"type": "Resource", "resource": {"name": "cpu", "target": cpu}}]
+    )
     obj["status"] = obj.get("status") or {"desiredReplicas": 0, "currentMetrics": None}
 
 
 def _event(obj: Object) -> None:
-    _default(obj, source={}, reportingComponent="", reportingInstance="", firstTimestamp=None, lastTimestamp=None, eventTime=None)
+    _default(
+        obj,
+        source={},
+        reportingComponent="",
+        reportingInstance="",
+        firstTimestamp=None,
+        lastTimestamp=None,
+        eventTime=None,
+    )
 
 
 def _namespace(obj: Object) -> None:
@@ -173,7 +183,11 @@ def fill_in(obj: Object, resource: Resource) -> None:
 
 # ----------------------------------------------------------------------------------------------------------- validation
 def _wrong(field: str, value: Any, why: str) -> Cause:
-    return Cause("FieldValueInvalid", f"Invalid value: {json.dumps(value, separators=(',', ':'), ensure_ascii=False)}: {why}", field)
+    return Cause(
+        "FieldValueInvalid",
+        f"Invalid value: {json.dumps(value, separators=(',', ':'), ensure_ascii=False)}: {why}",
+        field,
+    )
 
 
 def _missing(field: str) -> Cause:
@@ -188,7 +202,12 @@ def _selects(selector: Object, labels: Mapping[str, str]) -> bool:
     for rule in selector.get("matchExpressions") or ():
         key, values = rule.get("key", ""), rule.get("values") or ()
         has, value = key in labels, labels.get(key)
-        fits = {"In": has and value in values, "NotIn": not has or value not in values, "Exists": has, "DoesNotExist": not has}
+        fits = {
+            "In": has and value in values,
+            "NotIn": not has or value not in values,
+            "Exists": has,
+            "DoesNotExist": not has,
+        }
         if not fits.get(rule.get("operator", ""), False):
             return False
     return True
@@ -221,7 +240,9 @@ def _check_workload(obj: Object, old: Object | None) -> list[Cause]:
     if not spec.get("selector"):
         found.append(_missing("spec.selector"))
     if not _selects(spec.get("selector") or {}, labels):
-        found.append(_wrong("spec.template.metadata.labels", labels, "`selector` does not match template `labels`"))
+        found.append(
+            _wrong("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
+        )
     found += _check_pod_spec(spec["template"]["spec"], "spec.template.spec")
     if old is not None and old["spec"].get("selector") != spec.get("selector"):
         found.append(_wrong("spec.selector", spec.get("selector"), "field is immutable"))
@@ -234,7 +255,11 @@ def _check_service(obj: Object, old: Object | None) -> list[Cause]:
         found.append(_missing("spec.ports"))
     for at, port in enumerate(spec.get("ports") or ()):
         if not 1 <= port.get("port", 0) <= 65535:
-            found.append(_wrong(f"spec.ports[{at}].port", port.get("port", 0), "must be between 1 and 65535, inclusive"))
+            found.append(
+                _wrong(
+                    f"spec.ports[{at}].port", port.get("port", 0), "must be between 1 and 65535, inclusive"
+                )
+            )
         if len(spec["ports"]) > 1 and not port.get("name"):
             found.append(_missing(f"spec.ports[{at}].name"))
     if old is not None and old["spec"].get("clusterIP") and spec.get("clusterIP") != old["spec"]["clusterIP"]:
@@ -246,7 +271,9 @@ def _check_lease(obj: Object, old: Object | None) -> list[Cause]:
     del old
     spec, found = obj["spec"], []
     if spec.get("leaseDurationSeconds", 1) <= 0:
-        found.append(_wrong("spec.leaseDurationSeconds", spec["leaseDurationSeconds"], "must be greater than 0"))
+        found.append(
+            _wrong("spec.leaseDurationSeconds", spec["leaseDurationSeconds"], "must be greater than 0")
+        )
     if spec.get("leaseTransitions", 0) < 0:
         found.append(_wrong("spec.leaseTransitions", spec["leaseTransitions"], _NOT_NEGATIVE))
     return found
@@ -258,7 +285,9 @@ def _check_autoscaler(obj: Object, old: Object | None) -> list[Cause]:
     if spec.get("maxReplicas", 0) < 1:
         found.append(_wrong("spec.maxReplicas", spec.get("maxReplicas", 0), "must be greater than 0"))
     elif spec["maxReplicas"] < spec["minReplicas"]:
-        found.append(_wrong("spec.maxReplicas", spec["maxReplicas"], "must be greater than or equal to `minReplicas`"))
+        found.append(
+            _wrong("spec.maxReplicas", spec["maxReplicas"], "must be greater than or equal to `minReplicas`")
+        )
     for name in ("kind", "name"):
         if not (spec.get("scaleTargetRef") or {}).get(name):
             found.append(_missing(f"spec.scaleTargetRef.{name}"))
@@ -300,7 +329,9 @@ _CHECKS: Mapping[str, Callable[[Object, Object | None], list[Cause]]] = {
 def faults(obj: Object, old: Object | None, resource: Resource) -> list[Cause]:
     """What is wrong with an object that is about to be kept (`old` is what it replaces)."""
     metadata, found = obj["metadata"], []
-    rule, text = (_LABEL, _LABEL_RULE) if resource.kind in ("Namespace", "Service") else (_SUBDOMAIN, SUBDOMAIN_RULE)
+    rule, text = (
+        (_LABEL, _LABEL_RULE) if resource.kind in ("Namespace", "Service") else (_SUBDOMAIN, SUBDOMAIN_RULE)
+    )
     given = metadata.get("generateName")
     if resource.group == "events.k8s.io" and given and not re.fullmatch(_SUBDOMAIN, given):
         found.append(_wrong("metadata.generateName", given, SUBDOMAIN_RULE))

@@ -21,7 +21,16 @@ _NOT_OWNED = {
     *(
         ("f:metadata", f"f:{name}")
         for name in (
-            *("name", "namespace", "uid", "selfLink", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp"),
+            *(
+                "name",
+                "namespace",
+                "uid",
+                "selfLink",
+                "resourceVersion",
+                "generation",
+                "creationTimestamp",
+                "deletionTimestamp",
+            ),
             *("deletionGracePeriodSeconds", "managedFields"),
         )
     ),
@@ -101,7 +110,12 @@ def _read(obj: Object) -> list[tuple[Writer, set[Path], str]]:
     entries = obj.get("metadata", {}).get("managedFields") or []
     return [
         (
-            Writer(entry.get("manager", ""), entry.get("operation", ""), entry.get("apiVersion", ""), entry.get("subresource", "")),
+            Writer(
+                entry.get("manager", ""),
+                entry.get("operation", ""),
+                entry.get("apiVersion", ""),
+                entry.get("subresource", ""),
+            ),
             decode(entry.get("fieldsV1") or {}),
             entry.get("time", ""),
         )
@@ -113,7 +127,11 @@ def _write(obj: Object, entries: list[tuple[Writer, set[Path], str]]) -> None:
     listed = []
     for writer, paths, moment in entries:
         if paths:
-            entry: Object = {"manager": writer.manager, "operation": writer.operation, "apiVersion": writer.api_version}
+            entry: Object = {
+                "manager": writer.manager,
+                "operation": writer.operation,
+                "apiVersion": writer.api_version,
+            }
             entry |= {"time": moment} if moment else {}
             entry |= {"fieldsType": "FieldsV1", "fieldsV1": encode(paths)}
             entry |= {"subresource": writer.subresource} if writer.subresource else {}
@@ -130,7 +148,14 @@ def is_owned(obj: Object, path: Path) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------------------- updates
-def track(old: Object | None, new: Object, kind: str, writer: Writer | None, moment: str, owned: set[Path] | None = None) -> None:
+def track(
+    old: Object | None,
+    new: Object,
+    kind: str,
+    writer: Writer | None,
+    moment: str,
+    owned: set[Path] | None = None,
+) -> None:
     """Bring `new`'s managedFields up to date with what changed between `old` and `new`.
 
     Args:
@@ -173,7 +198,9 @@ def apply(live: Object, wanted: Object, kind: str, writer: Writer, force: bool) 
         {"reason": "FieldManagerConflict", "message": f"conflict with {_named(each)}", "field": _dotted(path)}
         for path in sorted(owned)
         for each, paths in others
-        if path in paths and desired[path].kind == "leaf" and (path not in present or present[path].value != desired[path].value)
+        if path in paths
+        and desired[path].kind == "leaf"
+        and (path not in present or present[path].value != desired[path].value)
     ]
     if causes and not force:
         count = f"{len(causes)} conflict{'s' if len(causes) > 1 else ''}"
@@ -182,8 +209,12 @@ def apply(live: Object, wanted: Object, kind: str, writer: Writer, force: bool) 
         else:
             lines: dict[str, list[str]] = {}
             for cause in causes:
-                lines.setdefault(cause["message"].replace("conflict", "conflicts", 1), []).append(cause["field"])
-            said = "\n".join(f"{who}:\n" + "\n".join(f"- {field}" for field in fields) for who, fields in lines.items())
+                lines.setdefault(cause["message"].replace("conflict", "conflicts", 1), []).append(
+                    cause["field"]
+                )
+            said = "\n".join(
+                f"{who}:\n" + "\n".join(f"- {field}" for field in fields) for who, fields in lines.items()
+            )
         raise Refused(409, "Conflict", f"Apply failed with {count}: {said}", {"causes": causes})
     merged = _merge(live, wanted, type_of(kind))
     previous = set().union(*(paths for each, paths, _ in _read(live) if each == writer))
@@ -219,7 +250,9 @@ def _merge(live: Any, wanted: Any, kind: FieldType) -> Any:
     if isinstance(wanted, dict) and kind.keys is None:
         merged = dict(live)
         for key, value in wanted.items():
-            merged[key] = _merge(live[key], value, kind.field(key) or ANY) if key in live else copy.deepcopy(value)
+            merged[key] = (
+                _merge(live[key], value, kind.field(key) or ANY) if key in live else copy.deepcopy(value)
+            )
         return merged
     if isinstance(wanted, list) and kind.keys:
         items = {item_key(item, kind.keys): item for item in live}

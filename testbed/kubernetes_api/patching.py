@@ -38,7 +38,9 @@ def json_patch(target: Object, operations: Any) -> Object:
         for step in operations:
             _operate(document, step)
     except (LookupError, ValueError, TypeError):
-        raise Refused(422, "Invalid", "the server rejected our request due to an error in our request", {}) from None
+        raise Refused(
+            422, "Invalid", "the server rejected our request due to an error in our request", {}
+        ) from None
     if not isinstance(document.get(""), dict):
         raise bad_request("the patch leaves no object")
     result: Object = document[""]
@@ -157,7 +159,11 @@ def _strategic_list(target: list[Any], patch: list[Any], kind: FieldType) -> lis
     assert kind.keys
     keys = kind.keys[:1]
     if any(isinstance(item, dict) and item.get("$patch") == "replace" for item in patch):
-        return [_plain(item) for item in patch if not (isinstance(item, dict) and item.get("$patch") == "replace" and len(item) == 1)]
+        return [
+            _plain(item)
+            for item in patch
+            if not (isinstance(item, dict) and item.get("$patch") == "replace" and len(item) == 1)
+        ]
     items = {item_key(item, keys): item for item in target}
     fresh = {}
     for item in patch:
@@ -180,7 +186,9 @@ def _ordered(items: list[Any], order: list[Any], kind: FieldType) -> list[Any]:
 def _plain(value: Any) -> Any:
     """Without nulls and directives, as what a patch adds."""
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items() if each is not None and not key.startswith("$")}
+        return {
+            key: _plain(each) for key, each in value.items() if each is not None and not key.startswith("$")
+        }
     if isinstance(value, list):
         return [_plain(each) for each in value]
     return value

@@ -18,11 +18,18 @@ _MAGIC = b"k8s\x00"
 _META = {1: "name", 2: "generateName", 3: "namespace", 11: "labels{}", 12: "annotations{}"}
 _TARGET = {1: "kind", 2: "name", 3: "apiVersion"}
 _ASKED = {1: "namespace", 2: "verb", 3: "group", 4: "version", 5: "resource", 6: "subresource", 7: "name"}
-_AUTOSCALER = {1: ("scaleTargetRef", _TARGET), 2: "minReplicas#", 3: "maxReplicas#", 4: "targetCPUUtilizationPercentage#"}
+_AUTOSCALER = {
+    1: ("scaleTargetRef", _TARGET),
+    2: "minReplicas#",
+    3: "maxReplicas#",
+    4: "targetCPUUtilizationPercentage#",
+}
 _KINDS: Mapping[tuple[str, str], Mapping[int, Any]] = {
     ("v1", "Namespace"): {1: ("metadata", _META)},
     ("autoscaling/v1", "HorizontalPodAutoscaler"): {1: ("metadata", _META), 2: ("spec", _AUTOSCALER)},
-    ("authorization.k8s.io/v1", "SelfSubjectAccessReview"): {2: ("spec", {1: ("resourceAttributes", _ASKED)})},
+    ("authorization.k8s.io/v1", "SelfSubjectAccessReview"): {
+        2: ("spec", {1: ("resourceAttributes", _ASKED)})
+    },
 }
 
 
@@ -57,7 +64,9 @@ def _message(data: bytes, known: Mapping[int, Any]) -> Object:
             found[what[0]] = _message(_bytes(value), what[1])
         elif isinstance(what, str) and what.endswith("{}"):
             entry = dict(_fields(_bytes(value)))
-            found.setdefault(what[:-2], {})[_bytes(entry.get(1, b"")).decode()] = _bytes(entry.get(2, b"")).decode()
+            found.setdefault(what[:-2], {})[_bytes(entry.get(1, b"")).decode()] = _bytes(
+                entry.get(2, b"")
+            ).decode()
         elif isinstance(what, str) and what.endswith("#"):
             found[what[:-1]] = value
         elif isinstance(what, str) and value:

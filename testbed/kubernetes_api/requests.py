@@ -12,12 +12,30 @@ from urllib.parse import parse_qsl, unquote
 
 import yaml
 
-from testbed.kubernetes_api import ownership, patching, protobuf, resources, schema, selectors, tables, watching
+from testbed.kubernetes_api import (
+    ownership,
+    patching,
+    protobuf,
+    resources,
+    schema,
+    selectors,
+    tables,
+    watching,
+)
 from testbed.kubernetes_api.access import Attempt, Identity
 from testbed.kubernetes_api.defaults import scale_faults
 from testbed.kubernetes_api.ownership import Path, Writer
 from testbed.kubernetes_api.resources import Resource
-from testbed.kubernetes_api.status import Cause, Object, Refused, bad_request, conflict, invalid, not_found, success
+from testbed.kubernetes_api.status import (
+    Cause,
+    Object,
+    Refused,
+    bad_request,
+    conflict,
+    invalid,
+    not_found,
+    success,
+)
 from testbed.kubernetes_api.workloads import Workloads
 
 WATCH_SECONDS = 1800.0
@@ -45,7 +63,14 @@ class Response:
 class KubernetesStore(Workloads):
     """The emulated cluster's objects and the API on them, whoever carries the requests."""
 
-    def handle(self, method: str, path: str, query: str = "", headers: Mapping[str, str] | None = None, body: bytes = b"") -> Response:
+    def handle(
+        self,
+        method: str,
+        path: str,
+        query: str = "",
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+    ) -> Response:
         """Answer one request. Never raises; may be called from any thread.
 
         Args:
@@ -113,7 +138,9 @@ class _Request:
         self.kind = "Scale" if sub == "scale" else resource.kind
         if plural != "selfsubjectaccessreviews":  # anyone may ask what they may do
             where = name if plural == "namespaces" else namespace
-            self.store.access.require(identity, Attempt(verb, group, plural + (f"/{sub}" if sub else ""), where, name))
+            self.store.access.require(
+                identity, Attempt(verb, group, plural + (f"/{sub}" if sub else ""), where, name)
+            )
         if verb == "watch":
             return self._watch(target)
         with self.store.changed:
@@ -126,12 +153,18 @@ class _Request:
             allowed = ("get", "patch", "update") if target.sub else target.resource.verbs
             verb = "watch" if verb == "get" and watching_ and not target.sub else verb
         else:
-            verb = {"GET": "watch" if watching_ else "list", "POST": "create", "DELETE": "deletecollection"}.get(self.method)
+            verb = {
+                "GET": "watch" if watching_ else "list",
+                "POST": "create",
+                "DELETE": "deletecollection",
+            }.get(self.method)
             allowed = target.resource.verbs
             if verb == "create" and target.resource.namespaced and not target.namespace:
                 verb = None
         if verb is None or verb not in allowed:
-            raise Refused(405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {})
+            raise Refused(
+                405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {}
+            )
         return verb
 
     def _serve(self, verb: str, target: _Target, identity: Identity) -> Response:
@@ -156,7 +189,9 @@ class _Request:
             return Response(200, _TEXT, b"ok")
         document = resources.discovery(self.path, self.headers.get("host", "127.0.0.1"))
         if document is not None and self.method != "GET":
-            raise Refused(405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {})
+            raise Refused(
+                405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {}
+            )
         return None if document is None else _json(document)
 
     # ---------------------------------------------------------------------------------------------------------- reading
@@ -193,12 +228,29 @@ class _Request:
         shown = [_served(resource, obj) for obj in found]
         style = self._style()
         if style == "Table":
-            return _json(tables.table(resource, found, self.store.clock(), metadata, self.options.get("includeObject", "Metadata")))
+            return _json(
+                tables.table(
+                    resource,
+                    found,
+                    self.store.clock(),
+                    metadata,
+                    self.options.get("includeObject", "Metadata"),
+                )
+            )
         if style == "PartialObjectMetadataList":
             head = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1"}
             return _json({**head, "metadata": metadata, "items": [tables.partial(obj) for obj in shown]})
-        items = [{key: value for key, value in obj.items() if key not in ("kind", "apiVersion")} for obj in shown]
-        return _json({"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": metadata, "items": items})
+        items = [
+            {key: value for key, value in obj.items() if key not in ("kind", "apiVersion")} for obj in shown
+        ]
+        return _json(
+            {
+                "kind": f"{resource.kind}List",
+                "apiVersion": resource.api_version,
+                "metadata": metadata,
+                "items": items,
+            }
+        )
 
     def _style(self) -> str:
         """`Table`, `PartialObjectMetadata…` or "": what the first media type that is understood asks for."""
@@ -207,17 +259,25 @@ class _Request:
             if words[0] not in ("application/json", "*/*", "application/*"):
                 continue
             style = next((word[3:] for word in words if word.startswith("as=")), "")
-            if style in ("", "Table", "PartialObjectMetadata", "PartialObjectMetadataList") and (not style or "v=v1" in words):
+            if style in ("", "Table", "PartialObjectMetadata", "PartialObjectMetadataList") and (
+                not style or "v=v1" in words
+            ):
                 return style
         return ""
 
     def _shown(self, resource: Resource, obj: Object, status: int = 200) -> Response:
         """One object as this client wants it, with the warnings of this request."""
-        headers = {"Warning": ", ".join(f"299 - {json.dumps(text)}" for text in self.warnings)} if self.warnings else {}
+        headers = (
+            {"Warning": ", ".join(f"299 - {json.dumps(text)}" for text in self.warnings)}
+            if self.warnings
+            else {}
+        )
         style, metadata = self._style(), {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
         if style == "Table" and self.method == "GET":
             include = self.options.get("includeObject", "Metadata")
-            return _json(tables.table(resource, [obj], self.store.clock(), metadata, include), status, headers)
+            return _json(
+                tables.table(resource, [obj], self.store.clock(), metadata, include), status, headers
+            )
         shown = tables.partial(obj) if style == "PartialObjectMetadata" else _served(resource, obj)
         return _json(shown, status, headers)
 
@@ -299,27 +359,37 @@ class _Request:
         try:
             found = schema.decode(stored, kind, unknown)
         except schema.Mismatch as error:
-            raise bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: {error}') from None
+            raise bad_request(
+                f'{kind} in version "{version}" cannot be handled as a {kind}: {error}'
+            ) from None
         self._report(unknown, kind, version)
         if not isinstance(found.get("metadata", {}), dict) or not isinstance(found.get("spec", {}), dict):
-            raise bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: metadata and spec must be objects')
+            raise bad_request(
+                f'{kind} in version "{version}" cannot be handled as a {kind}: metadata and spec must be objects'
+            )
         where = (found.get("metadata") or {}).get("namespace", "")
         if where and where != target.namespace:
-            raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+            raise bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request"
+            )
         return found
 
     def _report(self, unknown: list[str], kind: str, version: str) -> None:
         said = [f'unknown field "{path}"' for path in unknown]
         mode = self.options.get("fieldValidation", "Warn")
         if said and mode == "Strict":
-            raise bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: strict decoding error: {", ".join(said)}')
+            raise bad_request(
+                f'{kind} in version "{version}" cannot be handled as a {kind}: strict decoding error: {", ".join(said)}'
+            )
         if mode == "Warn":
             self.warnings += said
 
     def _named(self, target: _Target, obj: Object) -> None:
         name = (obj.get("metadata") or {}).get("name")
         if name and name != target.name:
-            raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({target.name})")
+            raise bad_request(
+                f"the name of the object ({name}) does not match the name on the URL ({target.name})"
+            )
 
     def _create(self, target: _Target) -> Response:
         obj = self._decoded(target, target.resource.kind, self._document())
@@ -377,8 +447,12 @@ class _Request:
             if not isinstance(obj.get("metadata"), dict) or not isinstance(obj.get("spec", {}), dict):
                 raise schema.Mismatch(f"{kind}.metadata and {kind}.spec must be objects")
         except (schema.Mismatch, TypeError, AttributeError) as error:
-            said = json.dumps(json.dumps(patched, separators=(",", ":"), ensure_ascii=False), ensure_ascii=False)
-            raise invalid("", "", "", [Cause("FieldValueInvalid", f"Invalid value: {said}: {error}", "patch")]) from None
+            said = json.dumps(
+                json.dumps(patched, separators=(",", ":"), ensure_ascii=False), ensure_ascii=False
+            )
+            raise invalid(
+                "", "", "", [Cause("FieldValueInvalid", f"Invalid value: {said}: {error}", "patch")]
+            ) from None
         self._report(unknown, kind, resource.version)
         return obj
 
@@ -434,7 +508,12 @@ class _Request:
         kept = store.erase(resource, old, self._policy(options), dry_run)
         if kept is not None:
             return self._shown(resource, kept)
-        details = {"name": target.name, "group": resource.group, "kind": resource.plural, "uid": metadata["uid"]}
+        details = {
+            "name": target.name,
+            "group": resource.group,
+            "kind": resource.plural,
+            "uid": metadata["uid"],
+        }
         return _json(success({key: value for key, value in details.items() if value}))
 
     def _delete_options(self) -> Object:
@@ -449,9 +528,19 @@ class _Request:
         found, _ = watching.page(self.store, self._selection(target), 0, "", "", False)
         for obj in found:
             self.store.erase(resource, obj, self._policy(options), self._dry_run)
-        items = [{key: value for key, value in _served(resource, obj).items() if key not in ("kind", "apiVersion")} for obj in found]
+        items = [
+            {key: value for key, value in _served(resource, obj).items() if key not in ("kind", "apiVersion")}
+            for obj in found
+        ]
         metadata = {"resourceVersion": str(self.store.version)}
-        return _json({"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": metadata, "items": items})
+        return _json(
+            {
+                "kind": f"{resource.kind}List",
+                "apiVersion": resource.api_version,
+                "metadata": metadata,
+                "items": items,
+            }
+        )
 
     # ---------------------------------------------------------------------------------------- scale, and asking for rights
     def _scale(self, verb: str, target: _Target) -> Response:
@@ -466,10 +555,14 @@ class _Request:
             sent = self._applied(target, "Scale")
             writer = Writer(writer.manager, "Apply", resource.api_version, "scale")
             wanted = {"metadata": {}, "spec": sent.get("spec") or {}}
-            _, owned = ownership.apply(old, wanted, resource.kind, writer, self.options.get("force") in ("true", "1"))
+            _, owned = ownership.apply(
+                old, wanted, resource.kind, writer, self.options.get("force") in ("true", "1")
+            )
             sent = {**sent, "spec": sent.get("spec") or {"replicas": old["spec"]["replicas"]}}
         elif style:
-            sent = self._redecoded(self._patched(style, _scale_of(old, whole=True), "Scale"), resource, "Scale")
+            sent = self._redecoded(
+                self._patched(style, _scale_of(old, whole=True), "Scale"), resource, "Scale"
+            )
             self._named(target, sent)
         else:
             sent = self._decoded(target, "Scale", self._document())
@@ -486,14 +579,31 @@ class _Request:
         return _json(_scale_of(new))
 
     def _review(self, identity: Identity) -> Response:
-        target = _Target(resources.of_kind("authorization.k8s.io/v1", "SelfSubjectAccessReview") or resources.RESOURCES[0], "", "", "")
+        target = _Target(
+            resources.of_kind("authorization.k8s.io/v1", "SelfSubjectAccessReview") or resources.RESOURCES[0],
+            "",
+            "",
+            "",
+        )
         obj = self._decoded(target, "SelfSubjectAccessReview", self._document())
         asked = (obj.get("spec") or {}).get("resourceAttributes") or {}
-        resource = asked.get("resource", "") + (f"/{asked['subresource']}" if asked.get("subresource") else "")
-        attempt = Attempt(asked.get("verb", ""), asked.get("group", ""), resource, asked.get("namespace", ""), asked.get("name", ""))
+        resource = asked.get("resource", "") + (
+            f"/{asked['subresource']}" if asked.get("subresource") else ""
+        )
+        attempt = Attempt(
+            asked.get("verb", ""),
+            asked.get("group", ""),
+            resource,
+            asked.get("namespace", ""),
+            asked.get("name", ""),
+        )
         reason = self.store.access.reason(identity, attempt)
         status: Object = {"allowed": reason is not None, **({"reason": reason} if reason else {})}
-        head = {"kind": obj.get("kind", "SelfSubjectAccessReview"), "apiVersion": "authorization.k8s.io/v1", "metadata": {}}
+        head = {
+            "kind": obj.get("kind", "SelfSubjectAccessReview"),
+            "apiVersion": "authorization.k8s.io/v1",
+            "metadata": {},
+        }
         review: Object = {**head, "spec": obj.get("spec") or {}, "status": status}
         ownership.track(None, review, self.kind, self._writer(target), schema.time_text(self.store.clock()))
         return _json(review, 201)
@@ -516,7 +626,9 @@ def _served(resource: Resource, obj: Object) -> Object:
 def _scale_of(obj: Object, whole: bool = False) -> Object:
     """The Scale of a workload; `whole` with the owners of its replicas, which the API shows in one error only."""
     known = obj["metadata"]
-    metadata = {key: known[key] for key in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")}
+    metadata = {
+        key: known[key] for key in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    }
     if whole:
         metadata["managedFields"] = [
             {**{key: value for key, value in entry.items() if key != "time"}, "apiVersion": "autoscaling/v1"}
@@ -539,5 +651,9 @@ def _unreadable(error: ValueError, body: bytes) -> str:
     if isinstance(error, json.JSONDecodeError):
         found = text[error.pos : error.pos + 1]
         wanted = "object key string" if "property name" in error.msg else "value"
-        said = f"invalid character '{found}' looking for beginning of {wanted}" if found else "unexpected end of JSON input"
+        said = (
+            f"invalid character '{found}' looking for beginning of {wanted}"
+            if found
+            else "unexpected end of JSON input"
+        )
     return f"couldn't get version/kind; json parse error: {said} ({text[:200]})"

@@ -16,7 +16,12 @@ VERSION = {
         "gitCommit": "testbed",
         "gitTreeState": "clean",
     },
-    **{"buildDate": "1970-01-01T00:00:00Z", "goVersion": "none", "compiler": "none", "platform": "linux/amd64"},
+    **{
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "none",
+        "compiler": "none",
+        "platform": "linux/amd64",
+    },
 }
 ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 _ACCESS = ("get", "patch", "update")
@@ -73,7 +78,10 @@ _EVENT_NAMES = {
 
 
 def _new_event(obj: Object) -> Object:
-    return {**{_EVENT_NAMES.get(key, key): value for key, value in obj.items()}, "apiVersion": "events.k8s.io/v1"}
+    return {
+        **{_EVENT_NAMES.get(key, key): value for key, value in obj.items()},
+        "apiVersion": "events.k8s.io/v1",
+    }
 
 
 def _core_event(obj: Object) -> Object:
@@ -109,10 +117,20 @@ def _hpa_v2(obj: Object) -> Object:
 
 
 _EVENT_FIELDS = (
-    *(f"involvedObject.{name}" for name in ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")),
+    *(
+        f"involvedObject.{name}"
+        for name in ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
+    ),
     *("reason", "reportingComponent", "source", "type"),
 )
-_POD_FIELDS = ("spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "status.phase", "status.podIP")
+_POD_FIELDS = (
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "status.phase",
+    "status.podIP",
+)
 _RBAC = "rbac.authorization.k8s.io"
 RESOURCES: tuple[Resource, ...] = (
     Resource("", "v1", "configmaps", "ConfigMap", short_names=("cm",)),
@@ -125,21 +143,109 @@ RESOURCES: tuple[Resource, ...] = (
         fields=("status.phase",),
         verbs=tuple(verb for verb in ALL_VERBS if verb != "deletecollection"),
     ),
-    Resource("", "v1", "nodes", "Node", namespaced=False, short_names=("no",), status=True, fields=("spec.unschedulable",)),
+    Resource(
+        "",
+        "v1",
+        "nodes",
+        "Node",
+        namespaced=False,
+        short_names=("no",),
+        status=True,
+        fields=("spec.unschedulable",),
+    ),
     Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", short_names=("pvc",), status=True),
-    Resource("", "v1", "pods", "Pod", short_names=("po",), in_all=True, status=True, generation=True, fields=_POD_FIELDS),
+    Resource(
+        "",
+        "v1",
+        "pods",
+        "Pod",
+        short_names=("po",),
+        in_all=True,
+        status=True,
+        generation=True,
+        fields=_POD_FIELDS,
+    ),
     Resource("", "v1", "resourcequotas", "ResourceQuota", short_names=("quota",), status=True),
     Resource("", "v1", "secrets", "Secret", fields=("type",)),
     Resource("", "v1", "serviceaccounts", "ServiceAccount", short_names=("sa",)),
-    Resource("", "v1", "services", "Service", short_names=("svc",), in_all=True, status=True, fields=("spec.clusterIP", "spec.type")),
+    Resource(
+        "",
+        "v1",
+        "services",
+        "Service",
+        short_names=("svc",),
+        in_all=True,
+        status=True,
+        fields=("spec.clusterIP", "spec.type"),
+    ),
     Resource("apps", "v1", "controllerrevisions", "ControllerRevision"),
-    Resource("apps", "v1", "daemonsets", "DaemonSet", short_names=("ds",), in_all=True, status=True, generation=True),
-    Resource("apps", "v1", "deployments", "Deployment", short_names=("deploy",), in_all=True, status=True, scale=True, generation=True),
-    Resource("apps", "v1", "replicasets", "ReplicaSet", short_names=("rs",), in_all=True, status=True, scale=True, generation=True),
-    Resource("apps", "v1", "statefulsets", "StatefulSet", short_names=("sts",), in_all=True, status=True, scale=True, generation=True),
-    Resource("events.k8s.io", "v1", "events", "Event", short_names=("ev",), fields=_EVENT_FIELDS, stored=_core_event, served=_new_event),
-    Resource(*("authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview"), namespaced=False, verbs=("create",)),
-    Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", short_names=("hpa",), in_all=True, status=True),
+    Resource(
+        "apps",
+        "v1",
+        "daemonsets",
+        "DaemonSet",
+        short_names=("ds",),
+        in_all=True,
+        status=True,
+        generation=True,
+    ),
+    Resource(
+        "apps",
+        "v1",
+        "deployments",
+        "Deployment",
+        short_names=("deploy",),
+        in_all=True,
+        status=True,
+        scale=True,
+        generation=True,
+    ),
+    Resource(
+        "apps",
+        "v1",
+        "replicasets",
+        "ReplicaSet",
+        short_names=("rs",),
+        in_all=True,
+        status=True,
+        scale=True,
+        generation=True,
+    ),
+    Resource(
+        "apps",
+        "v1",
+        "statefulsets",
+        "StatefulSet",
+        short_names=("sts",),
+        in_all=True,
+        status=True,
+        scale=True,
+        generation=True,
+    ),
+    Resource(
+        "events.k8s.io",
+        "v1",
+        "events",
+        "Event",
+        short_names=("ev",),
+        fields=_EVENT_FIELDS,
+        stored=_core_event,
+        served=_new_event,
+    ),
+    Resource(
+        *("authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview"),
+        namespaced=False,
+        verbs=("create",),
+    ),
+    Resource(
+        "autoscaling",
+        "v2",
+        "horizontalpodautoscalers",
+        "HorizontalPodAutoscaler",
+        short_names=("hpa",),
+        in_all=True,
+        status=True,
+    ),
     Resource(
         *("autoscaling", "v1", "horizontalpodautoscalers", "HorizontalPodAutoscaler"),
         short_names=("hpa",),
@@ -158,7 +264,10 @@ RESOURCES: tuple[Resource, ...] = (
 
 def find(group: str, version: str, plural: str) -> Resource | None:
     """The resource of a path; None where it isn't served."""
-    return next((each for each in RESOURCES if (each.group, each.version, each.plural) == (group, version, plural)), None)
+    return next(
+        (each for each in RESOURCES if (each.group, each.version, each.plural) == (group, version, plural)),
+        None,
+    )
 
 
 def of_kind(api_version: str, kind: str) -> Resource | None:
@@ -187,7 +296,9 @@ def _listed(resource: Resource) -> list[Object]:
         scale = {"group": "autoscaling", "version": "v1", "kind": "Scale", "verbs": list(_ACCESS)}
         found.append({"name": f"{resource.plural}/scale", **common, **scale})
     if resource.status:
-        found.append({"name": f"{resource.plural}/status", **common, "kind": resource.kind, "verbs": list(_ACCESS)})
+        found.append(
+            {"name": f"{resource.plural}/status", **common, "kind": resource.kind, "verbs": list(_ACCESS)}
+        )
     return found
 
 
@@ -205,7 +316,11 @@ def resource_list(group: str, version: str) -> Object | None:
     found = [each for each in RESOURCES if (each.group, each.version) == (group, version)]
     if not found:
         return None
-    head: Object = {"kind": "APIResourceList", **({"apiVersion": "v1"} if group else {}), "groupVersion": found[0].api_version}
+    head: Object = {
+        "kind": "APIResourceList",
+        **({"apiVersion": "v1"} if group else {}),
+        "groupVersion": found[0].api_version,
+    }
     return {**head, "resources": [entry for each in found for entry in _listed(each)]}
 
 
@@ -215,13 +330,22 @@ def api_group(group: str) -> Object | None:
     if not versions or not group:
         return None
     listed = [{"groupVersion": f"{group}/{version}", "version": version} for version in versions]
-    return {"kind": "APIGroup", "apiVersion": "v1", "name": group, "versions": listed, "preferredVersion": listed[0]}
+    return {
+        "kind": "APIGroup",
+        "apiVersion": "v1",
+        "name": group,
+        "versions": listed,
+        "preferredVersion": listed[0],
+    }
 
 
 def api_groups() -> Object:
     """What `/apis` says."""
     names: Sequence[str] = list(dict.fromkeys(each.group for each in RESOURCES if each.group))
-    groups = [{key: value for key, value in (api_group(name) or {}).items() if key not in ("kind", "apiVersion")} for name in names]
+    groups = [
+        {key: value for key, value in (api_group(name) or {}).items() if key not in ("kind", "apiVersion")}
+        for name in names
+    ]
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
 
 
@@ -234,14 +358,25 @@ def openapi_index() -> Object:
 def openapi(group: str, version: str) -> Object:
     """A document that says just which kinds take `fieldValidation`: kubectl asks before it applies."""
     paths: Object = {}
-    parameters = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in ("dryRun", "fieldManager", "fieldValidation")]
+    parameters = [
+        {"name": name, "in": "query", "schema": {"type": "string"}}
+        for name in ("dryRun", "fieldManager", "fieldValidation")
+    ]
     for each in RESOURCES:
         if (each.group, each.version) != (group, version):
             continue
         prefix = f"/apis/{group}/{version}" if group else f"/api/{version}"
         kind = {"group": each.group, "version": each.version, "kind": each.kind}
-        path = f"{prefix}/namespaces/{{namespace}}/{each.plural}" if each.namespaced else f"{prefix}/{each.plural}"
-        operation = {"parameters": parameters, "x-kubernetes-group-version-kind": kind, "responses": {"200": {"description": "OK"}}}
+        path = (
+            f"{prefix}/namespaces/{{namespace}}/{each.plural}"
+            if each.namespaced
+            else f"{prefix}/{each.plural}"
+        )
+        operation = {
+            "parameters": parameters,
+            "x-kubernetes-group-version-kind": kind,
+            "responses": {"200": {"description": "OK"}},
+        }
         paths[f"{path}/{{name}}"] = {"patch": {**operation, "x-kubernetes-action": "patch"}}
     return {"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": "v1.36.0"}, "paths": paths}
 

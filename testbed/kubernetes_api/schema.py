@@ -160,7 +160,9 @@ def parse(text: str) -> FieldType:
     if found is None:
         raise ValueError(f"not a type: {text!r}")
     optional, name, keys, atomic = found.groups()
-    return FieldType(name, bool(optional), None if keys is None else tuple(filter(None, keys.split(","))), bool(atomic))
+    return FieldType(
+        name, bool(optional), None if keys is None else tuple(filter(None, keys.split(","))), bool(atomic)
+    )
 
 
 def type_of(kind: str) -> FieldType:
@@ -209,7 +211,9 @@ def _decode(value: Any, kind: FieldType, struct: str, path: str, indexed: str, u
         if kind.name == "any":
             return value
         item = kind.item
-        return [_decode(each, item, struct, path, f"{indexed}[{at}]", unknown) for at, each in enumerate(value)]
+        return [
+            _decode(each, item, struct, path, f"{indexed}[{at}]", unknown) for at, each in enumerate(value)
+        ]
     if kind.name == "any" or (kind.name == "obj" and isinstance(value, dict)):
         return value
     if kind.name in _SCALARS:
@@ -225,7 +229,12 @@ def _decode(value: Any, kind: FieldType, struct: str, path: str, indexed: str, u
             owner = struct if kind.name == "map" else kind.name
             number = kind.name == "map" and type(each) in (int, float) and ".resources." in path  # a quantity
             found[key] = _decode(
-                str(each) if number else each, field, owner, path if kind.name == "map" else _join(path, key), _join(indexed, key), unknown
+                str(each) if number else each,
+                field,
+                owner,
+                path if kind.name == "map" else _join(path, key),
+                _join(indexed, key),
+                unknown,
             )
     return found
 
@@ -271,7 +280,9 @@ def _time(value: str, micro: bool) -> str:
 
 def time_text(seconds: float, micro: bool = False) -> str:
     """A moment as the API writes it: whole seconds, or microseconds."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ" if micro else "%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(seconds, UTC).strftime(
+        "%Y-%m-%dT%H:%M:%S.%fZ" if micro else "%Y-%m-%dT%H:%M:%SZ"
+    )
 
 
 def children(value: Any, kind: FieldType) -> Iterator[tuple[str, FieldType, Any]] | None:

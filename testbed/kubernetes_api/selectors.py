@@ -68,9 +68,15 @@ def _requirement(tokens: _Tokens) -> Callable[[Mapping[str, str]], bool]:
     tokens.take()
     if sign in ("in", "notin"):
         values = _values(tokens)
-        return (lambda found: found.get(key) in values) if sign == "in" else (lambda found: found.get(key) not in values)
+        return (
+            (lambda found: found.get(key) in values)
+            if sign == "in"
+            else (lambda found: found.get(key) not in values)
+        )
     value = tokens.take() if _is_word(tokens.peek()) else ""
-    return (lambda found: found.get(key) != value) if sign == "!=" else (lambda found: found.get(key) == value)
+    return (
+        (lambda found: found.get(key) != value) if sign == "!=" else (lambda found: found.get(key) == value)
+    )
 
 
 def _values(tokens: _Tokens) -> set[str]:

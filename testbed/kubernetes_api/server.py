@@ -56,7 +56,9 @@ class KubernetesApi:
         """
         self.store.closed = False
         self._server = _Server((HOST, self._port), self.store)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="kubernetes-api", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.1,), name="kubernetes-api", daemon=True
+        )
         self._thread.start()
         return self
 
@@ -74,10 +76,14 @@ class KubernetesApi:
     def __enter__(self) -> KubernetesApi:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
-    def write_kubeconfig(self, path: str | Path, namespace: str = "default", token: str | None = None) -> Path:
+    def write_kubeconfig(
+        self, path: str | Path, namespace: str = "default", token: str | None = None
+    ) -> Path:
         """A kubeconfig whose only context is this server; readable by its owner alone.
 
         kubectl sends no token over plain HTTP; the Python client does.

@@ -23,10 +23,23 @@ class Refused(Exception):
         metadata: of the Status itself.
     """
 
-    def __init__(self, code: int, reason: str | None, message: str, details: Object | None = None, metadata: Object | None = None) -> None:
+    def __init__(
+        self,
+        code: int,
+        reason: str | None,
+        message: str,
+        details: Object | None = None,
+        metadata: Object | None = None,
+    ) -> None:
         super().__init__(message)
         self.code = code
-        self.status: Object = {"kind": "Status", "apiVersion": "v1", "metadata": metadata or {}, "status": "Failure", "message": message}
+        self.status: Object = {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": metadata or {},
+            "status": "Failure",
+            "message": message,
+        }
         if reason is not None:
             self.status["reason"] = reason
         if details is not None:
@@ -61,19 +74,29 @@ def bad_request(message: str) -> Refused:
 
 def not_found(plural: str, group: str, name: str) -> Refused:
     """404: no such object."""
-    return Refused(404, "NotFound", f'{qualified(plural, group)} "{name}" not found', about(name, group, plural))
+    return Refused(
+        404, "NotFound", f'{qualified(plural, group)} "{name}" not found', about(name, group, plural)
+    )
 
 
 def already_exists(plural: str, group: str, name: str) -> Refused:
     """409: the name is taken."""
-    return Refused(409, "AlreadyExists", f'{qualified(plural, group)} "{name}" already exists', about(name, group, plural))
+    return Refused(
+        409,
+        "AlreadyExists",
+        f'{qualified(plural, group)} "{name}" already exists',
+        about(name, group, plural),
+    )
 
 
 def conflict(plural: str, group: str, name: str, why: str | None = None) -> Refused:
     """409: written against an old version."""
     why = why or "the object has been modified; please apply your changes to the latest version and try again"
     return Refused(
-        409, "Conflict", f'Operation cannot be fulfilled on {qualified(plural, group)} "{name}": {why}', about(name, group, plural)
+        409,
+        "Conflict",
+        f'Operation cannot be fulfilled on {qualified(plural, group)} "{name}": {why}',
+        about(name, group, plural),
     )
 
 
@@ -82,7 +105,12 @@ def invalid(kind: str, group: str, name: str, causes: Sequence[Cause]) -> Refuse
     said = [f"{cause.field}: {cause.message}" for cause in causes]
     text = said[0] if len(said) == 1 else f"[{', '.join(said)}]"
     listed = [{"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in causes]
-    return Refused(422, "Invalid", f'{qualified(kind, group)} "{name}" is invalid: {text}', {**about(name, group, kind), "causes": listed})
+    return Refused(
+        422,
+        "Invalid",
+        f'{qualified(kind, group)} "{name}" is invalid: {text}',
+        {**about(name, group, kind), "causes": listed},
+    )
 
 
 def success(details: Object) -> Object:

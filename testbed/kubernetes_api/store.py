@@ -27,8 +27,18 @@ Key = tuple[str, str]
 _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 _REPLICAS = ("f:spec", "f:replicas")
 _FOREGROUND = "foregroundDeletion"
-_NAME_REQUIRED = Cause("FieldValueRequired", "Required value: name or generateName is required", "metadata.name")
-_SERVER_SIDE = ("name", "namespace", "uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds")
+_NAME_REQUIRED = Cause(
+    "FieldValueRequired", "Required value: name or generateName is required", "metadata.name"
+)
+_SERVER_SIDE = (
+    "name",
+    "namespace",
+    "uid",
+    "creationTimestamp",
+    "generation",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,9 @@ class Objects:
     ) -> None:
         self.clock = clock
         self.on_scale = on_scale
-        self.access = Access(tokens, lambda plural: list(self._kept.get(f"rbac.authorization.k8s.io/{plural}", {}).values()))
+        self.access = Access(
+            tokens, lambda plural: list(self._kept.get(f"rbac.authorization.k8s.io/{plural}", {}).values())
+        )
         self.changed = threading.Condition(threading.RLock())
         self.closed = False
         self._controllers = controllers
@@ -195,7 +207,13 @@ class Objects:
                 self.on_scale(*key, replicas)
 
     def insert(
-        self, resource: Resource, namespace: str, body: Object, writer: Writer | None, dry_run: bool = False, owned: set[Path] | None = None
+        self,
+        resource: Resource,
+        namespace: str,
+        body: Object,
+        writer: Writer | None,
+        dry_run: bool = False,
+        owned: set[Path] | None = None,
     ) -> Object:
         """Create an object from what a client sent, already decoded.
 
@@ -210,7 +228,9 @@ class Objects:
             fill_in(obj, resource)
             found = faults(obj, None, resource)
             if found:
-                raise invalid(resource.kind, "" if resource.plural == "events" else resource.group, name, found)
+                raise invalid(
+                    resource.kind, "" if resource.plural == "events" else resource.group, name, found
+                )
             if (namespace, name) in self._kept.get(resource.storage, {}):
                 raise already_exists(resource.plural, resource.group, name)
             if resource.kind == "Service":
@@ -243,11 +263,18 @@ class Objects:
         if resource.generation:
             metadata["generation"] = 1
         metadata["creationTimestamp"] = time_text(self.clock())
-        metadata |= {key: value for key, value in given.items() if key not in metadata and value not in ({}, [])}
+        metadata |= {
+            key: value for key, value in given.items() if key not in metadata and value not in ({}, [])
+        }
         kept = {key: value for key, value in body.items() if key not in ("metadata", "kind", "apiVersion")}
         if resource.status:
             kept.pop("status", None)
-        return {"kind": resource.kind, "apiVersion": _stored_version(resource), "metadata": metadata, **copy.deepcopy(kept)}
+        return {
+            "kind": resource.kind,
+            "apiVersion": _stored_version(resource),
+            "metadata": metadata,
+            **copy.deepcopy(kept),
+        }
 
     def _address(self, obj: Object) -> None:
         """Give a Service its cluster address and its node ports."""
@@ -298,10 +325,15 @@ class Objects:
             metadata["managedFields"] = was["managedFields"]
         kept = {key: value for key, value in body.items() if key not in ("metadata", "kind", "apiVersion")}
         if subresource == "status":
-            kept = {**{key: old[key] for key in old if key not in ("metadata", "kind", "apiVersion")}, "status": body.get("status") or {}}
+            kept = {
+                **{key: old[key] for key in old if key not in ("metadata", "kind", "apiVersion")},
+                "status": body.get("status") or {},
+            }
         elif resource.status and "status" in old:
             kept["status"] = old["status"]
-        new: Object = copy.deepcopy({"kind": old["kind"], "apiVersion": old["apiVersion"], "metadata": metadata, **kept})
+        new: Object = copy.deepcopy(
+            {"kind": old["kind"], "apiVersion": old["apiVersion"], "metadata": metadata, **kept}
+        )
         if resource.kind == "Service":
             _keep_addresses(new, old)
         fill_in(new, resource)
@@ -310,7 +342,9 @@ class Objects:
             raise invalid(resource.kind, resource.group, name, found)
         if resource.kind == "Service":
             self._address(new)
-        annotated = resource.kind == "Deployment" and new["metadata"].get("annotations") != was.get("annotations")
+        annotated = resource.kind == "Deployment" and new["metadata"].get("annotations") != was.get(
+            "annotations"
+        )
         if resource.generation and (annotated or new.get("spec") != old.get("spec")):
             new["metadata"]["generation"] = was.get("generation", 0) + 1
         moment = time_text(self.clock())
@@ -328,7 +362,9 @@ class Objects:
                 return self._erase(resource, new)
             return self._commit(resource, "MODIFIED", new, old)
 
-    def erase(self, resource: Resource, old: Object, policy: str = "Background", dry_run: bool = False) -> Object | None:
+    def erase(
+        self, resource: Resource, old: Object, policy: str = "Background", dry_run: bool = False
+    ) -> Object | None:
         """Delete an object and what it owns; the object as it is now where it stays for a while, else None."""
         with self.changed:
             finalizers = list(old["metadata"].get("finalizers") or ())
@@ -337,10 +373,16 @@ class Objects:
             if dry_run:
                 return None
             if finalizers:
-                metadata: Object = {"deletionTimestamp": time_text(self.clock()), "deletionGracePeriodSeconds": 0, "finalizers": finalizers}
+                metadata: Object = {
+                    "deletionTimestamp": time_text(self.clock()),
+                    "deletionGracePeriodSeconds": 0,
+                    "finalizers": finalizers,
+                }
                 if resource.generation:
                     metadata["generation"] = old["metadata"]["generation"] + 1
-                marked = self._commit(resource, "MODIFIED", {**old, "metadata": {**old["metadata"], **metadata}}, old)
+                marked = self._commit(
+                    resource, "MODIFIED", {**old, "metadata": {**old["metadata"], **metadata}}, old
+                )
                 if self._controllers and finalizers == [_FOREGROUND]:
                     self._erase(resource, marked)
                 return marked
@@ -402,7 +444,11 @@ class Objects:
 def _stored_version(resource: Resource) -> str:
     if resource.stored is None:
         return resource.api_version
-    return next(each.api_version for each in resources.RESOURCES if each.storage == resource.storage and each.stored is None)
+    return next(
+        each.api_version
+        for each in resources.RESOURCES
+        if each.storage == resource.storage and each.stored is None
+    )
 
 
 def _uid_text(given: str, known: str) -> str:
@@ -417,7 +463,10 @@ def _keep_addresses(new: Object, old: Object) -> None:
     if old["spec"].get("clusterIP") and new["spec"].get("type", "ClusterIP") != "ExternalName":
         for key in ("clusterIP", "clusterIPs"):
             new["spec"].setdefault(key, old["spec"].get(key))
-    ports = {(port.get("port"), port.get("protocol", "TCP")): port.get("nodePort") for port in old["spec"].get("ports") or ()}
+    ports = {
+        (port.get("port"), port.get("protocol", "TCP")): port.get("nodePort")
+        for port in old["spec"].get("ports") or ()
+    }
     if new["spec"].get("type") in ("NodePort", "LoadBalancer"):
         for port in new["spec"].get("ports") or ():
             known = ports.get((port.get("port"), port.get("protocol", "TCP")))

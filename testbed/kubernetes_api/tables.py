@@ -61,25 +61,45 @@ def selector_text(obj: Object) -> str:
     parts = [f"{key}={value}" for key, value in sorted((selector.get("matchLabels") or {}).items())]
     for rule in selector.get("matchExpressions") or ():
         values = f"({','.join(rule.get('values') or ())})"
-        words = {"In": f"{rule['key']} in {values}", "NotIn": f"{rule['key']} notin {values}", "DoesNotExist": f"!{rule['key']}"}
+        words = {
+            "In": f"{rule['key']} in {values}",
+            "NotIn": f"{rule['key']} notin {values}",
+            "DoesNotExist": f"!{rule['key']}",
+        }
         parts.append(words.get(rule["operator"], rule["key"]))
     return ",".join(parts)
 
 
 def _template(obj: Object) -> Row:
     containers = obj["spec"]["template"]["spec"].get("containers") or []
-    return [",".join(each["name"] for each in containers), ",".join(each.get("image", "") for each in containers), selector_text(obj)]
+    return [
+        ",".join(each["name"] for each in containers),
+        ",".join(each.get("image", "") for each in containers),
+        selector_text(obj),
+    ]
 
 
 def _deployment(obj: Object, now: float) -> Row:
     status = obj.get("status") or {}
     ready = f"{status.get('readyReplicas', 0)}/{obj['spec'].get('replicas', 1)}"
-    return [ready, status.get("updatedReplicas", 0), status.get("availableReplicas", 0), _old(obj, now), *_template(obj)]
+    return [
+        ready,
+        status.get("updatedReplicas", 0),
+        status.get("availableReplicas", 0),
+        _old(obj, now),
+        *_template(obj),
+    ]
 
 
 def _replica_set(obj: Object, now: float) -> Row:
     status = obj.get("status") or {}
-    return [obj["spec"]["replicas"], status.get("replicas", 0), status.get("readyReplicas", 0), _old(obj, now), *_template(obj)]
+    return [
+        obj["spec"]["replicas"],
+        status.get("replicas", 0),
+        status.get("readyReplicas", 0),
+        _old(obj, now),
+        *_template(obj),
+    ]
 
 
 def _pod(obj: Object, now: float) -> Row:
@@ -98,9 +118,18 @@ def _service(obj: Object, now: float) -> Row:
     for port in spec.get("ports") or ():
         node = f":{port['nodePort']}" if "nodePort" in port else ""
         ports.append(f"{port['port']}{node}/{port.get('protocol', 'TCP')}")
-    outside = {"LoadBalancer": "<pending>", "ExternalName": spec.get("externalName", "")}.get(spec["type"], "<none>")
+    outside = {"LoadBalancer": "<pending>", "ExternalName": spec.get("externalName", "")}.get(
+        spec["type"], "<none>"
+    )
     address = spec.get("clusterIP") or "<none>"
-    return [spec["type"], address, outside, ",".join(ports) or "<none>", _old(obj, now), _joined(spec.get("selector") or {})]
+    return [
+        spec["type"],
+        address,
+        outside,
+        ",".join(ports) or "<none>",
+        _old(obj, now),
+        _joined(spec.get("selector") or {}),
+    ]
 
 
 def _autoscaler(obj: Object, now: float) -> Row:
@@ -113,9 +142,14 @@ def _autoscaler(obj: Object, now: float) -> Row:
     }
     targets = []
     for metric in spec.get("metrics") or ():
-        name, target = metric.get("resource", {}).get("name", "?"), metric.get("resource", {}).get("target", {})
+        name, target = (
+            metric.get("resource", {}).get("name", "?"),
+            metric.get("resource", {}).get("target", {}),
+        )
         current = seen.get(name)
-        targets.append(f"{name}: {'<unknown>' if current is None else f'{current}%'}/{target.get('averageUtilization', '?')}%")
+        targets.append(
+            f"{name}: {'<unknown>' if current is None else f'{current}%'}/{target.get('averageUtilization', '?')}%"
+        )
     return [
         *(reference, ", ".join(targets) or "<none>", str(spec.get("minReplicas", 1)), spec["maxReplicas"]),
         *(status.get("currentReplicas", 0), _old(obj, now)),
@@ -124,41 +158,73 @@ def _autoscaler(obj: Object, now: float) -> Row:
 
 def _event(obj: Object, now: float) -> Row:
     about = obj.get("involvedObject") or {}
-    last, first = obj.get("lastTimestamp") or obj.get("eventTime"), obj.get("firstTimestamp") or obj.get("eventTime")
+    last, first = (
+        obj.get("lastTimestamp") or obj.get("eventTime"),
+        obj.get("firstTimestamp") or obj.get("eventTime"),
+    )
     shown = f"{about.get('kind', '').lower()}/{about.get('name', '')}"
     source = (obj.get("source") or {}).get("component", "") or obj.get("reportingComponent", "")
     return [
-        *(_since(last, now), obj.get("type", ""), obj.get("reason", ""), shown, about.get("fieldPath", ""), source),
+        *(
+            _since(last, now),
+            obj.get("type", ""),
+            obj.get("reason", ""),
+            shown,
+            about.get("fieldPath", ""),
+            source,
+        ),
         *(obj.get("message", ""), _since(first, now), obj.get("count", 1), obj["metadata"]["name"]),
     ]
 
 
 _TABLES: Mapping[str, _Table] = {
     "Deployment": _Table("Ready Up-to-date Available Age +Containers +Images +Selector", _deployment),
-    "ReplicaSet": _Table("Desired:integer Current:integer Ready:integer Age +Containers +Images +Selector", _replica_set),
+    "ReplicaSet": _Table(
+        "Desired:integer Current:integer Ready:integer Age +Containers +Images +Selector", _replica_set
+    ),
     "Pod": _Table("Ready Status Restarts Age +IP +Node +Nominated_Node +Readiness_Gates", _pod),
     "Service": _Table("Type Cluster-IP External-IP Port(s) Age +Selector", _service),
-    "HorizontalPodAutoscaler": _Table("Reference Targets MinPods MaxPods:integer Replicas:integer Age", _autoscaler),
-    "Lease": _Table("Holder Age", lambda obj, now: [(obj.get("spec") or {}).get("holderIdentity", ""), _old(obj, now)]),
-    "Namespace": _Table("Status Age", lambda obj, now: [(obj.get("status") or {}).get("phase", ""), _old(obj, now)]),
+    "HorizontalPodAutoscaler": _Table(
+        "Reference Targets MinPods MaxPods:integer Replicas:integer Age", _autoscaler
+    ),
+    "Lease": _Table(
+        "Holder Age", lambda obj, now: [(obj.get("spec") or {}).get("holderIdentity", ""), _old(obj, now)]
+    ),
+    "Namespace": _Table(
+        "Status Age", lambda obj, now: [(obj.get("status") or {}).get("phase", ""), _old(obj, now)]
+    ),
 }
 _OTHER = _Table("Age", lambda obj, now: [_old(obj, now)])
-_EVENTS = _Table("Last_Seen Type Reason Object +Subobject +Source Message +First_Seen +Count:integer +Name", _event)
+_EVENTS = _Table(
+    "Last_Seen Type Reason Object +Subobject +Source Message +First_Seen +Count:integer +Name", _event
+)
 
 
 def columns(resource: Resource) -> list[Object]:
     """Definitions of a resource's columns; descriptions are left empty."""
-    text = _EVENTS.columns if resource.kind == "Event" else "Name " + _TABLES.get(resource.kind, _OTHER).columns
+    text = (
+        _EVENTS.columns if resource.kind == "Event" else "Name " + _TABLES.get(resource.kind, _OTHER).columns
+    )
     found = []
     for word in text.split():
         name, _, kind = word.lstrip("+").partition(":")
         shape = "name" if name == "Name" else ""
         title = name.replace("_", " ")
-        found.append({"name": title, "type": kind or "string", "format": shape, "description": "", "priority": int(word.startswith("+"))})
+        found.append(
+            {
+                "name": title,
+                "type": kind or "string",
+                "format": shape,
+                "description": "",
+                "priority": int(word.startswith("+")),
+            }
+        )
     return found
 
 
-def table(resource: Resource, objects: Sequence[Object], now: float, metadata: Object, include: str = "Metadata") -> Object:
+def table(
+    resource: Resource, objects: Sequence[Object], now: float, metadata: Object, include: str = "Metadata"
+) -> Object:
     """The Table of these objects.
 
     Args:

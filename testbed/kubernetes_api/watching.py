@@ -40,7 +40,11 @@ class Selection:
 
     def includes(self, obj: Object | None) -> bool:
         """Whether an object is in it."""
-        return obj is not None and (not self.namespace or obj["metadata"].get("namespace", "") == self.namespace) and self.test(obj)
+        return (
+            obj is not None
+            and (not self.namespace or obj["metadata"].get("namespace", "") == self.namespace)
+            and self.test(obj)
+        )
 
 
 # ------------------------------------------------------------------------------------------------------------- versions
@@ -51,7 +55,9 @@ def version_number(text: str) -> int:
         Refused: 500, no number (this is what the API server says).
     """
     if not text.isdecimal():
-        said = f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
+        said = (
+            f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
+        )
         raise Refused(500, None, said)
     return int(text)
 
@@ -76,7 +82,9 @@ def _token(version: int, start: str) -> str:
 
 def _untoken(token: str) -> tuple[int, str]:
     try:
-        raw = base64.urlsafe_b64decode(token.rstrip("=") + "=" * (-len(token.rstrip("=")) % 4)).decode("latin-1")
+        raw = base64.urlsafe_b64decode(token.rstrip("=") + "=" * (-len(token.rstrip("=")) % 4)).decode(
+            "latin-1"
+        )
     except (binascii.Error, ValueError):
         raise bad_request("continue key is not valid: illegal base64 data") from None
     try:
@@ -87,7 +95,9 @@ def _untoken(token: str) -> tuple[int, str]:
         raise bad_request(f"invalid continue token: continue key is not valid: {said}") from None
 
 
-def page(store: Objects, selection: Selection, limit: int, token: str, version: str, exact: bool) -> tuple[list[Object], Object]:
+def page(
+    store: Objects, selection: Selection, limit: int, token: str, version: str, exact: bool
+) -> tuple[list[Object], Object]:
     """The objects of one page, and the metadata of the list.
 
     Args:
@@ -134,12 +144,26 @@ def _seen(change: Change, selection: Selection) -> tuple[str, Object] | None:
 
 
 def _bookmark(resource: Resource, version: int, annotations: Object | None = None) -> Object:
-    metadata: Object = {"resourceVersion": str(version), **({"annotations": annotations} if annotations else {})}
-    return {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata, **_EMPTY.get(resource.kind, {})}
+    metadata: Object = {
+        "resourceVersion": str(version),
+        **({"annotations": annotations} if annotations else {}),
+    }
+    return {
+        "kind": resource.kind,
+        "apiVersion": resource.api_version,
+        "metadata": metadata,
+        **_EMPTY.get(resource.kind, {}),
+    }
 
 
 def watch(
-    store: Objects, selection: Selection, version: str, seconds: float, bookmarks: bool, initial: bool, show: Callable[[Object], Object]
+    store: Objects,
+    selection: Selection,
+    version: str,
+    seconds: float,
+    bookmarks: bool,
+    initial: bool,
+    show: Callable[[Object], Object],
 ) -> Iterator[bytes]:
     """The lines of a watch, one event each; an empty line every second in which nothing happens, so that a caller can see
     whether its client is still there. Blocks between them; ends after `seconds` or when the store is closed.
@@ -154,7 +178,9 @@ def watch(
 
 
 def _line(kind: str, obj: Object) -> bytes:
-    return json.dumps({"type": kind, "object": obj}, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+    return (
+        json.dumps({"type": kind, "object": obj}, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+    )
 
 
 def _watch(
@@ -175,7 +201,9 @@ def _watch(
             if selection.test(obj):
                 yield _line("ADDED", show(obj))
         if mark:
-            yield _line("BOOKMARK", show(_bookmark(selection.resource, after, {"k8s.io/initial-events-end": "true"})))
+            yield _line(
+                "BOOKMARK", show(_bookmark(selection.resource, after, {"k8s.io/initial-events-end": "true"}))
+            )
     following = _next_bookmark(time.monotonic(), deadline)
     while not store.closed:
         with store.changed:

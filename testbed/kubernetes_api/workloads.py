@@ -80,7 +80,9 @@ class Workloads(Objects):
             gone = [
                 (place, obj)
                 for place, obj in kept.items()
-                if place[0] == namespace and place[1] not in names and _owned_by(obj, replica_set["metadata"]["uid"])
+                if place[0] == namespace
+                and place[1] not in names
+                and _owned_by(obj, replica_set["metadata"]["uid"])
             ]
             for place, obj in gone:
                 self._pods.pop(place, None)
@@ -94,12 +96,24 @@ class Workloads(Objects):
                     self._pods[place] = pod
             live = [pod for pod in pods if pod.deleting_since is None]
             ready = sum(pod.ready_since is not None for pod in live)
-            counts = {"replicas": len(live), "readyReplicas": ready or None, "availableReplicas": ready or None}
-            shared = {**counts, "observedGeneration": replica_set["metadata"]["generation"], "fullyLabeledReplicas": len(live) or None}
+            counts = {
+                "replicas": len(live),
+                "readyReplicas": ready or None,
+                "availableReplicas": ready or None,
+            }
+            shared = {
+                **counts,
+                "observedGeneration": replica_set["metadata"]["generation"],
+                "fullyLabeledReplicas": len(live) or None,
+            }
             self._set_status(_REPLICA_SETS, replica_set, shared)
             own = {
                 **{"observedGeneration": owner["metadata"]["generation"], **counts},
-                **{"replicas": len(live) or None, "updatedReplicas": len(live) or None, "unavailableReplicas": len(live) - ready or None},
+                **{
+                    "replicas": len(live) or None,
+                    "updatedReplicas": len(live) or None,
+                    "unavailableReplicas": len(live) - ready or None,
+                },
             }
             own["conditions"] = self._conditions(owner, len(live), ready)
             self._set_status(_DEPLOYMENTS, owner, own)
@@ -109,8 +123,21 @@ class Workloads(Objects):
         """The ReplicaSet of a Deployment, created or brought to its replicas and template."""
         metadata, spec = owner["metadata"], owner["spec"]
         namespace = metadata["namespace"]
-        old = next((obj for _, obj in self.snapshot("apps/replicasets", namespace) if _owned_by(obj, metadata["uid"])), None)
-        name = old["metadata"]["name"] if old else pods[0].name.rpartition("-")[0] if pods else f"{metadata['name']}-7d9c5b8f6d"
+        old = next(
+            (
+                obj
+                for _, obj in self.snapshot("apps/replicasets", namespace)
+                if _owned_by(obj, metadata["uid"])
+            ),
+            None,
+        )
+        name = (
+            old["metadata"]["name"]
+            if old
+            else pods[0].name.rpartition("-")[0]
+            if pods
+            else f"{metadata['name']}-7d9c5b8f6d"
+        )
         digest = name.rpartition("-")[2]
         labels = {**(spec["template"]["metadata"].get("labels") or {}), "pod-template-hash": digest}
         selector = copy.deepcopy(spec["selector"])
@@ -128,9 +155,22 @@ class Workloads(Objects):
 
     def _new_pod(self, replica_set: Object, pod: PodState) -> Object:
         template, namespace = replica_set["spec"]["template"], replica_set["metadata"]["namespace"]
-        given = {key: template["metadata"][key] for key in ("labels", "annotations") if template["metadata"].get(key)}
-        metadata = {"name": pod.name, "generateName": replica_set["metadata"]["name"] + "-", "namespace": namespace}
-        metadata |= {"uid": str(uuid.uuid4()), "generation": 1, "creationTimestamp": time_text(pod.created), **given}
+        given = {
+            key: template["metadata"][key]
+            for key in ("labels", "annotations")
+            if template["metadata"].get(key)
+        }
+        metadata = {
+            "name": pod.name,
+            "generateName": replica_set["metadata"]["name"] + "-",
+            "namespace": namespace,
+        }
+        metadata |= {
+            "uid": str(uuid.uuid4()),
+            "generation": 1,
+            "creationTimestamp": time_text(pod.created),
+            **given,
+        }
         metadata["ownerReferences"] = [_reference(replica_set)]
         spec = {**template["spec"], "nodeName": "testbed"}
         return {"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": spec, "status": {}}
@@ -149,7 +189,13 @@ class Workloads(Objects):
                 found.append(before)
                 continue
             since = before["lastTransitionTime"] if before.get("status") == str(status) else now
-            entry = {"type": kind, "status": str(status), "reason": reason, "lastUpdateTime": now, "lastTransitionTime": since}
+            entry = {
+                "type": kind,
+                "status": str(status),
+                "reason": reason,
+                "lastUpdateTime": now,
+                "lastTransitionTime": since,
+            }
             found.append(entry)
         return found
 
@@ -171,14 +217,21 @@ def _owned_by(obj: Object, uid: str) -> bool:
 
 
 def _reference(owner: Object) -> Object:
-    same = {"apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": owner["metadata"]["name"], "uid": owner["metadata"]["uid"]}
+    same = {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+    }
     return {**same, "controller": True, "blockOwnerDeletion": True}
 
 
 def _pod_object(base: Object, pod: PodState) -> Object:
     """A pod's object with the status of what runs."""
     ready = pod.ready_since is not None and pod.deleting_since is None
-    since = time_text(pod.ready_since if ready and pod.ready_since is not None else pod.deleting_since or pod.created)
+    since = time_text(
+        pod.ready_since if ready and pod.ready_since is not None else pod.deleting_since or pod.created
+    )
     created = time_text(pod.created)
 
     def condition(kind: str, status: bool, moment: str) -> Object:
@@ -186,7 +239,14 @@ def _pod_object(base: Object, pod: PodState) -> Object:
 
     states = [
         {
-            **{"name": each["name"], "image": each.get("image", ""), "imageID": "", "ready": ready, "started": ready, "restartCount": 0},
+            **{
+                "name": each["name"],
+                "image": each.get("image", ""),
+                "imageID": "",
+                "ready": ready,
+                "started": ready,
+                "restartCount": 0,
+            },
             "state": {"running": {"startedAt": created}},
         }
         for each in base["spec"].get("containers") or ()

@@ -1,0 +1,1 @@
+"""Everything outside the process: Prometheus, Jaeger and Kubernetes behind the cluster port."""

@@ -1,0 +1,246 @@
+"""A thin client of the Kubernetes API: JSON in, JSON out, through the official client's configuration, TLS and credentials.
+
+Its generated models aren't used: they validate every object on the way in, and a field one of them doesn't expect would
+cost a tick.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from deepscaler.errors import ClusterError
+from deepscaler.settings import ClusterSection
+
+_PAGE = 500
+_GONE = 410
+Object = Mapping[str, Any]
+"""A Kubernetes object as JSON has it."""
+_ADVICE = {
+    401: "the credentials are missing, wrong or expired: renew those of the kubeconfig (cluster.kubeconfig, cluster.context)",
+    403: "bind a Role with this right to the user or service account",
+}
+
+
+class ApiError(ClusterError):
+    """A refused or failed request.
+
+    Attributes:
+        status: of the HTTP answer; 0 where there was none.
+    """
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class KubeApi:
+    """Requests to one API server; connects at the first of them.
+
+    Args:
+        section: kubeconfig, context, time-out.
+        retries: further tries of a request that couldn't connect, and of a read that broke.
+    """
+
+    def __init__(self, section: ClusterSection, retries: int = 1) -> None:
+        self._section, self._retries = section, retries
+        self._client: Any = None
+
+    def get(self, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The object or list at `path`.
+
+        Raises:
+            ApiError: no way to a server, no answer, a refusal (its `status` says which), or no JSON.
+        """
+        return self.send("GET", path, query=query)
+
+    def find(self, path: str) -> dict[str, Any] | None:
+        """As `get`; None where there is no such object or API."""
+        try:
+            return self.get(path)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def items(self, path: str) -> list[Object]:
+        """All objects of a list, page by page; begun again where a page has expired meanwhile.
+
+        Raises:
+            ApiError: as `get`.
+        """
+        for _ in range(3):
+            found: list[Object] = []
+            query: dict[str, Any] = {"limit": _PAGE}
+            try:
+                while True:
+                    page = self.get(path, query)
+                    found += page.get("items") or ()
+                    following = (page.get("metadata") or {}).get("continue")
+                    if not following:
+                        return found
+                    query["continue"] = following
+            except ApiError as error:
+                if error.status != _GONE:
+                    raise
+        raise ApiError(
+            f"{path}: the list expired between its pages three times; the API server is overloaded", _GONE
+        )
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        time_out: float | None = None,
+    ) -> dict[str, Any]:
+        """One request; a PATCH is a merge patch. After a 401 the kubeconfig is read again and the request sent once more.
+
+        Raises:
+            ApiError: as `get`.
+        """
+        try:
+            return self._once(method, path, body, query, time_out)
+        except ApiError as error:
+            if error.status != 401:
+                raise
+        self._client = None  # the token may have been renewed on disk
+        return self._once(method, path, body, query, time_out)
+
+    def _once(
+        self, method: str, path: str, body: Any, query: Mapping[str, Any] | None, time_out: float | None
+    ) -> dict[str, Any]:
+        from kubernetes.client.exceptions import ApiException
+        from urllib3.exceptions import HTTPError
+
+        client = self._connected()
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = (
+                "application/merge-patch+json" if method == "PATCH" else "application/json"
+            )
+        where = f"{client.configuration.host}{path}"
+        limit = self._section.timeout if time_out is None else min(time_out, self._section.timeout)
+        try:
+            request = client.param_serialize(
+                method,
+                path,
+                query_params=list((query or {}).items()),
+                header_params=headers,
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            answer = client.call_api(*request, _request_timeout=limit)
+            text = answer.read()
+        except (ApiException, HTTPError, OSError) as error:
+            said = error.reason if isinstance(error, ApiException) else error
+            raise ApiError(
+                f"{where}: no answer ({_one_line(said)}); is the API server there? Check cluster.kubeconfig"
+            ) from error
+        if not 200 <= answer.status <= 299:
+            raise ApiError(_refusal(where, answer.status, answer.reason, text), answer.status)
+        try:
+            found = json.loads(text)
+        except ValueError as error:
+            raise ApiError(
+                f"{where}: the answer is not JSON; is this a Kubernetes API server?", answer.status
+            ) from error
+        if not isinstance(found, dict):
+            raise ApiError(
+                f"{where}: not a Kubernetes object; is this a Kubernetes API server?", answer.status
+            )
+        return found
+
+    def _connected(self) -> Any:
+        if self._client is None:
+            from kubernetes import client, config
+            from kubernetes.config import ConfigException
+            from urllib3.util import Retry
+
+            configuration = client.Configuration()
+            try:
+                try:
+                    config.load_kube_config(
+                        self._section.kubeconfig, self._section.context, client_configuration=configuration
+                    )
+                except ConfigException:
+                    if self._section.kubeconfig or self._section.context:
+                        raise
+                    config.load_incluster_config(client_configuration=configuration)
+            except (ConfigException, OSError, ValueError, KeyError, TypeError) as error:
+                raise ApiError(
+                    f"no way to the Kubernetes API: {_one_line(error)}; set cluster.kubeconfig"
+                ) from error
+            # Only what can't have reached the server, or changes nothing there, is sent again.
+            configuration.retries = Retry(
+                total=self._retries,
+                status=0,
+                redirect=0,
+                other=0,
+                allowed_methods={"GET"},
+                respect_retry_after_header=False,
+            )
+            self._client = client.ApiClient(configuration)
+        return self._client
+
+
+def _refusal(where: str, status: int, reason: str | None, text: bytes) -> str:
+    """`host/path: HTTP 403 Forbidden: what the server says; what to do`."""
+    try:
+        answer = json.loads(text)
+        said = f" {answer['reason']}: {_one_line(answer['message'])}"
+    except (ValueError, KeyError, TypeError):
+        said = f" {reason}" if reason else ""
+    advice = f"; {_ADVICE[status]}" if status in _ADVICE else ""
+    return f"{where}: HTTP {status}{said}{advice}"
+
+
+# ------------------------------------------------------------------------------------------------------------- values
+_UNITS = {
+    **{"n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"), "": Decimal(1)},
+    **{unit: Decimal(1000) ** (power + 1) for power, unit in enumerate("kMGTPE")},
+    **{f"{unit}i": Decimal(1024) ** (power + 1) for power, unit in enumerate("KMGTPE")},
+}
+
+
+def quantity(text: str | float | None) -> float | None:
+    """A Kubernetes quantity (`250m`, `1.5`, `64Mi`, `2e3`) as a number; None for None.
+
+    Raises:
+        ApiError: it is none.
+    """
+    if text is None:
+        return None
+    digits = str(text).strip()
+    number = digits.rstrip("inumkKMGTPE")
+    try:
+        return float(Decimal(number) * _UNITS[digits[len(number) :]])
+    except (InvalidOperation, KeyError) as error:
+        raise ApiError(f"not a Kubernetes quantity: {text!r}") from error
+
+
+def seconds_since_epoch(text: str | None) -> float | None:
+    """A Kubernetes time (RFC 3339) as seconds since the epoch; None for None or nonsense."""
+    try:
+        return None if text is None else datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return None
+
+
+def span_seconds(text: str) -> float:
+    """A Go duration such as `15s`, `1m30.5s` or `20.1ms`."""
+    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+    return sum(
+        float(number) * units[unit] for number, unit in re.findall(r"([0-9.]+)(h|ms|m|us|µs|ns|s)", text)
+    )
+
+
+def _one_line(value: object) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 400 else text[:399] + "…"

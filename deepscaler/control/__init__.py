@@ -1,0 +1,1 @@
+"""The control loop: quality gate, guard rails, controller, recorder and self-metrics."""

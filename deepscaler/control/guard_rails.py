@@ -1,0 +1,270 @@
+"""Guard rails: from what a policy proposes to integers that may be written, each with its reason.
+
+Pure: numbers, limits, history and now in; decisions out. The order is
+forced values, opt-outs and pauses -> tolerance -> scale-down stabilization -> step limits -> min/max -> quota.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from deepscaler.cluster import Workload
+from deepscaler.policies.base import Proposal, Reason
+from deepscaler.settings import GuardRails
+
+PAUSE_ANNOTATION = "deepscaler.io/paused"
+"""On a Deployment: anything but an explicit no ("false", "0", "no", "") leaves it alone."""
+LEFT_ALONE = frozenset({Reason.SCALED_TO_ZERO, Reason.PAUSED, Reason.RIVAL_AUTOSCALER})
+"""Never written, whatever the other rails say."""
+HELD = frozenset({Reason.HELD_STALE, Reason.HELD_MISSING, Reason.HELD_TROUBLE, Reason.UNKNOWN_SERVICE})
+"""What is, stays, for want of trustworthy data."""
+_REMEMBERED = ["time", "service", "current", "predicted", "floor", "target", "reason"]
+_SLACK = 1e-9
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of one service.
+
+    Attributes:
+        current: replicas in the spec when they were read.
+        target: replicas to have, a Python int; >= 1 unless the owner's 0 is respected.
+        reason: the rail that changed the target last; else the policy's own; `unchanged` where that is what is.
+        recommended: what the stabilization history remembers: the rounded wish before the rails, or the current
+            replicas of a service that is held or left alone.
+    """
+
+    service: str
+    current: int
+    target: int
+    reason: Reason
+    recommended: int
+
+
+@dataclass(frozen=True)
+class Stance:
+    """How strict the rails are in this tick.
+
+    Attributes:
+        acting: False in a dry run, where a rival autoscaler is the incumbent to compare with, not a reason to refuse.
+        guarded: False for a policy with its own tolerance, stabilization and step limits.
+        no_scale_down: services whose traffic fell together with errors or missing data.
+    """
+
+    acting: bool = True
+    guarded: bool = True
+    no_scale_down: frozenset[str] = frozenset()
+
+
+class RecommendationHistory:
+    """Recommendations of the last `window` seconds by service: the memory of the scale-down stabilization.
+
+    At first sight of a service its current replicas are to be recorded, so that the first scale-down waits a window too.
+    """
+
+    def __init__(self, window: float) -> None:
+        self.window = window
+        self._records: dict[str, list[tuple[float, int]]] = {}
+
+    def restore(self, rows: pd.DataFrame, now: float, round_up_threshold: float) -> None:
+        """Recall what a controller that wrote these rows of decisions.csv (times in seconds) remembered."""
+        settled = {reason.value for reason in (*LEFT_ALONE, *HELD, Reason.FORCED)}
+        recent = rows[rows["time"] > now - self.window].sort_values("time", kind="stable")
+        for time, service, current, predicted, floor, target, reason in recent[_REMEMBERED].itertuples(
+            index=False, name=None
+        ):
+            wishes = [float(value) for value in (predicted, floor) if pd.notna(value)]
+            wish = (
+                None if reason in settled else round_replicas(max(wishes, default=None), round_up_threshold)
+            )
+            past = int(target if reason in settled else current)
+            self.record(str(service), float(time), past if wish is None else wish)
+
+    def knows(self, service: str) -> bool:
+        """Has anything ever been recorded of `service`?"""
+        return service in self._records
+
+    def record(self, service: str, time: float, replicas: int) -> None:
+        """Remember a recommendation and forget those that are out of the window."""
+        kept = [entry for entry in self._records.get(service, ()) if time - entry[0] < self.window]
+        self._records[service] = [*kept, (time, replicas)]
+
+    def highest(self, service: str, now: float) -> int | None:
+        """Highest recommendation younger than the window; None where there is none."""
+        return max(
+            (replicas for time, replicas in self._records.get(service, ()) if now - time < self.window),
+            default=None,
+        )
+
+
+def round_replicas(target: float | None, threshold: float) -> int | None:
+    """Up where the fraction exceeds `threshold`, else down, at least 1; None for what is no finite number.
+
+    Source: the published controller (0.35).
+    """
+    if target is None or not math.isfinite(target):
+        return None
+    whole = math.floor(target + _SLACK)
+    return max(whole + int(target - whole > threshold + _SLACK), 1)
+
+
+def decide(
+    proposals: Mapping[str, Proposal],
+    workloads: Sequence[Workload],
+    history: RecommendationHistory,
+    now: float,
+    *,
+    rails: GuardRails,
+    stance: Stance,
+) -> list[Decision]:
+    """One decision a workload, in their order; a workload without a proposal is held. Nothing is recorded in `history`."""
+    nothing = Proposal(None, Reason.UNKNOWN_SERVICE)
+    plan = [
+        _bounded(proposals.get(workload.service, nothing), workload, history, now, rails=rails, stance=stance)
+        for workload in workloads
+    ]
+    if rails.quota_cores is not None:
+        plan = within_quota(
+            plan, {workload.service: cores_of(workload) for workload in workloads}, rails.quota_cores
+        )
+    namespace = min(
+        (workload.quota_cores for workload in workloads if workload.quota_cores is not None), default=None
+    )
+    if namespace is not None:
+        plan = within_quota(
+            plan, {workload.service: workload.pod_cores or 0.0 for workload in workloads}, namespace
+        )
+    return plan
+
+
+def cores_of(workload: Workload) -> float:
+    """What a replica takes of the quota: its CPU limit, its request without one, 0 with neither."""
+    return workload.cpu_limit_cores or workload.cpu_request_cores or 0.0
+
+
+def _bounded(
+    proposal: Proposal,
+    workload: Workload,
+    history: RecommendationHistory,
+    now: float,
+    *,
+    rails: GuardRails,
+    stance: Stance,
+) -> Decision:
+    """All rails but the quota, for one service."""
+    service, current = workload.service, workload.replicas
+    alone = left_alone(workload, rails, stance.acting)
+    if alone is not None:
+        return Decision(service, current, current, alone, current)
+    if service in rails.forced:
+        value = rails.forced[service]
+        return _clamped(Decision(service, current, value, Reason.FORCED, value), rails)
+    wish = round_replicas(proposal.target, rails.round_up_threshold)
+    if wish is None:
+        reason = (
+            proposal.reason if proposal.target is None else Reason.HELD_MISSING
+        )  # a non-finite forecast is none
+        return _clamped(Decision(service, current, current, reason, current), rails)
+    decision = Decision(service, current, wish, proposal.reason, wish)
+    if stance.guarded:
+        decision = _tolerated(decision, rails.tolerance)
+        decision = _stabilized(decision, history, now, service in stance.no_scale_down)
+        decision = _stepped(decision, rails)
+    decision = _clamped(decision, rails)
+    return (
+        replace(decision, reason=Reason.UNCHANGED)
+        if decision.target == current and decision.reason is proposal.reason
+        else decision
+    )
+
+
+def left_alone(workload: Workload, rails: GuardRails, acting: bool) -> Reason | None:
+    """Why this workload isn't touched at all, if so: the owner's 0, then a pause, then a rival autoscaler when acting."""
+    if workload.replicas == 0:
+        return Reason.SCALED_TO_ZERO
+    annotation = workload.annotations.get(PAUSE_ANNOTATION, "false").strip().lower()
+    if workload.service in rails.paused or annotation not in ("", "false", "0", "no"):
+        return Reason.PAUSED
+    return Reason.RIVAL_AUTOSCALER if acting and workload.autoscalers else None
+
+
+def _tolerated(decision: Decision, tolerance: float) -> Decision:
+    """A relative change within the tolerance is none."""
+    change = abs(decision.target - decision.current)
+    small = change <= tolerance * decision.current + _SLACK
+    return (
+        replace(decision, target=decision.current, reason=Reason.WITHIN_TOLERANCE)
+        if change and small
+        else decision
+    )
+
+
+def _stabilized(decision: Decision, history: RecommendationHistory, now: float, troubled: bool) -> Decision:
+    """A scale-down goes no lower than the highest recommendation of the window; it never turns into a scale-up."""
+    if decision.target >= decision.current:
+        return decision
+    if troubled:
+        return replace(
+            decision, target=decision.current, reason=Reason.HELD_TROUBLE, recommended=decision.current
+        )
+    held = min(decision.current, history.highest(decision.service, now) or decision.target)
+    return replace(decision, target=held, reason=Reason.STABILIZED) if held > decision.target else decision
+
+
+def _stepped(decision: Decision, rails: GuardRails) -> Decision:
+    """At most `max_step_up` more or `max_step_down` fewer at once."""
+    low, high = decision.current - rails.max_step_down, decision.current + rails.max_step_up
+    limited = min(max(decision.target, low), high)
+    return (
+        decision
+        if limited == decision.target
+        else replace(decision, target=limited, reason=Reason.STEP_LIMIT)
+    )
+
+
+def _clamped(decision: Decision, rails: GuardRails) -> Decision:
+    """Between the service's min and max, also when it is held or within tolerance."""
+    low, high = rails.bounds(decision.service)
+    if decision.target < low:
+        return replace(decision, target=low, reason=Reason.MIN_REPLICAS)
+    return replace(decision, target=high, reason=Reason.MAX_REPLICAS) if decision.target > high else decision
+
+
+def within_quota(plan: Sequence[Decision], cores: Mapping[str, float], quota: float) -> list[Decision]:
+    """The plan, with its scale-ups reduced where all targets together would take more than `quota` cores.
+
+    Scale-downs stand, and what they free is given away. The rest is handed out a replica at a time, always to the
+    service that has the smallest share of what it asked for (by name where shares are equal): the bottleneck is as wide
+    as it can be. A service whose next replica doesn't fit gets no more. Each that got less than it asked for says so.
+    """
+    if sum(cores[item.service] * item.target for item in plan) <= quota + _SLACK:
+        return list(plan)
+    free = quota - sum(cores[item.service] * min(item.target, item.current) for item in plan)
+    granted = _share_out([item for item in plan if item.target > item.current], cores, free)
+    return [
+        replace(item, target=granted[item.service], reason=Reason.QUOTA)
+        if granted.get(item.service, item.target) < item.target
+        else item
+        for item in plan
+    ]
+
+
+def _share_out(raised: Sequence[Decision], cores: Mapping[str, float], free: float) -> dict[str, int]:
+    wanted = {item.service: item.target for item in raised}
+    granted = {item.service: item.current for item in raised}
+    queue = [(item.current / item.target, item.service) for item in raised]
+    heapq.heapify(queue)
+    while queue:
+        _, service = heapq.heappop(queue)
+        if cores[service] > free + _SLACK:
+            continue
+        free -= cores[service]
+        granted[service] += 1
+        if granted[service] < wanted[service]:
+            heapq.heappush(queue, (granted[service] / wanted[service], service))
+    return granted

@@ -1,0 +1,165 @@
+"""The quality gate: what of the raw metrics may be believed. Pure, but for the memory of a drop."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from deepscaler.panel import MetricPanel
+from deepscaler.policies.base import Reason
+
+NO_TRAFFIC = 1e-9
+"""Requests per second at or below which a service serves none: its missing `res` is fresh data then."""
+RECENT_SECONDS = 60.0
+BEFORE_SECONDS = 300.0
+DROP_SHARE = 0.7
+"""Traffic fell where the rate of the last minute is below this share of the five minutes before."""
+
+
+@dataclass(frozen=True, eq=False)
+class Quality:
+    """What came of the gate.
+
+    Attributes:
+        panel: single gaps filled forward; what is missing for longer stays NaN.
+        ages: `[N]` seconds since the newest usable sample of the feature that is behind most; inf: none at all.
+        held: services whose metrics are stale or missing, with the reason.
+        doubtful: services that aren't held, but whose newest samples are missing beyond the fill.
+    """
+
+    panel: MetricPanel
+    ages: NDArray[np.float64]
+    held: dict[str, Reason]
+    doubtful: frozenset[str]
+
+    @property
+    def lost(self) -> bool:
+        """Did some service have metrics and lose them?"""
+        return bool(self.doubtful) or Reason.HELD_STALE in self.held.values()
+
+
+def assess(
+    raw: MetricPanel, needed: Collection[str], now: float, fill_samples: int, stale_after: float
+) -> Quality:
+    """Judge each service by the features `needed` at `now`; samples are the panel's own step apart."""
+    panel = fill_forward(raw, fill_samples)
+    names = [name for name in raw.features if name in needed]
+    usable = np.isfinite(raw.values[:, :, [raw.features.index(name) for name in names]])
+    if "res" in names and "req" in raw.features:
+        usable[:, :, names.index("res")] |= _silent(raw)
+    since = np.where(usable, raw.times[:, None, None], -np.inf).max(axis=0, initial=-np.inf)
+    ages = np.maximum(now - since.min(axis=1, initial=np.inf), 0.0) if names else np.zeros(len(raw.services))
+    step = (raw.times[-1] - raw.times[0]) / max(len(raw) - 1, 1) if len(raw) else 0.0
+    filled_until = fill_samples * step + (now - raw.times[-1] if len(raw) else 0.0)
+    held, doubtful = {}, set()
+    for service, age in zip(raw.services, ages, strict=True):
+        if age > stale_after:
+            held[service] = Reason.HELD_STALE if np.isfinite(age) else Reason.HELD_MISSING
+        elif age > filled_until + 1e-3:
+            doubtful.add(service)
+    return Quality(panel, ages, held, frozenset(doubtful))
+
+
+def _silent(panel: MetricPanel) -> NDArray[np.bool_]:
+    """`[L, N]`: known to have no traffic."""
+    silent: NDArray[np.bool_] = panel.feature("req") <= NO_TRAFFIC
+    return silent
+
+
+def fill_forward(panel: MetricPanel, samples: int) -> MetricPanel:
+    """The panel with gaps of at most `samples` rows after a known value filled by it, also at its end.
+
+    Of a longer gap the first `samples` rows are filled. `res` without traffic is no gap and stays NaN.
+    """
+    if np.isfinite(panel.values).all():
+        return panel
+    values = _carried(panel.values, samples)
+    filled = MetricPanel(panel.times, panel.services, panel.features, values)
+    if "res" in panel.features and "req" in panel.features:
+        column = panel.features.index("res")
+        values[:, :, column] = np.where(_silent(filled), panel.values[:, :, column], values[:, :, column])
+    return filled
+
+
+def _carried(values: NDArray[np.float32], samples: int) -> NDArray[np.float32]:
+    """Last known value of each series where it is at most `samples` rows old. `[L, N, F]`"""
+    rows = np.arange(len(values))[:, None, None]
+    newest = np.maximum.accumulate(np.where(np.isfinite(values), rows, -1), axis=0)
+    carried = np.take_along_axis(values, np.maximum(newest, 0), axis=0) if len(values) else values
+    filled: NDArray[np.float32] = np.where(
+        (newest >= 0) & (rows - newest <= samples), carried, np.float32(np.nan)
+    )
+    return filled
+
+
+def blank_panel(
+    services: tuple[str, ...], features: tuple[str, ...], times: NDArray[np.float64]
+) -> MetricPanel:
+    """What is known when the source of metrics can't be reached: nothing."""
+    return MetricPanel(
+        times, services, features, np.full((len(times), len(services), len(features)), np.nan, np.float32)
+    )
+
+
+def error_share(latencies: pd.DataFrame) -> float:
+    """Share of the requests that failed, over all endpoints and rows; NaN where nothing ended."""
+    failed, done = float(latencies["failed"].sum()), float(latencies["done"].sum())
+    return failed / (failed + done) if failed + done > 0 else float("nan")
+
+
+class DropWatch:
+    """Services whose traffic fell while something was wrong: a dependency's outage makes its callers look idle.
+
+    A service is watched from the drop until its traffic is back near the level before, or nothing is wrong any more.
+    """
+
+    def __init__(self) -> None:
+        self._levels: dict[str, float] = {}
+
+    @property
+    def watching(self) -> bool:
+        """Is any service watched?"""
+        return bool(self._levels)
+
+    @staticmethod
+    def drops(panel: MetricPanel) -> dict[str, tuple[float, float]]:
+        """Service -> requests per second of the last minute and before, where they fell below `DROP_SHARE`."""
+        recent, before = DropWatch._rates(panel)
+        fell = np.flatnonzero(recent < DROP_SHARE * before)
+        return {panel.services[index]: (float(recent[index]), float(before[index])) for index in fell}
+
+    def update(self, panel: MetricPanel, troubled: bool) -> frozenset[str]:
+        """Services that must not be scaled down now."""
+        if not troubled:
+            self._levels.clear()
+            return frozenset()
+        recent, _ = self._rates(panel)
+        for service, (_, level) in self.drops(panel).items():
+            self._levels.setdefault(service, level)
+        for service, rate in zip(panel.services, recent, strict=True):
+            if rate >= DROP_SHARE * self._levels.get(service, np.inf):
+                del self._levels[service]
+        return frozenset(self._levels)
+
+    @staticmethod
+    def _rates(panel: MetricPanel) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean request rates `[N]` of the last minute and of the five minutes before it; NaN where unknown."""
+        unknown = np.full(len(panel.services), np.nan)
+        if "req" not in panel.features or not len(panel):
+            return unknown, unknown
+        age = panel.times[-1] - panel.times
+        recent = panel.feature("req")[age < RECENT_SECONDS]
+        before = panel.feature("req")[(age >= RECENT_SECONDS) & (age < RECENT_SECONDS + BEFORE_SECONDS)]
+        return _mean(recent), _mean(before)
+
+
+def _mean(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    known = np.isfinite(values)
+    count = known.sum(axis=0)
+    total = np.where(known, values, 0.0).sum(axis=0, dtype=np.float64)
+    mean: NDArray[np.float64] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return mean

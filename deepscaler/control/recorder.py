@@ -1,0 +1,165 @@
+"""What a controller leaves behind: rows of decisions.csv and pods.csv, and its counters."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from deepscaler.artefacts import replacing, utc_text
+from deepscaler.cluster import Pod, Workload
+from deepscaler.errors import DataError
+from deepscaler.runs import DECISION_COLUMNS, POD_COLUMNS
+
+ACTING, DRY_RUN, STANDBY = "act", "dry_run", "standby"
+"""Values of the column `mode`."""
+
+
+class DecisionRow(NamedTuple):
+    """A line of decisions.csv (`DECISION_COLUMNS`).
+
+    `predicted` is the policy's wish where it has no forecast as such; `applied` are the replicas written in this tick,
+    None where nothing was to be written, nothing may be (dry run) or the write failed.
+    """
+
+    time: float
+    service: str
+    current: int
+    ready: int
+    predicted: float | None
+    floor: float | None
+    target: int
+    applied: int | None
+    reason: str
+    mode: str
+
+
+class PodRow(NamedTuple):
+    """A line of pods.csv (`POD_COLUMNS`)."""
+
+    time: float
+    service: str
+    spec: int
+    starting: int
+    ready: int
+
+
+class Recorder:
+    """Keeps the rows of decisions.csv and pods.csv: in memory, or appended to a run directory tick by tick.
+
+    Args:
+        directory: append to the files there, going on where an earlier controller stopped; None keeps rows in memory.
+    """
+
+    def __init__(self, directory: str | Path | None = None) -> None:
+        self._directory = None if directory is None else Path(directory)
+        self._rows: dict[str, list[Any]] = {"decisions": [], "pods": []}
+        if self._directory is not None:
+            for name, columns in (("decisions", DECISION_COLUMNS), ("pods", POD_COLUMNS)):
+                _open_table(self._directory / f"{name}.csv", columns)
+
+    def add_decisions(self, rows: Sequence[DecisionRow]) -> None:
+        """Rows of one tick."""
+        self._add("decisions", rows)
+
+    def add_pods(self, rows: Sequence[PodRow]) -> None:
+        """Rows of one moment."""
+        self._add("pods", rows)
+
+    def decisions(self) -> pd.DataFrame:
+        """All rows so far, times in seconds; those of earlier controllers too where they are on disk."""
+        return self._frame("decisions", DECISION_COLUMNS)
+
+    def pods(self) -> pd.DataFrame:
+        """Likewise."""
+        return self._frame("pods", POD_COLUMNS)
+
+    def _add(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        if self._directory is None:
+            self._rows[name].extend(rows)
+            return
+        text = io.StringIO()
+        lines = csv.writer(text, lineterminator="\n")
+        lines.writerows(
+            [utc_text(row[0]), *("" if cell is None else cell for cell in row[1:])] for row in rows
+        )
+        handle = os.open(self._directory / f"{name}.csv", os.O_WRONLY | os.O_APPEND)
+        try:
+            os.write(
+                handle, text.getvalue().encode()
+            )  # one write a tick: whole lines, or a tail that the next start cuts
+        finally:
+            os.close(handle)
+
+    def _frame(self, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
+        if self._directory is None:
+            frame = pd.DataFrame(self._rows[name], columns=list(columns))
+            return frame.astype(
+                {column: float for column in ("predicted", "floor", "applied") if column in columns}
+            )  # None is NaN
+        frame = pd.read_csv(self._directory / f"{name}.csv")
+        times = pd.to_datetime(frame["time"], utc=True, format="ISO8601")
+        return frame.assign(time=(times - pd.Timestamp(0, tz="UTC")).dt.total_seconds())
+
+
+def _open_table(path: Path, columns: tuple[str, ...]) -> None:
+    """Make the file with its header, or cut an unfinished last line off the one that is there.
+
+    Raises:
+        DataError: it holds other columns.
+    """
+    header = ",".join(columns) + "\n"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    whole = text[: text.rfind("\n") + 1] or header
+    if not whole.startswith(header):
+        raise DataError(
+            f"{path}: columns {whole.splitlines()[0]!r}, expected {header.strip()!r}; move the file away or choose another scale.run_dir"
+        )
+    if whole != text:
+        with replacing(path) as temporary:
+            temporary.write_text(whole, encoding="utf-8")
+
+
+@dataclass
+class Statistics:
+    """What a controller counts."""
+
+    ticks: int = 0
+    failed_ticks: int = 0
+    metrics_failures: int = 0
+    held: int = 0
+    writes: int = 0
+    failed_writes: int = 0
+    foreign_edits: int = 0
+    decision_seconds: list[float] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For run.json: `decision_seconds` at the top, the counters under `counters`."""
+        counters = {name: value for name, value in vars(self).items() if name != "decision_seconds"}
+        return {"decision_seconds": self.decision_seconds, "counters": counters}
+
+
+def count_pods(pods: Sequence[Pod]) -> tuple[dict[str, int], dict[str, int]]:
+    """Ready and starting pods by service; those being deleted are neither."""
+    ready: dict[str, int] = {}
+    starting: dict[str, int] = {}
+    for pod in pods:
+        if not pod.deleting and pod.phase in ("Pending", "Running"):
+            kind = ready if pod.ready else starting
+            kind[pod.service] = kind.get(pod.service, 0) + 1
+    return ready, starting
+
+
+def pod_rows(now: float, workloads: Sequence[Workload], pods: Sequence[Pod]) -> list[PodRow]:
+    """A row a service."""
+    ready, starting = count_pods(pods)
+    return [
+        PodRow(now, item.service, item.replicas, starting.get(item.service, 0), ready.get(item.service, 0))
+        for item in workloads
+    ]

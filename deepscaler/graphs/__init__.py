@@ -1,0 +1,1 @@
+"""Graphs between services: priors, the structural graph, and how alike two graphs are."""

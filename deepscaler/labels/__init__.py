@@ -1,0 +1,1 @@
+"""Labels: the replicas each service would have needed, computed from telemetry."""

@@ -1,0 +1,276 @@
+"""The data set: one series, labels, split bounds and training statistics; windows are views made on access.
+
+The series is kept at the collection step ("base step") as trailing means over `step` seconds, so a window of T steps
+takes every `dilation`-th row: training sees every phase of the minute, and a controller may ask at any moment.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from deepscaler.artefacts import plain, replacing, write_json
+from deepscaler.errors import DataError
+from deepscaler.panel import FEATURES, MetricPanel, read_numbers, read_times
+
+VERSION = 2
+SPLITS = ("train", "validation", "test")
+STATISTICS = ("mean", "scale", "label_mean", "label_scale")
+OPTIONAL = ("unrounded", "present")
+"""Arrays that only `required` labels bring."""
+
+
+@dataclass(frozen=True, eq=False)
+class Normalizer:
+    """z-scores per service and feature, fitted on the training split once; a constant gets scale 1.
+
+    Attributes:
+        mean, scale: float32 `[N, F]`.
+        label_mean, label_scale: float32 `[N]`, in replicas.
+    """
+
+    mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    label_mean: NDArray[np.float32]
+    label_scale: NDArray[np.float32]
+
+    @classmethod
+    def fit(cls, series: NDArray[np.float32], labels: NDArray[np.float32]) -> Normalizer:
+        """Statistics of series `[L, N, F]` and labels `[L, N]`, NaN left out; an all-NaN column gets mean 0, scale 1."""
+        return cls(*_mean_and_scale(series), *_mean_and_scale(labels))
+
+    def apply(self, series: NDArray[np.float32]) -> NDArray[np.float32]:
+        """z-scores of `[..., N, F]`; NaN becomes 0, the training mean."""
+        scores: NDArray[np.float32] = np.nan_to_num((series - self.mean) / self.scale, nan=0.0).astype(
+            np.float32
+        )
+        return scores
+
+    def label_scores(self, labels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """z-scores of labels `[..., N]`; NaN stays."""
+        scores: NDArray[np.float32] = ((labels - self.label_mean) / self.label_scale).astype(np.float32)
+        return scores
+
+    def label_values(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Labels in their unit from z-scores `[..., N]`, never below 0."""
+        values: NDArray[np.float64] = np.maximum(scores * self.label_scale + self.label_mean, 0.0)
+        return values
+
+
+def _mean_and_scale(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    known = np.isfinite(values)
+    count = np.maximum(known.sum(axis=0), 1)
+    filled = np.where(known, values, 0.0).astype(np.float64)
+    mean = filled.sum(axis=0) / count
+    variance = (np.where(known, values - mean, 0.0) ** 2).sum(axis=0) / count
+    scale = np.sqrt(variance)
+    scale = np.where(scale > 1e-6 * np.maximum(np.abs(mean), 1e-6), scale, 1.0)
+    return mean.astype(np.float32), scale.astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """What `data_process.py` makes and `main.py` trains on.
+
+    Attributes:
+        times: `[L]` seconds since the epoch, regular, `base_step` apart; each the end of its sample.
+        series: float32 `[L, N, F]`, raw units, trailing means over `step`; NaN where missing.
+        labels: float32 `[L, N]`: replicas (or the labelled feature) of the step that ends at this row; NaN where unknown.
+        bounds: rows of the splits: training is [0, bounds[0]), validation [bounds[0], bounds[1]), test [bounds[1], L).
+        meta: services, features, units, app, step, base_step, window, horizon, label, lead (seconds inside the label),
+            source, demand (see `deepscaler.labels.demand.DemandModel.to_dict`; null without), version.
+        priors: name -> float32 `[N, N]`, row = caller: what training starts from.
+        unrounded: float32 `[L, N]`: `required` labels before they are rounded up; None with other labels.
+        present: float32 `[L, N]`: what is known at each row of the next `required` label, unrounded; None with other labels.
+        evidence: name -> float32 `[N, N]`, row = caller, that reports are judged by and training never sees: `calls` (recorded,
+            1/s, over the whole span), `call_time` (their share of the caller's time), `structural` and `structural_t` (see
+            `deepscaler.graphs.structural`; of the training rows).
+    """
+
+    times: NDArray[np.float64]
+    series: NDArray[np.float32] = field(repr=False)
+    labels: NDArray[np.float32] = field(repr=False)
+    bounds: tuple[int, int]
+    normalizer: Normalizer = field(repr=False)
+    meta: dict[str, Any]
+    priors: dict[str, NDArray[np.float32]] = field(repr=False)
+    unrounded: NDArray[np.float32] | None = field(default=None, repr=False)
+    present: NDArray[np.float32] | None = field(default=None, repr=False)
+    evidence: dict[str, NDArray[np.float32]] = field(default_factory=dict, repr=False)
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """N names."""
+        return tuple(self.meta["services"])
+
+    @property
+    def dilation(self) -> int:
+        """Rows a step of the model."""
+        rows: int = round(self.meta["step"] / self.meta["base_step"])
+        return rows
+
+    def window_ends(self, split: str) -> NDArray[np.int64]:
+        """Rows at which a window may end: its T inputs and H labels lie inside the split, and some label is known.
+
+        An input is a mean over the step behind its row, so the window reaches T whole steps back.
+        """
+        low, high = dict(
+            zip(SPLITS, ((0, self.bounds[0]), self.bounds, (self.bounds[1], len(self.times))), strict=True)
+        )[split]
+        behind, ahead = self.dilation * self.meta["window"] - 1, self.dilation * self.meta["horizon"]
+        ends = np.arange(low + behind, high - ahead, dtype=np.int64)
+        known = np.asarray(np.isfinite(self.labels).any(axis=1))
+        steps = self.dilation * np.arange(1, self.meta["horizon"] + 1)
+        allowed: NDArray[np.int64] = ends[known[ends[:, None] + steps].any(axis=1)]
+        return allowed
+
+
+def check_windows(dataset: Dataset, shares: tuple[float, float, float]) -> None:
+    """Every split with a share above 0 holds a window.
+
+    Raises:
+        DataError: one doesn't, saying how long it is and how long a window.
+    """
+    needed = dataset.dilation * (dataset.meta["window"] + dataset.meta["horizon"])
+    edges = (0, *dataset.bounds, len(dataset.times))
+    for index, split in enumerate(SPLITS):
+        if shares[index] > 0 and not len(dataset.window_ends(split)):
+            rows = edges[index + 1] - edges[index]
+            why = "no label in it is known" if rows >= needed else "that is too short"
+            raise DataError(
+                f"{split} split: {rows} rows of {dataset.meta['base_step']:g} s, a window and its horizon take {needed}: {why}; "
+                "collect longer (collect.last, then python metrics_fetch.py) or lower process.window"
+            )
+
+
+def read_wide(path: str | Path, feature: str, features: tuple[str, ...] = ()) -> MetricPanel:
+    """Any wide CSV with a `time` (or `timestamp`) column, for plain forecasting.
+
+    The others are `<service>_<feature>`, or bare service names that all hold `feature`; an unnamed index is ignored.
+
+    Args:
+        path: the file.
+        feature: the labelled feature.
+        features: further features that are wanted where the file has them.
+
+    Raises:
+        DataError: no file, no time, a broken line, times that don't rise, or the labelled feature isn't there.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False).rename(columns={"timestamp": "time"})
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a readable CSV ({str(error).strip()})") from error
+    names = [str(name) for name in frame.columns if name != "time" and not str(name).startswith("Unnamed: ")]
+    if "time" not in frame.columns or not names:
+        raise DataError(
+            f"{path}: needs a column 'time' and one a service; found {', '.join(map(str, frame.columns[:6]))}"
+        )
+    suffixes = tuple(dict.fromkeys(name.rpartition("_")[2] for name in names))
+    prefixes = {name.rpartition("_")[0] for name in names}
+    complete = feature in suffixes and len(prefixes) * len(suffixes) == len(names)
+    if "" not in prefixes and (complete or set(suffixes) <= {*FEATURES, feature}):
+        if feature not in suffixes:
+            raise DataError(
+                f"{path}: feature {feature!r} of process.label isn't in it; it holds {', '.join(suffixes)}"
+            )
+        services = tuple(dict.fromkeys(name.rpartition("_")[0] for name in names))
+        kept = tuple(name for name in dict.fromkeys((*features, feature)) if name in suffixes)
+        columns = [f"{service}_{name}" for service in services for name in kept]
+    else:
+        services, kept, columns = tuple(names), (feature,), names
+    absent = [column for column in columns if column not in names]
+    if absent:
+        raise DataError(
+            f"{path}: column {absent[0]!r} is missing ({len(absent)} of {len(columns)} expected columns are)"
+        )
+    times = read_times(frame["time"], path)
+    values = np.stack([read_numbers(frame[column], path, column) for column in columns], axis=1)
+    return MetricPanel(times, services, kept, values.reshape(len(frame), len(services), len(kept)))
+
+
+def write_dataset(dataset: Dataset, directory: str | Path) -> None:
+    """Write `dataset.npz` and `meta.json` (`graphs/<prior>.csv` is for `deepscaler.graphs.priors`).
+
+    The description is in both: `dataset.npz` alone is read back, so that a process killed between the two leaves no
+    pair that disagrees; `meta.json` is for people and other tools.
+    """
+    directory = Path(directory)
+    normalizer = dataset.normalizer
+    statistics: dict[str, NDArray[np.float32]] = {name: getattr(normalizer, name) for name in STATISTICS}
+    described = plain(
+        {
+            **dataset.meta,
+            "version": VERSION,
+            "bounds": dataset.bounds,
+            "statistics": statistics,
+            "priors": list(dataset.priors),
+        }
+    )
+    arrays: dict[str, NDArray[Any]] = {
+        "meta": np.frombuffer(json.dumps(described, allow_nan=False).encode(), np.uint8),
+        "times": dataset.times,
+        "series": dataset.series,
+        "labels": dataset.labels,
+        "valid": np.asarray(np.isfinite(dataset.series).all(axis=2)),
+        "bounds": np.array(dataset.bounds),
+        **statistics,
+        **{f"prior_{name}": matrix for name, matrix in dataset.priors.items()},
+        **{name: values for name in OPTIONAL if (values := getattr(dataset, name)) is not None},
+        **{f"evidence_{name}": matrix for name, matrix in dataset.evidence.items()},
+    }
+    with replacing(directory / "dataset.npz") as temporary, temporary.open("wb") as handle:
+        np.savez_compressed(handle, allow_pickle=False, **arrays)
+    write_json(directory / "meta.json", described)
+
+
+def read_dataset(directory: str | Path) -> Dataset:
+    """Read what `write_dataset` wrote.
+
+    Raises:
+        DataError: the file is missing or broken, or another version wrote it.
+    """
+    path = Path(directory) / "dataset.npz"
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; make it with: python data_process.py")
+    try:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        meta = json.loads(arrays.pop("meta").tobytes())
+    except (ValueError, OSError, KeyError, BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"{path}: broken data set ({error}); make it again with: python data_process.py"
+        ) from error
+    if meta.get("version") != VERSION:
+        raise DataError(
+            f"{path}: version {meta.get('version')}, expected {VERSION}; run data_process.py again"
+        )
+    return Dataset(
+        times=arrays["times"],
+        series=arrays["series"],
+        labels=arrays["labels"],
+        bounds=(int(arrays["bounds"][0]), int(arrays["bounds"][1])),
+        normalizer=Normalizer(**{name: arrays[name] for name in STATISTICS}),
+        meta=meta,
+        priors={
+            name.removeprefix("prior_"): matrix
+            for name, matrix in arrays.items()
+            if name.startswith("prior_")
+        },
+        **{name: arrays.get(name) for name in OPTIONAL},
+        evidence={
+            name.removeprefix("evidence_"): matrix
+            for name, matrix in arrays.items()
+            if name.startswith("evidence_")
+        },
+    )

@@ -1,0 +1,169 @@
+"""A bundle at work: raw metrics up to now in, replicas of the next H steps out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deepscaler.errors import BundleError, MetricsError
+from deepscaler.labels.required import Labelled, live_labels
+from deepscaler.learning.bundle import Bundle, Match, load_bundle
+from deepscaler.learning.judging import round_up
+from deepscaler.learning.windowing import day_share, label_lag
+from deepscaler.panel import MetricPanel, trailing_means
+from model.layers import Graphs
+from model.windows import CYCLES, Windows
+
+
+class Forecaster:
+    """Forecasts for the services of a bundle, in the bundle's order.
+
+    Args:
+        bundle: what was trained.
+        device: where it runs.
+        quantile: of the forecast, one of those that the network was trained for.
+
+    Raises:
+        BundleError: it wasn't trained for that quantile.
+    """
+
+    def __init__(self, bundle: Bundle, device: str = "cpu", quantile: float = 0.5) -> None:
+        self.bundle = bundle
+        self.services = bundle.services
+        self.label = str(bundle.meta["label"])
+        self._device = torch.device(device)
+        self._network = bundle.build().to(self._device)
+        self._graphs = Graphs(*(graph.to(self._device) for graph in bundle.graphs))
+        if quantile not in self._network.quantiles:
+            known = ", ".join(f"{level:g}" for level in self._network.quantiles)
+            raise BundleError(
+                f"scale.quantile {quantile:g}: {bundle.network} forecasts the quantile(s) {known}; choose one, or train AdapGLS"
+            )
+        self._quantile = quantile
+        self.history_seconds = self._history()
+
+    def _history(self) -> float:
+        """Seconds of metrics that a forecast can use: the window, and what the network knows of earlier labels."""
+        meta, network = self.bundle.meta, self._network
+        seconds = float((meta["window"] + network.memory) * meta["step"])
+        if network.uses_known:
+            lead, season = float(meta.get("lead") or 0.0), float(meta.get("season_seconds") or 0.0)
+            seconds += 2 * lead + CYCLES * season
+        return seconds
+
+    def match(self, panel: MetricPanel) -> Match:
+        """The panel's services against the bundle's."""
+        return self.bundle.match(panel.services)
+
+    def forecast(self, panel: MetricPanel, now: float | None = None) -> NDArray[np.float64]:
+        """Replicas `[H, N]` (or the labelled feature) of the next H steps after the newest sample, never below 0.
+
+        NaN for the services that `usable` denies: their forecast would be of the training mean, not of them. For the
+        others a missing sample inside the window is the training mean, and rows before the panel begins repeat its first.
+
+        Args:
+            panel: raw samples, at any regular step that the model's step is a multiple of; other services are ignored.
+            now: samples after it are left out; by default all count.
+
+        Raises:
+            MetricsError: no sample at all.
+            BundleError: a feature is missing, or the steps don't fit.
+        """
+        live, rows = self._live(panel, now)
+        series = trailing_means(live.select(self.services, self.bundle.features), rows)
+        labelled = live_labels(self.bundle.meta, live, rows) if self._network.uses_known else None
+        windows = self._windows(series, live.times, labelled, rows)
+        newest = torch.tensor([len(series) - 1], device=self._device)
+        scores = self._network.forecast(windows, self._graphs, newest, 64, self._quantile)[0]  # [H, N]
+        replicas = self.bundle.normalizer.label_values(scores.double().cpu().numpy())
+        if self.bundle.unrounded:
+            replicas = round_up(replicas)
+        return np.where(self._known(series), replicas, np.nan)
+
+    def _windows(
+        self, series: NDArray[np.float32], times: NDArray[np.float64], labelled: Labelled | None, rows: int
+    ) -> Windows:
+        """What the network sees, from raw trailing means `[L, N, F]`; the same that training saw."""
+        meta, normalizer, base = (
+            self.bundle.meta,
+            self.bundle.normalizer,
+            float(self.bundle.meta["step"]) / rows,
+        )
+        season = meta.get("season_seconds")
+        labels, present = np.full(series.shape[:2], np.nan, np.float32), None
+        if labelled is not None:
+            labels = (
+                labelled.unrounded
+                if self.bundle.unrounded and labelled.unrounded is not None
+                else labelled.labels
+            )
+            present = (
+                None
+                if labelled.present is None
+                else torch.from_numpy(normalizer.label_scores(labelled.present)).to(self._device)
+            )
+        return Windows(
+            series=torch.from_numpy(normalizer.apply(series)).to(self._device),
+            labels=torch.from_numpy(normalizer.label_scores(labels)).to(self._device),
+            window=meta["window"],
+            horizon=meta["horizon"],
+            dilation=rows,
+            lag=label_lag({**meta, "base_step": base}),
+            season=None if season is None else round(season / base),
+            present=present,
+            clock=torch.from_numpy(day_share(times)).to(self._device),
+        )
+
+    def usable(self, panel: MetricPanel, now: float | None = None) -> NDArray[np.bool_]:
+        """`[N]`: has the service data of every feature in the window's last step? `res` without traffic is data."""
+        live, rows = self._live(panel, now)
+        return self._known(trailing_means(live.select(self.services, self.bundle.features), rows))
+
+    def _live(self, panel: MetricPanel, now: float | None) -> tuple[MetricPanel, int]:
+        """The bundle's services in its order, all features, as far back as a forecast looks; and rows a step."""
+        if now is not None:
+            panel = panel.between(-np.inf, now + 1e-6)
+        if not len(panel):
+            raise MetricsError(
+                "no sample to forecast from; is Prometheus scraping, and does the panel reach up to now?"
+            )
+        self.bundle.check(features=panel.features)
+        base, step = self._base(panel), float(self.bundle.meta["step"])
+        rows = round(step / base)
+        if rows < 1 or abs(rows * base - step) > 1e-3 * step:
+            raise BundleError(
+                f"bundle trained at a step of {step:g} s, the metrics come every {base:g} s, of which it is no multiple"
+            )
+        recent = panel.times > panel.times[-1] - (self.history_seconds + base / 2)
+        panel = MetricPanel(
+            panel.times[recent], panel.services, panel.features, panel.values[recent]
+        ).regular(base)
+        columns = self.bundle.match(panel.services).columns
+        values = panel.values[:, list(columns)]
+        values[:, [column < 0 for column in columns]] = np.nan
+        return MetricPanel(panel.times, self.services, panel.features, values), rows
+
+    def _base(self, panel: MetricPanel) -> float:
+        if len(panel) < 2:
+            return float(self.bundle.meta["base_step"])
+        return float(np.median(np.diff(panel.times)))
+
+    def _known(self, series: NDArray[np.float32]) -> NDArray[np.bool_]:
+        features = self.bundle.features
+        known = np.isfinite(series[-1])  # [N, F]
+        if "res" in features and "req" in features:
+            known[:, features.index("res")] |= series[-1, :, features.index("req")] <= 0
+        result: NDArray[np.bool_] = known.all(axis=1)
+        return result
+
+
+def load_forecaster(path: str | Path, device: str = "cpu", quantile: float = 0.5) -> Forecaster:
+    """The forecaster of a bundle file.
+
+    Raises:
+        BundleError: missing, broken, of another version, or not trained for that quantile.
+    """
+    return Forecaster(load_bundle(path), device, quantile)

@@ -1,0 +1,88 @@
+"""From a data set to what a network sees: window ends of the splits, z-scored series and labels on a device."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deepscaler.errors import DataError
+from deepscaler.learning.dataset import SPLITS, Dataset
+from model.seasons import find_season
+from model.windows import Windows
+
+SECONDS_A_DAY = 86400.0
+
+
+def split_ends(dataset: Dataset, stride: int, evaluation_stride: int) -> dict[str, NDArray[np.int64]]:
+    """Rows that windows of each split end at.
+
+    Raises:
+        DataError: training or validation has none: how many there are and what to change.
+    """
+    ends = {name: dataset.window_ends(name) for name in SPLITS}
+    short = [name for name in ("train", "validation") if not len(ends[name])]
+    if short:
+        meta, edges = dataset.meta, (0, *dataset.bounds, len(dataset.times))
+        needed = dataset.dilation * (meta["window"] + meta["horizon"])
+        rows = ", ".join(f"{name} {edges[index + 1] - edges[index]}" for index, name in enumerate(SPLITS))
+        counts = ", ".join(f"{name} {len(ends[name])}" for name in SPLITS)
+        raise DataError(
+            f"no window fits the {' and '.join(short)} split (windows: {counts}): a window of {meta['window']} + {meta['horizon']} steps "
+            f"takes {needed} rows of {meta['base_step']:g} s with a known label, the splits have {rows}; collect longer "
+            "(collect.last, metrics_fetch.py) or lower process.window, then run data_process.py again"
+        )
+    return {name: rows[:: stride if name == "train" else evaluation_stride] for name, rows in ends.items()}
+
+
+def make_windows(
+    dataset: Dataset, device: torch.device, *, unrounded: bool = False, longest_season: int = 0
+) -> Windows:
+    """z-scored series and labels by the training statistics, on the device.
+
+    Args:
+        dataset: series and labels.
+        device: where they go.
+        unrounded: labels before they were rounded up to whole replicas, where the data set has them: whoever shows forecasts of them
+            rounds them up. A rising map keeps quantiles, so the median stays the median, and |error| is least there.
+        longest_season: steps within which a season is looked for in the training labels; 0: none is.
+    """
+    normalizer, dilation = dataset.normalizer, dataset.dilation
+    present = (
+        None
+        if dataset.present is None
+        else torch.from_numpy(normalizer.label_scores(dataset.present)).to(device)
+    )
+    chosen = dataset.unrounded if unrounded and dataset.unrounded is not None else dataset.labels
+    season = None
+    if longest_season:
+        training = np.asarray(dataset.labels[: dataset.bounds[0]], np.float64)
+        season = find_season(training, longest_season * dilation, 2 * dilation)
+    return Windows(
+        series=torch.from_numpy(normalizer.apply(dataset.series)).to(device),
+        labels=torch.from_numpy(normalizer.label_scores(chosen)).to(device),
+        window=dataset.meta["window"],
+        horizon=dataset.meta["horizon"],
+        dilation=dilation,
+        lag=label_lag(dataset.meta),
+        season=season,
+        present=present,
+        clock=torch.from_numpy(day_share(dataset.times)).to(device),
+    )
+
+
+def day_share(times: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Share of the day (UTC) that has passed, `[L]`."""
+    return np.asarray((times % SECONDS_A_DAY) / SECONDS_A_DAY, np.float32)
+
+
+def label_lag(meta: dict[str, Any]) -> int:
+    """Rows between now and the newest label that is complete now: none, but for labels that look ahead by a lead.
+
+    The label of a row covers up to a step less than its lead beyond that row.
+    """
+    ahead = math.ceil((meta.get("lead") or 0.0) / meta["base_step"] - 1e-9)
+    return int(max(ahead - round(meta["step"] / meta["base_step"]), 0))

@@ -1,0 +1,1 @@
+"""Every picture: the only home of matplotlib and networkx."""

@@ -1,0 +1,1 @@
+"""The Kubernetes HorizontalPodAutoscaler, reproduced as a policy."""

@@ -1,0 +1,287 @@
+"""HorizontalPodAutoscaler documents (autoscaling/v2): defaults, validation, and the way to `hpa_rules.HpaSpec`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from deepscaler.errors import SettingsError
+from deepscaler.policies.hpa.rules import Behavior, Flags, HpaSpec, Metric, RatePolicy, ScalingRules
+
+Document = Mapping[str, Any]
+
+_SUFFIXES = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+_BINARY = {name: 1024**power for power, name in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), 1)}
+_DEFAULT_METRIC = {
+    "type": "Resource",
+    "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}},
+}
+_ALL_IN_15_SECONDS = {"type": "Percent", "value": 100, "periodSeconds": 15}
+_DEFAULT_UP = {
+    "stabilizationWindowSeconds": 0,
+    "selectPolicy": "Max",
+    "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}, _ALL_IN_15_SECONDS],
+}
+_DEFAULT_DOWN = {"selectPolicy": "Max", "policies": [_ALL_IN_15_SECONDS]}
+_KEYS = {
+    "spec": ("minReplicas", "maxReplicas", "metrics", "behavior"),
+    "behavior": ("scaleUp", "scaleDown"),
+    "rules": ("stabilizationWindowSeconds", "selectPolicy", "policies", "tolerance"),
+    "policy": ("type", "value", "periodSeconds"),
+    "metric": ("type", "resource", "containerResource"),
+    "source": ("name", "container", "target"),
+    "target": ("type", "averageUtilization", "averageValue"),
+}
+_SOURCES = {"Resource": "resource", "ContainerResource": "containerResource"}
+
+
+def parse_quantity(text: str | int) -> Decimal:
+    """Value of a Kubernetes quantity such as `100m`, `0.1`, `64Mi` or `1e3`.
+
+    Raises:
+        SettingsError: it isn't one.
+    """
+    digits = str(text)
+    suffix = next((name for name in (*_BINARY, *_SUFFIXES) if name and digits.endswith(name)), "")
+    try:
+        number = Decimal(digits.removesuffix(suffix))
+    except InvalidOperation as error:
+        raise SettingsError(f"{text!r} is not a Kubernetes quantity such as 100m, 0.1 or 64Mi") from error
+    if not number.is_finite():
+        raise SettingsError(f"{text!r} is not a Kubernetes quantity such as 100m, 0.1 or 64Mi")
+    return number * _BINARY[suffix] if suffix in _BINARY else number.scaleb(_SUFFIXES[suffix])
+
+
+def canonical_quantity(text: str | int) -> str:
+    """The quantity as the API server writes it: the largest decimal suffix that leaves an integer; binary ones stay."""
+    if str(text).endswith("i"):
+        return str(text)
+    value = parse_quantity(text)
+    for suffix, power in sorted(_SUFFIXES.items(), key=lambda item: -item[1]) if value else ():
+        scaled = value.scaleb(-power)
+        if scaled == scaled.to_integral_value():
+            return f"{int(scaled)}{suffix}"
+    return "0" if not value else f"{math.ceil(value.scaleb(9))}n"
+
+
+def with_defaults(document: Document) -> dict[str, Any]:
+    """A spec as the API server stores it: every unset field filled, policies kept as a whole, quantities canonical.
+
+    Args:
+        document: `spec` of an autoscaling/v2 HorizontalPodAutoscaler, without scaleTargetRef.
+
+    Raises:
+        SettingsError: an unknown key, a wrong type or not a quantity.
+
+    Source: SetDefaults_HorizontalPodAutoscaler, SetDefaults_HorizontalPodAutoscalerBehavior.
+    """
+    spec = _fields(document, "spec", "spec")
+    spec.setdefault("minReplicas", 1)
+    spec.setdefault("maxReplicas", 0)
+    _integers(spec, "spec", "minReplicas", "maxReplicas")
+    metrics = spec.get("metrics") or [_DEFAULT_METRIC]
+    spec["metrics"] = [
+        _metric(entry, f"spec.metrics[{index}]") for index, entry in enumerate(_list(metrics, "spec.metrics"))
+    ]
+    if "behavior" in spec:
+        behavior = _fields(spec["behavior"], "behavior", "spec.behavior")
+        spec["behavior"] = {
+            name: _rules(behavior.get(name, {}), defaults, f"spec.behavior.{name}")
+            for name, defaults in (("scaleUp", _DEFAULT_UP), ("scaleDown", _DEFAULT_DOWN))
+        }
+    return spec
+
+
+def _fields(value: Any, kind: str, where: str) -> dict[str, Any]:
+    """A copy of a mapping without nulls, its keys checked."""
+    if not isinstance(value, Mapping):
+        raise SettingsError(f"{where}: expected a mapping with {', '.join(_KEYS[kind])}, found {value!r}")
+    for key in value:
+        if key not in _KEYS[kind]:
+            raise SettingsError(f"{where}.{key}: unknown key; allowed here: {', '.join(_KEYS[kind])}")
+    return {key: entry for key, entry in value.items() if entry is not None}
+
+
+def _list(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise SettingsError(f"{where}: expected a list, found {value!r}")
+    return value
+
+
+def _integers(fields: dict[str, Any], where: str, *names: str) -> None:
+    for name in names:
+        value = fields.get(name, 0)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise SettingsError(f"{where}.{name}: expected a whole number, found {value!r}")
+
+
+def _quantity(fields: dict[str, Any], where: str, name: str) -> None:
+    if name in fields:
+        try:
+            fields[name] = canonical_quantity(fields[name])
+        except SettingsError as error:
+            raise SettingsError(f"{where}.{name}: {error}") from error
+
+
+def _metric(value: Any, where: str) -> dict[str, Any]:
+    metric = _fields(value, "metric", where)
+    if metric.get("type") not in _SOURCES:
+        raise SettingsError(
+            f"{where}.type: this autoscaler knows {', '.join(_SOURCES)}; found {metric.get('type')!r}"
+        )
+    key = _SOURCES[metric["type"]]
+    source = _fields(metric.get(key), "source", f"{where}.{key}")
+    target = _fields(source.get("target"), "target", f"{where}.{key}.target")
+    _integers(target, f"{where}.{key}.target", "averageUtilization")
+    _quantity(target, f"{where}.{key}.target", "averageValue")
+    return {**metric, key: {**source, "target": target}}
+
+
+def _rules(value: Any, defaults: Document, where: str) -> dict[str, Any]:
+    rules = {**defaults, **_fields(value, "rules", where)}
+    _integers(rules, where, "stabilizationWindowSeconds")
+    _quantity(rules, where, "tolerance")
+    policies = [
+        _fields(entry, "policy", f"{where}.policies[{i}]")
+        for i, entry in enumerate(_list(rules["policies"], f"{where}.policies"))
+    ]
+    for index, policy in enumerate(policies):
+        _integers(policy, f"{where}.policies[{index}]", "value", "periodSeconds")
+    return {**rules, "policies": policies}
+
+
+def problems(spec: Document) -> list[str]:
+    """What the API server has against a spec that `with_defaults` returned, in its words; empty if nothing.
+
+    Source: pkg/apis/autoscaling/validation, validateHorizontalPodAutoscalerSpec.
+    """
+    found = []
+    low, high = spec["minReplicas"], spec["maxReplicas"]
+    if low < 1:
+        found.append(f"spec.minReplicas: Invalid value: {low}: must be greater than or equal to 1")
+    if high < 1:
+        found.append("spec.maxReplicas: Required value: must be set and greater than 0")
+    if high < low:
+        found.append(
+            f"spec.maxReplicas: Invalid value: {high}: must be greater than or equal to `minReplicas`"
+        )
+    for index, metric in enumerate(spec["metrics"]):
+        key = _SOURCES[metric["type"]]
+        found += _source_problems(
+            metric[key], f"spec.metrics[{index}].{key}", needs_container=key == "containerResource"
+        )
+    if low == 0:
+        found.append(
+            "spec.metrics: Forbidden: must specify at least one Object or External metric to support scaling to zero replicas"
+        )
+    for name, rules in spec.get("behavior", {}).items():
+        found += _rules_problems(rules, f"spec.behavior.{name}")
+    return found
+
+
+def _source_problems(source: Document, where: str, needs_container: bool) -> list[str]:
+    found = []
+    if not source.get("name"):
+        found.append(f"{where}.name: Required value: must specify a resource name")
+    if needs_container and not source.get("container"):
+        found.append(f"{where}.container: Required value: must specify a container")
+    target, where = source["target"], f"{where}.target"
+    utilization, average = target.get("averageUtilization"), target.get("averageValue")
+    if not target.get("type"):
+        found.append(f"{where}.type: Required value: must specify a metric target type")
+    if target.get("type") not in ("Utilization", "Value", "AverageValue"):
+        found.append(
+            f'{where}.type: Invalid value: "{target.get("type", "")}": must be either Utilization, Value, or AverageValue'
+        )
+    if average is not None and parse_quantity(average) <= 0:
+        found.append(f'{where}.averageValue: Invalid value: "{average}": must be positive')
+    if utilization is not None and utilization < 1:
+        found.append(f"{where}.averageUtilization: Invalid value: {utilization}: must be greater than 0")
+    if utilization is None and average is None:
+        found.append(
+            f"{where}.averageUtilization: Required value: must set either a target raw value or a target utilization"
+        )
+    if utilization is not None and average is not None:
+        found.append(
+            f"{where}.averageValue: Forbidden: may not set both a target raw value and a target utilization"
+        )
+    return found
+
+
+def _rules_problems(rules: Document, where: str) -> list[str]:
+    found = []
+    window = rules.get("stabilizationWindowSeconds", 0)
+    if window < 0:
+        found.append(
+            f"{where}.stabilizationWindowSeconds: Invalid value: {window}: must be greater than or equal to zero"
+        )
+    if window > 3600:
+        found.append(
+            f"{where}.stabilizationWindowSeconds: Invalid value: {window}: must be less than or equal to 3600"
+        )
+    if rules["selectPolicy"] not in ("Disabled", "Max", "Min"):
+        found.append(
+            f'{where}.selectPolicy: Unsupported value: "{rules["selectPolicy"]}": supported values: "Disabled", "Max", "Min"'
+        )
+    if not rules["policies"]:
+        found.append(f"{where}.policies: Required value: must specify at least one Policy")
+    for index, policy in enumerate(rules["policies"]):
+        kind, value, period = policy.get("type", ""), policy.get("value", 0), policy.get("periodSeconds", 0)
+        place = f"{where}.policies[{index}]"
+        if kind not in ("Percent", "Pods"):
+            found.append(f'{place}.type: Unsupported value: "{kind}": supported values: "Percent", "Pods"')
+        if value <= 0:
+            found.append(f"{place}.value: Invalid value: {value}: must be greater than zero")
+        if period <= 0:
+            found.append(f"{place}.periodSeconds: Invalid value: {period}: must be greater than zero")
+        if period > 1800:
+            found.append(
+                f"{place}.periodSeconds: Invalid value: {period}: must be less than or equal to 1800"
+            )
+    if "tolerance" in rules and parse_quantity(rules["tolerance"]) < 0:
+        found.append(
+            f'{where}.tolerance: Invalid value: "{rules["tolerance"]}": must be greater than or equal to 0'
+        )
+    return found
+
+
+def parse_spec(document: Document, flags: Flags | None = None) -> HpaSpec:
+    """A spec from its document, with defaults, under these flags (by default Kubernetes').
+
+    Raises:
+        SettingsError: the API server would refuse it.
+    """
+    spec = with_defaults(document)
+    found = problems(spec)
+    if found:
+        raise SettingsError("; ".join(found))
+    behavior = spec.get("behavior")
+    return HpaSpec(
+        min_replicas=spec["minReplicas"],
+        max_replicas=spec["maxReplicas"],
+        metrics=tuple(_parse_metric(metric[_SOURCES[metric["type"]]]) for metric in spec["metrics"]),
+        behavior=behavior
+        and Behavior(_parse_rules(behavior["scaleUp"]), _parse_rules(behavior["scaleDown"])),
+        flags=flags or Flags(),
+    )
+
+
+def _parse_metric(source: Document) -> Metric:
+    average = source["target"].get("averageValue")
+    milli = None if average is None else math.ceil(parse_quantity(average) * 1000)
+    return Metric(source["name"], source["target"].get("averageUtilization"), milli, source.get("container"))
+
+
+def _parse_rules(rules: Document) -> ScalingRules:
+    tolerance = rules.get("tolerance")
+    return ScalingRules(
+        window_seconds=rules.get("stabilizationWindowSeconds"),
+        select=rules["selectPolicy"],
+        policies=tuple(
+            RatePolicy(policy["type"], policy["value"], policy["periodSeconds"])
+            for policy in rules["policies"]
+        ),
+        tolerance=None if tolerance is None else float(parse_quantity(tolerance)),
+    )

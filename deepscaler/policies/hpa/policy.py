@@ -1,0 +1,175 @@
+"""`hpa_<percent>`: the Kubernetes HorizontalPodAutoscaler, one a service, as a policy to compare with."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from deepscaler.cluster import Pod, Workload
+from deepscaler.errors import SettingsError
+from deepscaler.policies.base import Observation, Proposal, Reason
+from deepscaler.policies.hpa.api import parse_spec
+from deepscaler.policies.hpa.rules import (
+    Flags,
+    HpaPod,
+    HpaSpec,
+    HpaState,
+    Measured,
+    Metric,
+    Sample,
+    measure,
+    reconcile,
+    store_scale_event,
+)
+from deepscaler.settings import Hpa, Settings
+
+SYNC_LAG_SECONDS = 1e-3
+"""The real controller's syncs come 15.00-15.06 s apart, so a 300 s window never holds the 20th earlier one. Ticks here come
+exactly one period apart; without `behavior` that one would still count and hold every scale-down one tick longer than the
+real one does. The window is taken this much shorter."""
+
+
+class HpaTarget(NamedTuple):
+    """One target, as shares of the CPU limit and of the CPU request, both in percent."""
+
+    limit_percent: int
+    request_percent: int
+
+
+class _Rescale(NamedTuple):
+    before: int
+    after: int
+    time: float
+
+
+class HpaPolicy:
+    """One HPA a service, each with its own memory.
+
+    Attributes:
+        percent: target utilisation as a share of the CPU limit.
+        targets: per service, the target in both measures; filled by `decide`.
+        failures: per service that was held in the last `decide`, why; in the real controller's words where it has any.
+
+    Differs: the real one counts a rescale when its own write succeeds; this one at its next sync, if the replicas are then
+        what it asked for. So dry runs, refused writes and the guard rails of others leave no trace in `behavior`'s rates.
+    """
+
+    history_seconds = 0.0
+    guarded = False
+
+    def __init__(self, percent: int, settings: Settings) -> None:
+        scale = settings.scale
+        self.name = f"hpa_{percent}"
+        self.period_seconds = scale.hpa.sync_period
+        self.percent = percent
+        self.targets: dict[str, HpaTarget] = {}
+        self.failures: dict[str, str] = {}
+        rails = scale.guard_rails
+        self._specs = {
+            name: _spec(scale.hpa, *rails.bounds(name))
+            for name, service in settings.app.services.items()
+            if service.scaled
+        }
+        self._states: dict[str, HpaState] = {}
+        self._pending: dict[str, _Rescale] = {}
+
+    def decide(self, observation: Observation) -> Mapping[str, Proposal]:
+        """Replicas of every service that is scaled. Without usable metrics it is held, but the limits still apply."""
+        pods: dict[str, list[Pod]] = {}
+        for pod in observation.pods:
+            pods.setdefault(pod.service, []).append(pod)
+        self.failures = {}
+        return {
+            workload.service: self._sync(workload, pods.get(workload.service, []), observation.now)
+            for workload in observation.workloads
+            if workload.service in self._specs
+        }
+
+    def _sync(self, workload: Workload, pods: Sequence[Pod], now: float) -> Proposal:
+        service, current = workload.service, workload.replicas
+        state = self._states.get(service, HpaState())
+        done = self._pending.pop(service, None)
+        if done and done.after == current:
+            state = store_scale_event(state, self._specs[service], done.before, done.after, done.time)
+        spec, measured = self._measure(workload, pods, now)
+        decision = reconcile(spec, state, current, measured, now)
+        self._states[service] = decision.state
+        if decision.target != current:
+            self._pending[service] = _Rescale(current, decision.target, now)
+            return Proposal(float(decision.target), Reason.HPA)
+        if current == 0:
+            return Proposal(None, Reason.SCALED_TO_ZERO)
+        if decision.recommendation is None:
+            self.failures[service] = decision.failed or ""
+            return Proposal(None, Reason.HELD_MISSING)
+        return Proposal(float(decision.target), Reason.HPA)
+
+    def _measure(self, workload: Workload, pods: Sequence[Pod], now: float) -> tuple[HpaSpec, Measured]:
+        service, spec = workload.service, self._specs[workload.service]
+        limit, request = workload.cpu_limit_cores, workload.cpu_request_cores
+        if not limit or not request:
+            lacks = f"no CPU limit, of which {self.name} is a share" if request else "missing request for cpu"
+            why = f"service {service}: {lacks}; set resources.{'limits' if request else 'requests'}.cpu of its Deployment"
+            return spec, Measured(None, failed=why, failed_reason="FailedGetResourceMetric")
+        target = HpaTarget(self.percent, max(1, round(self.percent * limit / request)))
+        self.targets[service] = target
+        spec = replace(spec, metrics=(Metric("cpu", utilization=target.request_percent),))
+        return spec, measure(spec, workload.replicas, [_seen(pod) for pod in pods], now)
+
+
+def hpa_policy(name: str, settings: Settings) -> HpaPolicy:
+    """The policy `hpa_<percent of the CPU limit>`.
+
+    Raises:
+        SettingsError: another name, or a `scale.hpa.behavior` that the API server would refuse.
+    """
+    match = re.fullmatch(r"hpa_(\d+)", name)
+    if not match or int(match[1]) < 1:
+        raise SettingsError(f"policy {name!r}: expected hpa_<percent of the CPU limit>, such as hpa_70")
+    return HpaPolicy(int(match[1]), settings)
+
+
+def _spec(settings: Hpa, low: int, high: int) -> HpaSpec:
+    flags = Flags(
+        downscale_stabilization_seconds=max(0.0, settings.downscale_stabilization - SYNC_LAG_SECONDS),
+        tolerance=settings.tolerance,
+        cpu_initialization_seconds=settings.cpu_initialization_period,
+        initial_readiness_seconds=settings.initial_readiness_delay,
+    )
+    document: dict[str, Any] = {"minReplicas": low, "maxReplicas": high, "behavior": settings.behavior}
+    try:
+        return parse_spec(document, flags)
+    except SettingsError as error:
+        raise SettingsError(f"scale.hpa: {error}") from error
+
+
+def _seen(pod: Pod) -> HpaPod:
+    """The pod as an HPA sees it: one container, whole millicores rounded up."""
+    sample = None
+    if pod.usage_cores is not None and pod.usage_time is not None:
+        sample = Sample(
+            {pod.service: {"cpu": millicores(pod.usage_cores)}}, pod.usage_time, pod.usage_window_seconds
+        )
+    return HpaPod(
+        name=pod.name,
+        phase=pod.phase,
+        deleting=pod.deleting,
+        start_time=pod.start_time,
+        ready=None if pod.ready is None else str(pod.ready),
+        ready_since=-math.inf if pod.ready_since is None else pod.ready_since,
+        requests={
+            pod.service: {} if pod.cpu_request_cores is None else {"cpu": millicores(pod.cpu_request_cores)}
+        },
+        sample=sample,
+    )
+
+
+def millicores(cores: float) -> int:
+    """Whole millicores, rounded up from the metrics server's whole nanocores.
+
+    Source: Quantity.MilliValue.
+    """
+    return -(-round(cores * 1e9) // 1_000_000)

@@ -1,0 +1,1 @@
+"""The virtual cluster: the emulated application behind the cluster port."""

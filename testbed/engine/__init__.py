@@ -1,0 +1,1 @@
+"""The request-level engine: compiled programs, the numba kernel and its Python side."""

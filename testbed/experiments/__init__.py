@@ -1,0 +1,1 @@
+"""Experiments on the emulated cluster: runs, the demo, the label study, the benchmark."""

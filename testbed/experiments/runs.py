@@ -1,0 +1,250 @@
+"""Experiments in virtual time: every policy on every seed, each run in a directory of its own."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from deepscaler.control.controller import Controller
+from deepscaler.labels.demand import DemandModel, required_replicas
+from deepscaler.labels.required import Reach, peaks, required_labels
+from deepscaler.labels.visits import Visits
+from deepscaler.panel import MetricPanel
+from deepscaler.policies.oracle import ForeseenPolicy, OraclePolicy
+from deepscaler.policies.reactive import load_demand
+from deepscaler.policies.registry import TOLD, make_policy
+from deepscaler.runs import Run, write_run
+from deepscaler.settings import Settings
+from testbed.application import endpoint_shares, expected_visits, load_application
+from testbed.cluster.virtual import VirtualCluster, make_program
+
+log = logging.getLogger(__name__)
+ORACLE_STEP = 60.0
+"""Seconds between the replicas that run.json keeps of the oracle."""
+BEYOND = 900.0
+"""Seconds past the end for which the oracle is told the load (its last value)."""
+
+
+def seed_use(seed: int) -> str:
+    """What a seed is for: 1-999 training, 1000-1999 validation, 2000-2999 test."""
+    return {0: "train", 1: "validate", 2: "test"}.get(seed // 1000, "other")
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What a run's load really asks of each service, from a run in which nothing is ever short.
+
+    Attributes:
+        times: `[L]` seconds since the epoch, `collect.step` apart.
+        rates: `[L, N]` requests per second, uncongested.
+        model: the application's own demands.
+        panel: what the run's metrics show.
+    """
+
+    times: NDArray[np.float64]
+    rates: NDArray[np.float64]
+    model: DemandModel
+    panel: MetricPanel
+
+
+def true_demand(settings: Settings) -> DemandModel:
+    """The demand model of the emulated application itself (no response part), services in the configuration's order."""
+    bed, process = settings.testbed, settings.process
+    application = load_application(bed.application, sigma=bed.demand_sigma, seed=bed.demand_seed)
+    program, services = make_program(settings), tuple(settings.app.services)
+    order = [program.services.index(name) for name in services]
+    shares, entry_of = endpoint_shares(application), program.endpoint_service
+    entered = np.bincount(entry_of, weights=shares, minlength=program.num_services)
+    entries = np.flatnonzero(entered > 0)
+    per_endpoint = expected_visits(application)
+    visits = np.stack([(shares * (entry_of == entry)) @ per_endpoint / entered[entry] for entry in entries])
+    return DemandModel(
+        services=services,
+        idle_cores=program.idle_cores[order],
+        demand_seconds=program.demand_seconds[order],
+        limit_cores=program.limit_cores[order],
+        boot_seconds=program.boot_seconds[order],
+        entries=tuple(program.services[entry] for entry in entries),
+        visits=visits[:, order],
+        external_share=entered[entries] / entered.sum(),
+        sla_seconds=min(entry.sla for entry in settings.app.entries),
+        think_seconds=process.think_time,
+        rho_max=process.rho_max,
+        sla_margin=process.sla_margin,
+        response=None,
+        quality={"source": "the emulated application itself"},
+        requests_per_think=process.requests_per_think,
+    )
+
+
+def find_truth(settings: Settings, seed: int) -> Truth:
+    """Simulate the seed's load with more replicas than it can use."""
+    bed = settings.testbed
+    ample = bed.model_copy(update={"initial_replicas": settings.scale.guard_rails.max_replicas})
+    cluster = VirtualCluster(settings.model_copy(update={"testbed": ample}), seed=seed)
+    start, end = cluster.now(), cluster.end + BEYOND
+    cluster.sleep_until(end)
+    panel = cluster.metrics(start + settings.collect.step, end, settings.collect.step)
+    return Truth(panel.times, panel.feature("req").astype(np.float64), true_demand(settings), panel)
+
+
+def played(settings: Settings, seed: int) -> Settings:
+    """The settings of one run: `testbed` with the run's duration, seed and load."""
+    bed, scale = settings.testbed, settings.scale
+    load = scale.load or bed.load
+    if scale.shapes:
+        load = load.model_copy(update={"shape": scale.shapes[seed % len(scale.shapes)]})
+    bed = bed.model_copy(update={"duration": scale.duration or bed.duration, "seed": seed, "load": load})
+    return settings.model_copy(update={"testbed": bed})
+
+
+def look_ahead(settings: Settings, seed: int, policies: Sequence[str] = ()) -> dict[str, OraclePolicy]:
+    """The oracle of a run, and those of `policies` that foresee its load (`foreseen`, `foreseen_85`), by name.
+
+    Raises:
+        DataError: a policy foresees, and there is no demand fit.
+    """
+    settings = played(settings, seed)
+    truth = find_truth(settings, seed)
+    found = {"oracle": make_oracle(settings, truth)}
+    for name in policies:
+        told = TOLD.match(name)
+        if told and name != "oracle":
+            found[name] = make_foreseen(settings, truth, name, int(told[1]) / 100 if told[1] else None)
+    return found
+
+
+def make_oracle(settings: Settings, truth: Truth) -> OraclePolicy:
+    """The `required` rule on the true future and the true demands of a run."""
+    reach = Reach.of(settings.process, truth.model.boot_seconds, settings.collect.step)
+    needed = required_replicas(truth.model, peaks(truth.rates, reach))
+    return OraclePolicy(*_schedule(needed, reach, truth), settings.collect.step)
+
+
+def make_foreseen(settings: Settings, truth: Truth, name: str, rho_max: float | None) -> OraclePolicy:
+    """The labels that the fitted model gives the true future load: `data_process.py`'s, on metrics without congestion.
+
+    Args:
+        settings: of the run.
+        truth: of the run.
+        name: of the policy.
+        rho_max: highest utilisation of the limit; the fit's own by default.
+
+    Raises:
+        DataError: there is no demand fit.
+    """
+    model = load_demand(settings)
+    model = model if rho_max is None else replace(model, rho_max=rho_max)
+    visits = Visits(truth.times[:1], model.visits[None])
+    needed = required_labels(model, visits, truth.panel, settings.process).astype(np.float64)
+    reach = Reach.of(settings.process, model.boot_seconds, settings.collect.step)
+    return ForeseenPolicy(*_schedule(needed, reach, truth), settings.scale.period, name)
+
+
+def _schedule(
+    labels: NDArray[np.float64], reach: Reach, truth: Truth
+) -> tuple[NDArray[np.float64], dict[str, list[int]]]:
+    """Times at which a controller takes each label (a step before the label's row), and the replicas by service."""
+    needed = labels[reach.step :]
+    known = np.isfinite(needed).all(axis=1)
+    times = truth.times[: len(needed)][known]
+    return times, {
+        name: needed[known, column].astype(int).tolist() for column, name in enumerate(truth.model.services)
+    }
+
+
+def run_one(
+    settings: Settings, policy_name: str, seed: int, ahead: Mapping[str, OraclePolicy] | None = None
+) -> Path:
+    """Run one policy on one seed for `scale.duration` (default `testbed.duration`); returns the run directory.
+
+    What is known ahead depends on the seed only; it is found here where it isn't given.
+    """
+    ahead = ahead or look_ahead(settings, seed, [policy_name])
+    oracle = ahead["oracle"]
+    settings = played(settings, seed)
+    bed = settings.testbed
+    cluster = VirtualCluster(settings, seed=seed)
+    policy = make_policy(policy_name, settings, seed=seed, ahead=ahead)
+    controller = Controller(cluster, policy, settings, survive_bugs=False)
+    start, began = cluster.now(), time.perf_counter()
+    controller.run(duration=bed.duration)
+    end = cluster.now()
+    minutes = np.arange(start + ORACLE_STEP, end + 1e-6, ORACLE_STEP)
+    info = {
+        **controller.describe(seed, start),
+        "policy": policy_name,
+        "seed_use": seed_use(seed),
+        "shape": bed.load.shape,
+        "duration_seconds": end - start,
+        "wall_seconds": time.perf_counter() - began,
+        "targets": getattr(policy, "targets", None),
+        "oracle": oracle.replicas_at(minutes),
+        "oracle_times": minutes,
+        "in_flight_at_end": cluster.in_flight,
+    }
+    run = Run(
+        info=info,
+        endpoints=cluster.latencies(start, end, settings.collect.step),
+        decisions=controller.recorder.decisions(),
+        pods=cluster.pod_history(start, end),
+        panel=cluster.metrics(start + settings.collect.step, end, settings.collect.step),
+    )
+    directory = Path(settings.scale.run_dir) / f"{policy_name}-{seed}"
+    write_run(run, directory)
+    return directory
+
+
+def run_many(settings: Settings, policies: Sequence[str], seeds: Sequence[int]) -> list[Path]:
+    """Every policy on every seed, `scale.workers` at a time; run directories in the order of (policy, seed)."""
+    jobs = [(policy, seed) for policy in policies for seed in seeds]
+    found: dict[tuple[str, int], Path] = {}
+    with tqdm(total=len(jobs), desc="simulate", unit="run", disable=None, leave=False) as bar:
+        for job, directory in _done(settings, policies, seeds):
+            found[job] = directory
+            bar.update()
+    return [found[job] for job in jobs]
+
+
+def _done(
+    settings: Settings, policies: Sequence[str], seeds: Sequence[int]
+) -> Iterator[tuple[tuple[str, int], Path]]:
+    """(policy, seed) and run directory as they come; what is known ahead of a seed is found once for all policies."""
+    if min(settings.scale.workers, len(policies) * len(seeds)) == 1:
+        for seed in seeds:
+            ahead = look_ahead(settings, seed, policies)
+            yield from (((policy, seed), run_one(settings, policy, seed, ahead)) for policy in policies)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(settings.scale.workers, mp_context=context, initializer=_one_thread)
+    try:
+        futures = {pool.submit(look_ahead, settings, seed, policies): seed for seed in seeds}
+        runs = {}
+        for made in as_completed(futures):
+            seed = futures[made]
+            runs.update(
+                {
+                    pool.submit(run_one, settings, policy, seed, made.result()): (policy, seed)
+                    for policy in policies
+                }
+            )
+        for run in as_completed(runs):
+            yield runs[run], run.result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # an error doesn't wait for the runs that haven't begun
+
+
+def _one_thread() -> None:
+    """One process a core: the linear algebra of each keeps to its own."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"

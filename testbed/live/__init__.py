@@ -1,0 +1,1 @@
+"""The emulated cluster in real time, behind real network interfaces."""

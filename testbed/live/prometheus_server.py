@@ -1,0 +1,313 @@
+"""A real Prometheus on a loopback port, without root: found, else unpacked from Debian's package, started and written to.
+
+python -m testbed.live.prometheus_server --install
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cramjam
+import numpy as np
+import requests
+import yaml
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from deepscaler.errors import ClusterError, DeepScalerError, MetricsError
+from testbed.cluster.exposition import Series
+
+ROOT = Path(__file__).resolve().parents[2]
+UNPACKED = ROOT / ".cache" / "debian"
+PROGRAMS = ("prometheus", "promtool")
+READY_SECONDS = 30.0
+STOP_SECONDS = 15.0
+SAMPLES_A_REQUEST = 100_000
+_MISSING = "no prometheus program: run `python -m testbed.live.prometheus_server --install` (needs Debian's apt-get), or put one on PATH"
+
+
+# --------------------------------------------------------------------------------------------------- finding, unpacking
+def find() -> Path | None:
+    """The `prometheus` program: on PATH, else unpacked under `.cache/debian`; None where there is none."""
+    found = shutil.which("prometheus")
+    if found:
+        return Path(found)
+    unpacked = UNPACKED / "usr" / "bin" / "prometheus"
+    return unpacked if os.access(unpacked, os.X_OK) else None
+
+
+def install() -> Path:
+    """Find `prometheus`, or download Debian's package and unpack it under `.cache/debian`: no root, no service.
+
+    Raises:
+        ClusterError: no apt-get here, or it can't reach the package.
+    """
+    present = find()
+    if present:
+        return present
+    for program in ("apt-get", "dpkg"):
+        if shutil.which(program) is None:
+            raise ClusterError(
+                f"Prometheus can't be unpacked: no {program} on this machine; put a prometheus program on PATH"
+            )
+    UNPACKED.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=UNPACKED.parent, prefix="prometheus-") as name:
+        package = _download(Path(name))
+        _run(["dpkg", "-x", str(package), f"{name}/root"], cwd=name)
+        target = UNPACKED / "usr" / "bin"
+        target.mkdir(parents=True, exist_ok=True)
+        for program in PROGRAMS:
+            os.replace(f"{name}/root/usr/bin/{program}", target / program)
+    return target / "prometheus"
+
+
+def _download(directory: Path) -> Path:
+    """The package's file; where the machine's package lists don't know it, they are fetched into `directory` first."""
+    try:
+        _run(["apt-get", "download", "prometheus"], cwd=directory)
+    except ClusterError:
+        for below in ("lists/partial", "archives/partial"):
+            (directory / below).mkdir(parents=True)
+        own = [f"Dir::State::lists={directory}/lists", f"Dir::Cache={directory}", "APT::Sandbox::User=root"]
+        options = [part for option in own for part in ("-o", option)]
+        _run(["apt-get", *options, "update"], cwd=directory)
+        _run(["apt-get", *options, "download", "prometheus"], cwd=directory)
+    packages = sorted(directory.glob("prometheus_*.deb"))
+    if not packages:
+        raise ClusterError("apt-get download prometheus left no package")
+    return packages[0]
+
+
+def _run(command: list[str], cwd: Path | str) -> None:
+    try:
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ClusterError(f"{' '.join(command[:1] + command[-2:])}: {error}") from error
+    if done.returncode:
+        said = " ".join((done.stderr or done.stdout).split())[-300:]
+        raise ClusterError(f"{' '.join(command[:1] + command[-2:])} ended with {done.returncode}: {said}")
+
+
+# ----------------------------------------------------------------------------------------------------------- the server
+@dataclass(frozen=True)
+class PrometheusServer:
+    """A running server: its address, process and directory."""
+
+    url: str
+    pid: int
+    directory: Path
+
+
+@contextmanager
+def running(
+    port: int | None = None,
+    scrape_configs: Sequence[dict[str, Any]] = (),
+    out_of_order: str = "1h",
+    data: Path | None = None,
+) -> Iterator[PrometheusServer]:
+    """Start Prometheus on 127.0.0.1, yield it when it is ready, and stop it by its pid.
+
+    Args:
+        port: None takes a free one.
+        scrape_configs: as in prometheus.yml.
+        out_of_order: how late samples may come.
+        data: where its data stays; None: a temporary directory that is removed.
+
+    Raises:
+        ClusterError: there is no program, or it doesn't become ready.
+    """
+    program = find()
+    if program is None:
+        raise ClusterError(_MISSING)
+    with tempfile.TemporaryDirectory(prefix="prometheus-") as name:
+        directory = Path(name)
+        document = {
+            "global": {"scrape_interval": "15s", "scrape_timeout": "10s"},
+            "scrape_configs": list(scrape_configs),
+            "storage": {"tsdb": {"out_of_order_time_window": out_of_order}},
+        }
+        (directory / "prometheus.yml").write_text(yaml.safe_dump(document), encoding="utf-8")
+        port = port or _free_port()
+        command = [
+            str(program),
+            f"--config.file={directory / 'prometheus.yml'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+            f"--storage.tsdb.path={data or directory / 'data'}",
+            "--storage.tsdb.retention.time=10y",
+            "--web.enable-remote-write-receiver",
+            "--log.level=warn",
+        ]
+        with (directory / "log").open("wb") as log:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        try:
+            server = PrometheusServer(f"http://127.0.0.1:{port}", process.pid, directory)
+            _await_ready(server, process, data or directory / "data")
+            yield server
+        finally:
+            _stop(process)
+
+
+def _await_ready(server: PrometheusServer, process: subprocess.Popen[bytes], data: Path) -> None:
+    """Return when *this* server answers: another one on the same port has its data elsewhere."""
+    deadline = time.monotonic() + READY_SECONDS
+    with requests.Session() as session:
+        session.trust_env = False  # a proxy has no business on loopback
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                if session.get(f"{server.url}/-/ready", timeout=1.0).status_code == 200:
+                    flags = session.get(f"{server.url}/api/v1/status/flags", timeout=1.0).json()["data"]
+                    if flags["storage.tsdb.path"] == str(data):
+                        return
+            except (requests.RequestException, ValueError, KeyError):
+                pass
+            time.sleep(0.05)
+    log = " ".join((server.directory / "log").read_text(encoding="utf-8", errors="replace").split())[-400:]
+    raise ClusterError(f"Prometheus at {server.url} didn't become ready; its log ends: {log}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+# --------------------------------------------------------------------------------------------------------- remote write
+def _write_request() -> Any:
+    """The message class `WriteRequest` of remote write 0.1.0, built from descriptors (no generated code)."""
+    kinds = descriptor_pb2.FieldDescriptorProto
+    shapes: dict[str, list[tuple[str, int, int, int, str]]] = {
+        "Label": [
+            ("name", 1, kinds.LABEL_OPTIONAL, kinds.TYPE_STRING, ""),
+            ("value", 2, kinds.LABEL_OPTIONAL, kinds.TYPE_STRING, ""),
+        ],
+        "Sample": [
+            ("value", 1, kinds.LABEL_OPTIONAL, kinds.TYPE_DOUBLE, ""),
+            ("timestamp", 2, kinds.LABEL_OPTIONAL, kinds.TYPE_INT64, ""),
+        ],
+        "TimeSeries": [
+            ("labels", 1, kinds.LABEL_REPEATED, kinds.TYPE_MESSAGE, "Label"),
+            ("samples", 2, kinds.LABEL_REPEATED, kinds.TYPE_MESSAGE, "Sample"),
+        ],
+        "WriteRequest": [("timeseries", 1, kinds.LABEL_REPEATED, kinds.TYPE_MESSAGE, "TimeSeries")],
+    }
+    file = descriptor_pb2.FileDescriptorProto(
+        name="deepscaler_remote_write.proto", package="prometheus", syntax="proto3"
+    )
+    for name, fields in shapes.items():
+        message = file.message_type.add(name=name)
+        for field_name, number, label, kind, of in fields:
+            field = message.field.add(name=field_name, number=number, label=label, type=kind)
+            if of:
+                field.type_name = f".prometheus.{of}"
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("prometheus.WriteRequest"))
+
+
+WRITE_REQUEST = _write_request()
+
+
+def remote_write(
+    url: str, series: Sequence[Series], *, samples_a_request: int = SAMPLES_A_REQUEST, timeout: float = 60.0
+) -> int:
+    """Push series into a Prometheus, windows in time order and all series of a window together; the number of samples.
+
+    Raises:
+        MetricsError: it can't be reached or refuses the samples.
+    """
+    if not series:
+        return 0
+    total = sum(len(one.times) for one in series)
+    first = min(float(one.times[0]) for one in series)
+    last = max(float(one.times[-1]) for one in series)
+    edges = np.linspace(first, last, -(-total // samples_a_request) + 1)
+    edges[-1] = np.inf
+    bounds = [np.searchsorted(one.times, edges) for one in series]
+    with requests.Session() as session:
+        session.trust_env = False
+        for window in range(len(edges) - 1):
+            body = _encode(series, [(int(cut[window]), int(cut[window + 1])) for cut in bounds])
+            if body:
+                _push(session, url.rstrip("/") + "/api/v1/write", body, timeout)
+    return total
+
+
+def _encode(series: Sequence[Series], cuts: Sequence[tuple[int, int]]) -> bytes:
+    request = WRITE_REQUEST()
+    for one, (low, high) in zip(series, cuts, strict=True):
+        if low == high:
+            continue
+        target = request.timeseries.add()
+        for name, value in one.labels:
+            target.labels.add(name=name, value=value)
+        for moment, number in zip(
+            np.rint(one.times[low:high] * 1000).astype(int).tolist(),
+            one.values[low:high].tolist(),
+            strict=True,
+        ):
+            target.samples.add(value=number, timestamp=moment)
+    return bytes(request.SerializeToString())
+
+
+def _push(session: requests.Session, url: str, body: bytes, timeout: float) -> None:
+    headers = {
+        "Content-Encoding": "snappy",
+        "Content-Type": "application/x-protobuf",
+        "X-Prometheus-Remote-Write-Version": "0.1.0",
+    }
+    try:
+        response = session.post(
+            url, data=bytes(cramjam.snappy.compress_raw(body)), headers=headers, timeout=timeout
+        )
+    except requests.RequestException as error:
+        raise MetricsError(f"{url}: {' '.join(str(error).split())}; is Prometheus running there?") from error
+    if response.status_code != 204:
+        said = " ".join(response.text.split())[:300]
+        raise MetricsError(
+            f"{url}: HTTP {response.status_code} ({said}); start it with --web.enable-remote-write-receiver"
+        )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Unpack Prometheus where it isn't there yet, and print the program's path."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument(
+        "--install",
+        action="store_true",
+        required=True,
+        help="download Debian's package and unpack it under .cache/",
+    )
+    parser.parse_args(argv)
+    try:
+        print(install())
+    except DeepScalerError as error:
+        print(f"prometheus_server: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

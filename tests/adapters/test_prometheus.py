@@ -1,0 +1,333 @@
+"""The Prometheus client against a scripted HTTP server, and the query templates."""
+
+import base64
+import logging
+import re
+import threading
+
+import numpy as np
+import pytest
+import yaml
+from helpers.http_script import Script, matrix
+
+from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
+from deepscaler.adapters.prometheus import PrometheusClient, grid
+from deepscaler.adapters.queries import FEATURE_QUERIES, Names, alternatives, duration, seconds
+from deepscaler.errors import MetricsError, SettingsError
+from deepscaler.settings import App, Prometheus, load_settings
+
+T0 = 1767571200.0
+
+
+def client(script, waits=None, **settings):
+    waits = [] if waits is None else waits
+    return PrometheusClient(Prometheus.model_validate({"url": script.url, **settings}), sleep=waits.append)
+
+
+def settings(tmp_path, services, **prometheus):
+    document = {
+        "app": {
+            "name": "shop",
+            "namespace": "shop",
+            "services": services,
+            "entries": [{"name": "GET /", "service": next(iter(services))}],
+        },
+        "cluster": {
+            "kind": "kubernetes",
+            "prometheus": prometheus,
+            "kubeconfig": str(tmp_path / "kubeconfig"),
+        },
+    }
+    (tmp_path / "app.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    return load_settings(tmp_path / "app.yaml")
+
+
+# ----------------------------------------------------------------------------------------------------------- alignment
+def test_samples_go_where_their_time_says_and_gaps_stay_missing():
+    answer = matrix(
+        ({"job": "a"}, {T0 + 30: "3", T0 + 45: "NaN", T0 + 60: "+Inf"}), ({"job": "b"}, {T0: "-1e3"})
+    )
+    with Script(answer) as script:
+        found = client(script).query_range("up", T0, T0 + 74.9, 15.0)
+    np.testing.assert_array_equal(found.times, T0 + 15 * np.arange(5))
+    np.testing.assert_array_equal(
+        found.values, [[np.nan, np.nan, 3, np.nan, np.inf], [-1000, np.nan, np.nan, np.nan, np.nan]]
+    )
+    assert [labels["job"] for labels in found.labels] == ["a", "b"]
+
+
+def test_a_query_is_a_post_form():
+    with Script(matrix()) as script:
+        client(script, url=script.url + "/prom/").query_range('up{a="b"}', T0, T0 + 60, 15.0)
+        method, path, headers, _ = script.seen[0]
+    assert (method, path) == ("POST", "/prom/api/v1/query_range")
+    assert headers["Content-Type"] == "application/x-www-form-urlencoded"
+    assert script.forms() == [
+        {"query": 'up{a="b"}', "start": f"{T0:.3f}", "end": f"{T0 + 60:.3f}", "step": "15.000"}
+    ]
+
+
+def test_a_long_range_goes_in_chunks_that_neither_overlap_nor_leave_a_gap():
+    answers = [
+        matrix(({"job": "a"}, {T0 + 60 * k: str(k) for k in part})) for part in (range(3), range(3, 6), [6])
+    ]
+    with Script(*answers) as script:
+        found = client(script).query_range("up", T0, T0 + 360, 60.0, chunk_points=3)
+    np.testing.assert_array_equal(found.values, [np.arange(7.0)])
+    asked = [(float(form["start"]) - T0, float(form["end"]) - T0) for form in script.forms()]
+    assert asked == [(0, 120), (180, 300), (360, 360)]
+
+
+def test_an_answer_on_another_grid_is_refused_and_not_read_as_missing():
+    with (
+        Script(matrix(({}, {T0 + 5: "1"}))) as script,
+        pytest.raises(MetricsError, match="answered at other times than asked"),
+    ):
+        client(script).query_range("up", T0, T0 + 60, 15.0)
+
+
+def test_the_grid_ends_at_or_before_the_end():
+    assert (
+        list(grid(0.0, 59.9, 15.0)) == [0, 15, 30, 45]
+        and len(grid(0.0, 0.3, 0.1)) == 4
+        and len(grid(1.0, 0.0, 1.0)) == 0
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- failures
+BUSY = (503, {"status": "error", "error": "busy"})
+
+
+@pytest.mark.parametrize("trouble", [BUSY, (429, "slow down"), (500, ""), (None, "")])
+def test_passing_trouble_is_tried_again_with_growing_waits(trouble):
+    waits = []
+    with Script(trouble, trouble, matrix(({}, {T0: "1"}))) as script:
+        found = client(script, waits).query_range("up", T0, T0, 15.0)
+    assert found.values.tolist() == [[1.0]] and waits == [0.5, 1.0]
+
+
+def test_the_server_may_ask_for_a_longer_wait_but_not_for_ever():
+    waits = []
+    later, never = (429, "", {"Retry-After": "7"}), (503, "", {"Retry-After": "86400"})
+    with Script(later, never, matrix()) as script:
+        client(script, waits).query_range("up", T0, T0, 15.0)
+    assert waits == [7.0, 30.0]
+
+
+def test_lasting_trouble_ends_with_what_the_server_said():
+    with (
+        Script(BUSY) as script,
+        pytest.raises(MetricsError, match=r"HTTP 503 \(busy\); gave up after 3 tries"),
+    ):
+        client(script, retries=2).query_range("up", T0, T0, 15.0)
+    assert len(script.seen) == 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (
+            (401, "Unauthorized"),
+            "HTTP 401 (Unauthorized); the credentials are missing, wrong or expired: set cluster.prometheus.token",
+        ),
+        (
+            (403, {"error": "no right\nto query"}),
+            "HTTP 403 (no right to query); these credentials may not query",
+        ),
+        ((404, "<html>"), "no Prometheus API at this address"),
+        ((400, {"status": "error", "error": "parse error"}), "HTTP 400 (parse error); query: up"),
+        ((422, {"status": "error", "error": "too many samples"}), "HTTP 422 (too many samples); query: up"),
+        ((302, "", {"Location": "https://login.example/"}), "HTTP 302 leads to https://login.example/"),
+        ((200, "<html>Sign in</html>"), "the answer is not JSON (text/html)"),
+        ((200, {"status": "error", "error": "oops"}), "answered without success (oops)"),
+        ((200, []), "answered without success"),
+        ((200, {"status": "success", "data": {"resultType": "vector", "result": []}}), "resultType 'vector'"),
+        ((200, {"status": "success", "data": None}), "not the answer of a range query"),
+        (matrix(({}, {T0: "x"})), "not the answer"),
+        (
+            (200, {"status": "success", "data": {"resultType": "matrix", "result": [{"values": []}]}}),
+            "not the answer",
+        ),
+    ],
+)
+def test_every_refusal_is_one_line_with_address_and_advice_and_isnt_retried(answer, expected):
+    with Script(answer) as script, pytest.raises(MetricsError) as error:
+        client(script).query_range("up", T0, T0, 15.0)
+    assert expected in str(error.value) and script.url in str(error.value) and "\n" not in str(error.value)
+    assert len(script.seen) == 1
+
+
+def test_nobody_at_the_address_names_the_address_and_the_setting():
+    with Script(matrix()) as script:
+        pass  # closed again: its port refuses
+    waits = []
+    with pytest.raises(MetricsError, match=f"{script.url}.*no answer in 4 tries.*Set cluster.prometheus.url"):
+        client(script, waits).query_range("up", T0, T0, 15.0)
+    assert waits == [0.5, 1.0, 2.0]
+
+
+def test_a_server_that_never_answers_runs_into_the_time_out():
+    release = threading.Event()
+
+    with Script(matrix()) as script:
+        handler = script.server.RequestHandlerClass
+        handler.do_POST = lambda self: (release.wait(10), setattr(self, "close_connection", True))
+        try:
+            with pytest.raises(MetricsError, match=r"no answer in 1 tries.*timed out"):
+                client(script, timeout=0.2, retries=0).query_range("up", T0, T0, 15.0)
+        finally:
+            release.set()
+
+
+def test_a_partial_answer_is_logged(caplog):
+    status, document = matrix()
+    with Script((status, {**document, "warnings": ["store x is gone"]})) as script:
+        client(script).query_range("up", T0, T0, 15.0)
+    assert "store x is gone" in caplog.text
+
+
+# ------------------------------------------------------------------------------------------------------- authentication
+def sent(**prometheus):
+    with Script(matrix()) as script:
+        client(script, **prometheus).query_range("up", T0, T0, 15.0)
+        return script.seen[0][2]
+
+
+def test_a_bearer_token_is_sent(tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login other password other\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    (tmp_path / "token").write_text("from-file\n")
+    assert sent(token="secret")["Authorization"] == "Bearer secret"
+    assert sent(token_file=str(tmp_path / "token"))["Authorization"] == "Bearer from-file"
+    assert "Authorization" not in sent()
+
+
+def test_a_rotated_token_file_is_read_again(tmp_path):
+    token = tmp_path / "token"
+    with Script(matrix()) as script:
+        one = client(script, token_file=str(token))
+        for text in ("old", "new"):
+            token.write_text(text)
+            one.query_range("up", T0, T0, 15.0)
+    assert [headers["Authorization"] for _, _, headers, _ in script.seen] == ["Bearer old", "Bearer new"]
+
+
+def test_basic_authentication_and_extra_headers_are_sent():
+    headers = sent(username="me", password="pass", headers={"X-Scope-OrgID": "tenant"})
+    assert headers["Authorization"] == "Basic " + base64.b64encode(b"me:pass").decode()
+    assert headers["X-Scope-Orgid"] == "tenant"
+
+
+@pytest.mark.parametrize("key", ["token_file", "ca_file"])
+def test_a_missing_file_of_authentication_is_named(tmp_path, key):
+    with Script(matrix()) as script, pytest.raises(MetricsError, match=f"cluster.prometheus.{key} .*gone"):
+        client(script, **{key: str(tmp_path / "gone")}).query_range("up", T0, T0, 15.0)
+    assert not script.seen
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (
+            {"token": "a", "username": "b", "password": "c"},
+            "give one of token, token_file, username; found token and username",
+        ),
+        ({"username": "b"}, "username and password go together"),
+        ({"url": "prometheus:9090"}, "cluster.prometheus.url"),
+        ({"url": "http://me:pass@prometheus:9090"}, "cluster.prometheus.url"),
+    ],
+)
+def test_contradicting_settings_are_refused(tmp_path, given, expected):
+    with pytest.raises(SettingsError, match=expected):
+        settings(tmp_path, {"a": {}}, **given)
+
+
+def test_secrets_print_as_stars(tmp_path):
+    printed = settings(tmp_path, {"a": {}}, username="me", password="sesame", headers={"X-Key": "sesame"})
+    assert "sesame" not in printed.model_dump_json() and "sesame" not in repr(printed)
+
+
+# --------------------------------------------------------------------------------------------------------- the queries
+def names(services):
+    return Names(App.model_validate({"name": "x", "namespace": "ns", "services": services, "entries": []}))
+
+
+def test_names_are_escaped_once_for_the_regex_and_once_for_the_string():
+    assert alternatives(["a.b", "c-d", 'q"']) == r"a\\.b|c-d|q\""
+    text = names({"a.b": {}, "c": {"container": "server"}}).render(FEATURE_QUERIES["req"].query, window="1m")
+    assert (
+        r'destination_workload=~"a\\.b|c"' in text
+        and 'destination_workload_namespace="ns"' in text
+        and "[1m]" in text
+    )
+    assert 'reporter="destination"' in text
+
+
+def test_services_are_the_names_that_the_label_carries():
+    known = names({"reviews": {"container": "app", "workloads": ["reviews-v1", "reviews-v2"]}, "web": {}})
+    rendered = {
+        label: known.render("{services}", label, window="1m")
+        for label in ("container", "deployment", "destination_workload")
+    }
+    both = "reviews-v1|reviews-v2|web"
+    assert rendered == {"container": "app|web", "deployment": both, "destination_workload": both}
+    assert known.scaled == {"reviews": "reviews-v1", "web": "web"}
+
+
+@pytest.mark.parametrize("query", FEATURE_QUERIES.values(), ids=FEATURE_QUERIES)
+def test_no_placeholder_is_left_over(query):
+    for template in filter(None, (query.query, query.divide_by)):
+        text = names({"a": {}}).render(template, query.label, window="1m")
+        assert not re.search(r"\{[a-z]+\}", text)
+
+
+@pytest.mark.parametrize(
+    ("pod", "service"),
+    [
+        ("carts-7d9c5b8f6d-bbbbc", "carts"),
+        ("carts-db-7d9c5b8f6d-bbbbc", "carts-db"),
+        ("carts-db-0", "carts-db"),
+        ("my-carts-7d9c5b8f6d-bbbbc", None),
+        ("carts-dba-7d9c5b8f6d-bbbbc", None),
+        ("carts", None),
+    ],
+)
+def test_a_pod_belongs_to_the_deployment_it_is_named_after(pod, service):
+    assert names({"carts": {}, "carts-db": {}}).service("pod", pod) == service
+
+
+def test_a_shared_container_name_cant_tell_services():
+    known = names({"a": {"container": "server"}, "b": {"container": "server"}})
+    with pytest.raises(MetricsError, match="label 'container' can't tell a, b apart"):
+        known.service("container", "server")
+
+
+def test_two_services_cant_claim_one_workload():
+    with pytest.raises(SettingsError, match="b and a both claim the workload 'a'"):
+        names({"a": {}, "b": {"workloads": ["a"]}})
+
+
+def test_durations():
+    assert seconds("1m30s") == 90 and seconds("500ms") == 0.5 and duration(300.0) == "300000ms"
+
+
+# ----------------------------------------------------------------------------------------------------- several workloads
+def test_series_of_one_service_are_added_before_they_are_divided(tmp_path, caplog):
+    """reviews: 2 of 4 cores in v1, 1 of 1 in v2: 3 / 5, not 0.5 + 1."""
+    answers = {
+        "cpu": [{"v1": "2", "v2": "1"}, {"v1": "4", "v2": "1"}],
+        "mem": [{"v1": "1"}, {"v1": "2"}],
+        "res": [{"v1": "0.3", "v2": "0.1"}, {"v1": "1", "v2": "3"}],
+        "req": [{"v1": "1", "v2": "3"}],
+        "pod": [{"v1": "2", "v2": "1"}],
+    }
+    script = [
+        matrix(*(({FEATURE_QUERIES[feature].label: name}, {T0: text}) for name, text in answer.items()))
+        for feature in FEATURE_QUERIES
+        for answer in answers[feature]
+    ]
+    with Script(*script) as server, caplog.at_level(logging.WARNING):
+        app = settings(tmp_path, {"reviews": {"workloads": ["v1", "v2"]}, "gone": {}}, url=server.url)
+        panel = KubernetesCluster(app).metrics(T0, T0, 15.0)
+    np.testing.assert_allclose(panel.values[0, 0], [3, 0.6, 0.5, 0.1, 4], rtol=1e-6)
+    assert np.isnan(panel.values[0, 1]).all() and "gone: no samples of pod, cpu, mem, res, req" in caplog.text

@@ -1,0 +1,45 @@
+"""Small runs made of endpoint rows."""
+
+import numpy as np
+import pandas as pd
+
+from deepscaler.cluster import ENDPOINT_COLUMNS, LATENCY_BUCKETS
+from deepscaler.runs import DECISION_COLUMNS, POD_COLUMNS, Run
+
+START = 1_767_571_200.0
+LIMITS = {"web": 0.5, "db": 1.0}
+SLA = {"GET /": 0.2, "POST /cart": 0.2}
+
+
+def endpoint_row(time, endpoint, done, seconds, *, failed=0, slow=0, offered=None):
+    """One step in which `done` requests took `seconds` each."""
+    counts = np.zeros(len(LATENCY_BUCKETS) + 1)
+    counts[int(np.searchsorted(LATENCY_BUCKETS, seconds))] = done
+    return (
+        START + time,
+        endpoint,
+        done + failed if offered is None else offered,
+        done,
+        failed,
+        slow,
+        done * seconds,
+        *counts,
+    )
+
+
+def make_run(endpoints, pods=None, *, policy="hpa_70", seed=1, **info):
+    """A run of these endpoint rows; pods default to one ready replica of each service every 30 s."""
+    frame = pd.DataFrame(endpoints, columns=ENDPOINT_COLUMNS)
+    last = frame["time"].max() - START
+    rows = pods or [(START + t, service, 1, 0, 1) for t in np.arange(30, last + 1, 30) for service in LIMITS]
+    stated = {
+        "policy": policy,
+        "seed": seed,
+        "limits": LIMITS,
+        "sla": SLA,
+        "slo": {name: 0.5 for name in SLA},
+        **info,
+    }
+    return Run(
+        stated, frame, pd.DataFrame([], columns=DECISION_COLUMNS), pd.DataFrame(rows, columns=POD_COLUMNS)
+    )

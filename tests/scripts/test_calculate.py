@@ -1,0 +1,239 @@
+"""calculate.py from run directories to table, summary and pictures."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers.run_samples import START, endpoint_row, make_run
+
+import calculate
+from deepscaler.pictures.runs import draw_pareto, table, verdict
+from deepscaler.runs import write_run
+
+ROOT = Path(__file__).parents[2]
+LENGTH = 300
+POD_HEAD = "time,service,spec,starting,ready\n"
+# policy -> (minutes over the SLA by seed, replicas)
+POLICIES = {
+    "deepscaler": ((0, 0, 1), 2),
+    "hpa_50": ((0, 0, 0), 4),
+    "hpa_70": ((2, 3, 2), 3),
+    "hpa_80": ((4, 4, 5), 2),
+    "static": ((1, 1, 1), 5),
+}
+
+
+def write_runs(directory, policies=POLICIES, seeds=(2000, 2001, 2002)):
+    """Five minutes a run; the first minutes of each run are over the SLA."""
+    for policy, (bad, replicas) in policies.items():
+        for seed, minutes in zip(seeds, bad, strict=False):
+            times = range(15, LENGTH + 1, 15)
+            rows = [
+                endpoint_row(t, "GET /", 10, 0.6, slow=10)
+                if t <= 60 * minutes
+                else endpoint_row(t, "GET /", 10, 0.1)
+                for t in times
+            ]
+            pods = [(START + t, service, replicas, 0, replicas) for t in times for service in ("web", "db")]
+            oracle = {
+                "oracle": {"web": [2] * 5, "db": [2] * 5},
+                "oracle_times": [START + 60 * i for i in range(5)],
+            }
+            write_run(
+                make_run(rows, pods, policy=policy, seed=seed, **oracle), directory / f"{policy}-{seed}"
+            )
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs")
+    write_runs(directory)
+    return directory
+
+
+def run_script(runs, output, *more):
+    return calculate.main(
+        [
+            "--config",
+            str(ROOT / "config/boutique.yaml"),
+            "--set",
+            "evaluate.warmup=0",
+            "--runs",
+            *runs,
+            "--output",
+            str(output),
+            *more,
+        ]
+    )
+
+
+def test_the_table_the_verdict_and_the_pictures(runs, tmp_path, capsys):
+    assert run_script([str(runs)], tmp_path, "--set", "evaluate.timelines=2") == 0
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines[2:7]] == ["hpa_50", "deepscaler", "static", "hpa_70", "hpa_80"]
+    assert lines[3].split()[:5] == ["deepscaler", "*", "3", "0.3", "6.67"]
+    assert len({len(line) for line in lines[:7]}) == 1
+    assert "replica MAE" in out
+    text = " ".join(out.split())
+    assert "deepscaler and hpa_50 are not beaten on both" in text
+    assert "deepscaler: 6.67 % of the minutes over the SLA at 0.25 core-hours." in text
+    assert "At equal cost the hpa sweep (hpa_50 to hpa_80) has 86.67 % (a win for deepscaler)" in text
+    assert "it takes 0.48 core-hours (a win for deepscaler: -48.1 %)" in text
+    assert "3 seeds a policy; below 6" in text
+    pictures = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert pictures == ["pareto.png", "timeline-2000.png", "timeline-2001.png"]
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
+
+
+def test_the_summary_is_written_and_keeps_the_stages(runs, tmp_path, capsys):
+    (tmp_path / "summary.json").write_text(json.dumps({"stages": {"train": 12.5}, "policies": {"gone": {}}}))
+    assert run_script([str(runs)], tmp_path, "--json", "--set", "evaluate.timelines=0") == 0
+    printed, written = (
+        json.loads(capsys.readouterr().out),
+        json.loads((tmp_path / "summary.json").read_text()),
+    )
+    assert written["stages"] == {"train": 12.5}
+    assert set(written["policies"]) == set(POLICIES)
+    assert written["policies"]["hpa_70"]["violation_rate"] == pytest.approx(7 / 15)
+    assert len(written["policies"]["hpa_70"]["violation_rate_ci"]) == 2
+    assert written["policies"]["hpa_70"]["core_hours"] == pytest.approx(4.5 * LENGTH / 3600)
+    assert written["paired"]["deepscaler"]["core_hours"]["mean_difference"] == pytest.approx(
+        -1.5 * LENGTH / 3600
+    )
+    assert {key: value for key, value in written.items() if key != "stages"} == printed
+
+
+def test_directories_side_by_side_are_told_apart_where_policies_repeat(runs, tmp_path, capsys):
+    write_runs(tmp_path / "no_floor", {"deepscaler": ((5, 5, 5), 1)})
+    assert (
+        run_script(
+            [str(runs), str(tmp_path / "no_floor")],
+            tmp_path / "out",
+            "--json",
+            "--set",
+            "evaluate.timelines=1",
+        )
+        == 0
+    )
+    summary = json.loads(capsys.readouterr().out)
+    assert f"{runs.name}/deepscaler" in summary["policies"]
+    entry = summary["paired"]["no_floor/deepscaler"]
+    assert (entry["baseline"], entry["core_hours"]["pairs"]) == (f"{runs.name}/hpa_70", 3)
+
+
+def test_seeds_that_repeat_in_subdirectories_are_paired_within_them(tmp_path, capsys):
+    for shape in ("sharp", "square"):
+        write_runs(tmp_path / "runs" / shape, {"hpa_70": ((1, 1, 1), 2), "deepscaler": ((0, 0, 0), 2)})
+    assert run_script([str(tmp_path / "runs")], tmp_path, "--json", "--set", "evaluate.timelines=1") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["paired"]["deepscaler"]["violation_rate"]["pairs"] == 6
+    assert (tmp_path / "timeline-sharp-2000.png").is_file()
+
+
+def test_a_loss_is_called_a_loss(tmp_path, capsys):
+    write_runs(tmp_path / "runs", {**POLICIES, "deepscaler": ((3, 3, 3), 4)})
+    assert run_script([str(tmp_path / "runs")], tmp_path, "--set", "evaluate.timelines=0") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "core-hours; hpa_70 and hpa_50 did no worse on both, and better on one." in text
+    assert "has 0.00 % (a loss for deepscaler)" in text
+
+
+def test_without_baseline_sweep_or_deepscaler_it_says_so(tmp_path, capsys):
+    write_runs(tmp_path / "a", {"deepscaler": ((0,), 2)})
+    assert run_script([str(tmp_path / "a")], tmp_path, "--set", "evaluate.timelines=0") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "There is no run of the baseline hpa_70 to pair it with." in text
+    assert "need two or more settings of the HPA" in text
+    write_runs(tmp_path / "b", {"static": ((0,), 2)})
+    assert run_script([str(tmp_path / "b")], tmp_path, "--set", "evaluate.timelines=0") == 0
+    assert "no run of deepscaler" in capsys.readouterr().out
+
+
+def test_a_run_in_which_nothing_was_done_is_unknown_everywhere(tmp_path, capsys):
+    rows = [endpoint_row(t, "GET /", 0, 0.1, offered=5) for t in range(15, 121, 15)]
+    write_run(make_run(rows, policy="deepscaler"), tmp_path / "runs" / "deepscaler-1")
+    assert run_script([str(tmp_path / "runs")], tmp_path) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[2].split()[-1] == "100.00"
+    assert "No policy has known violations and costs." in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (
+            lambda run: (run / "endpoints.csv").write_text("time,endpoint\n"),
+            "endpoints.csv: column 'offered' is missing",
+        ),
+        (lambda run: (run / "pods.csv").unlink(), "pods.csv: no such file"),
+        (lambda run: (run / "run.json").write_text("{"), "run.json: not valid JSON"),
+        (lambda run: (run / "run.json").write_text("{}"), "'policy' is None"),
+        (
+            lambda run: (run / "pods.csv").write_text(
+                "time,service,spec,starting,ready\n2026-01-05T00:01:00Z,web,two,0,1\n"
+            ),
+            "column 'spec'",
+        ),
+        (
+            lambda run: (run / "pods.csv").write_text("time,service,spec,starting,ready\n"),
+            "pods.csv: no rows",
+        ),
+    ],
+)
+def test_a_broken_run_is_one_line_that_names_it(tmp_path, capsys, damage, words):
+    write_runs(tmp_path / "runs", {"hpa_70": ((0,), 1)})
+    damage(tmp_path / "runs" / "hpa_70-2000")
+    assert run_script([str(tmp_path / "runs")], tmp_path / "out") == 1
+    last = [line for line in capsys.readouterr().err.splitlines() if line.startswith("calculate: ")]
+    assert len(last) == 1
+    assert words in last[0]
+    assert "hpa_70-2000" in last[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_runs_names_the_command_that_makes_them(tmp_path, capsys):
+    assert run_script([str(tmp_path)], tmp_path) == 1
+    assert "python predict_scale.py" in capsys.readouterr().err
+
+
+def test_two_runs_of_one_policy_and_seed_are_refused(tmp_path, capsys):
+    write_runs(tmp_path, {"hpa_70": ((0,), 1)})
+    (tmp_path / "hpa_70-2000").rename(tmp_path / "again")
+    write_runs(tmp_path, {"hpa_70": ((0,), 1)})
+    assert run_script([str(tmp_path)], tmp_path / "out") == 1
+    assert "same policy and seed (hpa_70, 2000)" in capsys.readouterr().err
+
+
+def test_help_starts_without_torch_and_without_matplotlib():
+    heavy = "[name for name in ('torch', 'matplotlib', 'networkx') if name in sys.modules]"
+    code = f"import sys, calculate, similarity; calculate.build_parser().format_help(); print({heavy})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_many_policies_still_make_a_picture(tmp_path):
+    row = {"seeds": 1, "violation_rate_ci": None, "core_hours_ci": None}
+    policies = {f"rival{i}": {**row, "violation_rate": i / 40, "core_hours": 5 - i / 10} for i in range(20)}
+    draw_pareto({"policies": policies}, tmp_path / "pareto.png")
+    assert (tmp_path / "pareto.png").stat().st_size > 10_000
+
+
+def test_runs_of_different_length_or_number_are_warned_about():
+    row = dict.fromkeys(
+        ("violation_rate", "violation_minutes", "slow_rate", "p95_seconds", "mean_seconds", "core_hours"), 0.1
+    )
+    row |= dict.fromkeys(("changes_per_hour", "mean_replicas", "unknown_rate"), 0.0) | {
+        "violation_rate_ci": None,
+        "core_hours_ci": (0.1, 0.2),
+    }
+    policies = {"a": {**row, "seeds": 20, "hours": 1.0}, "b": {**row, "seeds": 19, "hours": 2.0}}
+    summary = {"policies": policies, "pareto": ["a", "b"], "paired": {}, "equal": {"a": {}, "b": {}}}
+    text = verdict(summary, "hpa_70")
+    assert "different numbers of seeds" in text
+    assert "differ in length (1.00 to 2.00 h)" in text
+    assert "[0.10, 0.20]" in table(summary)

@@ -1,0 +1,287 @@
+"""The training script, from a data set to a bundle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from helpers.model_samples import SIZES, make_dataset
+
+import main as script
+from deepscaler.learning.bundle import load_bundle
+from deepscaler.learning.dataset import write_dataset
+from deepscaler.learning.train import TrainingTask, train
+from deepscaler.learning.windowing import label_lag, make_windows
+from deepscaler.settings import ModelConfig, Train, load_section
+from model.trainer import Trainer
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with a small data set and small settings, entered."""
+    torch.set_num_threads(1)
+    write_dataset(make_dataset(), tmp_path / "data")
+    dataset = {"data_dir": "data", "device": "cpu", "threads": 1}
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump({"dataset": dataset, "AdapGLA": SIZES}))
+    (tmp_path / "train.yaml").write_text(
+        yaml.safe_dump({"num_epoch": 1, "num_iter": 3, "random_graphs": 1, "refit_epochs": 0})
+    )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*extra: str) -> int:
+    return script.main(["--model_config_path", "model.yaml", "--train_config_path", "train.yaml", *extra])
+
+
+def test_it_trains_and_writes_a_bundle_with_its_json_and_graph(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--set", "train.random_graphs=5", "--set", "train.refit_epochs=1") == 0
+    out = capsys.readouterr().out
+    directory = here / "model_states" / "toy"
+    assert sorted(path.name for path in directory.iterdir()) == [
+        f"AdapGLA.{suffix}" for suffix in ("affinity.csv", "history.csv", "history.png", "json", "pt")
+    ]
+    for expected in (
+        "validation (replicas",
+        "test (replicas",
+        "Persistence",
+        "SeasonalNaive",
+        "under",
+        "by step",
+        "by service",
+        "mail",
+    ):
+        assert expected in out
+    for expected in (
+        "learned",
+        "prior call",
+        "identity",
+        "full",
+        "entry_to_all",
+        "permuted",
+        "random_5",
+        "AUROC",
+        "graph against the prior's calls",
+    ):
+        assert expected in out
+    assert "the identity" in out and "beat Persistence by MAE" in out.replace("beats", "beat")
+    last = out.splitlines()[-1]
+    assert last.startswith("model_states/toy/AdapGLA.pt") and "samples/s, seed 1" in last
+    described = json.loads((directory / "AdapGLA.json").read_text())
+    assert described["run"]["samples_per_second"] > 0 and set(described["run"]["versions"]) == {
+        "torch",
+        "numpy",
+        "pandas",
+    }
+    assert described["graph"]["refitted"]["identity"]["test"] > 0
+    assert described["training"]["train"]["num_iter"] == 3
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_other_ones(here: Path) -> None:
+    for name, seed in (("one", 1), ("again", 1), ("other", 2)):
+        assert run("--model_save_path", f"{name}.pt", "--num_iter", "1", "--set", f"train.seed={seed}") == 0
+    assert (here / "one.pt").read_bytes() == (here / "again.pt").read_bytes()
+    assert (here / "one.pt").read_bytes() != (here / "other.pt").read_bytes()
+
+
+def test_an_interrupted_run_continues_exactly(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--model_save_path", "whole.pt") == 0
+    iterate = Trainer.iterate
+    done: list[int] = []
+
+    def interrupted(self: Trainer) -> None:
+        if self.iteration == 2:
+            raise KeyboardInterrupt
+        done.append(self.iteration)
+        iterate(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "iterate", interrupted)
+        assert run("--model_save_path", "part.pt") == 130
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .startswith("main: interrupted; the same command with --resume continues")
+    )
+    assert done == [0, 1]
+    assert (here / "part.checkpoint.pt").is_file() and not (here / "part.pt").exists()
+    assert run("--model_save_path", "part.pt", "--resume", "--set", "train.seed=7") == 1
+    assert "made with other data or settings" in capsys.readouterr().err
+    assert run("--model_save_path", "part.pt", "--resume") == 0
+    assert not (here / "part.checkpoint.pt").exists()
+    whole, part = load_bundle(here / "whole.pt"), load_bundle(here / "part.pt")
+    assert all(torch.equal(tensor, part.weights[name]) for name, tensor in whole.weights.items())
+    assert torch.equal(whole.affinity, part.affinity)
+    assert (whole.errors, whole.graph) == (part.errors, part.graph)
+    assert run("--model_save_path", "part.pt", "--resume") == 1
+    assert "nothing to resume" in capsys.readouterr().err
+
+
+def test_training_starts_from_a_bundle_where_asked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--model_save_path", "first.pt") == 0
+    frozen = [
+        "--set",
+        "train.optimiser.learning_rate=1e-12",
+        "--set",
+        "train.graph.learning_rate=1e-12",
+        "--num_iter",
+        "1",
+    ]
+    assert run("--init_from", "first.pt", "--model_save_path", "second.pt", *frozen) == 0
+    first, second = load_bundle(here / "first.pt"), load_bundle(here / "second.pt")
+    for name, tensor in first.weights.items():
+        torch.testing.assert_close(second.weights[name], tensor, rtol=1e-5, atol=1e-6)
+    write_dataset(make_dataset(services=4), here / "other")
+    assert run("--init_from", "first.pt", "--data_dir", "other") == 1
+    error = capsys.readouterr().err
+    assert (
+        "services of the bundle: ('web', 'cart', 'pay', 'db', 'mail'), of this training: ('web', 'cart', 'pay', 'db')"
+        in error
+    )
+
+
+def test_flags_win_over_yaml_and_without_them_yaml_holds(here: Path) -> None:
+    flags = [
+        "--num_iter",
+        "9",
+        "--max_graph_num",
+        "2",
+        "--data_dir",
+        "elsewhere",
+        "--set",
+        "train.num_epoch=4",
+        "--set",
+        "model.AdapGLA.order=3",
+    ]
+    parsed = script.build_parser().parse_args(
+        ["--model_config_path", "model.yaml", "--train_config_path", "train.yaml", *flags]
+    )
+    config, settings = script.read_settings(parsed)
+    assert (settings.num_iter, settings.num_epoch, settings.graph.max_graph_num, settings.random_graphs) == (
+        9,
+        4,
+        2,
+        1,
+    )
+    assert (config.dataset.data_dir, config.AdapGLA.order, config.AdapGLA.graph_channels) == (
+        "elsewhere",
+        3,
+        16,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "num_iter=3"], "expected model.<key>=value or train.<key>=value"),
+        (["--set", "train.nonsense=3"], "nonsense: unknown key"),
+        (["--num_iter", "0"], "num_iter: Input should be greater than or equal to 1"),
+        (["--data_dir", "absent"], "make it with: python data_process.py"),
+        (["--set", "model.dataset.device=abacus"], "model.dataset.device: 'abacus' can't be used"),
+        (["--set", "model.AdapGLA.kernel=4"], "model.AdapGLA: kernel: 4 is even"),
+        (["--init_from", "absent.pt"], "absent.pt: no such bundle"),
+        (["--resume"], "nothing to resume"),
+    ],
+)
+def test_what_can_not_be_is_one_line_on_stderr(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert run(*arguments) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("INFO")]
+    assert len(lines) == 1 and lines[0].startswith("main: ") and message in lines[0]
+
+
+def test_a_series_too_short_for_the_window_says_how_many_windows_there_are_and_what_to_change(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dataset(make_dataset(length=100, window=40), here / "short")
+    assert run("--data_dir", "short") == 1
+    error = capsys.readouterr().err
+    assert (
+        "no window fits the validation split (windows: train 10, validation 0, test 0): a window of 40 + 1 steps takes 41 rows"
+        in error
+    )
+    assert "lower process.window" in error
+
+
+def test_without_priors_and_without_a_test_split_it_trains_too(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = make_dataset()
+    write_dataset(replace(whole, priors={}, bounds=(1200, len(whole.times))), here / "bare")
+    assert run("--data_dir", "bare", "--num_iter", "1") == 0
+    out = capsys.readouterr().out
+    assert "test (" not in out and "validation MAE" in out and "AUROC" not in out
+
+
+def test_a_fixed_seed_leaves_the_programs_own_random_numbers_alone(here: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    assert run("--num_iter", "1") == 0
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_the_label_known_now_is_older_by_the_lead_it_looks_ahead() -> None:
+    assert label_lag({"lead": 105.0, "base_step": 15.0, "step": 60.0}) == 3
+    assert label_lag({"lead": 0.0, "base_step": 15.0, "step": 60.0}) == 0
+    assert label_lag({"lead": 60.0, "base_step": 60.0, "step": 60.0}) == 0
+
+
+def test_statistics_are_per_service_and_of_the_training_split() -> None:
+    dataset = make_dataset()
+    windows = make_windows(dataset, torch.device("cpu"))
+    training = windows.series[: dataset.bounds[0]]
+    torch.testing.assert_close(training.std(0, correction=0), torch.ones(5, 3), rtol=1e-3, atol=1e-3)
+    assert dataset.series[:, :, 1].std(0).max() > 300 * dataset.series[:, :, 1].std(0).min()
+
+
+def test_the_shipped_configurations_are_valid_and_are_the_published_sizes() -> None:
+    config = load_section(ModelConfig, ROOT / "config/train_datasets_speed.yaml", [])
+    settings = load_section(Train, ROOT / "config/train_config.yaml", [])
+    assert config.AdapGLA.model_dump() == {
+        "graph_channels": 128,
+        "time_channels": 128,
+        "order": 3,
+        "kernel": 5,
+        "blocks": 2,
+        "attention": True,
+    }
+    assert settings == Train()
+    load_section(ModelConfig, ROOT / "config/demo_datasets.yaml", [])
+    load_section(Train, ROOT / "config/demo_train.yaml", [])
+    paper = load_section(Train, ROOT / "config/train_config_paper.yaml", []).graph
+    assert (paper.learner, paper.embedding_size, paper.new_edge_term, paper.union_temperature) == (
+        "antisymmetric",
+        64,
+        "sign",
+        "raw",
+    )
+
+
+def test_unfit_labels_never_make_a_nan_loss(tmp_path: Path) -> None:
+    dataset = make_dataset()
+    labels = dataset.labels.copy()
+    labels[::3] = np.nan
+    labels[:, 4] = np.nan  # a service that was never labelled
+    config = ModelConfig.model_validate({"AdapGLA": SIZES, "dataset": {"device": "cpu", "threads": 1}})
+    settings: dict[str, Any] = {"num_epoch": 1, "num_iter": 1, "random_graphs": 0, "refit_epochs": 0}
+    task = TrainingTask(
+        replace(dataset, labels=labels), "AdapGLA", config, Train.model_validate(settings), tmp_path / "x.pt"
+    )
+    bundle = train(task).bundle
+    assert all(torch.isfinite(tensor).all() for tensor in bundle.weights.values())
+    assert np.isfinite(bundle.errors["test"]["AdapGLA"]["mae"])
+    assert np.isnan(bundle.errors["test"]["AdapGLA"]["mae_by_service"][4])
