@@ -60,7 +60,7 @@ class TrainTicketTasks(Visitor):
         )
         self.log_in(self.passenger)
 
-    # ------------------------------------------------------------------------------------------------------- tasks
+    # -------------------------------------------------------------------------------------------------- tasks
     @task(27)
     def login(self) -> None:
         self.log_in(self.passenger)
@@ -195,7 +195,7 @@ class TrainTicketTasks(Visitor):
             self.rows(endpoint, self.clerk)
         self.rows("POST /admin/users", self.clerk, json=new_user())
 
-    # ------------------------------------------------------------------------------------------------------- steps
+    # -------------------------------------------------------------------------------------------------- steps
     def log_in(self, session: Session) -> None:
         """Take a token; an answer without one counts as a failed request."""
         self.ask("GET /verifycode")

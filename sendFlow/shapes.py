@@ -48,7 +48,7 @@ def stream(seed: int, shape: str, part: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(shape.encode()), part]))
 
 
-# -------------------------------------------------------------------------------------------------------------- shapes
+# ----------------------------------------------------------------------------------------------------- shapes
 def _steady(times: Floats, load: Load, duration: float, random: np.random.Generator) -> Floats:
     return np.full(len(times), (load.low + load.high) / 2)
 

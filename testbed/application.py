@@ -25,7 +25,7 @@ MIB = 1024.0**2
 NotNegative = Annotated[float, Field(ge=0)]
 
 
-# ------------------------------------------------------------------------------------------------------------ the file
+# --------------------------------------------------------------------------------------------------- the file
 class WarmupFile(Section):
     """The first seconds of a pod, in which work takes longer (a JVM that still compiles)."""
 
@@ -170,7 +170,7 @@ def _nested(where: str, calls: list[CallFile]) -> Iterator[tuple[str, CallFile]]
         yield from _nested(f"{here}.parallel", call.parallel)
 
 
-# ----------------------------------------------------------------------------------------------------- the application
+# -------------------------------------------------------------------------------------------- the application
 @dataclass(frozen=True)
 class Service:
     """One service: what a pod of it is and does. `max_in_flight` 0 means no bound."""
@@ -392,7 +392,7 @@ class _Trees:
         )
 
 
-# --------------------------------------------------------------------------------------------------------- variations
+# ------------------------------------------------------------------------------------------------- variations
 def _factor(sigma: float, seed: int, *names: str) -> float:
     """A log-normal factor of mean 1 that belongs to these names."""
     words = [zlib.crc32("\0".join(names).encode()), len(names)]
@@ -507,7 +507,7 @@ def _random_tree(
     return steps(entry)
 
 
-# ---------------------------------------------------------------------------------------------------------------- truth
+# ------------------------------------------------------------------------------------------------------ truth
 def expected_visits(application: Application) -> NDArray[np.float64]:
     """Mean visits of each service by one request to each endpoint, `[K, N]`, where nothing fails or times out."""
     visits = np.zeros((len(application.endpoints), len(application.services)))

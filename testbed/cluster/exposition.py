@@ -186,7 +186,7 @@ def exposition_text(snapshot: CounterSnapshot, app: App) -> str:
     return "\n".join(line for lines in families.values() for line in lines) + "\n"
 
 
-# ---------------------------------------------------------------------------------------------------------- exporters
+# -------------------------------------------------------------------------------------------------- exporters
 # Label sets are made once and cached: a day of scrapes asks for the same ones thousands of times.
 def _deployment(namespace: str, deployment: str, counters: ServiceCounters) -> Iterator[tuple[Labels, float]]:
     ready = counters.ready_replicas

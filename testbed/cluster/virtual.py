@@ -138,7 +138,7 @@ class VirtualCluster:
         self._usage.update(self._last.pod_uid, self._last.pod_cpu, self._origin, self._step)
         self.sleep_until(self._origin + bed.warmup)
 
-    # ----------------------------------------------------------------------------------------------------- the port
+    # ----------------------------------------------------------------------------------------------- the port
     @property
     def services(self) -> tuple[str, ...]:
         """In the order of the configuration."""
@@ -262,7 +262,7 @@ class VirtualCluster:
                 applied[name] = replicas
         return ScaleReport(applied, failed)
 
-    # ------------------------------------------------------------------------------------------------ beyond the port
+    # ---------------------------------------------------------------------------------------- beyond the port
     def pod_history(self, start: float, end: float) -> pd.DataFrame:
         """`POD_COLUMNS` at every scrape in (start, end]."""
         times, pods = (
@@ -285,7 +285,7 @@ class VirtualCluster:
         """Requests under way."""
         return self._simulator.in_flight
 
-    # ------------------------------------------------------------------------------------------------------- scraping
+    # ----------------------------------------------------------------------------------------------- scraping
     def _between(self, start: float, end: float) -> slice:
         """Rows of the history in (start, end]."""
         low = int(np.floor((start - self._origin) / self._step + 1e-9))

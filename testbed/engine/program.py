@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from deepscaler.errors import SettingsError
 from testbed.application import Application, Call, Parallel, Steps, calls_of
+from testbed.engine.kernel import BRANCH, CPU, END, ENTER, EXIT, FORK, JOIN
 
-ENTER, CPU, EXIT, BRANCH, FORK, JOIN, END = range(7)
 EXTERNAL = -1
 """Caller of the calls that come from outside."""
 MAX_OPS = 1_000_000

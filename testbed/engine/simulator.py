@@ -141,14 +141,14 @@ class Simulator:
         clock["think_low"], clock["think_high"] = program.think_low, program.think_high
         clock["spread"] = plan.spread
         clock["arrival_next"] = np.inf
-        clock["arrival_need"] = -np.log(core.draw(seed, core.S_ARRIVAL, 1 << 40, 0))
+        clock["arrival_need"] = -np.log(core.draw(seed, core.STREAM_ARRIVAL, core.FIRST_ARRIVAL, 0))
         self._spec = np.zeros(program.num_services, np.int64)
         for service, count in enumerate(replicas):
             for _ in range(int(count)):
                 self._create(service, ready=True)
             self._spec[service] = int(count)
 
-    # ------------------------------------------------------------------------------------------------------ time
+    # --------------------------------------------------------------------------------------------------- time
     @property
     def now(self) -> float:
         """Engine seconds."""
@@ -195,7 +195,7 @@ class Simulator:
             else 0
         )
 
-    # ------------------------------------------------------------------------------------------------------ pods
+    # --------------------------------------------------------------------------------------------------- pods
     def scale(self, service: int, replicas: int) -> None:
         """Set the replicas of a service: new pods start booting, surplus ones go, youngest first."""
         pods = self._state.pods
@@ -219,18 +219,18 @@ class Simulator:
         self._spec[service] = replicas
 
     def _create(self, service: int, *, ready: bool) -> None:
-        free = np.flatnonzero(self._state.pods["state"] == 0)
+        free = np.flatnonzero(self._state.pods["state"] == core.FREE)
         if not len(free):
             self._grow_pods()
-            free = np.flatnonzero(self._state.pods["state"] == 0)
+            free = np.flatnonzero(self._state.pods["state"] == core.FREE)
         self._fit_ready_list(service)
         index = int(free[0])
         now, clock = self.now, self._clock
         program = self.program
         number = int(self._boots[service])
         self._boots[service] = number + 1
-        jitter = core.draw(int(clock["seed"]), core.S_BOOT, service, number)
-        phase = core.draw(int(clock["seed"]), core.S_BOOT, service, number + (1 << 32))
+        jitter = core.draw(int(clock["seed"]), core.STREAM_BOOT, service, number)
+        phase = core.draw(int(clock["seed"]), core.STREAM_BOOT, service, number + core.BOOT_PHASE)
         boot = program.boot_seconds[service] * (0.9 + 0.2 * jitter)
         boot = np.ceil(boot / program.readiness_period) * program.readiness_period
         pod = self._state.pods[index]
@@ -242,7 +242,7 @@ class Simulator:
             -1,
         )
         pod["in_flight"], pod["active"], pod["wait_head"], pod["wait_tail"] = 0, 0, -1, -1
-        pod["cap"] = program.max_in_flight[service] if program.max_in_flight[service] > 0 else 1 << 30
+        pod["cap"] = program.max_in_flight[service] if program.max_in_flight[service] > 0 else core.NO_BOUND
         pod["attained"], pod["cpu"] = 0.0, 0.0
         pod["idle"] = program.idle_cores[service]
         pod["quota"] = (program.limit_cores[service] - program.idle_cores[service]) * core.PERIOD
@@ -258,15 +258,15 @@ class Simulator:
         if ready:
             core.pod_ready(self._state, index)
         else:
-            core.timer_add(self._state, pod["ready_at"], 1, index, pod["uid"])
+            core.timer_add(self._state, pod["ready_at"], core.TIMER_POD, index, pod["uid"])
 
-    # -------------------------------------------------------------------------------------------------- measuring
+    # ---------------------------------------------------------------------------------------------- measuring
     def snapshot(self) -> Snapshot:
         """Counters now; the state isn't touched."""
         state = self._state
         work = np.zeros(len(state.pods))
         core.pods_work(state, self.now, work)
-        alive = np.flatnonzero(state.pods["state"])
+        alive = np.flatnonzero(state.pods["state"] != core.FREE)
         pods = state.pods[alive]
         return Snapshot(
             time=self.now,
@@ -292,7 +292,7 @@ class Simulator:
     def pod_times(self) -> NDArray[Any]:
         """`uid`, `service`, `state`, `created`, `ready_at` of the pods alive."""
         pods = self._state.pods
-        alive: NDArray[Any] = pods[pods["state"] > 0][
+        alive: NDArray[Any] = pods[pods["state"] != core.FREE][
             ["uid", "service", "state", "created", "ready_at"]
         ].copy()
         return alive
@@ -301,7 +301,7 @@ class Simulator:
         """CPU-seconds of each service since the start, `[N]`, pods that are gone included."""
         work = np.zeros(len(self._state.pods))
         core.pods_work(self._state, self.now, work)
-        alive = self._state.pods["state"] > 0
+        alive = self._state.pods["state"] != core.FREE
         living = np.bincount(
             self._state.pods["service"][alive], weights=work[alive], minlength=self.program.num_services
         )
@@ -317,7 +317,7 @@ class Simulator:
         """Size of all tables."""
         return sum(array.nbytes for array in self._state if isinstance(array, np.ndarray))
 
-    # ---------------------------------------------------------------------------------------------------- memory
+    # ------------------------------------------------------------------------------------------------- memory
     @property
     def _clock(self) -> Any:
         return self._state.clock[0]
@@ -403,7 +403,7 @@ class Simulator:
     def _fit_ready_list(self, service: int) -> None:
         """Room for one more pod in the service's list."""
         width = self._state.ready.shape[1]
-        if (self._state.pods["service"][self._state.pods["state"] > 0] == service).sum() >= width:
+        if (self._state.pods["service"][self._state.pods["state"] != core.FREE] == service).sum() >= width:
             self._state = self._state._replace(ready=np.pad(self._state.ready, ((0, 0), (0, width))))
 
     def _grow_pods(self) -> None:

@@ -22,7 +22,7 @@ from testbed.application import (
     expected_visits,
     load_application,
 )
-from testbed.engine import program as ops
+from testbed.engine import kernel as ops
 from testbed.engine.program import Program, compile_program
 
 ROOT = Path(__file__).parents[2]
@@ -114,7 +114,7 @@ def loaded(tmp_path: Path, *calls: object) -> Application:
     return load_application(written(tmp_path, small(endpoints=endpoint(*calls))))
 
 
-# ---------------------------------------------------------------------------------------------------------- the shipped
+# ------------------------------------------------------------------------------------------------ the shipped
 def test_boutique_has_the_call_graph_of_its_source() -> None:
     assert edges(compile_program(load_application("boutique"))) == {
         (caller, callee) for caller, callees in BOUTIQUE_EDGES.items() for callee in callees.split()
@@ -218,7 +218,7 @@ def test_running_a_program_visits_what_is_expected_on_average(name: str) -> None
         assert max(depth for _, _, depth in runs) <= program.max_depth
 
 
-# ----------------------------------------------------------------------------------------------------------- programs
+# --------------------------------------------------------------------------------------------------- programs
 def test_a_chain_compiles_to_the_program_on_paper(tmp_path: Path) -> None:
     program = compile_program(loaded(tmp_path, {"service": "b", "calls": ["c"], "retries": 2}))
     kinds = [
@@ -303,7 +303,7 @@ def test_units_become_cores_seconds_and_bytes(tmp_path: Path) -> None:
     assert (program.warm_seconds.tolist(), program.warm_slowdown.tolist()) == ([60, 0, 0], [2, 1, 1])
 
 
-# ------------------------------------------------------------------------------------------------------------- errors
+# ----------------------------------------------------------------------------------------------------- errors
 def broken(key: str, value: object) -> dict[str, object]:
     document = small()
     document["services"]["a"][key] = value  # type: ignore[index]
@@ -376,7 +376,7 @@ def test_a_program_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
         )
 
 
-# --------------------------------------------------------------------------------------------------------- variations
+# ------------------------------------------------------------------------------------------------- variations
 def test_sigma_draws_demands_and_counts_around_the_files_with_the_same_mean() -> None:
     plain = load_application("boutique")
     demand, visits = [], []
