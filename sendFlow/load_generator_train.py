@@ -1,9 +1,9 @@
 """Users of Train-Ticket: locust -f sendFlow/load_generator_train.py --headless --host http://localhost:30001
 
-Every user logs in and keeps the token it is given; a token that is refused is replaced by logging in again. Accounts are
-those that the public images create; SENDFLOW_USER, SENDFLOW_PASSWORD, SENDFLOW_ADMIN_USER and SENDFLOW_ADMIN_PASSWORD
-name others. Tasks and weights are those of testbed/apps/train_ticket.yaml, a second between tasks; the load follows a
-trace (load_shape.py).
+Every user logs in and keeps the token it is given; a token that is refused is replaced by logging in again.
+Accounts are those that the public images create; SENDFLOW_USER, SENDFLOW_PASSWORD, SENDFLOW_ADMIN_USER and
+SENDFLOW_ADMIN_PASSWORD name others. Tasks and weights are those of testbed/apps/train_ticket.yaml, a second
+between tasks; the load follows a trace (load_shape.py).
 """
 
 from __future__ import annotations

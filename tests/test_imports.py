@@ -31,7 +31,7 @@ HOMES = {
     "aiohttp": ("testbed/live/", "testbed/kubernetes_api/"),
     "cramjam": ("testbed/live/prometheus_server.py",),
     "google": ("testbed/live/prometheus_server.py", "testbed/kubernetes_api/"),
-    "pydantic": ("deepscaler/settings/", "deepscaler/adapters/", "testbed/application.py"),
+    "pydantic": ("deepscaler/settings/", "deepscaler/adapters/", "testbed/applications/"),
     "yaml": ("deepscaler/settings/", "deepscaler/adapters/", "testbed/", "sendFlow/load_generator.py"),
     "scipy": ("deepscaler/statistics.py", "deepscaler/graphs/", "deepscaler/labels/"),
     "matplotlib": ("deepscaler/pictures/",),

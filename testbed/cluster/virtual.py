@@ -19,7 +19,7 @@ from deepscaler.panel import FEATURES, MetricPanel
 from deepscaler.runs import POD_COLUMNS
 from deepscaler.settings import Settings
 from testbed import shapes
-from testbed.application import load_application
+from testbed.applications.loading import load_application
 from testbed.cluster.counters import counter_snapshot
 from testbed.cluster.exposition import CounterSnapshot, deployment_of, pod_name
 from testbed.engine import kernel as core
@@ -55,7 +55,8 @@ class ScrapeHistory:
 
     Attributes:
         times: `[L]` seconds since the epoch.
-        features: float32 `[L, N, 5]` in the order of `FEATURES`, as PromQL derives them from the last two scrapes.
+        features: float32 `[L, N, 5]` in the order of `FEATURES`, as PromQL derives them from the last two
+            scrapes.
         endpoints: `[L, K, 5 + B]` offered, done, failed, slow, seconds and buckets since the scrape before.
         edges: `[L, E]` calls finished since the scrape before.
         pods: `[L, N, 3]` spec, starting, ready.
@@ -107,7 +108,8 @@ class VirtualCluster:
         plan: the load; default by `testbed.load` for `testbed.duration` seconds.
         keep_counters: keep the cumulative counters of every scrape, for remote write.
 
-    Time starts `testbed.warmup` before `testbed.start`; the clock stands at `testbed.start` after construction.
+    Time starts `testbed.warmup` before `testbed.start`; the clock stands at `testbed.start` after
+    construction.
     """
 
     def __init__(

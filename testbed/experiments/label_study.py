@@ -2,9 +2,9 @@
 
 python -m testbed.experiments.label_study --config config/studies/labels.yaml --balancing random
 
-Collects telemetry under the exploring policy and fits the demand model by the stage scripts, once a draw of demands and
-counts; then replays the fitted model's labels of the true future load (`foreseen`), each shape on every seed. Violations
-are minutes whose entry mean is above the SLA.
+Collects telemetry under the exploring policy and fits the demand model by the stage scripts, once a draw of
+demands and counts; then replays the fitted model's labels of the true future load (`foreseen`), each shape on
+every seed. Violations are minutes whose entry mean is above the SLA.
 """
 
 from __future__ import annotations

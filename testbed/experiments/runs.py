@@ -25,7 +25,8 @@ from deepscaler.policies.reactive import load_demand
 from deepscaler.policies.registry import TOLD, make_policy
 from deepscaler.runs import Run, write_run
 from deepscaler.settings import Settings
-from testbed.application import endpoint_shares, expected_visits, load_application
+from testbed.applications.loading import load_application
+from testbed.applications.truth import endpoint_shares, expected_visits
 from testbed.cluster.virtual import VirtualCluster, make_program
 
 log = logging.getLogger(__name__)

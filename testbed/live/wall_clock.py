@@ -34,8 +34,8 @@ class Answer:
 class WallClock:
     """A thread that moves a simulator to the real time elapsed, every few milliseconds.
 
-    Engine time is real time since construction. A step that comes late changes no finish time, because the engine doesn't
-    depend on how time is cut up: only the answer is late then.
+    Engine time is real time since construction. A step that comes late changes no finish time, because the
+    engine doesn't depend on how time is cut up: only the answer is late then.
 
     Args:
         simulator: with no load of its own.

@@ -10,7 +10,7 @@ import yaml
 
 from deepscaler.settings import load_settings
 from testbed.__main__ import main
-from testbed.application import load_application
+from testbed.applications.loading import load_application
 from testbed.experiments.draft import draft, unloaded_response
 
 ROOT = Path(__file__).parents[2]

@@ -19,7 +19,7 @@ import yaml
 from deepscaler.errors import ClusterError, SettingsError
 from deepscaler.settings import load_settings
 from sendFlow.routes import ROUTES, url_of
-from testbed.application import load_application
+from testbed.applications.loading import load_application
 from testbed.engine import kernel as core
 from testbed.engine.program import compile_program
 from testbed.engine.simulator import LoadPlan, Simulator

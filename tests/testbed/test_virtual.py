@@ -22,7 +22,7 @@ from deepscaler.policies.registry import make_policy
 from deepscaler.runs import read_run
 from deepscaler.settings import Settings, load_settings
 from testbed import VirtualCluster, collect
-from testbed.application import load_application
+from testbed.applications.loading import load_application
 from testbed.cluster.exposition import deployment_of
 from testbed.engine.simulator import LoadPlan
 from testbed.experiments.runs import look_ahead, run_many, run_one, seed_use, true_demand
