@@ -975,38 +975,32 @@ def branch_ends(st, task_index):
 
 
 @inlined
-def step(st, task_index, now):
-    """One operation of a task's program; True where the next one may follow at once."""
-    task = st.tasks[task_index]
-    pc = task.pc
-    op = st.ops[pc]
-    kind = op.op
-    if kind == ENTER:
-        return enter(st, task_index, pc, now)
-    if kind == CPU:
-        work_starts(st, task_index, pc, op, now)
-        return False
-    if kind == EXIT:
-        visit_end(st, task_index, True, now)
-        task.pc = pc + 1
-        return True
-    if kind == BRANCH:
-        task.pc = branch_taken(task, op, pc)
-        return True
-    if kind == FORK:
-        fork(st, task_index, op)
-    elif kind == JOIN:
-        branch_ends(st, task_index)
-    else:
-        request_end(st, task_index, True, now)
-    return False
-
-
-@inlined
 def run(st, task_index, now):
     """Run a task's program until it waits for something."""
-    while step(st, task_index, now):
-        pass
+    task = st.tasks[task_index]
+    goes_on = True
+    while goes_on:
+        pc = task.pc
+        op = st.ops[pc]
+        kind = op.op
+        goes_on = False
+        if kind == ENTER:
+            goes_on = enter(st, task_index, pc, now)
+        elif kind == CPU:
+            work_starts(st, task_index, pc, op, now)
+        elif kind == EXIT:
+            visit_end(st, task_index, True, now)
+            task.pc = pc + 1
+            goes_on = True
+        elif kind == BRANCH:
+            task.pc = branch_taken(task, op, pc)
+            goes_on = True
+        elif kind == FORK:
+            fork(st, task_index, op)
+        elif kind == JOIN:
+            branch_ends(st, task_index)
+        else:
+            request_end(st, task_index, True, now)
 
 
 @inlined
