@@ -18,6 +18,7 @@ import jsonschema
 import pytest
 import yaml
 from helpers import recordings
+from helpers.paths import ROOT
 from kubernetes import client
 
 from deepscaler.adapters.kubernetes import orchestrator
@@ -25,7 +26,6 @@ from deepscaler.settings import Settings, load_settings
 from sendFlow.routes import ROUTES
 from testbed.kubernetes_api import KubernetesApi, KubernetesStore
 
-ROOT = Path(__file__).resolve().parents[1]
 APPLICATIONS = {
     "bookinfo": ("bookinfo/bookinfo.yaml", "bookinfo/bookinfo-gateway.yaml"),
     "boutique": ("boutique/boutique.yaml", "boutique/boutique-gateway.yaml"),

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT
 from helpers.run_samples import START, endpoint_row, make_run
 
 import calculate
 from deepscaler.pictures.runs import draw_pareto, table, verdict
 from deepscaler.runs import write_run
 
-ROOT = Path(__file__).parents[2]
 LENGTH = 300
 POD_HEAD = "time,service,spec,starting,ready\n"
 # policy -> (minutes over the SLA by seed, replicas)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from helpers.paths import ROOT
 
 import metrics_fetch
 from deepscaler.artefacts import utc_seconds, utc_text
@@ -17,7 +18,6 @@ from deepscaler.calls import EXTERNAL, CallGraph, read_calls
 from deepscaler.cluster import Workload
 from deepscaler.panel import FEATURES, MetricPanel, read_panel
 
-ROOT = Path(metrics_fetch.__file__).parent
 T0 = utc_seconds("2026-01-05T00:00:00Z")
 
 

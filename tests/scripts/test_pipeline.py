@@ -22,6 +22,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from helpers.paths import ROOT
 
 import calculate
 import data_process
@@ -34,7 +35,6 @@ from deepscaler.learning.history import read_history
 from deepscaler.panel import read_panel
 from deepscaler.runs import read_run
 
-ROOT = Path(__file__).parents[2]
 SCRIPTS = {
     "metrics_fetch": metrics_fetch,
     "data_process": data_process,

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from helpers import kubernetes_replay
+from helpers.moments import START
 from helpers.recordings import kubernetes_answers
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -37,7 +38,6 @@ from testbed.kubernetes_api import (
 )
 from testbed.kubernetes_api.tables import age
 
-START = 1_767_571_200.0
 DEPLOYMENTS = "/apis/apps/v1/namespaces/gold/deployments"
 WEB = f"{DEPLOYMENTS}/web"
 SCALE = f"{WEB}/scale"
