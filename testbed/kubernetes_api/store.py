@@ -101,7 +101,7 @@ class Objects:
     def prepare(self) -> None:
         """Called before the first object is kept; for those who build on this."""
 
-    # ---------------------------------------------------------------------------------------------------------- reading
+    # ------------------------------------------------------------------------------------------------ reading
     @property
     def version(self) -> int:
         """The version of the newest change."""
@@ -165,7 +165,7 @@ class Objects:
             self._compacted = self._version if version is None else version
             self._log = self._log[self._place(self._compacted) :]
 
-    # ---------------------------------------------------------------------------------------------------------- writing
+    # ------------------------------------------------------------------------------------------------ writing
     def _commit(self, resource: Resource, kind: str, obj: Object, previous: Object | None) -> Object:
         """Keep an object (or forget it, `kind` DELETED) under the next version."""
         self._version += 1
@@ -416,7 +416,7 @@ class Objects:
                     if where == namespace:
                         self._commit(resource, "DELETED", obj, obj)
 
-    # ------------------------------------------------------------------------------------------- for the process around it
+    # ------------------------------------------------------------------------------ for the process around it
     def create(self, manifest: Object) -> Object:
         """Create an object from a manifest, without going through HTTP.
 
@@ -440,7 +440,7 @@ class Objects:
             self.changed.notify_all()
 
 
-# --------------------------------------------------------------------------------------------------------------- pieces
+# ----------------------------------------------------------------------------------------------------- pieces
 def _stored_version(resource: Resource) -> str:
     if resource.stored is None:
         return resource.api_version

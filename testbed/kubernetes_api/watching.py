@@ -47,7 +47,7 @@ class Selection:
         )
 
 
-# ------------------------------------------------------------------------------------------------------------- versions
+# --------------------------------------------------------------------------------------------------- versions
 def version_number(text: str) -> int:
     """A resourceVersion.
 
@@ -74,7 +74,7 @@ def not_in_future(version: int, current: int) -> None:
         raise Refused(504, "Timeout", f"Timeout: {said}", {"causes": causes, "retryAfterSeconds": 1})
 
 
-# --------------------------------------------------------------------------------------------------------------- paging
+# ----------------------------------------------------------------------------------------------------- paging
 def _token(version: int, start: str) -> str:
     text = json.dumps({"v": "meta.k8s.io/v1", "rv": version, "start": start}, separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
@@ -130,7 +130,7 @@ def page(
     return [obj for _, obj in chosen], metadata
 
 
-# ------------------------------------------------------------------------------------------------------------- watching
+# --------------------------------------------------------------------------------------------------- watching
 def _seen(change: Change, selection: Selection) -> tuple[str, Object] | None:
     """What a watcher sees of a change: an object that leaves the selection is deleted to it, one that enters is added."""
     before = change.type != "ADDED" and selection.includes(change.previous)
