@@ -118,7 +118,7 @@ def test_without_a_configuration_the_command_says_so(installed: Path, tmp_path: 
     assert "config/boutique.yaml" in done.stderr and done.stderr.count("\n") == 1
 
 
-# ------------------------------------------------------------------------------------------------------------- make
+# ------------------------------------------------------------------------------------------------------- make
 OLD = """#!/bin/sh
 exec "{python}" -c "import sys; sys.version_info = (3, 10, 13, 'final', 0); exec(sys.argv[1])" "$2"
 """

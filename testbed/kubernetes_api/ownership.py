@@ -16,10 +16,18 @@ from testbed.kubernetes_api.schema import ANY, FieldType, children, item_key, li
 from testbed.kubernetes_api.status import Object, Refused
 
 Path = tuple[str, ...]
-_SET_BY_SERVER = """
-    name namespace uid selfLink resourceVersion generation creationTimestamp deletionTimestamp
-    deletionGracePeriodSeconds managedFields
-""".split()
+_SET_BY_SERVER = [
+    "name",
+    "namespace",
+    "uid",
+    "selfLink",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "managedFields",
+]
 _NOT_OWNED = {
     *(("f:apiVersion",), ("f:kind",), ("f:status",)),
     *(("f:metadata", f"f:{name}") for name in _SET_BY_SERVER),
