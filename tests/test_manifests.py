@@ -17,6 +17,8 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from helpers import recordings
+from helpers.paths import ROOT
 from kubernetes import client
 
 from deepscaler.adapters.kubernetes import orchestrator
@@ -24,8 +26,6 @@ from deepscaler.settings import Settings, load_settings
 from sendFlow.routes import ROUTES
 from testbed.kubernetes_api import KubernetesApi, KubernetesStore
 
-ROOT = Path(__file__).resolve().parents[1]
-FACTS = ROOT.parent / "shared/facts"
 APPLICATIONS = {
     "bookinfo": ("bookinfo/bookinfo.yaml", "bookinfo/bookinfo-gateway.yaml"),
     "boutique": ("boutique/boutique.yaml", "boutique/boutique-gateway.yaml"),
@@ -209,7 +209,7 @@ def manifest_files() -> list[Path]:
     return [ROOT / "benchmarks" / file for files in APPLICATIONS.values() for file in files] + own
 
 
-# ------------------------------------------------------------------------------------------------------------ validity
+# --------------------------------------------------------------------------------------------------- validity
 @pytest.mark.parametrize("path", manifest_files(), ids=lambda path: path.name)
 def test_every_object_is_one_that_its_api_knows_field_by_field(path: Path) -> None:
     for item in documents(path):
@@ -297,7 +297,7 @@ def test_probes_ask_a_port_that_the_container_has(application: str) -> None:
         assert "livenessProbe" not in container(deployment), f"{name}: would restart pods that are only slow"
 
 
-# ------------------------------------------------------------------------------------------ configuration and testbed
+# ---------------------------------------------------------------------------------- configuration and testbed
 @applications()
 def test_services_deployments_and_containers_are_those_of_the_configuration(application: str) -> None:
     deployments = objects(application, "Deployment")
@@ -370,14 +370,6 @@ def called_in_testbed(application: str) -> set[tuple[str, str]]:
     return {edge for endpoint in app.endpoints for edge in below(endpoint.service, endpoint.calls)}
 
 
-def recorded_edges(name: str) -> list[dict[str, str]]:
-    path = FACTS / f"{name}_edges.csv"
-    if not path.exists():
-        pytest.skip(f"{path} is not on this machine")
-    header, *rows = [line.split(",") for line in path.read_text().split()]
-    return [dict(zip(header, row, strict=True)) for row in rows]
-
-
 BOUTIQUE_EDGES = {
     "frontend": {
         "productcatalogservice",
@@ -426,18 +418,16 @@ def test_the_call_graph_here_is_the_recorded_one(application: str, edges: dict[s
         ("loadgenerator", "frontend"),
         ("ratings", "mongodb"),
     }  # sendFlow/ loads; ratings-v1 keeps its rows in memory
-    recorded = {(row["caller"], row["callee"]) for row in recorded_edges(application)} - left_out
+    recorded = {(row["caller"], row["callee"]) for row in recordings.table(f"{application}_edges")} - left_out
     assert {(caller, callee) for caller, callees in edges.items() for callee in callees} == recorded
 
 
 def test_train_tickets_built_in_callees_are_services_at_the_ports_its_images_know() -> None:
     services = objects("train_ticket", "Service")
-    for row in recorded_edges("train_ticket"):
+    for row in recordings.table("train_ticket_edges"):
         if row["both_deployed"] == "yes":
             assert {row["caller"], row["callee"]} <= set(services)
-    header, *rows = [line.split(",") for line in (FACTS / "train_ticket_services.csv").read_text().split()]
-    assert header == ["service", "port"]
-    assert {name: port for name, port in rows} == {
+    assert {row["service"]: row["port"] for row in recordings.table("train_ticket_services")} == {
         name: str(item["spec"]["ports"][0]["port"]) for name, item in services.items() if not is_helper(name)
     }
 
@@ -460,7 +450,7 @@ def test_train_tickets_files_are_what_their_script_writes() -> None:
         )
 
 
-# ------------------------------------------------------------------------------------------------------------ gateways
+# --------------------------------------------------------------------------------------------------- gateways
 def routed(application: str, path: str) -> str:
     """The Service that the gateway sends a path to: the first match, as Istio has it."""
     (virtual,) = objects(application, "VirtualService").values()
@@ -509,7 +499,7 @@ def test_train_tickets_gateway_reaches_all_services_and_the_pages() -> None:
     assert routed("train_ticket", "/index.html") == "ts-ui-dashboard"
 
 
-# -------------------------------------------------------------------------------------------------------- the cluster
+# ------------------------------------------------------------------------------------------------ the cluster
 def test_the_readmes_node_ports_are_opened() -> None:
     (istio,) = documents(ROOT / "deploy/cluster/istio.yaml")
     (ingress,) = istio["spec"]["components"]["ingressGateways"]
@@ -549,7 +539,7 @@ def test_spans_go_where_istio_was_told_that_jaeger_is() -> None:
     assert {item["name"] for rule in telemetry["spec"]["tracing"] for item in rule["providers"]} <= providers
 
 
-# ------------------------------------------------------------------------------------------------------ DeepScaler itself
+# ------------------------------------------------------------------------------------------ DeepScaler itself
 def allowed(*names: str) -> Iterator[tuple[str, str, str]]:
     """(verb, group, resource) that the roles of these files give."""
     for name in names:
@@ -644,7 +634,7 @@ def test_the_image_holds_all_that_the_controller_imports(tmp_path: Path) -> None
     assert ran.returncode == 0, ran.stderr
 
 
-# ---------------------------------------------------------------------------------------------------------- the pages
+# -------------------------------------------------------------------------------------------------- the pages
 PAGES = ("setUp-k8s.md", "docs/cluster.md")
 SCRIPTS = ("predict_scale", "metrics_fetch", "data_process", "main", "calculate", "similarity")
 
@@ -717,7 +707,7 @@ def test_the_command_in_a_files_head_names_that_file(path: Path) -> None:
     )
 
 
-# ------------------------------------------------------------------------------------------------------- applied for real
+# ------------------------------------------------------------------------------------------- applied for real
 # Commands of docs/cluster.md that the emulated API can answer; Istio's gateways aren't served there.
 RUNNABLE = re.compile(r"kubectl (create|label|apply -n|auth can-i) (?!.*-gateway\.yaml)")
 
