@@ -254,13 +254,11 @@ def test_the_namespaces_quota_bounds_the_plan_sidecars_counted(stub, shop):
 
 
 def decisions(workloads, wishes):
-    from deepscaler.control.guard_rails import History, Stance
+    from deepscaler.control.guard_rails import RecommendationHistory, Stance
     from deepscaler.settings import GuardRails
 
     proposals = {name: Proposal(wish, Reason.FORECAST, predicted=wish) for name, wish in wishes.items()}
-    return decide(
-        proposals, workloads, History(0.0), T0, rails=GuardRails(), stance=Stance(True, True, frozenset())
-    )
+    return decide(proposals, workloads, RecommendationHistory(0.0), T0, rails=GuardRails(), stance=Stance())
 
 
 # -------------------------------------------------------------------------------------------------------- when it can't be read
@@ -611,7 +609,7 @@ def test_quantities(text, value):
 
 
 def test_a_quantity_that_is_none_is_refused():
-    with pytest.raises(ClusterError, match="not a Kubernetes quantity: 'much'"):
+    with pytest.raises(ClusterError, match="'much' is not a Kubernetes quantity such as 100m"):
         quantity("much")
 
 

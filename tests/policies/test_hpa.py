@@ -29,6 +29,7 @@ from deepscaler.policies.hpa.rules import (
     PodMetric,
     Sample,
 )
+from deepscaler.quantities import canonical_quantity
 from deepscaler.settings import Settings
 
 RECORDED = Path(__file__).parents[2].parent / "shared" / "facts" / "hpa_decisions_v1.36.json"
@@ -377,23 +378,6 @@ def test_what_the_api_server_would_refuse_is_refused(document, message):
         parse_spec(document)
 
 
-@pytest.mark.parametrize(
-    ("text", "canonical"),
-    [
-        ("0.1", "100m"),
-        ("1000", "1k"),
-        ("1500", "1500"),
-        ("-0.1", "-100m"),
-        ("0", "0"),
-        ("1e3", "1k"),
-        ("64Mi", "64Mi"),
-        ("0.0005", "500u"),
-    ],
-)
-def test_quantities_are_written_as_the_api_server_writes_them(text, canonical):
-    assert hpa_api.canonical_quantity(text) == canonical
-
-
 # ------------------------------------------------------------------------------------------------------------ the policy
 NOON = 1767571200.0
 
@@ -736,7 +720,7 @@ def test_every_first_status_of_the_running_controller_is_reproduced(recorded, ca
             found = [current, status.desired, None, None, *conditions]
             usage = status.usages[0] if status.usages else None
             if usage:
-                found[2:4] = [usage.utilization, hpa_api.canonical_quantity(f"{usage.average}m")]
+                found[2:4] = [usage.utilization, canonical_quantity(f"{usage.average}m")]
             if len(expected) > 7:
                 found.append(f"the HPA was unable to compute the replica count: {decision.failed}")
             yield name, expected, found

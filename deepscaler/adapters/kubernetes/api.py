@@ -10,10 +10,10 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from deepscaler.errors import ClusterError
+from deepscaler.quantities import parse_quantity
 from deepscaler.settings import ClusterSection
 
 _PAGE = 500
@@ -202,11 +202,6 @@ def _refusal(where: str, status: int, reason: str | None, text: bytes) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------------- values
-_UNITS = {
-    **{"n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"), "": Decimal(1)},
-    **{unit: Decimal(1000) ** (power + 1) for power, unit in enumerate("kMGTPE")},
-    **{f"{unit}i": Decimal(1024) ** (power + 1) for power, unit in enumerate("KMGTPE")},
-}
 
 
 def quantity(text: str | float | None) -> float | None:
@@ -215,14 +210,10 @@ def quantity(text: str | float | None) -> float | None:
     Raises:
         ApiError: it is none.
     """
-    if text is None:
-        return None
-    digits = str(text).strip()
-    number = digits.rstrip("inumkKMGTPE")
     try:
-        return float(Decimal(number) * _UNITS[digits[len(number) :]])
-    except (InvalidOperation, KeyError) as error:
-        raise ApiError(f"not a Kubernetes quantity: {text!r}") from error
+        return None if text is None else float(parse_quantity(str(text).strip()))
+    except ValueError as error:
+        raise ApiError(str(error)) from error
 
 
 def seconds_since_epoch(text: str | None) -> float | None:
