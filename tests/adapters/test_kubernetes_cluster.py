@@ -24,6 +24,7 @@ from helpers.kube_stub import (
     hpa,
     pod,
 )
+from helpers.recordings import kubernetes_answers
 
 import predict_scale
 from deepscaler.adapters.kubernetes.api import ApiError, KubeApi
@@ -825,10 +826,6 @@ def test_rights_of_the_emulated_api_are_checked(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------- recorded answers of v1.36
-FACTS = Path(__file__).parents[3] / "shared" / "facts" / "kubernetes_api_v1.36.json"
-
-
-@pytest.mark.skipif(not FACTS.is_file(), reason=f"the recordings aren't here: {FACTS}")
 @pytest.mark.parametrize(
     ("name", "status", "said"),
     [
@@ -850,7 +847,7 @@ FACTS = Path(__file__).parents[3] / "shared" / "facts" / "kubernetes_api_v1.36.j
     ],
 )
 def test_recorded_refusals_are_understood(stub, tmp_path, monkeypatch, name, status, said):
-    [body] = [item["response"]["body"] for item in json.loads(FACTS.read_text()) if item["name"] == name]
+    [body] = [item["response"]["body"] for item in kubernetes_answers() if item["name"] == name]
     monkeypatch.setattr(stub, "reply", lambda *_: (status, body))
     with pytest.raises(ApiError, match=said) as caught:
         KubeApi(make(stub, tmp_path).cluster).get("/apis/apps/v1/namespaces/shop/deployments")
