@@ -1,0 +1,1 @@
+"""Drafting the settings of an application from the namespace that it runs in: `python -m deepscaler.adapters.discover`."""
