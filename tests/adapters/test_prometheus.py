@@ -38,7 +38,7 @@ def settings(tmp_path, services, **prometheus):
     return load_settings(tmp_path / "app.yaml")
 
 
-# ----------------------------------------------------------------------------------------------------------- alignment
+# -------------------------------------------------------------------------------------------------- alignment
 def test_samples_go_where_their_time_says_and_gaps_stay_missing():
     answer = matrix(
         ({"job": "a"}, {T0 + 30: "3", T0 + 45: "NaN", T0 + 60: "+Inf"}), ({"job": "b"}, {T0: "-1e3"})
@@ -90,7 +90,7 @@ def test_the_grid_ends_at_or_before_the_end():
     )
 
 
-# ------------------------------------------------------------------------------------------------------------- failures
+# --------------------------------------------------------------------------------------------------- failures
 BUSY = (503, {"status": "error", "error": "busy"})
 
 
@@ -182,7 +182,7 @@ def test_a_partial_answer_is_logged(caplog):
     assert "store x is gone" in caplog.text
 
 
-# ------------------------------------------------------------------------------------------------------- authentication
+# --------------------------------------------------------------------------------------------- authentication
 def sent(**prometheus):
     with Script(matrix()) as script:
         client(script, **prometheus).query_range("up", T0, T0, 15.0)

@@ -138,7 +138,7 @@ def wave(length, services):
     return 2 + np.arange(services)[None, :] + np.sin(np.arange(length))[:, None]
 
 
-# ------------------------------------------------------------------------------------------------------------ the panel
+# -------------------------------------------------------------------------------------------------- the panel
 def test_the_five_features_come_back_as_written(shared, tmp_path):
     path = settings_file(tmp_path, shared, "five", {"web": {}, "carts": {}, "carts-db": {}})
     shop = Shop(load_settings(path).app, 41, requests_per_second=wave(41, 3))
@@ -350,7 +350,7 @@ def test_a_service_with_neither_limit_nor_request_is_refused_by_name(shared, tmp
     assert not (tmp_path / "data").exists()
 
 
-# ---------------------------------------------------------------------------------------------------------- the requests
+# ----------------------------------------------------------------------------------------------- the requests
 class Counting(requests.adapters.HTTPAdapter):
     def __init__(self):
         super().__init__()
@@ -436,7 +436,7 @@ def test_no_such_series_is_one_line_with_the_query(shared, tmp_path, capsys):
     )
 
 
-# ----------------------------------------------------------------------------------------- calls, latencies and objects
+# ------------------------------------------------------------------------------- calls, latencies and objects
 def test_callers_that_are_no_services_are_external(shared, tmp_path):
     services = {"web": {}, "reviews": {"workloads": ["reviews-v1", "reviews-v2"]}}
     settings = load_settings(settings_file(tmp_path, shared, "callers", services))
@@ -552,7 +552,7 @@ def test_objects_are_read_from_kube_state_metrics(shared, tmp_path):
     assert pod.usage_time == shop.times[-1] and pod.usage_cores == pytest.approx(0.5 * LIMIT)
 
 
-# ------------------------------------------------------------------------------------------------------------- the server
+# ------------------------------------------------------------------------------------------------- the server
 def test_a_metrics_page_is_what_prometheus_parses(tmp_path):
     if prometheus_server.find() is None:
         start_or_skip()

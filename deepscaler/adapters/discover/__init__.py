@@ -1,1 +1,1 @@
-"""Drafting the settings of an application from the namespace that it runs in: `python -m deepscaler.adapters.discover`."""
+"""Drafts the settings of an application from its namespace: `python -m deepscaler.adapters.discover`."""

@@ -1,8 +1,9 @@
-"""Draft config/<name>.yaml from a live namespace: services, Deployments, containers, workloads, limits and entries.
+"""Draft config/<name>.yaml from a live namespace: services, Deployments, containers, limits and entries.
 
 python -m deepscaler.adapters.discover --namespace boutique --prometheus http://127.0.0.1:30090
 
-It only reads from the cluster. What it can't know is marked CHECK in the file. The draft is valid settings as it stands.
+It only reads from the cluster. What it can't know is marked CHECK in the file. The draft is valid settings as
+it stands.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ _ROUTES: tuple[tuple[str, str, _Key], ...] = (
     ("HTTPRoutes", "gateway.networking.k8s.io/v1/namespaces/{}/httproutes", "backendRefs"),
     ("Ingresses", "networking.k8s.io/v1/namespaces/{}/ingresses", "service"),
 )
-"""Objects that lead traffic to Services: what they are called, where they lie, under which key they name a Service."""
+"""Objects that lead traffic to Services: their name, their path, the key under which they name a Service."""
 
 
 def entries_of(
@@ -34,9 +34,9 @@ def entries_of(
 ) -> tuple[list[str], str]:
     """Services that users reach, and how that is known.
 
-    The first source that names any service counts: traffic from outside in the hour before `now` (Prometheus), Istio's
-    VirtualServices, routes of the Gateway API, Ingresses, Services of type NodePort or LoadBalancer. Where none does,
-    the first service is a guess.
+    The first source that names any service counts: traffic from outside in the hour before `now`
+    (Prometheus), Istio's VirtualServices, routes of the Gateway API, Ingresses, Services of type NodePort or
+    LoadBalancer. Where none does, the first service is a guess.
 
     Raises:
         SettingsError: `prometheus` is no address.
@@ -59,7 +59,7 @@ def entries_of(
 
 
 def _traffic(address: str, namespace: str, now: float) -> list[str]:
-    """Workloads that traffic from outside reaches, the busiest first; none where Prometheus can't be asked."""
+    """Workloads that outside traffic reaches, the busiest first; none where Prometheus can't be asked."""
     try:
         client = PrometheusClient(Prometheus(url=address, retries=1))
     except ValidationError as error:

@@ -122,8 +122,8 @@ def _limits(container: Object) -> str:
     limit, request = (quantity((resources.get(key) or {}).get("cpu")) for key in ("limits", "requests"))
     if limit is None and request is None:
         return (
-            "CHECK no CPU limit and no CPU request: set resources.limits.cpu, because the use of CPU is measured "
-            "as a share of it"
+            "CHECK no CPU limit and no CPU request: set resources.limits.cpu, "
+            "because the use of CPU is measured as a share of it"
         )
     text = f"cpu limit {limit:g}" if limit is not None else f"no cpu limit, request {request:g}"
     memory = (resources.get("limits") or {}).get("memory")

@@ -117,7 +117,7 @@ def test_a_short_outage_changes_nothing(world, caplog):
     for api in world.apis:
         api.down = True
     assert [world.turn() for _ in range(3)] == [[0]] * 3
-    assert "leading for 6 s more" in caplog.text or "leading for 8 s more" in caplog.text
+    assert "still leading for 6 s" in caplog.text or "still leading for 8 s" in caplog.text
     for api in world.apis:
         api.down = False
     assert [world.turn() for _ in range(10)] == [[0]] * 10
@@ -221,7 +221,7 @@ def test_never_two_at_once_whatever_fails(script):
             assert len(world.leaders()) <= 1
 
 
-# ----------------------------------------------------------------------------------------------------------- controllers
+# ------------------------------------------------------------------------------------------------ controllers
 def test_of_two_controllers_one_writes_and_the_other_takes_over_warm():
     """Both decide each tick; the standby's rows say so, and its history holds the scale-down when it takes over."""
     world, cluster = World(), FakeCluster(replicas={"web": 4})
