@@ -124,7 +124,8 @@ def test_lasting_trouble_ends_with_what_the_server_said():
     [
         (
             (401, "Unauthorized"),
-            "HTTP 401 (Unauthorized); the credentials are missing, wrong or expired: set cluster.prometheus.token",
+            "HTTP 401 (Unauthorized); the credentials are missing, wrong or expired: "
+            "set cluster.prometheus.token",
         ),
         (
             (403, {"error": "no right\nto query"}),

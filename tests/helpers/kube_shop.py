@@ -1,4 +1,4 @@
-"""A shop of two services on an API server: its settings, its configuration file, and testbed's API server with it."""
+"""A shop of two services on an API server: its settings, its file of settings, and an emulated API server."""
 
 import json
 from pathlib import Path
@@ -44,7 +44,7 @@ def config(stub, tmp_path, **scale) -> str:
 
 
 class Emulated:
-    """testbed's API server with `web` and `api`, two ready pods each, and every request counted by its method."""
+    """The testbed's API server with `web` and `api`, two ready pods each. It notes every request."""
 
     def __init__(self, tokens=None):
         self.store = KubernetesStore(clock=lambda: T0 + 100, **({"tokens": tokens} if tokens else {}))

@@ -1,4 +1,4 @@
-"""The cluster port: which source tells what, what is refused before any request, and the whole controller on it."""
+"""The cluster port: which source tells what, what is refused before any request, the controller on it."""
 
 import json
 import logging

@@ -163,7 +163,7 @@ def test_a_namespace_without_the_deployments_is_refused(stub, tmp_path):
 
 
 def test_the_namespaces_quota_bounds_the_plan_sidecars_counted(stub, shop):
-    """4 cores: others use 0.5; a pod of ours takes 0.5 and its sidecar 0.2, so five replicas fit: 3.5 / 0.7."""
+    """Of 4 cores others use 0.5. A pod takes 0.5 and its sidecar 0.2, so five replicas fit: 3.5 / 0.7."""
     for name in ("web", "api"):
         for index in range(2):
             stub.put(PODS, pod(name, index, CREATED, READY, sidecar="200m"))
