@@ -16,19 +16,13 @@ from typing import Any
 
 from deepscaler.artefacts import plain, write_json
 from deepscaler.errors import DataError, DeepScalerError
+from deepscaler.evaluation.comparison import REFERENCES, Outcome, compare
 from deepscaler.evaluation.measures import evaluate_run
+from deepscaler.evaluation.text import by_violations, elasticity_table, table, verdict
 from deepscaler.logs import start_logging
-from deepscaler.pictures.runs import (
-    by_violations,
-    draw_pareto,
-    draw_timeline,
-    elasticity_table,
-    table,
-    verdict,
-)
+from deepscaler.pictures.runs import draw_pareto, draw_timeline
 from deepscaler.runs import Run, find_runs, read_run
 from deepscaler.settings import Evaluate, load_settings
-from deepscaler.statistics import REFERENCES, Outcome, compare
 
 log = logging.getLogger("calculate")
 MAX_LINES = 4

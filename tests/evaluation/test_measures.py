@@ -13,22 +13,18 @@ from hypothesis import strategies as st
 
 from deepscaler.cluster import LATENCY_BUCKETS
 from deepscaler.errors import DataError
-from deepscaler.evaluation.measures import elasticity_measures, evaluate_run, quantile
-from deepscaler.runs import DECISION_COLUMNS
-from deepscaler.statistics import (
+from deepscaler.evaluation.comparison import (
     Outcome,
     at_equal_cost,
     at_equal_violations,
     baseline_of,
-    bootstrap_interval,
     compare,
-    holm,
-    paired,
     pareto_front,
-    rank_biserial,
     sweeps,
-    wilcoxon_p,
 )
+from deepscaler.evaluation.measures import elasticity_measures, evaluate_run, quantile
+from deepscaler.runs import DECISION_COLUMNS
+from deepscaler.statistics import bootstrap_interval, holm, paired, rank_biserial, wilcoxon_p
 
 
 def steady(seconds=0.1, length=120, done=10, **more):

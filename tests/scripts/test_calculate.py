@@ -11,7 +11,8 @@ import pytest
 from helpers.run_samples import START, endpoint_row, make_run
 
 import calculate
-from deepscaler.pictures.runs import draw_pareto, table, verdict
+from deepscaler.evaluation.text import table, verdict
+from deepscaler.pictures.runs import draw_pareto
 from deepscaler.runs import write_run
 
 ROOT = Path(__file__).parents[2]
