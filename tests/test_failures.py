@@ -145,8 +145,8 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "a run compared under two load mixes": (
         "testbed/test_virtual::test_two_policies_on_one_seed_meet_the_same_users",
         "testbed/test_virtual::test_a_run_doesnt_depend_on_who_makes_the_oracle_or_on_its_company",
-        "evaluation/test_measures::test_pairs_are_made_by_seed_and_unknown_ones_are_left_out",
-        "evaluation/test_measures::test_bootstrap_is_the_same_each_time_and_holds_the_mean",
+        "test_statistics::test_pairs_are_made_by_seed_and_unknown_ones_are_left_out",
+        "test_statistics::test_bootstrap_is_the_same_each_time_and_holds_the_mean",
     ),
 }
 """Beginning of a row of FAILURES.md -> the tests that show it."""

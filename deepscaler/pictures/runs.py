@@ -20,7 +20,7 @@ from deepscaler.evaluation.measures import (
     replicas,
     run_span,
 )
-from deepscaler.evaluation.text import by_violations, is_own
+from deepscaler.evaluation.text import OWN, by_violations
 from deepscaler.runs import Run
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
@@ -44,11 +44,8 @@ def draw_timeline(
         span = run_span(run, warmup)
         moments, sums, seconds = _windows(run, span)
         offered.append(pd.Series(sums["offered"].to_numpy() / seconds, moments))
-        line = {
-            "color": colour,
-            "linewidth": 2.4 if is_own(name) else 1.5,
-            "zorder": 3 if is_own(name) else 2,
-        }
+        own = run.policy.text == OWN
+        line = {"color": colour, "linewidth": 2.4 if own else 1.5, "zorder": 3 if own else 2}
         mean = (sums["duration_seconds"] / sums["done"].where(sums["done"] > 0)).to_numpy() * 1000
         latency.plot(moments, mean, label=labels.get(name, name), **line)
         samples, total = _cores(run, span)
@@ -141,13 +138,10 @@ def draw_pareto(summary: Mapping[str, Any], path: str | Path) -> None:
     axis = figure.subplots()
     rows = summary["policies"]
     names = [name for name in by_violations(summary) if not math.isnan(rows[name]["violation_rate"])]
-    families: dict[str, list[str]] = {}
+    families: dict[tuple[str, str], list[str]] = {}
     for name in names:
-        head, _, knob = name.rpartition("_")
-        families.setdefault(head if head and knob.replace(".", "", 1).isdigit() else name, []).append(name)
-    order = sorted(
-        families, key=lambda family: (not is_own(family), family.rpartition("/")[2] != "hpa", family)
-    )
+        families.setdefault((rows[name]["directory"], rows[name]["family"]), []).append(name)
+    order = sorted(families, key=lambda key: (key[1] != OWN, key[1] != "hpa", key))
     palette = (*COLOURS, "#56B4E9", "#E69F00", INK, QUIET)
     for index, family in enumerate(order):
         _draw_family(axis, rows, families[family], palette[index % len(palette)])
@@ -164,11 +158,14 @@ def draw_pareto(summary: Mapping[str, Any], path: str | Path) -> None:
         axis,
         {name: (rows[name]["core_hours"], rows[name]["violation_rate"] * 100) for name in names},
         colours,
+        [name for name in names if rows[name]["policy"] == OWN],
     )
     _save(figure, path)
 
 
-def _label_points(axis: Any, points: Mapping[str, tuple[float, float]], colours: Mapping[str, str]) -> None:
+def _label_points(
+    axis: Any, points: Mapping[str, tuple[float, float]], colours: Mapping[str, str], bold: Sequence[str]
+) -> None:
     """Names beside their points, each where it covers the fewest others."""
     axis.figure.draw_without_rendering()
     scale = axis.figure.dpi / 72
@@ -192,7 +189,7 @@ def _label_points(axis: Any, points: Mapping[str, tuple[float, float]], colours:
                 best = hidden, (dx, dy), box
         assert best is not None
         taken.append(best[2])
-        weight = "bold" if is_own(name) else "normal"
+        weight = "bold" if name in bold else "normal"
         axis.annotate(
             name,
             points[name],
@@ -217,7 +214,7 @@ def _draw_family(axis: Any, rows: Mapping[str, Any], members: Sequence[str], col
     if len(members) > 1:
         axis.plot(x, y, color=colour, linewidth=1.2, alpha=0.6)
     for name, cost, violations in zip(members, x, y, strict=True):
-        main = is_own(name)
+        main = rows[name]["policy"] == OWN
         errors = [
             _error(rows[name]["core_hours_ci"], cost, 1),
             _error(rows[name]["violation_rate_ci"], violations, 100),
