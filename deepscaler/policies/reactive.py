@@ -13,7 +13,7 @@ import numpy as np
 from deepscaler.cluster import Pod, Workload
 from deepscaler.errors import BundleError, DataError
 from deepscaler.labels.demand import DemandModel, present_requirement, requirement_from_usage
-from deepscaler.policies.base import Observation, Proposal, Reason
+from deepscaler.policies.base import Observation, Policy, Proposal, Reason
 from deepscaler.settings import Floor, Settings
 
 HISTORY_SECONDS = 60.0
@@ -61,7 +61,7 @@ class ReactiveFloor:
         }
 
 
-class ReactivePolicy:
+class ReactivePolicy(Policy):
     """The reactive floor as a policy of its own: all services at once, no forecast."""
 
     guarded = True

@@ -183,12 +183,10 @@ def run_one(
     minutes = np.arange(start + ORACLE_STEP, end + 1e-6, ORACLE_STEP)
     info = {
         **controller.describe(seed, start),
-        "policy": policy_name,
         "seed_use": seed_use(seed),
         "shape": bed.load.shape,
         "duration_seconds": end - start,
         "wall_seconds": time.perf_counter() - began,
-        "targets": getattr(policy, "targets", None),
         "oracle": oracle.replicas_at(minutes),
         "oracle_times": minutes,
         "in_flight_at_end": cluster.in_flight,

@@ -33,7 +33,7 @@ from deepscaler.adapters.queries import (
 )
 from deepscaler.calls import COLUMNS as CALL_COLUMNS
 from deepscaler.calls import EXTERNAL, CallGraph
-from deepscaler.cluster import ENDPOINT_COLUMNS, LATENCY_BUCKETS, Pod, ScaleReport, Workload
+from deepscaler.cluster import ENDPOINT_COLUMNS, LATENCY_BUCKETS, Pod, ScaleReport, Undisputed, Workload
 from deepscaler.errors import ClusterError, MetricsError
 from deepscaler.panel import FEATURES, MetricPanel
 from deepscaler.settings import Settings
@@ -439,8 +439,12 @@ class KubernetesCluster:
                 f"only Deployments are scaled; set app.services.{service}.scaled to false"
             )
 
+    def pod_history(self, start: float, end: float) -> None:
+        """None: the controller's recorder samples the pods."""
+        return
+
     @contextmanager
-    def leadership(self, *, wait: bool = False) -> Iterator[LeaseElection | None]:
+    def leadership(self, *, wait: bool = False) -> Iterator[LeaseElection | Undisputed]:
         """Rights checked and, unless `cluster.lease` is off, an election that runs until the end; `scale` writes only while it is led.
 
         Args:
@@ -454,7 +458,7 @@ class KubernetesCluster:
             _LOG.warning(
                 "cluster.lease is off: nothing keeps another controller from scaling the same services"
             )
-            yield None
+            yield Undisputed()
             return
         election = LeaseElection(self._settings)
         self._orchestrator.fence = election.seconds_left
