@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deepscaler.evaluation.comparison import REFERENCES
+from deepscaler.text import aligned
 
 OWN = "deepscaler"
 """The policy that the paragraph is about."""
@@ -34,7 +35,7 @@ def table(summary: Mapping[str, Any]) -> str:
                 number(row["changes_per_hour"], 1),
             ]
         )
-    return f"{TERMS}\n\n{aligned(rows)}"
+    return f"{TERMS}\n\n{_lines(rows)}"
 
 
 def full_table(summary: Mapping[str, Any]) -> str:
@@ -60,7 +61,7 @@ def full_table(summary: Mapping[str, Any]) -> str:
                 number(row["unknown_rate"], 2, 100),
             ]
         )
-    return f"{TERMS}\n\n{aligned(rows)}"
+    return f"{TERMS}\n\n{_lines(rows)}"
 
 
 def elasticity_table(summary: Mapping[str, Any]) -> str:
@@ -78,7 +79,7 @@ def elasticity_table(summary: Mapping[str, Any]) -> str:
         row = summary["policies"][name]
         if _known(row.get("theta_under")):
             rows.append([name, *(number(row[metric], 2, factor) for metric, factor in columns.values())])
-    return aligned(rows) if len(rows) > 1 else ""
+    return _lines(rows) if len(rows) > 1 else ""
 
 
 def by_violations(summary: Mapping[str, Any]) -> list[str]:
@@ -91,19 +92,6 @@ def by_violations(summary: Mapping[str, Any]) -> list[str]:
     return sorted(summary["policies"], key=key)
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of a table, the first one its head: the first column to the left, numbers to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            [row[0].ljust(widths[0])]
-            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        )
-        for row in rows
-    ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
-
-
 def number(value: float | None, digits: int, factor: float = 1.0) -> str:
     """`value` * factor, or `-` if it is unknown."""
     return f"{value * factor:.{digits}f}" if value is not None and _known(value) else UNKNOWN
@@ -114,6 +102,10 @@ def interval(bounds: Sequence[float] | None, digits: int, factor: float = 1.0) -
     if bounds is None:
         return UNKNOWN
     return f"[{bounds[0] * factor:.{digits}f}, {bounds[1] * factor:.{digits}f}]"
+
+
+def _lines(rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(aligned(rows, numbers=True, rule=True))
 
 
 def _marked(summary: Mapping[str, Any], name: str) -> str:

@@ -1,4 +1,4 @@
-"""The controller: its loop, and what it does when the world misbehaves (FAILURES, a test a row)."""
+"""The controller: its loop, and what it does when the world misbehaves (the cases of docs/failures.md)."""
 
 import logging
 import math
