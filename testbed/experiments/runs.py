@@ -19,9 +19,9 @@ from deepscaler.control.controller import Controller
 from deepscaler.labels.demand import DemandModel, required_replicas
 from deepscaler.labels.required import Reach, peaks, required_labels
 from deepscaler.labels.visits import Visits
+from deepscaler.learning.description import load_demand
 from deepscaler.panel import MetricPanel
 from deepscaler.policies.oracle import ForeseenPolicy, OraclePolicy
-from deepscaler.policies.reactive import load_demand
 from deepscaler.policies.registry import TOLD, make_policy
 from deepscaler.runs import Run, write_run
 from deepscaler.settings import Settings

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from deepscaler.control.controller import Controller
 from deepscaler.errors import BundleError, DataError, MetricsError, SettingsError
 from deepscaler.labels.demand import DemandModel
+from deepscaler.learning.description import check_bundle, expected_by, load_demand
 from deepscaler.panel import MetricPanel
 from deepscaler.policies.base import Observation, Proposal, Reason
 from deepscaler.policies.deepscaler import DeepScalerPolicy
 from deepscaler.policies.explore import ExplorePolicy
 from deepscaler.policies.oracle import ForeseenPolicy, OraclePolicy
-from deepscaler.policies.reactive import ReactiveFloor, ReactivePolicy, load_demand, usage_floor
-from deepscaler.policies.registry import POLICIES, check_bundle, make_policy
+from deepscaler.policies.reactive import ReactiveFloor, ReactivePolicy, usage_floor
+from deepscaler.policies.registry import POLICIES, make_policy
 from deepscaler.policies.static import StaticPolicy
 from deepscaler.settings import Floor, Settings
 
@@ -445,7 +446,8 @@ def test_a_bundle_that_does_not_fit_is_refused_naming_both_sides(parts, message,
 
 
 def test_another_order_and_a_few_unknown_services_fit(tmp_path):
-    check_bundle(described(services=["db", "web"], features=["req", "res", "cpu", "pod"]), shop(tmp_path))
+    fitting = described(services=["db", "web"], features=["req", "res", "cpu", "pod"])
+    check_bundle(fitting, "it", expected_by(shop(tmp_path)))
 
 
 def test_a_broken_description_is_refused(tmp_path):
