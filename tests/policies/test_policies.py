@@ -169,7 +169,7 @@ def on_a_real_cluster(**explore: object) -> Settings:
 def test_exploring_a_real_cluster_has_to_be_asked_for():
     make_policy("explore", make_settings())  # the testbed's needs no leave
     make_policy("explore", on_a_real_cluster())
-    with pytest.raises(SettingsError, match=r"only with --set scale\.explore\.allow=true") as error:
+    with pytest.raises(SettingsError, match=r"with --set scale\.explore\.allow=true") as error:
         make_policy("explore", on_a_real_cluster(allow=False))
     assert "\n" not in str(error.value)
     dry = on_a_real_cluster(allow=False)
@@ -526,4 +526,4 @@ def test_a_service_new_to_the_bundle_goes_by_the_floor_and_one_without_data_is_h
 def test_an_observed_horizon_that_does_not_cover_the_start_up_is_told(tmp_path, caplog):
     real_bundle(tmp_path / "AdapGLA.pt", label="observed", demand=demand_of().to_dict())
     make_policy("deepscaler", shop(tmp_path))
-    assert "the bundle looks 60 s ahead; start-up and one period take 80 s" in caplog.text
+    assert "the bundle looks 60 s ahead, but the start-up of a pod and one period take 80 s" in caplog.text

@@ -1,4 +1,4 @@
-"""HorizontalPodAutoscaler documents (autoscaling/v2): defaults, validation, and the way to `hpa_rules.HpaSpec`."""
+"""HorizontalPodAutoscaler documents (autoscaling/v2): their defaults, their validation, and the `HpaSpec` they mean."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from deepscaler.errors import SettingsError
-from deepscaler.policies.hpa.rules import Behavior, Flags, HpaSpec, Metric, RatePolicy, ScalingRules
+from deepscaler.policies.hpa.spec import Behavior, Flags, HpaSpec, Metric, RatePolicy, ScalingRules
 from deepscaler.quantities import canonical_quantity, parse_quantity
 
 Document = Mapping[str, Any]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -12,18 +11,12 @@ from deepscaler.cluster import Pod, Workload
 from deepscaler.errors import SettingsError
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
 from deepscaler.policies.hpa.api import parse_spec
-from deepscaler.policies.hpa.rules import (
-    Flags,
-    HpaPod,
-    HpaSpec,
-    HpaState,
-    Measured,
-    Metric,
-    Sample,
-    measure,
-    reconcile,
-    store_scale_event,
-)
+from deepscaler.policies.hpa.limits import store_scale_event
+from deepscaler.policies.hpa.recommendation import Measured, measure
+from deepscaler.policies.hpa.reconcile import reconcile
+from deepscaler.policies.hpa.spec import Flags, HpaSpec, Metric
+from deepscaler.policies.hpa.state import HpaState
+from deepscaler.policies.hpa.usage import HpaPod, Sample
 from deepscaler.settings import Hpa, Settings
 
 SYNC_LAG_SECONDS = 1e-3
@@ -122,18 +115,6 @@ class HpaPolicy(Policy):
         self.targets[service] = target
         spec = replace(spec, metrics=(Metric("cpu", utilization=target.request_percent),))
         return spec, measure(spec, workload.replicas, [_seen(pod) for pod in pods], now)
-
-
-def hpa_policy(name: str, settings: Settings) -> HpaPolicy:
-    """The policy `hpa_<percent of the CPU limit>`.
-
-    Raises:
-        SettingsError: another name, or a `scale.hpa.behavior` that the API server would refuse.
-    """
-    match = re.fullmatch(r"hpa_(\d+)", name)
-    if not match or int(match[1]) < 1:
-        raise SettingsError(f"policy {name!r}: expected hpa_<percent of the CPU limit>, such as hpa_70")
-    return HpaPolicy(int(match[1]), settings)
 
 
 def _spec(settings: Hpa, low: int, high: int) -> HpaSpec:
