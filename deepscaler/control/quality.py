@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from deepscaler.panel import MetricPanel
 from deepscaler.policies.base import Reason
+from deepscaler.statistics import nan_mean
 
 NO_TRAFFIC = 1e-9
 """Requests per second at or below which a service serves none: its missing `res` is fresh data then."""
@@ -154,12 +155,4 @@ class DropWatch:
         age = panel.times[-1] - panel.times
         recent = panel.feature("req")[age < RECENT_SECONDS]
         before = panel.feature("req")[(age >= RECENT_SECONDS) & (age < RECENT_SECONDS + BEFORE_SECONDS)]
-        return _mean(recent), _mean(before)
-
-
-def _mean(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    known = np.isfinite(values)
-    count = known.sum(axis=0)
-    total = np.where(known, values, 0.0).sum(axis=0, dtype=np.float64)
-    mean: NDArray[np.float64] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-    return mean
+        return nan_mean(recent, 0), nan_mean(before, 0)

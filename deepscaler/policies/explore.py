@@ -14,6 +14,7 @@ from deepscaler.labels.demand import entry_response
 from deepscaler.panel import MetricPanel
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
 from deepscaler.settings import Explore
+from deepscaler.statistics import nan_mean
 
 SMOOTH_SECONDS = 60.0
 FULL = 0.98
@@ -152,7 +153,4 @@ def _present(panel: MetricPanel) -> tuple[NDArray[np.float64], NDArray[np.float6
     cpu, pod = panel.feature("cpu").astype(np.float64), panel.feature("pod").astype(np.float64)
     recent = panel.times > panel.times[-1] - SMOOTH_SECONDS
     used = (cpu * pod)[recent]
-    known = np.isfinite(used)
-    count = known.sum(axis=0)
-    mean = np.where(count > 0, np.where(known, used, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
-    return mean, cpu[-1], pod[-1]
+    return nan_mean(used, 0), cpu[-1], pod[-1]

@@ -389,7 +389,7 @@ def test_replicas_edited_between_read_and_write_stand_until_the_next_tick_and_ar
     cluster.replicas["api"] = 2
     cluster.sleep_until(START + 30)
     controller.tick()
-    assert "api: somebody set 2 replicas, they were left at 6 here" in caplog.text
+    assert "api: somebody set 2 replicas; this controller left it at 6" in caplog.text
     assert controller.statistics.foreign_edits == 1
 
 
@@ -409,14 +409,15 @@ def test_a_rival_autoscaler_is_refused_by_name_when_acting_whenever_it_appears(c
     assert cluster.writes == [{"api": 6, "db": 6}]
     assert last(controller)["reason"] == "rival_autoscaler"
     assert (
-        "web: other autoscalers on it: HorizontalPodAutoscaler/web; refused until it is gone" in caplog.text
+        "web: other autoscalers act on it: HorizontalPodAutoscaler/web; refused until it is gone"
+        in caplog.text
     )
     cluster.autoscalers = {"api": ("ScaledObject/api",)}
     cluster.sleep_until(START + 15)
     controller.tick()
     assert last(controller)["target"] == 6
     assert last(controller, "api")["reason"] == "rival_autoscaler"
-    assert "web: other autoscalers on it: none any more" in caplog.text
+    assert "web: no other autoscaler acts on it any more" in caplog.text
 
 
 def test_a_dry_run_writes_nothing_and_compares_with_the_incumbent():
@@ -555,7 +556,8 @@ def test_a_signal_ends_the_process_after_the_tick_with_exit_0(number):
 import os, sys
 sys.path.insert(0, {str(REPOSITORY / "tests")!r})
 from helpers.fakes import FakeCluster, ScriptedPolicy, make_settings
-from deepscaler.control.controller import Controller, stopping_on_signals
+from deepscaler.control.controller import Controller
+from deepscaler.control.live import stopping_on_signals
 
 def wish(now, service):
     if service == "web":

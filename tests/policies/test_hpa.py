@@ -591,6 +591,7 @@ def agree(outcomes: Iterator[tuple[str, Any, Any]]) -> None:
 
 
 def test_every_recorded_calculation_is_reproduced(recorded):
+    assert len(recorded["calc"]) == 718
     errors = [re.escape(text).replace("POD", r"p\d+") for text in recorded["header"]["errors"]]
 
     def outcomes():
@@ -669,6 +670,8 @@ def replay(sequence: dict[str, Any], codes: dict[str, list[str]]) -> Iterator[li
 
 
 def test_every_recorded_sequence_is_reproduced(recorded):
+    assert (len(recorded["seq"]), sum(len(sequence["rows"]) for sequence in recorded["seq"])) == (244, 8858)
+
     def outcomes():
         for sequence in recorded["seq"]:
             expected = [row[3:11] for row in sequence["rows"]]
