@@ -1,4 +1,4 @@
-"""Scale every service at once: run policies on the testbed or one on a live cluster, with one run directory per run.
+"""Scale every service at once, with policies on the testbed or one policy on a live cluster.
 
 python predict_scale.py --config config/boutique.yaml --policy hpa_70 --duration 3600
 """

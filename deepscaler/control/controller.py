@@ -52,10 +52,10 @@ class Controller:
         policy: proposes replicas.
         settings: those of the application.
         recorder: keeps the rows; in memory by default.
-        survive_bugs: whether to go on, with the traceback logged, after an error that isn't one of ours. An experiment
-            sets False, because it means nothing with a policy that can't decide.
-        leading: tells whether this controller may write now. While it may not, it still decides at every tick, so that
-            it can take over at any of them.
+        survive_bugs: whether to go on, with the traceback logged, after an error that isn't one of ours. An
+            experiment sets False, because it means nothing with a policy that can't decide.
+        leading: tells whether this controller may write now. While it may not, it still decides at every
+            tick, so that it can take over at any of them.
 
     Attributes:
         statistics: the counters.
@@ -99,11 +99,11 @@ class Controller:
         """All decisions so far as `DECISION_COLUMNS`, times in seconds."""
         return self.recorder.decisions()
 
-    # --------------------------------------------------------------------------------------------------------- the loop
+    # ----------------------------------------------------------------------------------------------- the loop
     def run(
         self, duration: float | None = None, *, once: bool = False, stop: threading.Event | None = None
     ) -> None:
-        """Tick at once and then every `policy.period_seconds`, until `duration` seconds are over or `stop` is set.
+        """Tick at once and every `policy.period_seconds`, until `duration` seconds are over or `stop` is set.
 
         A failed tick is logged and counted, and the loop goes on. Between the ticks pods are sampled every
         `collect.step`, unless the cluster keeps their history itself (`Cluster.pod_history`).
@@ -149,7 +149,7 @@ class Controller:
             log.error("%s failed, going on: %s", what, error, exc_info=not known)
 
     def describe(self, seed: int, start: float) -> dict[str, Any]:
-        """The content of `run.json` for a run that began at `start`; on any cluster it is all that `calculate.py` needs."""
+        """The content of `run.json` for a run that began at `start`: all that `calculate.py` needs."""
         settings, bundle = self._settings, Path(self._scale.bundle)
         workloads, entries = self.cluster.workloads(), settings.app.entries
         of_bundle = self.policy.name.startswith("deepscaler") and bundle.is_file()
@@ -175,13 +175,13 @@ class Controller:
             **self.statistics.to_dict(),
         }
 
-    # ---------------------------------------------------------------------------------------------------------- a tick
+    # ------------------------------------------------------------------------------------------------- a tick
     def tick(self) -> list[DecisionRow]:
         """Decide once for all services, write what differs, and record one row per service.
 
         Raises:
-            ClusterError: the orchestrator can't be read. Metrics that can't be read and writes that are refused are no
-                errors; the rows state them as reasons.
+            ClusterError: the orchestrator can't be read. Metrics that can't be read and writes that are
+                refused are no errors; the rows state them as reasons.
         """
         began = time.perf_counter()
         now = self.cluster.now()
@@ -278,5 +278,5 @@ class Controller:
 
 
 def _following(due: float, period: float, now: float) -> float:
-    """The first of due, due + period, due + 2 period, … after now: ticks that were missed aren't made up for."""
+    """The first of due, due + period, … after now: ticks that were missed aren't made up for."""
     return due + period * max(math.floor((now - due) / period + _EPSILON) + 1, 0)

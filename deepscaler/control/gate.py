@@ -1,4 +1,4 @@
-"""The gate in front of a policy: reads the metrics of a tick and says which services they allow to decide about."""
+"""The quality gate: reads the metrics of a tick and says which services must be held."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _EPSILON = 1e-6
 
 
 class Gate:
-    """Reads metrics and judges them; the only memory is that of a drop in traffic.
+    """Reads metrics and judges them; all it remembers is where traffic dropped.
 
     Args:
         cluster: the source of the metrics.
@@ -43,9 +43,10 @@ class Gate:
         self._watch = DropWatch()
 
     def judge(self, now: float, running: Collection[str], history_seconds: float) -> Quality:
-        """The metrics of the last `history_seconds` or more, judged for the services that run.
+        """Read the metrics of the last `history_seconds` or more, and judge them for the services that run.
 
-        Without metrics all of them are held. A policy that needs no metrics (0 seconds) gets none, and nothing is held.
+        All of these are held if the metrics can't be read. For a policy that needs no metrics (0 seconds)
+        none are read, and nothing is held.
         """
         if not history_seconds:
             blank = blank_panel(self._cluster.services, tuple(FEATURES), np.zeros(0))
@@ -67,7 +68,7 @@ class Gate:
         return Quality(quality.panel, quality.ages, held, quality.doubtful & frozenset(running))
 
     def no_scale_down(self, quality: Quality, now: float) -> frozenset[str]:
-        """Services whose newest samples are missing, or whose traffic fell together with errors or lost metrics."""
+        """Services whose newest samples are missing, or whose traffic fell with errors or lost data."""
         suspicious = self._watch.watching or bool(self._watch.drops(quality.panel))
         troubled = suspicious and (quality.lost or self._requests_fail(now))
         return quality.doubtful | self._watch.update(quality.panel, troubled)

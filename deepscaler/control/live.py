@@ -58,7 +58,7 @@ def run_live(cluster: Cluster, policy: Policy, settings: Settings) -> Path:
 
 @contextmanager
 def stopping_on_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set, so that a controller ends after its tick; earlier handlers come back."""
+    """An event that SIGTERM and SIGINT set until the block ends, to stop a controller after its tick."""
     stop = threading.Event()
 
     def end(number: int, _frame: object) -> None:
@@ -74,7 +74,7 @@ def stopping_on_signals() -> Iterator[threading.Event]:
 
 
 def _leave_to_write(cluster: Cluster, settings: Settings, wait: bool) -> AbstractContextManager[Leadership]:
-    """Where something may be written, rights are checked and the replicas of the controller elect a leader."""
+    """Unless it is a dry run, check the rights and let the replicas of the controller elect a leader."""
     return nullcontext(Undisputed()) if settings.scale.dry_run else cluster.leadership(wait=wait)
 
 

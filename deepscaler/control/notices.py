@@ -1,4 +1,4 @@
-"""What a controller logs about others: edited replicas, rival autoscalers, services that it holds or leaves alone."""
+"""What a controller logs about replicas that others edited, rival autoscalers, and services that it holds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class Notices:
-    """Logs each of these when it begins and when it is over, not at every tick.
+    """Logs each of them when it begins and when it is over, not at every tick.
 
     Args:
         statistics: where edits by others are counted.
@@ -32,7 +32,7 @@ class Notices:
         self._left_at: Mapping[str, int] = {}
 
     def leave(self, replicas: Mapping[str, int]) -> None:
-        """Remember at how many replicas the services were left; others at the next tick are somebody's edit."""
+        """Remember the replicas after a tick; if there are others at the next one, somebody edited them."""
         self._left_at = replicas
 
     def tell(self, workloads: Sequence[Workload], decisions: Sequence[Decision]) -> None:

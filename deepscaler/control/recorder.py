@@ -29,8 +29,8 @@ SHOWN = ("service", "current", "ready", "predicted", "floor", "target", "applied
 class DecisionRow(NamedTuple):
     """One line of decisions.csv (`DECISION_COLUMNS`).
 
-    `predicted` is what the policy wants if it makes no forecast. `applied` are the replicas that this tick wrote; None
-    if nothing was to be written, nothing may be written (dry run, standby) or the write failed.
+    `predicted` is what the policy wants if it makes no forecast. `applied` are the replicas that this tick
+    wrote; None if nothing was to be written, nothing may be written (dry run, standby) or the write failed.
     """
 
     time: float
@@ -59,7 +59,8 @@ class Recorder:
     """Keeps the rows of decisions.csv and pods.csv: in memory, or appended to a run directory tick by tick.
 
     Args:
-        directory: append to the files in it, after the rows of earlier controllers; None keeps the rows in memory.
+        directory: append to the files in it, after the rows of earlier controllers; None keeps the rows in
+            memory.
     """
 
     def __init__(self, directory: str | Path | None = None) -> None:

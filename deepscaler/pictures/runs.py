@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from deepscaler.artefacts import replacing
-from deepscaler.evaluation.measures import (
+from deepscaler.evaluation.span import (
     Span,
     entry_sla,
     limits,

@@ -43,7 +43,7 @@ class Context:
 def make_policy(
     name: str, settings: Settings, seed: int | None = None, ahead: Mapping[str, Policy] | None = None
 ) -> Policy:
-    """The policy `name`: a key of `POLICIES`, `hpa_<percent of the limit>`, or one that is told the future.
+    """The policy `name`: a key of `POLICIES`, `hpa_<percent of the limit>`, or one of those made `ahead`.
 
     Only `deepscaler` and `deepscaler_nofloor` import torch.
 
@@ -55,8 +55,8 @@ def make_policy(
 
     Raises:
         SettingsError: the name is unknown, or the policy needs the future and it isn't known.
-        BundleError, DataError: what the policy needs is missing or doesn't fit; the message names the command that
-            makes it.
+        BundleError, DataError: what the policy needs is missing or doesn't fit; the message names the command
+            that makes it.
     """
     if ahead and name in ahead:
         return ahead[name]
@@ -107,13 +107,14 @@ def _fit(settings: Settings) -> DemandModel | None:
 
 
 def _warn_of_a_short_horizon(described: dict[str, Any], settings: Settings) -> None:
-    """Warn where the horizon of `observed` labels is shorter than the start-up of a pod and one period together."""
+    """Warn if the horizon of `observed` labels is shorter than a pod's start-up and one period together."""
     boots = [value for value in (described.get("demand") or {}).get("boot_seconds", []) if value is not None]
     boots.extend(settings.process.boot_seconds.values())
     ahead, lead = described["horizon"] * described["step"], max(boots, default=0.0) + settings.scale.period
     if described["label"] == "observed" and ahead < lead:
         log.warning(
-            "the bundle looks %g s ahead, but the start-up of a pod and one period take %g s: set process.horizon",
+            "the bundle looks %g s ahead, but the start-up of a pod and one period take %g s: "
+            "set process.horizon",
             ahead,
             lead,
         )
@@ -140,7 +141,8 @@ def _explore(context: Context) -> Policy:
     if real and not (explore.allow or settings.scale.dry_run):
         raise SettingsError(
             "policy 'explore' varies replicas on purpose: allow it on a real cluster with "
-            "--set scale.explore.allow=true; guard rails apply, and it pauses while an entry's response nears its SLA"
+            "--set scale.explore.allow=true; guard rails apply, and it pauses while the response "
+            "of an entry nears its SLA"
         )
     watch = (
         SlaWatch([(entry.service, entry.sla) for entry in settings.app.entries], explore) if real else None
@@ -155,4 +157,4 @@ POLICIES: dict[str, Callable[[Context], Policy]] = {
     "static": _static,
     "explore": _explore,
 }
-"""Name -> function that makes the policy; `hpa_<percent>` and the policies of `TOLD` are made by `make_policy`."""
+"""Name -> function that makes the policy. `make_policy` knows more names: `hpa_<percent>` and `TOLD`."""

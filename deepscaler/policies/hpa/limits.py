@@ -102,7 +102,7 @@ def _normalize_with_behavior(
 def _stabilize_with_behavior(
     spec: HpaSpec, state: HpaState, current: int, recommendation: int, now: float
 ) -> tuple[HpaState, int]:
-    """`current`, moved into the range of the recommendations that are younger than the window of each direction.
+    """`current`, moved into the range of the recommendations within the window of each direction.
 
     A recommendation exactly as old as a window no longer counts.
 
@@ -161,8 +161,8 @@ def changed_within(period_seconds: float, events: Collection[Stamped], now: floa
 def store_scale_event(state: HpaState, spec: HpaSpec, before: int, after: int, now: float) -> HpaState:
     """The state after a rescale of this HPA was written. Without `behavior` nothing is remembered.
 
-    The new event overwrites one of its direction that is older than the direction's longest period, even if a longer
-    period of the other direction would still have counted that one.
+    The new event overwrites one of its direction that is older than the direction's longest period, even if a
+    longer period of the other direction would still have counted that one.
 
     Source: storeScaleEvent, markScaleEventsOutdated.
     """

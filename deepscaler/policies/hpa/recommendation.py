@@ -91,7 +91,7 @@ def metric_replicas(
     first = compare(usage)
     tolerances = tolerances_for(spec)
     if not groups.missing and not (groups.unready and first.ratio > 1.0):
-        # There is no comparison with `current` here: with fewer ready pods than replicas the result may go the other way.
+        # `current` isn't looked at here: with fewer ready pods than replicas the result may go the other way.
         # ceil(ratio * n) on float64 in this order: 22 % at target 10 with 25 pods is 56, not 55.
         return (current if tolerances.hold(first.ratio) else math.ceil(first.ratio * groups.ready)), first
     filled = _filled(usage, first.ratio, groups, assumed)
@@ -101,7 +101,7 @@ def metric_replicas(
 def _filled(
     usage: Mapping[str, int], ratio: float, groups: Groups, assumed: Mapping[str, int]
 ) -> dict[str, int]:
-    """Usage with unknown pods filled in, so that they work against the change; at a ratio of exactly 1 none is filled in."""
+    """Usage with unknown pods filled in, to work against the change; none are at a ratio of exactly 1."""
     if ratio < 1.0:
         return {**usage, **assumed}
     if ratio > 1.0:

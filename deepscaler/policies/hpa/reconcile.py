@@ -16,7 +16,8 @@ class HpaDecision:
 
     Attributes:
         target: `spec.replicas` from now on; the current number if nothing is to be done.
-        recommendation: what the metrics ask for before windows and limits, as it is remembered; None if nothing.
+        recommendation: what the metrics ask for before windows and limits, as it is remembered; None if
+            nothing.
         reason: why it rescales, in the words of the SuccessfulRescale event; empty if it doesn't.
         failed: why the first failing metric failed, even if another one decided; None if none failed.
         state: what to remember until the next sync; `store_scale_event` adds the rescale to it.

@@ -35,7 +35,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class RatePolicy:
-    """Allows a change of at most `value` pods (kind Pods) or percent (kind Percent) within `period_seconds`."""
+    """Allows a change of `value` pods (kind Pods) or percent (kind Percent) within `period_seconds`."""
 
     kind: str
     value: int
@@ -44,7 +44,7 @@ class RatePolicy:
 
 @dataclass(frozen=True)
 class ScalingRules:
-    """One direction of `spec.behavior` with its defaults; a window of None stands for the controller's flag."""
+    """One direction of `spec.behavior` with its defaults; a window of None means the controller's flag."""
 
     window_seconds: float | None
     select: str

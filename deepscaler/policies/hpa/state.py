@@ -18,7 +18,7 @@ class Stamped(NamedTuple):
 
 @dataclass(frozen=True)
 class Status:
-    """`status` of an HPA. Conditions read `status/reason` (`True/ReadyForNewScale`) and are None until they are first set."""
+    """`status` of an HPA. Conditions read `status/reason` and are None until they are first set."""
 
     desired: int = 0
     able_to_scale: str | None = None
@@ -29,7 +29,7 @@ class Status:
 
 @dataclass(frozen=True)
 class HpaState:
-    """What the controller remembers of one HPA. It is lost when the controller restarts or the HPA is deleted."""
+    """What the controller remembers of one HPA, until the controller restarts or the HPA is deleted."""
 
     recommendations: tuple[Stamped, ...] = ()
     scale_ups: tuple[Stamped, ...] = ()
@@ -40,7 +40,7 @@ class HpaState:
 def recorded(
     old: tuple[Stamped, ...], new: Stamped, outdated: Callable[[Stamped], bool]
 ) -> tuple[Stamped, ...]:
-    """The entries with a new one, as the controller keeps them: it replaces the last outdated entry, or else is appended."""
+    """The entries with a new one, which replaces the last outdated entry or is appended."""
     for index in reversed(range(len(old))):
         if outdated(old[index]):
             return (*old[:index], new, *old[index + 1 :])

@@ -12,7 +12,7 @@ from deepscaler.policies.hpa.spec import Flags, Metric
 
 @dataclass(frozen=True)
 class Sample:
-    """One PodMetrics item: container -> resource -> usage, the mean over the `window_seconds` before `time`."""
+    """One PodMetrics item: container -> resource -> mean usage over the `window_seconds` before `time`."""
 
     usage: Mapping[str, Mapping[str, int]]
     time: float
@@ -71,7 +71,8 @@ def resource_metrics(
     items = [(pod.name, pod.sample) for pod in pods if pod.sample is not None]
     if not items and not found:
         raise MetricsError(
-            f"unable to get metrics for resource {metric.resource}: no metrics returned from resource metrics API"
+            f"unable to get metrics for resource {metric.resource}: "
+            "no metrics returned from resource metrics API"
         )
     for name, sample in items:
         chosen = (
@@ -98,7 +99,7 @@ class Groups:
 def group_pods(
     pods: Sequence[HpaPod], metrics: Mapping[str, PodMetric], resource: str, flags: Flags, now: float
 ) -> Groups:
-    """Sort pods into those that count (ready), unready, missing and ignored ones. Readiness matters for CPU only.
+    """Sort pods into ready (they count), unready, missing and ignored. Readiness matters for CPU only.
 
     Source: groupPods.
     """
@@ -183,7 +184,7 @@ def resource_utilization(usage: Mapping[str, int], requests: Mapping[str, int], 
 
 
 def metric_usage(usage: Mapping[str, int], target: int) -> Usage:
-    """The average usage as a whole number, and its ratio to the target; pods that aren't in the list count too.
+    """The average usage as a whole number, and its ratio to the target; pods not in the list count, too.
 
     Source: GetMetricUsageRatio.
     """
