@@ -28,7 +28,7 @@ from deepscaler.quantities import canonical_quantity
 from deepscaler.settings import Settings
 
 
-# ------------------------------------------------------------------------------------------------------------- the rules
+# -------------------------------------------------------------------------------------------------- the rules
 def pod(
     usage: int | None = None,
     *,
@@ -248,11 +248,15 @@ def pods_policy(value: int, period: int, kind: str = "Pods") -> dict[str, Any]:
 
 
 NOW_DOWN = {"stabilizationWindowSeconds": 0}
-# spec, then per sync: time, replicas before it (None: what the last one left), recommendation (None: it failed), replicas after
+# spec, then per sync: time, replicas before it (None: what the last one left), recommendation (None: it
+# failed), replicas after
 SYNCS: list[tuple[str, dict[str, Any], list[tuple[float, int | None, int | None, int]]]] = [
-    ("a new HPA waits a window before it scales down", {}, [(0, 5, 2, 5), (150, None, 2, 5), (301, None, 2, 2)]),
-    ("an age equal to the window counts without behavior", {}, [(0, 5, 2, 5), (300, None, 2, 5), (300.001, None, 2, 2)]),
-    ("an age equal to the window is out with behavior", behavior(), [(0, 5, 2, 5), (299.999, None, 2, 5), (300, None, 2, 2)]),
+    ("a new HPA waits a window before it scales down", {},
+     [(0, 5, 2, 5), (150, None, 2, 5), (301, None, 2, 2)]),
+    ("an age equal to the window counts without behavior", {},
+     [(0, 5, 2, 5), (300, None, 2, 5), (300.001, None, 2, 2)]),
+    ("an age equal to the window is out with behavior", behavior(),
+     [(0, 5, 2, 5), (299.999, None, 2, 5), (300, None, 2, 2)]),
     ("a sync at most doubles, but to 4 at least", {}, [(0, 1, 60, 4), (15, None, 60, 8), (30, None, 60, 16)]),
     ("doubling starts at 3", {}, [(0, 3, 60, 6)]),
     ("the window's maximum acts upwards too", {}, [(0, 2, 16, 4), (15, None, 3, 8), (30, None, 3, 16)]),
@@ -262,28 +266,37 @@ SYNCS: list[tuple[str, dict[str, Any], list[tuple[float, int | None, int | None,
     ("a workload at zero is left alone", {"minReplicas": 3}, [(0, 0, 9, 0)]),
     ("it resumes when somebody starts it again", {}, [(0, 5, 5, 5), (15, 0, None, 0), (30, 1, 5, 4)]),
     ("an owner's scale-up is undone without waiting for the window", {}, [(0, 5, 5, 5), (15, 9, 5, 5)]),
-    ("a failed sync changes nothing and records nothing", {}, [(0, 5, 2, 5), (200, None, None, 5), (301, None, 2, 2)]),
+    ("a failed sync changes nothing and records nothing", {},
+     [(0, 5, 2, 5), (200, None, None, 5), (301, None, 2, 2)]),
     ("behavior adds 4 pods or doubles", behavior(), [(0, 1, 60, 5), (15, None, 60, 10), (30, None, 60, 20)]),
     ("a policy looks back one period, its edge is out", behavior(scaleUp={"policies": [pods_policy(2, 30)]}),
      [(0, 2, 9, 4), (15, None, 9, 4), (29.999, None, 9, 4), (30, None, 9, 6)]),
-    ("50 + 10 % is 56 in float64", behavior(scaleUp={"policies": [pods_policy(10, 15, "Percent")]}), [(0, 50, 99, 56)]),
-    ("30 - 90 % is 2 in float64", behavior(scaleDown={**NOW_DOWN, "policies": [pods_policy(90, 15, "Percent")]}), [(0, 30, 1, 2)]),
-    ("Min takes the smallest change up", behavior(scaleUp={"selectPolicy": "Min"}), [(0, 2, 60, 4), (15, None, 60, 8), (30, None, 60, 12)]),
+    ("50 + 10 % is 56 in float64", behavior(scaleUp={"policies": [pods_policy(10, 15, "Percent")]}),
+     [(0, 50, 99, 56)]),
+    ("30 - 90 % is 2 in float64",
+     behavior(scaleDown={**NOW_DOWN, "policies": [pods_policy(90, 15, "Percent")]}), [(0, 30, 1, 2)]),
+    ("Min takes the smallest change up", behavior(scaleUp={"selectPolicy": "Min"}),
+     [(0, 2, 60, 4), (15, None, 60, 8), (30, None, 60, 12)]),
     ("Min takes the smallest change down",
-     behavior(scaleDown={**NOW_DOWN, "selectPolicy": "Min", "policies": [pods_policy(4, 15), pods_policy(10, 15, "Percent")]}),
+     behavior(scaleDown={**NOW_DOWN, "selectPolicy": "Min",
+     "policies": [pods_policy(4, 15), pods_policy(10, 15, "Percent")]}),
      [(0, 20, 20, 20), (15, None, 1, 18)]),
     ("Disabled allows no change", behavior(scaleUp={"selectPolicy": "Disabled"}), [(0, 5, 60, 5)]),
     ("an up window takes its lowest recommendation", behavior(scaleUp={"stabilizationWindowSeconds": 60}),
      [(0, 3, 8, 3), (59, None, 8, 3), (60, None, 6, 6)]),
-    ("between the lowest and the highest nothing changes", behavior(scaleUp={"stabilizationWindowSeconds": 60}),
+    ("between the lowest and the highest nothing changes",
+     behavior(scaleUp={"stabilizationWindowSeconds": 60}),
      [(0, 5, 3, 5), (15, None, 8, 5), (30, None, 4, 5)]),
-    ("pods removed count for the other direction", behavior(scaleDown=NOW_DOWN, scaleUp={"policies": [pods_policy(1, 60)]}),
+    ("pods removed count for the other direction",
+     behavior(scaleDown=NOW_DOWN, scaleUp={"policies": [pods_policy(1, 60)]}),
      [(0, 9, 9, 9), (15, None, 4, 4), (30, None, 40, 10)]),
     ("an event past its own direction's periods is overwritten",
-     behavior(scaleDown={**NOW_DOWN, "policies": [pods_policy(9, 5)]}, scaleUp={"policies": [pods_policy(1, 60)]}),
+     behavior(scaleDown={**NOW_DOWN, "policies": [pods_policy(9, 5)]},
+     scaleUp={"policies": [pods_policy(1, 60)]}),
      [(0, 9, 9, 9), (10, None, 8, 8), (20, None, 7, 7), (30, None, 40, 9)]),
     ("of several such events the last one is overwritten",
-     behavior(scaleDown={**NOW_DOWN, "policies": [pods_policy(9, 5)]}, scaleUp={"policies": [pods_policy(1, 60)]}),
+     behavior(scaleDown={**NOW_DOWN, "policies": [pods_policy(9, 5)]},
+     scaleUp={"policies": [pods_policy(1, 60)]}),
      [(0, 20, 19, 19), (3, None, 17, 17), (10, None, 16, 16), (20, None, 40, 19)]),
 ]  # fmt: skip
 
@@ -371,7 +384,7 @@ def test_what_the_api_server_would_refuse_is_refused(document, message):
         parse_spec(document)
 
 
-# ------------------------------------------------------------------------------------------------------------ the policy
+# ------------------------------------------------------------------------------------------------- the policy
 NOON = 1767571200.0
 
 
@@ -515,7 +528,7 @@ def test_a_broken_behavior_is_refused_where_the_policy_is_made():
         HpaPolicy(70, settings(hpa={"behavior": {"scaleUp": {"policies": []}}}))
 
 
-# ------------------------------------------------------------------------------------------------------ recorded decisions
+# ----------------------------------------------------------------------------------------- recorded decisions
 @pytest.fixture(scope="module")
 def recorded() -> dict[str, Any]:
     return recordings.hpa_decisions()
@@ -685,7 +698,7 @@ def test_every_recorded_sequence_is_reproduced(recorded):
 
 
 def replayed(loads: list[tuple[int, int, dict[str, int] | None]], **flags: float) -> list[int]:
-    """Replicas after each sync, every 15 s, of an HPA at 50 % of 1000 m: load, replicas and events before each."""
+    """Replicas after syncs 15 s apart of an HPA at 50 % of 1000 m; `loads`: load, replicas, events."""
     rows = [
         [15 * index, load, current, *[None] * 8, events]
         for index, (load, current, events) in enumerate(loads)
@@ -762,13 +775,13 @@ def test_every_first_status_of_the_running_controller_is_reproduced(recorded):
 
 @pytest.mark.parametrize(("section", "window"), [("live_seq_1s", 20.0), ("live_seq_default", 300.0)])
 def test_every_sequence_of_the_running_controller_is_reproduced(recorded, section, window):
-    """The recommendation is scripted there, so it is fed in; replicas, conditions and event texts are compared."""
+    """Recommendations are scripted there and so fed in; replicas, conditions and events are compared."""
     flags = Flags(downscale_stabilization_seconds=window)
     agree((sequence["id"], *live(sequence, flags)) for sequence in recorded[section])
 
 
 def live(sequence, flags):
-    """Expected and found: replicas after every sync, event texts, and every status the API server was seen to hold."""
+    """Expected and found: replicas after every sync, texts of events, and every status that was seen."""
     document, state, texts, written = sequence["spec"], HpaState(), [], []
     metric = "cpu resource utilization (percentage of request)"
     expected, found = [], []
