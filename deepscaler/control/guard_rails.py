@@ -1,7 +1,7 @@
 """Guard rails: from what a policy proposes to replicas that may be written, each with its reason.
 
 The rails are pure: numbers, limits, history and the time go in, decisions come out. Their order is
-opt-outs and pauses, forced values -> tolerance -> scale-down stabilization -> step limits -> min/max -> quota.
+opt-outs, pauses, forced values -> tolerance -> scale-down stabilization -> step limits -> min/max -> quota.
 """
 
 from __future__ import annotations

@@ -66,9 +66,7 @@ class SlaWatch:
         if not np.isfinite(served).any():
             return True
         busy = served > 0
-        mean = float(
-            entry_response(served[None, busy], response[None, busy])[0]
-        )  # over the minute's requests
+        mean = float(entry_response(served[None, busy], response[None, busy])[0])
         return bool(busy.any()) and not mean <= self._settings.sla_share * sla
 
 

@@ -109,13 +109,9 @@ def _stabilize_with_behavior(
     Source: stabilizeRecommendationWithBehaviors, maybeInitScaleDownStabilizationWindow.
     """
     assert spec.behavior is not None
+    default = spec.flags.downscale_stabilization_seconds
     up, down = (
-        now
-        - (
-            spec.flags.downscale_stabilization_seconds
-            if rules.window_seconds is None
-            else rules.window_seconds
-        )
+        now - (default if rules.window_seconds is None else rules.window_seconds)
         for rules in (spec.behavior.up, spec.behavior.down)
     )
     low = min([recommendation, *(value for value, time in state.recommendations if time > up)])
