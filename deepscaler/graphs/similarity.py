@@ -56,7 +56,7 @@ def published_shared_edge_ratio(one: NDArray[np.floating], other: NDArray[np.flo
     return float((inside[nodes] / union[nodes]).mean()) if nodes.any() else 0.0
 
 
-def edges(matrix: NDArray[np.floating], threshold: float) -> NDArray[np.bool_]:
+def edges_above_share(matrix: NDArray[np.floating], threshold: float) -> NDArray[np.bool_]:
     """Edges `[N, N]`: off-diagonal weights above `threshold` times the largest (and above 0)."""
     return scaled(matrix) > threshold
 
@@ -64,11 +64,11 @@ def edges(matrix: NDArray[np.floating], threshold: float) -> NDArray[np.bool_]:
 def edge_overlap(
     one: NDArray[np.floating], other: NDArray[np.floating], threshold: float
 ) -> dict[str, float]:
-    """`edges` of the first graph, and precision, recall and F1 of as many heaviest edges of the other against them.
+    """`edges_above_share` of the first graph, and precision, recall and F1 of as many heaviest edges of the other against them.
 
     Where the other has fewer edges than that, all of them are taken; equal weights are taken in row order.
     """
-    truth = edges(one, threshold)
+    truth = edges_above_share(one, threshold)
     weights = without_diagonal(other)
     heaviest = np.argsort(-weights, axis=None, kind="stable")[: truth.sum()]
     taken = heaviest[weights.flat[heaviest] > 0]
