@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from deepscaler.statistics import bootstrap_interval, holm, known_mean, paired
+from deepscaler.statistics import bootstrap_interval, holm, nan_mean, paired
 
 Point = tuple[float, float]
 """(violations, cost): less of either is better."""
@@ -184,12 +184,12 @@ def _policy_means(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         key for outcome in outcomes for key in outcome.measures if key != "endpoints"
     ):
         values = [outcome.measures.get(metric, math.nan) for outcome in outcomes]
-        means[metric] = known_mean(values)
+        means[metric] = nan_mean(values)
         means[f"{metric}_ci"] = bootstrap_interval(values)
     tables = [outcome.measures["endpoints"] for outcome in outcomes if "endpoints" in outcome.measures]
     means["endpoints"] = {
         endpoint: {
-            metric: known_mean([table[endpoint][metric] for table in tables if endpoint in table])
+            metric: nan_mean([table[endpoint][metric] for table in tables if endpoint in table])
             for metric in measures
         }
         for endpoint, measures in {name: row for table in tables for name, row in table.items()}.items()
