@@ -21,7 +21,7 @@ from deepscaler.artefacts import utc_seconds, utc_text
 from deepscaler.calls import COLUMNS, CallGraph, read_calls, write_calls
 from deepscaler.cluster import Cluster
 from deepscaler.errors import DataError, DeepScalerError, SettingsError
-from deepscaler.labels.fit import write_facts
+from deepscaler.labels.facts import write_facts
 from deepscaler.logs import start_logging
 from deepscaler.panel import FEATURES, MetricPanel, read_panel, write_panel
 from deepscaler.settings import Settings, load_settings

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepscaler.labels.diagnostics import RHO_EDGES, Diagnostics
-from deepscaler.labels.fit import FEWEST_HOT, HOT
+from deepscaler.labels.regression import FEWEST_HOT, HOT
 from deepscaler.pictures.graphs import short_names
 from deepscaler.pictures.style import (
     BLUE,

@@ -12,7 +12,8 @@ import numpy as np
 
 from deepscaler.cluster import Pod, Workload
 from deepscaler.errors import BundleError, DataError
-from deepscaler.labels.demand import DemandModel, present_requirement, requirement_from_usage
+from deepscaler.labels.demand import DemandModel
+from deepscaler.labels.rule import present_requirement, requirement_from_usage
 from deepscaler.policies.base import Observation, Proposal, Reason
 from deepscaler.settings import Floor, Settings
 
