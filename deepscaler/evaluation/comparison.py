@@ -1,4 +1,4 @@
-"""Policies compared over seeds: means, paired differences, the Pareto front, and rival sweeps at equal cost or violations.
+"""Comparison of policies: means over seeds, paired differences, the Pareto front, rivals at equal cost or violations.
 
 The unit is one run (one seed). NaN means *unknown*: it is left out, and the number of units that remain is reported.
 """
@@ -6,13 +6,14 @@ The unit is one run (one seed). NaN means *unknown*: it is left out, and the num
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from deepscaler.runs import PolicyName
 from deepscaler.statistics import bootstrap_interval, holm, nan_mean, paired
 
 Point = tuple[float, float]
@@ -27,15 +28,16 @@ PAIRED = (
     "mean_replicas",
     "changes_per_hour",
 )
-"""Metrics that are paired with the baseline by seed."""
-REFERENCES = re.compile(r"(.*/)?(oracle|foreseen(_\d+)?)$")
-"""Policies that know the future: shown, but no rivals, so they are never on the front."""
+"""Measures that are paired with the baseline by seed."""
+REFERENCES = ("oracle", "foreseen")
+"""Families of policies that know the future. They are shown but are no rivals, so they are never on the front."""
 
 
 def pareto_front(points: Mapping[str, Point]) -> list[str]:
-    """Names that no other dominates (at most as many violations *and* at most the cost, one of them less), cheapest first.
+    """Names that no other name dominates, cheapest first.
 
-    A point with an unknown coordinate is never on the front. Equal points are on it together.
+    One point dominates another if it is at most as large in violations and in cost, and smaller in one of them. A point
+    with an unknown coordinate is never on the front. Equal points are on it together.
     """
     known = {name: point for name, point in points.items() if not any(math.isnan(value) for value in point)}
     front = [
@@ -45,10 +47,10 @@ def pareto_front(points: Mapping[str, Point]) -> list[str]:
 
 
 def at_equal_cost(sweep: Sequence[Point], cost: float) -> float | None:
-    """Violations the rival reaches at `cost`, linearly along its sweep; None outside the range of costs it was run at.
+    """Violations that a rival reaches at `cost`, linear between its settings; None outside the costs it was run at.
 
     The rival is read at its best: only its non-dominated points count, and beyond the dearest of them its violations
-    stay what they were (it needn't spend more).
+    stay the same (it needn't spend more).
     """
     front, known = _front_points(sweep)
     if not known or not min(p[1] for p in known) <= cost <= max(p[1] for p in known):
@@ -57,7 +59,7 @@ def at_equal_cost(sweep: Sequence[Point], cost: float) -> float | None:
 
 
 def at_equal_violations(sweep: Sequence[Point], violations: float) -> float | None:
-    """The rival's cost at `violations`, linearly along its sweep; None outside the range of violations it was run at."""
+    """A rival's cost at `violations`, linear between its settings; None outside the violations it was run at."""
     front, known = _front_points(sweep)
     if not known or not min(p[0] for p in known) <= violations <= max(p[0] for p in known):
         return None
@@ -77,112 +79,153 @@ def _dominates(one: Point, other: Point) -> bool:
 
 
 @dataclass(frozen=True)
+class Entrant:
+    """One policy in a comparison.
+
+    Attributes:
+        policy: which one.
+        directory: where its runs lie, if the same policy lies in several directories that are compared; else "".
+    """
+
+    policy: PolicyName
+    directory: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.directory}/{self.policy}" if self.directory else str(self.policy)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entries of summary.json that say who it is."""
+        policy = self.policy
+        return {
+            "policy": policy.text,
+            "family": policy.family,
+            "knob": policy.knob,
+            "directory": self.directory,
+        }
+
+
+@dataclass(frozen=True)
 class Outcome:
     """One evaluated run.
 
     Attributes:
-        policy: as reported; with several directories `<directory>/<policy>` where names collide.
-        unit: what pairs it with another policy's run: the seed (and its subdirectory, where seeds repeat).
-        measures: of `evaluate_run`.
+        entrant: whose run it is.
+        unit: what pairs it with another policy's run: the seed, with its subdirectory where seeds repeat.
+        measures: what `evaluate_run` returned.
+        place: the run directory; None for a run that isn't on disk.
     """
 
-    policy: str
+    entrant: Entrant
     unit: str
     measures: Mapping[str, Any]
+    place: Path | None = None
 
 
 def compare(outcomes: Sequence[Outcome], baseline: str) -> dict[str, Any]:
-    """Policies over seeds, and paired with the baseline by seed.
+    """Compare policies over seeds, and each with the baseline on the same seeds.
 
     Returns:
-        `policies`: name -> `seeds` and, for each measure, the mean over the seeds that know it and `<name>_ci`
-        ([low, high], bootstrap 95 %; None with fewer than two), and `endpoints`.
-        `paired`: name -> `baseline` and, for each of `PAIRED`, what `paired` gives and `p_holm`, Holm's
+        `policies`: name -> who it is (`policy`, `family`, `knob`, `directory`), `seeds`, `endpoints` and, for each
+        measure, the mean over the seeds that know it and `<name>_ci` ([low, high], bootstrap 95 %; None with fewer
+        than two).
+        `paired`: name -> `baseline` and, for each of `PAIRED`, what `statistics.paired` gives and `p_holm`, Holm's
         correction over the policies paired with that baseline.
-        `pareto`: names on the front of (violation_rate, core_hours), of each directory where there are several;
+        `pareto`: names on the front of (violation_rate, core_hours), for each directory where there are several;
         without `REFERENCES`.
-        `equal`: name -> rival family -> `members`, `violation_rate_at_equal_cost`, `core_hours_at_equal_violations`;
-        None outside the family's range.
+        `equal`: name -> rival family -> `members`, `violation_rate_at_equal_cost` and
+        `core_hours_at_equal_violations`; None outside the family's range.
     """
-    names = sorted({outcome.policy for outcome in outcomes})
-    runs = {name: [outcome for outcome in outcomes if outcome.policy == name] for name in names}
-    policies = {name: _policy_means(runs[name]) for name in names}
-    rivals = {name: baseline_of(name, baseline, names) for name in names}
-    pairs: dict[str, Any] = {
-        name: {"baseline": rival} for name, rival in rivals.items() if rival and rival != name
-    }
-    for name, entry in pairs.items():
-        for metric in PAIRED:
-            entry[metric] = paired(_by_unit(runs[name], metric), _by_unit(runs[entry["baseline"]], metric))
-    for rival in {entry["baseline"] for entry in pairs.values()}:
-        family = [name for name, entry in pairs.items() if entry["baseline"] == rival]
-        for metric in PAIRED:
-            for name, p in zip(family, holm([pairs[name][metric]["p"] for name in family]), strict=True):
-                pairs[name][metric]["p_holm"] = p
-    return {"policies": policies, "paired": pairs, **_trade_offs(policies)}
-
-
-def _trade_offs(policies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    entrants = sorted({outcome.entrant for outcome in outcomes}, key=str)
+    runs = {one: [outcome for outcome in outcomes if outcome.entrant == one] for one in entrants}
+    policies = {str(one): {**one.to_dict(), **_policy_means(runs[one])} for one in entrants}
     points = {
-        name: (float(row["violation_rate"]), float(row["core_hours"])) for name, row in policies.items()
+        one: (float(policies[str(one)]["violation_rate"]), float(policies[str(one)]["core_hours"]))
+        for one in entrants
     }
+    return {
+        "policies": policies,
+        "paired": _paired_with_baseline(runs, baseline),
+        "pareto": _fronts(points),
+        "equal": _at_equal(points),
+    }
+
+
+def _paired_with_baseline(runs: Mapping[Entrant, Sequence[Outcome]], baseline: str) -> dict[str, Any]:
+    rivals = {one: baseline_of(one, baseline, list(runs)) for one in runs}
+    pairs = {one: rival for one, rival in rivals.items() if rival is not None and rival != one}
+    found: dict[str, dict[str, Any]] = {
+        str(one): {
+            "baseline": str(rival),
+            **{
+                metric: paired(_by_unit(runs[one], metric), _by_unit(runs[rival], metric))
+                for metric in PAIRED
+            },
+        }
+        for one, rival in pairs.items()
+    }
+    for rival in {entry["baseline"] for entry in found.values()}:
+        family = [entry for entry in found.values() if entry["baseline"] == rival]
+        for metric in PAIRED:
+            for entry, p in zip(family, holm([entry[metric]["p"] for entry in family]), strict=True):
+                entry[metric]["p_holm"] = p
+    return found
+
+
+def _fronts(points: Mapping[Entrant, Point]) -> list[str]:
+    """Names on the front of each directory, one directory after the other."""
     groups: dict[str, dict[str, Point]] = {}
-    for name, point in points.items():
-        group, _, short = name.rpartition("/")
-        if not REFERENCES.match(short):
-            groups.setdefault(group, {})[name] = point
-    front = [pareto_front(group) for group in groups.values()]
-    equal: dict[str, Any] = {name: {} for name in points}
-    for name, (violations, cost) in points.items():
-        for family, members in sweeps(name, list(points)).items():
+    for one, point in points.items():
+        if one.policy.family not in REFERENCES:
+            groups.setdefault(one.directory, {})[str(one)] = point
+    return [name for group in groups.values() for name in pareto_front(group)]
+
+
+def _at_equal(points: Mapping[Entrant, Point]) -> dict[str, Any]:
+    """For each policy what each rival family reaches at the policy's cost, and what it costs at its violations."""
+    equal: dict[str, Any] = {str(one): {} for one in points}
+    for one, (violations, cost) in points.items():
+        for family, members in sweeps(one, list(points)).items():
             sweep = [points[member] for member in members]
-            equal[name][family] = {
-                "members": members,
+            equal[str(one)][family] = {
+                "members": [str(member) for member in members],
                 "violation_rate_at_equal_cost": at_equal_cost(sweep, cost),
                 "core_hours_at_equal_violations": at_equal_violations(sweep, violations),
             }
-    return {"pareto": [name for names in front for name in names], "equal": equal}
+    return equal
 
 
-def baseline_of(policy: str, baseline: str, names: Sequence[str]) -> str | None:
-    """The baseline's name for this policy: the one of its own directory, else the only one there is; None without."""
-    return next(iter(_nearest(policy, [name for name in names if name.rpartition("/")[2] == baseline])), None)
+def baseline_of(one: Entrant, baseline: str, entrants: Sequence[Entrant]) -> Entrant | None:
+    """The baseline to pair `one` with: that of its own directory, else the only one there is, else None."""
+    candidates = [other for other in entrants if other.policy.text == baseline]
+    own = [other for other in candidates if other.directory == one.directory]
+    return next(iter(own or (candidates if len(candidates) == 1 else [])), None)
 
 
-def sweeps(policy: str, names: Sequence[str]) -> dict[str, list[str]]:
-    """Rival families with at least two settings (`hpa_50`, `hpa_70` -> `hpa`) that `policy` is no member of.
+def sweeps(one: Entrant, entrants: Sequence[Entrant]) -> dict[str, list[Entrant]]:
+    """Families that ran at two or more knobs (`hpa` with 50 and 70), by knob, without the family of `one` itself.
 
-    With several directories those of the policy's own count, else those of the only other directory that has any.
+    Of several directories the policy's own counts, else the only other one that has the family.
     """
-    families: dict[str, list[str]] = {}
-    for name in names:
-        family, _, knob = name.rpartition("_")
-        if family and knob.replace(".", "", 1).isdigit():
-            families.setdefault(family, []).append(name)
-    rivals = [family for family, members in families.items() if len(members) > 1 and policy not in members]
-    plain = dict.fromkeys(family.rpartition("/")[2] for family in rivals)
-    near = {
-        short: _nearest(policy, [family for family in rivals if family.rpartition("/")[2] == short])
-        for short in plain
-    }
-    return {short: sorted(families[found[0]], key=_knob) for short, found in near.items() if found}
-
-
-def _nearest(policy: str, candidates: Sequence[str]) -> list[str]:
-    """The candidates of the policy's own directory, else the only one; none where it would be ambiguous."""
-    own = [name for name in candidates if name.rpartition("/")[0] == policy.rpartition("/")[0]]
-    return own or (list(candidates) if len(candidates) == 1 else [])
-
-
-def _knob(name: str) -> float:
-    return float(name.rpartition("_")[2])
+    families: dict[str, dict[str, list[Entrant]]] = {}
+    for other in entrants:
+        if other.policy.knob is not None:
+            families.setdefault(other.policy.family, {}).setdefault(other.directory, []).append(other)
+    found: dict[str, list[Entrant]] = {}
+    for family, directories in families.items():
+        rivals = {
+            name: members for name, members in directories.items() if len(members) > 1 and one not in members
+        }
+        near = rivals.get(one.directory) or (next(iter(rivals.values())) if len(rivals) == 1 else None)
+        if near:
+            found[family] = sorted(near, key=lambda member: member.policy.knob or 0.0)
+    return found
 
 
 def _policy_means(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Number of seeds, and of each measure the mean over the seeds that know it, with its interval."""
     means: dict[str, Any] = {"seeds": len(outcomes)}
-    for metric in dict.fromkeys(
-        key for outcome in outcomes for key in outcome.measures if key != "endpoints"
-    ):
+    names = dict.fromkeys(key for outcome in outcomes for key in outcome.measures if key != "endpoints")
+    for metric in names:
         values = [outcome.measures.get(metric, math.nan) for outcome in outcomes]
         means[metric] = nan_mean(values)
         means[f"{metric}_ci"] = bootstrap_interval(values)

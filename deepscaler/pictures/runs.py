@@ -19,7 +19,7 @@ from deepscaler.evaluation.measures import (
     replicas,
     run_span,
 )
-from deepscaler.evaluation.text import by_violations, is_own
+from deepscaler.evaluation.text import OWN, by_violations
 from deepscaler.pictures.style import INK, NORMAL, ORANGE, QUIET, SERIES, mark, new_figure, save, tidy
 from deepscaler.runs import Run
 
@@ -53,7 +53,7 @@ def draw_timeline(
         span = run_span(run, warmup)
         moments, sums, seconds = _windows(run, span)
         offered.append(pd.Series(sums["offered"].to_numpy() / seconds, moments))
-        width, order = (2.4, 3) if is_own(name) else (1.5, 2)
+        width, order = (2.4, 3) if run.policy.text == OWN else (1.5, 2)
         line = {"color": colour, "linewidth": width, "zorder": order}
         mean = (sums["duration_seconds"] / sums["done"].where(sums["done"] > 0)).to_numpy() * 1000
         latency.plot(moments, mean, label=labels.get(name, name), **line)
@@ -139,13 +139,10 @@ def draw_pareto(summary: Mapping[str, Any], path: str | Path) -> None:
     axis = figure.subplots()
     rows = summary["policies"]
     names = [name for name in by_violations(summary) if not math.isnan(rows[name]["violation_rate"])]
-    families: dict[str, list[str]] = {}
+    families: dict[tuple[str, str], list[str]] = {}
     for name in names:
-        head, _, knob = name.rpartition("_")
-        families.setdefault(head if head and knob.replace(".", "", 1).isdigit() else name, []).append(name)
-    order = sorted(
-        families, key=lambda family: (not is_own(family), family.rpartition("/")[2] != "hpa", family)
-    )
+        families.setdefault((rows[name]["directory"], rows[name]["family"]), []).append(name)
+    order = sorted(families, key=lambda key: (key[1] != OWN, key[1] != "hpa", key))
     palette = (*SERIES, INK, QUIET)
     for index, family in enumerate(order):
         _draw_family(axis, rows, families[family], palette[index % len(palette)])
@@ -158,11 +155,13 @@ def draw_pareto(summary: Mapping[str, Any], path: str | Path) -> None:
         name: palette[index % len(palette)] for index, family in enumerate(order) for name in families[family]
     }
     points = {name: (rows[name]["core_hours"], rows[name]["violation_rate"] * 100) for name in names}
-    _label_points(axis, points, colours)
+    _label_points(axis, points, colours, [name for name in names if rows[name]["policy"] == OWN])
     save(figure, path)
 
 
-def _label_points(axis: Any, points: Mapping[str, tuple[float, float]], colours: Mapping[str, str]) -> None:
+def _label_points(
+    axis: Any, points: Mapping[str, tuple[float, float]], colours: Mapping[str, str], bold: Sequence[str]
+) -> None:
     """Write the names beside their points, each where it covers the least of other names and points."""
     axis.figure.draw_without_rendering()
     scale = axis.figure.dpi / 72
@@ -171,8 +170,9 @@ def _label_points(axis: Any, points: Mapping[str, tuple[float, float]], colours:
     for name, spot in spots.items():
         offset, box = _best_place(axis, spot, 5.6 * len(name), scale, taken)
         taken.append(box)
-        style = {"textcoords": "offset points", "fontsize": NORMAL, "color": colours[name]}
-        axis.annotate(name, points[name], xytext=offset, weight="bold" if is_own(name) else "normal", **style)
+        weight = "bold" if name in bold else "normal"
+        style = {"textcoords": "offset points", "fontsize": NORMAL, "color": colours[name], "weight": weight}
+        axis.annotate(name, points[name], xytext=offset, **style)
 
 
 def _best_place(
@@ -216,7 +216,8 @@ def _draw_family(axis: Any, rows: Mapping[str, Any], members: Sequence[str], col
     for name, cost, violations in zip(members, x, y, strict=True):
         wide = _error(rows[name]["core_hours_ci"], cost, 1)
         high = _error(rows[name]["violation_rate_ci"], violations, 100)
-        shape = {"marker": "D", "markersize": 8} if is_own(name) else {"marker": "o", "markersize": 6}
+        own = rows[name]["policy"] == OWN
+        shape = {"marker": "D", "markersize": 8} if own else {"marker": "o", "markersize": 6}
         axis.errorbar(cost, violations, xerr=wide, yerr=high, color=colour, elinewidth=1, **shape)
 
 
