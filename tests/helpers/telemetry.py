@@ -65,7 +65,7 @@ def one_service(**changes: object) -> DemandModel:
 def telemetry(
     minutes: int, seed: int = 1, noise: float = 0.02, lowest: float = 0.35, highest: float = 1.1
 ) -> MetricPanel:
-    """`minutes` of samples: a wandering entry rate, pods redrawn every few minutes to a target utilisation."""
+    """Samples of `minutes`: the entry rate wanders, pods are redrawn every few minutes to a utilisation."""
     rng = np.random.default_rng(seed)
     length = round(minutes * 60 / STEP)
     wander = np.cumsum(rng.normal(0, 1.5, length))

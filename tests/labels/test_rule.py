@@ -28,7 +28,7 @@ def test_utilisation_rule_by_hand():
     )  # 8 each
 
 
-def test_the_exact_requirement_by_hand():
+def test_the_unrounded_requirement_by_hand():
     rates = np.array([[0.0], [4], [16], [16.1], [40], [np.nan]])  # a replica takes 16 requests/s
     np.testing.assert_allclose(
         requirements(app.one_service(), rates)[1][:, 0], [0.01, 0.25, 1, 1.00625, 2.5, np.nan]
@@ -46,11 +46,11 @@ def test_the_exact_requirement_by_hand():
     rho_max=st.floats(0.3, 0.95),
     form=st.sampled_from(list(FORMS)),
 )
-def test_the_exact_requirement_rounds_up_to_the_replicas(rates, rho_max, form):
+def test_the_unrounded_requirement_rounds_up_to_the_replicas(rates, rho_max, form):
     model = app.truth(rho_max=rho_max, response=replace(app.RESPONSE, form=form))
-    exact = requirements(model, np.array([rates]))[1]
+    unrounded = requirements(model, np.array([rates]))[1]
     np.testing.assert_array_equal(
-        np.maximum(np.ceil(exact - 1e-9), 1), required_replicas(model, np.array([rates]))
+        np.maximum(np.ceil(unrounded - 1e-9), 1), required_replicas(model, np.array([rates]))
     )
 
 
@@ -71,10 +71,17 @@ def test_an_sla_below_the_unloaded_response_buys_nothing():
 
 def test_the_cheaper_service_is_relieved_first():
     twins = app.truth(
-        services=("a", "b"), idle_cores=np.zeros(2), demand_seconds=np.array([0.01, 0.01]), limit_cores=np.array([0.2, 0.2]),
-        boot_seconds=np.zeros(2), entries=("a",), visits=np.array([[1.0, 1.0]]), response=Response(0.0, 1.0, "random"),
-        sla_seconds=0.3, sla_margin=1.0,
-    )  # fmt: skip
+        services=("a", "b"),
+        idle_cores=np.zeros(2),
+        demand_seconds=np.array([0.01, 0.01]),
+        limit_cores=np.array([0.2, 0.2]),
+        boot_seconds=np.zeros(2),
+        entries=("a",),
+        visits=np.array([[1.0, 1.0]]),
+        response=Response(0.0, 1.0, "random"),
+        sla_seconds=0.3,
+        sla_margin=1.0,
+    )
     assert required_replicas(twins, np.array([[16.0, 10.0]])).tolist() == [[1, 1]]  # R = .05 (4 + 1) = .25
     twins = replace(twins, sla_seconds=0.2)
     assert required_replicas(twins, np.array([[16.0, 10.0]])).tolist() == [[2, 1]]
@@ -132,15 +139,21 @@ def test_an_unknown_service_stays_unknown_and_spoils_no_other():
 def test_a_day_of_41_services_meets_the_margin_in_every_row():
     n = 41
     model = app.truth(
-        services=tuple(map(str, range(n))), idle_cores=np.full(n, 0.003), demand_seconds=np.full(n, 0.005), limit_cores=np.full(n, 0.2),
-        boot_seconds=np.full(n, 15.0), entries=("0",), visits=np.ones((1, n)), sla_seconds=0.3,
-    )  # fmt: skip
+        services=tuple(map(str, range(n))),
+        idle_cores=np.full(n, 0.003),
+        demand_seconds=np.full(n, 0.005),
+        limit_cores=np.full(n, 0.2),
+        boot_seconds=np.full(n, 15.0),
+        entries=("0",),
+        visits=np.ones((1, n)),
+        sla_seconds=0.3,
+    )
     rates = np.repeat(np.random.default_rng(1).uniform(10, 300, (5760, 1)), n, axis=1)
     replicas = required_replicas(model, rates)
     assert (model.response_at(rates, replicas) <= 0.225 + 1e-9).all()
 
 
-# -------------------------------------------------------------------------------------------------------- the present
+# ------------------------------------------------------------------------------------------------ the present
 def test_present_requirement_takes_the_newest_rate_and_the_entries_visits():
     rates = np.r_[np.full(20, 10.0), np.full(2, 100.0)]
     panel = app.constant(rates)
