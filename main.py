@@ -25,13 +25,14 @@ from deepscaler.learning.comparison import compare, comparison_report
 from deepscaler.learning.dataset import Dataset, read_dataset
 from deepscaler.learning.graph_report import graph_lines, table
 from deepscaler.learning.history import read_history
-from deepscaler.learning.train import Trained, TrainingTask, train
+from deepscaler.learning.task import TrainingTask
+from deepscaler.learning.train import Trained, train
 from deepscaler.logs import start_logging
 from deepscaler.pictures.history import draw_history
 from deepscaler.settings import ModelConfig, Train, load_section
+from model.course import Progress
 from model.networks import NETWORKS
 from model.parallel import launched
-from model.trainer import Progress
 
 log = logging.getLogger("main")
 ALL = "all"

@@ -14,29 +14,14 @@ from torch import Tensor
 
 from model.fitting import mean_loss
 from model.graph_learners import GraphLearner, edge_floor
-from model.graph_metrics import edge_changes, edges, pairs, ranking, reachable
+from model.graph_metrics import edge_changes, edges_above, pairs, ranking, reachable
 from model.network import Network
-from model.trainer import Trainer, TrainSettings
+from model.settings import CheckSettings, TrainSettings
+from model.trainer import Trainer
 from model.windows import Windows
 
 SLOW_SHARE = 0.9
 """Windows from this quantile on are slow."""
-
-
-@dataclass(frozen=True)
-class CheckSettings:
-    """Refits of the check.
-
-    Attributes:
-        refit_epochs: 0: the predictor stays as it is; else it is also fitted anew, from the same fresh weights, for so
-            many epochs with each of the main rivals: the fairer comparison, as the predictor was trained on the learned graph.
-        refit_seeds: fresh fits a rival, paired by seed.
-        refit_graphs: names of the rivals that are refitted beside the learned graph; empty: the main ones.
-    """
-
-    refit_epochs: int = 0
-    refit_seeds: int = 1
-    refit_graphs: tuple[str, ...] = ()
 
 
 def slow_scores(
@@ -78,7 +63,7 @@ def rivals(
     rng = np.random.default_rng(seed)
     off = ~np.eye(size, dtype=bool)
     matrix = affinity.detach().cpu().double().numpy()
-    found = edges(matrix, edge_floor(learner, size))
+    found = edges_above(matrix, edge_floor(learner, size))
     weight = float(matrix[found].mean()) if found.any() else 0.4
     average = float(pairs(matrix).mean()) if size > 1 else 0.0
 
@@ -195,8 +180,7 @@ def check_graph(
                 training,
                 num_iter=1,
                 num_epoch=settings.refit_epochs,
-                learn_graph=False,
-                trainer="em",
+                graph=replace(training.graph, learner="none", trainer="em"),
                 seed=seed,
             )
             runs.append(judge.refitted(fresh(seed), graphs[name], again))
@@ -223,7 +207,7 @@ def read_graph(
 ) -> dict[str, Any]:
     """Edges of the affinity: their number, what changed against each prior; and how well each of `graphs` ranks known calls."""
     out: dict[str, Any] = {
-        "edges": int(edges(affinity, floor).sum()),
+        "edges": int(edges_above(affinity, floor).sum()),
         "against_priors": {name: edge_changes(affinity, prior, floor) for name, prior in priors.items()},
     }
     if calls is not None:

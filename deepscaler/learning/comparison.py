@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from deepscaler.errors import DeepScalerError
 from deepscaler.learning.dataset import Dataset
 from deepscaler.learning.judging import JUDGED, in_units, is_replicas, targets
-from deepscaler.learning.train import TrainingTask, fit
+from deepscaler.learning.task import TrainingTask
+from deepscaler.learning.train import fit
 from deepscaler.settings import Comparison, ModelConfig, Train
 from deepscaler.statistics import t_interval
 from model.forecast_errors import forecast_errors
@@ -155,14 +156,14 @@ def task_of(
 def run_one(task: TrainingTask) -> dict[str, Any]:
     """Train once; errors by split, parameters, epochs, seconds of a processor and samples in each."""
     fitted = fit(task)
-    trainer, dataset = fitted.trainer, task.dataset
+    trainer, dataset, course = fitted.trainer, task.dataset, fitted.trainer.course
     graphs = trainer.learner.graphs(trainer.affinity)
     out: dict[str, Any] = {
         "parameters": parameter_count(trainer.network)
         or sum(tensor.numel() for tensor in trainer.network.state_dict().values()),
-        "samples_per_second": trainer.samples / trainer.processor_seconds if trainer.samples else None,
-        "seconds": trainer.processor_seconds,
-        "epochs": len(trainer.history),
+        "samples_per_second": course.samples / course.processor_seconds if course.samples else None,
+        "seconds": course.processor_seconds,
+        "epochs": len(course.history),
     }
     for split in JUDGED:
         rows: NDArray[np.int64] = fitted.ends[split]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepscaler.learning.dataset import Dataset
+from deepscaler.learning.hyperparameters import fill
 from deepscaler.settings import Train
 from deepscaler.statistics import rank_correlation, t_interval
-from model.graph_check import CheckSettings, Judge, check_graph, read_graph, rivals, slow_scores, slowest
+from model.graph_check import Judge, check_graph, read_graph, rivals, slow_scores, slowest
 from model.graph_learners import edge_floor
-from model.graph_metrics import edges, pairs
+from model.graph_metrics import edges_above, pairs
 from model.network import Network
+from model.settings import CheckSettings
 from model.trainer import Trainer
 
 Matrix = NDArray[np.float64]
@@ -78,7 +80,7 @@ def judge_graph(subject: Subject) -> dict[str, Any]:
         "structural": list_edges(
             dataset, dataset.evidence.get("structural"), "share", t=dataset.evidence.get("structural_t")
         ),
-        "influence": list_edges(dataset, np.where(edges(influence, floor), influence, 0.0), "weight"),
+        "influence": list_edges(dataset, np.where(edges_above(influence, floor), influence, 0.0), "weight"),
         "stability": stability([influence, *_further(subject)], truth, floor),
         "learner": train.graph.learner,
         "trainer": train.graph.trainer,
@@ -96,7 +98,7 @@ def known_calls(dataset: Dataset) -> tuple[str, Matrix | None]:
     ):
         if graph is not None:
             known = graph.astype(np.float64)
-            return source, np.where(edges(known), known, 0.0) if source == "structural" else known
+            return source, np.where(edges_above(known), known, 0.0) if source == "structural" else known
     return "unknown", None
 
 
@@ -132,14 +134,16 @@ def _check(subject: Subject) -> dict[str, Any]:
     }
     priors = {name: torch.from_numpy(prior).to(device) for name, prior in dataset.priors.items()}
     train = subject.train
-    epochs = train.refit_epochs if trainer.network.graph_use != "none" else 0
+    settings = fill(CheckSettings, train)
+    if trainer.network.graph_use == "none":
+        settings = replace(settings, refit_epochs=0)
     return check_graph(
         trainer.network,
         Judge(trainer.learner, trainer.windows, trainer.training, splits, slow),
         rivals(
             trainer.learner, affinity, priors, entries=entries, count=train.random_graphs, seed=train.seed
         ),
-        settings=CheckSettings(epochs, train.refit_seeds, tuple(train.refit_graphs)),
+        settings=settings,
         training=trainer.settings,
         fresh=subject.fresh,
     )
@@ -177,7 +181,7 @@ def list_edges(
     """Edges by name, the strongest first, at most five a service."""
     if graph is None:
         return []
-    found = edges(np.asarray(graph, np.float64)) if t is not None else np.asarray(graph) > 0
+    found = edges_above(np.asarray(graph, np.float64)) if t is not None else np.asarray(graph) > 0
     np.fill_diagonal(found, False)
     order = sorted(np.argwhere(found).tolist(), key=lambda pair: -float(graph[pair[0], pair[1]]))
     names = dataset.services
@@ -213,7 +217,7 @@ def stability(graphs: Sequence[Matrix], truth: Matrix | None, floor: float) -> d
     if len(graphs) < 2:
         return None
     ranks = [rank_correlation(pairs(one), pairs(other)) for one, other in combinations(graphs, 2)]
-    sets = [edges(graph, floor) for graph in graphs]
+    sets = [edges_above(graph, floor) for graph in graphs]
     overlaps = [
         float((a & b).sum() / (a | b).sum()) if (a | b).any() else 1.0 for a, b in combinations(sets, 2)
     ]

@@ -259,7 +259,12 @@ def decisions(workloads, wishes):
 
     proposals = {name: Proposal(wish, Reason.FORECAST, predicted=wish) for name, wish in wishes.items()}
     return decide(
-        proposals, workloads, RecommendationHistory(0.0), T0, rails=GuardRails(), stance=Stance(True, True, frozenset())
+        proposals,
+        workloads,
+        RecommendationHistory(0.0),
+        T0,
+        rails=GuardRails(),
+        stance=Stance(True, True, frozenset()),
     )
 
 

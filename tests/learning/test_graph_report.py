@@ -19,7 +19,8 @@ from deepscaler.learning.graph_report import (
     list_edges,
     stability,
 )
-from deepscaler.learning.train import TrainingTask, train
+from deepscaler.learning.task import TrainingTask
+from deepscaler.learning.train import train
 from deepscaler.statistics import rank_correlation, t_interval
 
 CALLS = call_graph().numpy()
