@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepscaler.artefacts import replacing, utc_text, write_json
+from deepscaler.artefacts import read_csv, replacing, utc_text, write_json
 from deepscaler.cluster import ENDPOINT_COLUMNS
 from deepscaler.errors import DataError
 from deepscaler.panel import MetricPanel, iso_seconds, read_panel, write_panel
@@ -122,15 +122,7 @@ def _read_info(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; make runs with: python predict_scale.py")
-    try:
-        frame = pd.read_csv(path)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a readable CSV ({str(error).strip()})") from error
-    missing = [name for name in columns if name not in frame.columns]
-    if missing:
-        raise DataError(f"{path}: column {missing[0]!r} is missing; expected {', '.join(columns)}")
+    frame = read_csv(path, columns=columns, command="python predict_scale.py", text=False)
     times = iso_seconds(frame["time"])
     if np.isnan(times).any():
         raise DataError(f"{path}: line {int(np.isnan(times).argmax()) + 2}: broken time")

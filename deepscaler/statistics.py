@@ -1,6 +1,8 @@
 """Paired statistics over seeds, the Pareto front, and a rival's sweep read at equal cost or equal violations.
 
 The run (seed) is the unit. NaN is *unknown*: it is left out, and the number of units that remain is reported.
+
+scipy is imported by the functions that need it: it takes a second and 60 MB, which the controller does without.
 """
 
 from __future__ import annotations
@@ -9,11 +11,10 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 RESAMPLES = 9999
 Point = tuple[float, float]
@@ -35,6 +36,8 @@ REFERENCES = re.compile(r"(.*/)?(oracle|foreseen(_\d+)?)$")
 
 def bootstrap_interval(values: ArrayLike, level: float = 0.95, seed: int = 0) -> tuple[float, float] | None:
     """Percentile bootstrap interval of the mean; None with fewer than two known values. The same `seed` gives the same."""
+    from scipy import stats
+
     known = _known(values)
     if len(known) < 2:
         return None
@@ -49,6 +52,8 @@ def bootstrap_interval(values: ArrayLike, level: float = 0.95, seed: int = 0) ->
 
 def t_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float] | None:
     """Student's interval of the mean, for a handful of values (where a bootstrap is too narrow); None with fewer than two."""
+    from scipy import stats
+
     known = _known(values)
     if len(known) < 2:
         return None
@@ -58,12 +63,16 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float] | 
 
 def rank_correlation(one: ArrayLike, other: ArrayLike) -> float:
     """Spearman's, ties by their mean rank; 0 where either is constant."""
+    from scipy import stats
+
     a, b = stats.rankdata(one), stats.rankdata(other)
     return 0.0 if np.ptp(a) == 0 or np.ptp(b) == 0 else float(np.corrcoef(a, b)[0, 1])
 
 
 def wilcoxon_p(differences: ArrayLike) -> float:
     """Two-sided p of the signed-rank test; zeros are dropped, and when all are zero p = 1. NaN without any pair."""
+    from scipy import stats
+
     known = _known(differences)
     if not len(known):
         return math.nan
@@ -76,6 +85,8 @@ def rank_biserial(differences: ArrayLike) -> float:
 
     Source: Kerby 2014, "The simple difference formula". NaN without any pair.
     """
+    from scipy import stats
+
     known = _known(differences)
     if not len(known):
         return math.nan
@@ -157,6 +168,30 @@ def _front_points(sweep: Sequence[Point]) -> tuple[list[Point], list[Point]]:
 
 def _dominates(one: Point, other: Point) -> bool:
     return one[0] <= other[0] and one[1] <= other[1] and one != other
+
+
+@overload
+def nan_mean(values: ArrayLike) -> float: ...
+
+
+@overload
+def nan_mean(values: ArrayLike, axis: int) -> NDArray[np.float64]: ...
+
+
+def nan_mean(values: ArrayLike, axis: int | None = None) -> float | NDArray[np.float64]:
+    """Mean of the known values: of all of them, or along `axis`; NaN where none is known.
+
+    Unlike `numpy.nanmean` it doesn't warn when nothing is known. Infinity counts as unknown. Sums are made in float64.
+    """
+    if axis is None:
+        known = _known(values)
+        return float(known.mean()) if len(known) else math.nan
+    array = np.asarray(values)
+    present = np.isfinite(array)
+    count = present.sum(axis=axis)
+    total = np.where(present, array, 0.0).sum(axis=axis, dtype=np.float64)
+    means: NDArray[np.float64] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return means
 
 
 def _known(values: ArrayLike) -> NDArray[np.float64]:
@@ -272,22 +307,17 @@ def _policy_means(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         key for outcome in outcomes for key in outcome.measures if key != "endpoints"
     ):
         values = [outcome.measures.get(metric, math.nan) for outcome in outcomes]
-        means[metric] = _known_mean(values)
+        means[metric] = nan_mean(values)
         means[f"{metric}_ci"] = bootstrap_interval(values)
     tables = [outcome.measures["endpoints"] for outcome in outcomes if "endpoints" in outcome.measures]
     means["endpoints"] = {
         endpoint: {
-            metric: _known_mean([table[endpoint][metric] for table in tables if endpoint in table])
+            metric: nan_mean([table[endpoint][metric] for table in tables if endpoint in table])
             for metric in measures
         }
         for endpoint, measures in {name: row for table in tables for name, row in table.items()}.items()
     }
     return means
-
-
-def _known_mean(values: Sequence[float]) -> float:
-    known = _known(values)
-    return float(known.mean()) if len(known) else math.nan
 
 
 def _by_unit(outcomes: Sequence[Outcome], metric: str) -> dict[str, float]:
