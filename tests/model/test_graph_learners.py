@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.candidates import Candidates, union_weights
-from model.graph_check import verdict
+from model.graph_check import graph_verdict
 from model.graph_learners import (
     PRIOR_EDGE,
     Gates,
@@ -187,9 +187,9 @@ def test_the_verdict_says_when_the_graph_is_worth_nothing() -> None:
     def errors(learned: float, identity: float, random: float) -> dict[str, dict[str, float]]:
         return {"learned": {"test": learned}, "identity": {"test": identity}, "random_1": {"test": random}}
 
-    assert "does not beat the identity" in verdict(errors(0.31, 0.30, 0.5), {})
-    assert "does not beat the identity" in verdict(
+    assert "does not beat the identity" in graph_verdict(errors(0.31, 0.30, 0.5), {})
+    assert "does not beat the identity" in graph_verdict(
         errors(0.2, 0.30, 0.5), errors(0.31, 0.30, 0.5)
     )  # refits decide
-    assert "which edges it has doesn't matter" in verdict(errors(0.2, 0.3, 0.19), {})
-    assert verdict(errors(0.2, 0.3, 0.28), {}).startswith("The learned graph beats the identity")
+    assert "which edges it has doesn't matter" in graph_verdict(errors(0.2, 0.3, 0.19), {})
+    assert graph_verdict(errors(0.2, 0.3, 0.28), {}).startswith("The learned graph beats the identity")

@@ -13,12 +13,13 @@ from helpers.model_samples import BOUNDS, EDGES, SIZES, call_graph, cascade, lea
 from torch import Tensor
 
 from model.fitting import Patience, mean_loss
-from model.graph_check import Judge, check_graph, read_graph, rivals, slow_scores, slowest
+from model.graph_check import Judge, check_graph, read_graph, slow_scores, slowest
 from model.graph_learners import build_learner, resting
 from model.graph_metrics import edges_above, ranking
 from model.layers import Graphs
 from model.network import Shape
 from model.networks import build_network
+from model.rivals import rivals
 from model.settings import CheckSettings
 from model.trainer import Trainer
 from model.windows import Windows, absolute_error, batches
