@@ -26,9 +26,9 @@ from deepscaler.learning.dataset import (
     Dataset,
     Normalizer,
     check_windows,
-    read_wide,
     write_dataset,
 )
+from deepscaler.learning.wide import read_wide
 from deepscaler.logs import start_logging
 from deepscaler.panel import FEATURES, MetricPanel, read_panel, trailing_means
 from deepscaler.pictures.labels import draw_labels

@@ -34,26 +34,18 @@ from model.parallel import launched
 
 log = logging.getLogger("main")
 ALL = "all"
+MODELS, TRAINING = "config/train_datasets_speed.yaml", "config/train_config.yaml"
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags of the training stage; a flag wins over YAML, and without it YAML's value holds."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
     add = parser.add_argument
-    add(
-        "--model_config_path",
-        default="config/train_datasets_speed.yaml",
-        help="settings of data set and networks (default: %(default)s)",
-    )
-    add(
-        "--train_config_path",
-        default="config/train_config.yaml",
-        help="settings of optimiser, schedule and graph (default: %(default)s)",
-    )
-    names = (*NETWORKS, ALL)
-    add("--model_name", default="AdapGLA", choices=names, help="a network, or all (default: %(default)s)")
+    default = "(default: %(default)s)"
+    add("--model_config_path", default=MODELS, help=f"settings of data set and networks {default}")
+    add("--train_config_path", default=TRAINING, help=f"settings of optimiser, schedule, graph {default}")
+    add("--model_name", default="AdapGLA", choices=(*NETWORKS, ALL), help=f"a network, or all {default}")
     add("--num_epoch", type=int, help="epochs of each M-step and each E-step")
     add("--num_iter", type=int, help="EM iterations")
     add("--model_save_path", help="file of the bundle (default: model_states/<app>/<model_name>.pt)")
@@ -64,8 +56,9 @@ def build_parser() -> argparse.ArgumentParser:
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--init_from", metavar="BUNDLE", help="start from the weights of a bundle")
     start.add_argument("--resume", action="store_true", help="continue an interrupted run exactly")
-    text = "override one setting: model.<key>=<value> or train.<key>=<value>"
-    add("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=text)
+    add(
+        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="model.… or train.…"
+    )
     return parser
 
 
@@ -109,9 +102,7 @@ def main(argv: list[str] | None = None) -> int:
 def compare_all(arguments: argparse.Namespace, dataset: Dataset, config: ModelConfig, settings: Train) -> int:
     """Train every network with one budget; write comparison.json and print tables."""
     if arguments.resume or arguments.init_from:
-        raise SettingsError(
-            "--model_name all: takes neither --resume nor --init_from: each network is trained from fresh weights"
-        )
+        raise SettingsError("--model_name all: takes neither --resume nor --init_from, all weights are fresh")
     path = Path(arguments.model_save_path or f"model_states/{dataset.meta['app']}/comparison.json")
     with tqdm(unit="training", disable=None, file=sys.stderr) as bar:
 
@@ -122,8 +113,7 @@ def compare_all(arguments: argparse.Namespace, dataset: Dataset, config: ModelCo
 
         result = compare(dataset, config, settings, full=arguments.full, report=show_run)
     write_json(path, {**result, "versions": library_versions()})
-    as_json = arguments.json
-    print(json.dumps(plain(result), indent=2) if as_json else f"{comparison_text(result)}\n\n{path}")
+    print(json.dumps(plain(result), indent=2) if arguments.json else f"{comparison_text(result)}\n\n{path}")
     return 0
 
 
