@@ -42,7 +42,7 @@ types: install-dev
 
 bench: install-dev
 	$(PY) -m testbed.experiments.bench
-	$(PY) -m model.bench
+	$(PY) -m deepscaler.learning.bench
 
 clean:
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build

@@ -14,7 +14,8 @@ from deepscaler.errors import DataError
 from deepscaler.graphs.priors import build_prior, default_priors, prior_key
 from deepscaler.graphs.structural import NEEDED, Structure, fit_structure, time_shares
 from deepscaler.labels.required import Labelled, make_labels
-from deepscaler.learning.dataset import Dataset, Normalizer, check_windows, read_wide
+from deepscaler.learning.dataset import Dataset, Normalizer, check_windows
+from deepscaler.learning.wide import read_wide
 from deepscaler.panel import FEATURES, MetricPanel, read_panel, trailing_means
 from deepscaler.settings import Settings
 

@@ -481,7 +481,7 @@ def real_bundle(path: Path, services: tuple[str, ...] = NAMES, **meta: object) -
     from model.network import Shape
     from model.networks import build_network
 
-    sizes = {"graph_channels": 4, "time_channels": 4, "order": 2, "kernel": 3, "blocks": 1}
+    sizes = {"graph_channels": 4, "time_channels": 4, "order": 2, "kernel": 3, "blocks": 1, "attention": True}
     weights = {
         name: torch.zeros_like(value)
         for name, value in build_network("AdapGLA", Shape(len(services), 4, 5, 1), sizes).state_dict().items()

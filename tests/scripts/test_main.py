@@ -16,7 +16,8 @@ from helpers.model_samples import SIZES, make_dataset
 import main as script
 from deepscaler.learning.bundle import load_bundle
 from deepscaler.learning.dataset import write_dataset
-from deepscaler.learning.train import TrainingTask, train
+from deepscaler.learning.task import TrainingTask
+from deepscaler.learning.train import train
 from deepscaler.learning.windowing import label_lag, make_windows
 from deepscaler.settings import ModelConfig, Train, load_section
 from model.trainer import Trainer
