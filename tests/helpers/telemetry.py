@@ -17,8 +17,8 @@ from deepscaler.labels.required import Labelled, label_requirements
 from deepscaler.labels.visits import follow_visits
 from deepscaler.panel import MetricPanel, write_panel
 from deepscaler.settings import Process
+from helpers.moments import START
 
-START = 1767571200.0  # 2026-01-05T00:00:00Z
 STEP = 15.0
 SERVICES = ("web", "cart", "db")
 CALLS_PER_REQUEST = np.array([[0, 2, 0.3], [0, 0, 0.5], [0, 0, 0]])

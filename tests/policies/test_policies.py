@@ -27,7 +27,6 @@ from deepscaler.settings import Floor, Settings
 
 NAN = float("nan")
 NAMES = ("web", "api", "db")
-REPOSITORY = Path(__file__).parents[2]
 
 
 def observe(cluster: FakeCluster, seconds: float = 120.0) -> Observation:

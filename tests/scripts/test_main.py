@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from helpers.model_samples import SIZES, make_dataset
+from helpers.paths import ROOT
 
 import main as script
 from deepscaler.learning.bundle import load_bundle
@@ -21,8 +22,6 @@ from deepscaler.learning.train import train
 from deepscaler.learning.windowing import label_lag, make_windows
 from deepscaler.settings import ModelConfig, Train, load_section
 from model.trainer import Trainer
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

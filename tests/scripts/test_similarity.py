@@ -1,15 +1,14 @@
 """similarity.py, run through main([...])."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.paths import ROOT
 
 import similarity
 from deepscaler.graphs.priors import write_graph
 
-ROOT = Path(__file__).parents[2]
 CHAIN = np.array([[0, 1, 0], [0, 0, 1], [0, 0, 0]], float)
 
 
