@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from deepscaler.cluster import Pod, Workload
-from deepscaler.labels.demand import DemandModel, present_requirement, requirement_from_usage
+from deepscaler.labels.demand import DemandModel
+from deepscaler.labels.rule import present_requirement, requirement_from_usage
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
 from deepscaler.settings import Floor
 

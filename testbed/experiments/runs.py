@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from deepscaler.control.controller import Controller
-from deepscaler.labels.demand import DemandModel, required_replicas
+from deepscaler.labels.demand import DemandModel
 from deepscaler.labels.required import Reach, peaks, required_labels
+from deepscaler.labels.rule import required_replicas
 from deepscaler.labels.visits import Visits
 from deepscaler.learning.description import load_demand
 from deepscaler.panel import MetricPanel

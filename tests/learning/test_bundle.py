@@ -23,7 +23,8 @@ from deepscaler.learning.dataset import Dataset, Normalizer
 from deepscaler.learning.description import Expected, check_bundle
 from deepscaler.learning.forecaster import Forecaster, load_forecaster
 from deepscaler.learning.judging import round_up
-from deepscaler.learning.train import TrainingTask, train
+from deepscaler.learning.task import TrainingTask
+from deepscaler.learning.train import train
 from deepscaler.learning.windowing import make_windows
 from deepscaler.panel import MetricPanel, trailing_means
 from deepscaler.settings import ModelConfig, Process, Train
@@ -319,7 +320,7 @@ def test_adapgls_forecasts_live_what_training_evaluated(tmp_path: Path) -> None:
     process = Process(step=60.0, window=6, label="required", features=["pod", "cpu", "req"])
     settings = {**process.model_dump(mode="json")}
     visits = Visits(raw.times[-1:], model.visits[None])
-    labels, exact = label_requirements(model, visits, raw, process)
+    labels, unrounded = label_requirements(model, visits, raw, process)
     present = present_requirements(model, visits, raw, process)
     rows, bounds = 4, (1200, 1800)
     series = trailing_means(raw.select(raw.services, ("pod", "cpu", "req")), rows)
@@ -329,7 +330,7 @@ def test_adapgls_forecasts_live_what_training_evaluated(tmp_path: Path) -> None:
         "source": {}, "settings": settings, "version": 1,
     }  # fmt: skip
     normalizer = Normalizer.fit(series[: bounds[0]], labels[: bounds[0]])
-    made = Dataset(raw.times, series, labels, bounds, normalizer, meta, {}, exact, present)
+    made = Dataset(raw.times, series, labels, bounds, normalizer, meta, {}, unrounded, present)
     config = ModelConfig.model_validate(
         {"dataset": {"device": "cpu", "stride": 4, "evaluation_stride": 4, "longest_season": 0}}
     )
