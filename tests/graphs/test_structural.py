@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from helpers import telemetry as app
+from helpers.paths import ROOT
 
 import testbed
 from deepscaler.artefacts import utc_seconds
@@ -16,12 +15,11 @@ from deepscaler.panel import MetricPanel
 from deepscaler.settings import load_settings
 from model.graph_metrics import ranking
 
-ROOT = Path(__file__).parents[2]
 FEATURES = ("pod", "cpu", "res", "req")
 
 
 def chain(length: int = 800, noise: float = 0.01, seed: int = 1) -> MetricPanel:
-    """web calls cart twice and db once a request, cart calls db half a time; each service's own time wanders by itself."""
+    """Own times wander; per request web calls cart twice and db once, cart calls db half a time."""
     rng = np.random.default_rng(seed)
     rho = rng.uniform(0.2, 0.9, (length, 3))
     own = np.array([0.004, 0.003, 0.002]) / (1 - rho)

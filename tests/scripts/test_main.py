@@ -12,16 +12,16 @@ import pytest
 import torch
 import yaml
 from helpers.model_samples import SIZES, make_dataset
+from helpers.paths import ROOT
 
 import main as script
 from deepscaler.learning.bundle import load_bundle
 from deepscaler.learning.dataset import write_dataset
-from deepscaler.learning.train import TrainingTask, train
+from deepscaler.learning.task import TrainingTask
+from deepscaler.learning.train import train
 from deepscaler.learning.windowing import label_lag, make_windows
 from deepscaler.settings import ModelConfig, Train, load_section
 from model.trainer import Trainer
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_training_starts_from_a_bundle_where_asked(here: Path, capsys: pytest.Ca
     assert run("--init_from", "first.pt", "--data_dir", "other") == 1
     error = capsys.readouterr().err
     assert (
-        "services of the bundle: ('web', 'cart', 'pay', 'db', 'mail'), of this training: ('web', 'cart', 'pay', 'db')"
+        "trained for services ['web', 'cart', 'pay', 'db', 'mail'], this training has ['web', 'cart', 'pay', 'db']"
         in error
     )
 

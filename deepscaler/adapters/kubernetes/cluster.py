@@ -22,7 +22,7 @@ from deepscaler.adapters.kubernetes.telemetry import Telemetry
 from deepscaler.adapters.prometheus import PrometheusClient
 from deepscaler.adapters.queries import Names
 from deepscaler.calls import CallGraph
-from deepscaler.cluster import Pod, ScaleReport, Workload
+from deepscaler.cluster import Pod, ScaleReport, Undisputed, Workload
 from deepscaler.errors import ClusterError, MetricsError
 from deepscaler.logs import OnChange
 from deepscaler.panel import MetricPanel
@@ -233,12 +233,16 @@ class KubernetesCluster:
                 f"set app.services.{service}.scaled to false"
             )
 
+    def pod_history(self, start: float, end: float) -> None:
+        """None, because the controller's recorder samples the pods itself."""
+        return
+
     @contextmanager
-    def leadership(self, *, wait: bool = False) -> Iterator[LeaseElection | None]:
+    def leadership(self, *, wait: bool = False) -> Iterator[LeaseElection | Undisputed]:
         """Check the rights, then run an election until the block ends.
 
-        `scale` writes only while this process leads. With `cluster.lease` off there is no election, and None
-        is yielded.
+        `scale` writes only while this process leads. With `cluster.lease` off there is no election, and this
+        process always leads.
 
         Args:
             wait: for as long as it takes to lead, or to know that another controller does.
@@ -251,7 +255,7 @@ class KubernetesCluster:
             _LOG.warning(
                 "cluster.lease is off: nothing keeps another controller from scaling the same services"
             )
-            yield None
+            yield Undisputed()
             return
         election = LeaseElection(self._settings)
         self._orchestrator.writer.fence = election.seconds_left

@@ -324,5 +324,5 @@ def test_with_the_lease_off_that_is_said(tmp_path, caplog):
     with KubeStub() as stub:
         stub.put(DEPLOYMENTS, deployment("web"))
         with KubernetesCluster(live(stub, tmp_path, enabled=False)).leadership() as election:
-            assert election is None
+            assert election.leading()
     assert "cluster.lease is off" in caplog.text and not any("/leases" in path for path in stub.writes)
