@@ -51,7 +51,7 @@ types: install-dev
 
 bench: install-dev
 	$(PY) -m testbed.experiments.bench
-	$(PY) -m model.bench
+	$(PY) -m deepscaler.learning.bench
 
 # What is made from the settings' descriptions: the JSON schemas that editors read, and docs/settings.md.
 schema: install

@@ -24,7 +24,7 @@ ALLOWED = {
 FLOORS = (
     {"settings"},
     {"adapters", "labels", "graphs", "evaluation"},
-    {"pictures"},
+    {"pictures", "collecting"},
     {"learning"},
     {"policies"},
     {"control"},

@@ -21,7 +21,7 @@ from helpers import recordings
 from helpers.paths import ROOT
 from kubernetes import client
 
-from deepscaler.adapters.kubernetes import orchestrator
+from deepscaler.adapters.kubernetes import rights
 from deepscaler.settings import Settings, load_settings
 from sendFlow.routes import ROUTES
 from testbed.kubernetes_api import KubernetesApi, KubernetesStore
@@ -562,15 +562,11 @@ def test_the_shadow_role_changes_nothing_and_neither_role_goes_further_than_it_m
 
 
 def test_the_roles_give_the_rights_that_the_adapter_asks_for() -> None:
-    rights = [
-        (verb, group, f"{what}/{sub}" if sub else what) for verb, group, what, sub in orchestrator.READS
-    ]
-    assert set(rights) <= set(allowed("rbac-shadow.yaml"))
-    rights = [
-        (verb, group, f"{what}/{sub}" if sub else what) for verb, group, what, sub in orchestrator.WRITES
-    ]
-    rights += [(verb, "coordination.k8s.io", "leases") for verb in ("get", "create", "update")]
-    assert set(rights) <= set(allowed("rbac-shadow.yaml", "rbac-act.yaml"))
+    needed = [(verb, group, f"{what}/{sub}" if sub else what) for verb, group, what, sub in rights.READS]
+    assert set(needed) <= set(allowed("rbac-shadow.yaml"))
+    needed = [(verb, group, f"{what}/{sub}" if sub else what) for verb, group, what, sub in rights.WRITES]
+    needed += [(verb, "coordination.k8s.io", "leases") for verb in rights.LEASE_VERBS]
+    assert set(needed) <= set(allowed("rbac-shadow.yaml", "rbac-act.yaml"))
 
 
 def test_the_roles_are_bound_to_the_controllers_own_account() -> None:

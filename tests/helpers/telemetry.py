@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,12 @@ import pandas as pd
 from deepscaler.artefacts import write_json
 from deepscaler.calls import EXTERNAL, CallGraph, write_calls
 from deepscaler.labels.demand import FORMS, DemandModel, Response
-from deepscaler.labels.fit import Facts
+from deepscaler.labels.diagnostics import Diagnostics, diagnose
+from deepscaler.labels.facts import Facts
+from deepscaler.labels.required import Labelled, label_requirements
+from deepscaler.labels.visits import follow_visits
 from deepscaler.panel import MetricPanel, write_panel
+from deepscaler.settings import Process
 from helpers.moments import START
 
 STEP = 15.0
@@ -48,10 +53,24 @@ def truth(**changes: object) -> DemandModel:
     return DemandModel(**{**known, **changes})  # type: ignore[arg-type]
 
 
+def one_service(**changes: object) -> DemandModel:
+    """One service with 0.2 cores, 10 ms CPU per request and 20 millicores idle; no response rule."""
+    known: dict[str, object] = {
+        "services": ("web",),
+        "idle_cores": np.array([0.02]),
+        "demand_seconds": np.array([0.01]),
+        "limit_cores": np.array([0.2]),
+        "boot_seconds": np.array([15.0]),
+        "visits": np.ones((1, 1)),
+        "response": None,
+    }
+    return truth(**{**known, **changes})
+
+
 def telemetry(
     minutes: int, seed: int = 1, noise: float = 0.02, lowest: float = 0.35, highest: float = 1.1
 ) -> MetricPanel:
-    """`minutes` of samples: a wandering entry rate, pods redrawn every few minutes to a target utilisation."""
+    """Samples of `minutes`: the entry rate wanders, pods are redrawn every few minutes to a utilisation."""
     rng = np.random.default_rng(seed)
     length = round(minutes * 60 / STEP)
     wander = np.cumsum(rng.normal(0, 1.5, length))
@@ -123,3 +142,14 @@ def constant(rates: np.ndarray, response: float | np.ndarray = 0.04) -> MetricPa
     return MetricPanel(
         START + STEP * np.arange(1, length + 1), SERVICES, ("pod", "cpu", "res", "req"), values
     )
+
+
+def diagnosed(panel: MetricPanel, minutes: int, **changes: object) -> Diagnostics:
+    """Labels by the model that made the telemetry, with the first `minutes` as the training split."""
+    model = truth(**changes)
+    process = Process(rate_window=15.0)
+    visits = follow_visits(panel, calls_of(panel), ["web"], 1800.0)
+    labels, unrounded = label_requirements(model, visits, panel, process)
+    rows = round(minutes * 60 / STEP)
+    wrong = replace(model, demand_seconds=DEMAND * 1.1)
+    return diagnose(Labelled(labels, unrounded, model=model, visits=visits), panel, (rows, rows), truth=wrong)

@@ -14,9 +14,9 @@ from deepscaler.learning.dataset import (
     Dataset,
     Normalizer,
     read_dataset,
-    read_wide,
     write_dataset,
 )
+from deepscaler.learning.wide import read_wide
 from deepscaler.panel import MetricPanel, trailing_means
 
 
@@ -120,9 +120,9 @@ def test_a_data_set_reads_back_equal(tmp_path):
 def test_unrounded_labels_travel_where_there_are_any(tmp_path):
     write_dataset(sample(), tmp_path)
     assert read_dataset(tmp_path).unrounded is None
-    exact = np.linspace(0.1, 5, 800, dtype=np.float32).reshape(400, 2)
-    write_dataset(replace(sample(), unrounded=exact), tmp_path)
-    np.testing.assert_array_equal(read_dataset(tmp_path).unrounded, exact)
+    unrounded = np.linspace(0.1, 5, 800, dtype=np.float32).reshape(400, 2)
+    write_dataset(replace(sample(), unrounded=unrounded), tmp_path)
+    np.testing.assert_array_equal(read_dataset(tmp_path).unrounded, unrounded)
 
 
 def test_the_same_data_set_makes_the_same_bytes(tmp_path):
@@ -204,7 +204,7 @@ def test_wide_csv_of_services_and_features(tmp_path):
     ("text", "says"),
     [
         ("a,b\n1,2\n", "needs a column 'time'"),
-        ("time\n2026-01-05T00:00:00Z\n", "one a service"),
+        ("time\n2026-01-05T00:00:00Z\n", "one per service"),
         (
             "time,a_req,b_req\n2026-01-05T00:00:00Z,1,2\n",
             "feature 'load' of process.label isn't in it; it holds req",

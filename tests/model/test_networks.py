@@ -24,7 +24,14 @@ from model.windows import Known
 from model.yardstick import yardstick
 
 SMALL: dict[str, dict[str, float]] = {
-    "AdapGLA": {"graph_channels": 8, "time_channels": 6, "order": 3, "kernel": 3, "blocks": 2},
+    "AdapGLA": {
+        "graph_channels": 8,
+        "time_channels": 6,
+        "order": 3,
+        "kernel": 3,
+        "blocks": 2,
+        "attention": True,
+    },
     "AdapGLT": {"graph_channels": 8, "time_channels": 6, "order": 3, "blocks": 2},
     "AdapGLD": {"channels": 6, "diffusion": 2, "layers": 2},
     "STID": {"channels": 4, "layers": 2, "slots": 24, "dropout": 0.0},

@@ -16,7 +16,8 @@ from helpers.model_samples import SIZES, make_dataset
 import main as script
 from deepscaler.learning.bundle import load_bundle
 from deepscaler.learning.dataset import write_dataset
-from deepscaler.learning.train import TrainingTask, train
+from deepscaler.learning.task import TrainingTask
+from deepscaler.learning.train import train
 from deepscaler.learning.windowing import label_lag, make_windows
 from deepscaler.settings import ModelConfig, Train
 from model.trainer import Trainer
@@ -145,7 +146,7 @@ def test_training_starts_from_a_bundle_where_asked(here: Path, capsys: pytest.Ca
     assert run("--init_from", "first.pt", "--data_dir", "other") == 1
     error = capsys.readouterr().err
     assert (
-        "services of the bundle: ('web', 'cart', 'pay', 'db', 'mail'), of this training: ('web', 'cart', 'pay', 'db')"
+        "trained for services ['web', 'cart', 'pay', 'db', 'mail'], this training has ['web', 'cart', 'pay', 'db']"
         in error
     )
 

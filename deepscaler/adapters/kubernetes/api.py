@@ -1,18 +1,16 @@
-"""A thin client of the Kubernetes API: JSON in, JSON out, through the official client's configuration, TLS and credentials.
+"""A thin client of the Kubernetes API: JSON in, JSON out.
 
-Its generated models aren't used: they validate every object on the way in, and a field one of them doesn't expect would
-cost a tick.
+Configuration, TLS and credentials are the official client's. Its generated models aren't used: they validate
+every object that comes in, and a field that one of them doesn't expect would make a tick fail.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
-from datetime import datetime
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from deepscaler.artefacts import one_line
 from deepscaler.errors import ClusterError
 from deepscaler.settings import ClusterSection
 
@@ -21,13 +19,14 @@ _GONE = 410
 Object = Mapping[str, Any]
 """A Kubernetes object as JSON has it."""
 _ADVICE = {
-    401: "the credentials are missing, wrong or expired: renew those of the kubeconfig (cluster.kubeconfig, cluster.context)",
+    401: "the credentials are missing, wrong or expired: renew those of the kubeconfig "
+    "(cluster.kubeconfig, cluster.context)",
     403: "bind a Role with this right to the user or service account",
 }
 
 
 class ApiError(ClusterError):
-    """A refused or failed request.
+    """A request that was refused or failed.
 
     Attributes:
         status: of the HTTP answer; 0 where there was none.
@@ -39,11 +38,11 @@ class ApiError(ClusterError):
 
 
 class KubeApi:
-    """Requests to one API server; connects at the first of them.
+    """Sends requests to one API server; connects at the first of them.
 
     Args:
         section: kubeconfig, context, time-out.
-        retries: further tries of a request that couldn't connect, and of a read that broke.
+        retries: how often a request that couldn't connect, or a read that broke, is tried again.
     """
 
     def __init__(self, section: ClusterSection, retries: int = 1) -> None:
@@ -54,12 +53,16 @@ class KubeApi:
         """The object or list at `path`.
 
         Raises:
-            ApiError: no way to a server, no answer, a refusal (its `status` says which), or no JSON.
+            ApiError: there is no way to a server, no answer, a refusal (`status` says which), or no JSON.
         """
         return self.send("GET", path, query=query)
 
     def find(self, path: str) -> dict[str, Any] | None:
-        """As `get`; None where there is no such object or API."""
+        """The object at `path`; None where there is no such object or API.
+
+        Raises:
+            ApiError: as `get`.
+        """
         try:
             return self.get(path)
         except ApiError as error:
@@ -68,7 +71,9 @@ class KubeApi:
             raise
 
     def items(self, path: str) -> list[Object]:
-        """All objects of a list, page by page; begun again where a page has expired meanwhile.
+        """All objects of a list, read page by page.
+
+        Where a page has expired meanwhile, the reading starts again.
 
         Raises:
             ApiError: as `get`.
@@ -100,7 +105,17 @@ class KubeApi:
         query: Mapping[str, Any] | None = None,
         time_out: float | None = None,
     ) -> dict[str, Any]:
-        """One request; a PATCH is a merge patch. After a 401 the kubeconfig is read again and the request sent once more.
+        """The answer to one request; a PATCH is a merge patch.
+
+        After a 401 the kubeconfig is read again and the request is sent once more: the token may have been
+        renewed.
+
+        Args:
+            method: GET, POST, PUT or PATCH.
+            path: of the object or list.
+            body: JSON to send; None: nothing.
+            query: parameters of the URL.
+            time_out: seconds; None, or more than the configured time-out: the configured one.
 
         Raises:
             ApiError: as `get`.
@@ -110,7 +125,7 @@ class KubeApi:
         except ApiError as error:
             if error.status != 401:
                 raise
-        self._client = None  # the token may have been renewed on disk
+        self._client = None  # reads the kubeconfig again
         return self._once(method, path, body, query, time_out)
 
     def _once(
@@ -141,7 +156,7 @@ class KubeApi:
         except (ApiException, HTTPError, OSError) as error:
             said = error.reason if isinstance(error, ApiException) else error
             raise ApiError(
-                f"{where}: no answer ({_one_line(said)}); is the API server there? Check cluster.kubeconfig"
+                f"{where}: no answer ({one_line(said)}); is the API server there? Check cluster.kubeconfig"
             ) from error
         if not 200 <= answer.status <= 299:
             raise ApiError(_refusal(where, answer.status, answer.reason, text), answer.status)
@@ -175,7 +190,7 @@ class KubeApi:
                     config.load_incluster_config(client_configuration=configuration)
             except (ConfigException, OSError, ValueError, KeyError, TypeError) as error:
                 raise ApiError(
-                    f"no way to the Kubernetes API: {_one_line(error)}; set cluster.kubeconfig"
+                    f"no way to the Kubernetes API: {one_line(error)}; set cluster.kubeconfig"
                 ) from error
             # Only what can't have reached the server, or changes nothing there, is sent again.
             configuration.retries = Retry(
@@ -191,56 +206,11 @@ class KubeApi:
 
 
 def _refusal(where: str, status: int, reason: str | None, text: bytes) -> str:
-    """`host/path: HTTP 403 Forbidden: what the server says; what to do`."""
+    """An error message such as `host/path: HTTP 403 Forbidden: what the server says; what to do`."""
     try:
         answer = json.loads(text)
-        said = f" {answer['reason']}: {_one_line(answer['message'])}"
+        said = f" {answer['reason']}: {one_line(answer['message'])}"
     except (ValueError, KeyError, TypeError):
         said = f" {reason}" if reason else ""
     advice = f"; {_ADVICE[status]}" if status in _ADVICE else ""
     return f"{where}: HTTP {status}{said}{advice}"
-
-
-# ------------------------------------------------------------------------------------------------------------- values
-_UNITS = {
-    **{"n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"), "": Decimal(1)},
-    **{unit: Decimal(1000) ** (power + 1) for power, unit in enumerate("kMGTPE")},
-    **{f"{unit}i": Decimal(1024) ** (power + 1) for power, unit in enumerate("KMGTPE")},
-}
-
-
-def quantity(text: str | float | None) -> float | None:
-    """A Kubernetes quantity (`250m`, `1.5`, `64Mi`, `2e3`) as a number; None for None.
-
-    Raises:
-        ApiError: it is none.
-    """
-    if text is None:
-        return None
-    digits = str(text).strip()
-    number = digits.rstrip("inumkKMGTPE")
-    try:
-        return float(Decimal(number) * _UNITS[digits[len(number) :]])
-    except (InvalidOperation, KeyError) as error:
-        raise ApiError(f"not a Kubernetes quantity: {text!r}") from error
-
-
-def seconds_since_epoch(text: str | None) -> float | None:
-    """A Kubernetes time (RFC 3339) as seconds since the epoch; None for None or nonsense."""
-    try:
-        return None if text is None else datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        return None
-
-
-def span_seconds(text: str) -> float:
-    """A Go duration such as `15s`, `1m30.5s` or `20.1ms`."""
-    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-    return sum(
-        float(number) * units[unit] for number, unit in re.findall(r"([0-9.]+)(h|ms|m|us|µs|ns|s)", text)
-    )
-
-
-def _one_line(value: object) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 400 else text[:399] + "…"
