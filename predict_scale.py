@@ -9,14 +9,12 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from deepscaler.cluster import ENDPOINT_COLUMNS, Cluster
+from deepscaler.cluster import ENDPOINT_COLUMNS, Cluster, Leadership, Undisputed
 from deepscaler.control.controller import Controller, stopping_on_signals
 from deepscaler.control.recorder import DecisionRow, Recorder
 from deepscaler.control.self_metrics import serving_metrics
@@ -107,18 +105,13 @@ def _on_testbed(settings: Settings, policies: list[str]) -> list[Path]:
 
 def _tick(settings: Settings, policies: list[str]) -> list[DecisionRow]:
     cluster, policy = _connect(settings), make_policy(_single(policies), settings)
-    with _leave_to_write(cluster, settings, wait=True) as options:
-        return Controller(cluster, policy, settings, **options).tick()
+    with _leave_to_write(cluster, settings, wait=True) as leadership:
+        return Controller(cluster, policy, settings, leading=leadership.leading).tick()
 
 
-@contextmanager
-def _leave_to_write(cluster: Cluster, settings: Settings, wait: bool) -> Iterator[dict[str, Any]]:
-    """On a real cluster that is to be written to: rights are checked and replicas of the controller elect a leader."""
-    if settings.scale.dry_run or not hasattr(cluster, "leadership"):
-        yield {}
-        return
-    with cluster.leadership(wait=wait) as election:
-        yield {} if election is None else {"leading": election.leading}
+def _leave_to_write(cluster: Cluster, settings: Settings, wait: bool) -> AbstractContextManager[Leadership]:
+    """On a cluster that is to be written to, rights are checked and replicas of the controller elect a leader."""
+    return nullcontext(Undisputed()) if settings.scale.dry_run else cluster.leadership(wait=wait)
 
 
 def _connect(settings: Settings) -> Cluster:
@@ -148,8 +141,10 @@ def _live(settings: Settings, policies: list[str]) -> Path:
     earlier = recorder.decisions()
     start = cluster.now() if earlier.empty else float(earlier["time"].iloc[0])
     with stopping_on_signals() as stop:
-        with _leave_to_write(cluster, settings, wait=False) as options:
-            controller = Controller(cluster, policy, settings, recorder, survive_bugs=True, **options)
+        with _leave_to_write(cluster, settings, wait=False) as leadership:
+            controller = Controller(
+                cluster, policy, settings, recorder, survive_bugs=True, leading=leadership.leading
+            )
             with serving_metrics(controller, settings):
                 controller.run(settings.scale.duration, stop=stop)
         write_run(_recorded(controller, settings, seed, start), directory)

@@ -18,7 +18,7 @@ from typing import Any
 from deepscaler.artefacts import plain, write_json
 from deepscaler.errors import DataError, DeepScalerError
 from deepscaler.graphs.priors import read_graph
-from deepscaler.graphs.similarity import Matrix, align, edges, moved, similarity
+from deepscaler.graphs.similarity import Matrix, align, edges_above_share, moved, similarity
 from deepscaler.logs import start_logging
 from deepscaler.pictures.graphs import draw_graphs
 from deepscaler.settings import Settings, load_settings
@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
         result: dict[str, Any] = {
             "services": services,
             "graphs": {
-                name: {"file": str(path), "edges": edges(graphs[name], threshold).sum()}
+                name: {"file": str(path), "edges": edges_above_share(graphs[name], threshold).sum()}
                 for name, path in zip(graphs, paths, strict=True)
             },
             "pairs": [

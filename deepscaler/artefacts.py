@@ -1,17 +1,22 @@
-"""Writing files whole or not at all, and UTC times as text."""
+"""Files written whole or not at all, CSV files read with one error, UTC times and errors as text."""
 
 from __future__ import annotations
 
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from deepscaler.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @contextmanager
@@ -61,6 +66,50 @@ def plain(value: Any) -> Any:
 def write_json(path: str | Path, value: Any) -> None:
     """Replace `path` by `value` as readable JSON (NaN becomes null)."""
     write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def read_csv(
+    path: str | Path,
+    what: str = "file",
+    columns: Sequence[str] = (),
+    command: str | None = None,
+    *,
+    text: bool = True,
+    header: bool = True,
+) -> pd.DataFrame:
+    """A CSV file as a table.
+
+    Args:
+        path: the file.
+        what: what it is called when it isn't there (`file`, `graph`).
+        columns: names that the header must have; it may have more.
+        command: the command that makes the file.
+        text: every cell is text as it stands in the file; False: pandas tells numbers from text, empty cells are NaN.
+        header: the first line names the columns; False: it is data, too.
+
+    Raises:
+        DataError: there is no such file, it isn't a CSV, or a column is missing.
+    """
+    import pandas as pd  # settings import this module, and take a third of the time to load without pandas
+
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such {what}{f'; make it with: {command}' if command else ''}")
+    options: dict[str, Any] = {"dtype": str, "keep_default_na": False} if text else {}
+    try:
+        frame: pd.DataFrame = pd.read_csv(path, header=0 if header else None, **options)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a readable CSV ({str(error).strip()})") from error
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise DataError(f"{path}: column {missing[0]!r} is missing; expected {', '.join(columns)}")
+    return frame
+
+
+def one_line(value: object, longest: int = 400) -> str:
+    """`value` as text on one line, for a message: white space becomes one space, what is over `longest` characters `…`."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def utc_text(seconds: float) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from deepscaler.artefacts import replacing, utc_text
+from deepscaler.artefacts import read_csv, replacing, utc_text
 from deepscaler.errors import DataError
 from deepscaler.panel import iso_seconds
 
@@ -70,16 +70,7 @@ def read_calls(path: str | Path) -> CallGraph:
     Raises:
         DataError: no file, a column missing or a broken line.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; make it with: python metrics_fetch.py")
-    try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a readable CSV ({str(error).strip()})") from error
-    missing = [name for name in COLUMNS if name not in frame.columns]
-    if missing:
-        raise DataError(f"{path}: column {missing[0]!r} is missing; expected {', '.join(COLUMNS)}")
+    frame = read_csv(path, columns=COLUMNS, command="python metrics_fetch.py")
     rates = pd.to_numeric(frame["calls_per_second"], errors="coerce")
     times = iso_seconds(frame["time"])
     broken = rates.isna() | np.isnan(times)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -94,10 +95,26 @@ class Pod:
 
 @dataclass(frozen=True)
 class ScaleReport:
-    """What came of one pass over the Deployments: service -> replicas written, service -> why not."""
+    """What one pass over the Deployments did: service -> replicas written, and service -> why they weren't."""
 
     applied: Mapping[str, int]
     failed: Mapping[str, str] = field(default_factory=dict)
+
+
+class Leadership(Protocol):
+    """Tells whether this controller may write: of several controllers of one application only the leader may."""
+
+    def leading(self) -> bool:
+        """Whether this controller may write now."""
+        ...
+
+
+class Undisputed:
+    """Leadership where there is no other controller, or nothing to ask."""
+
+    def leading(self) -> bool:
+        """Always."""
+        return True
 
 
 class Cluster(Protocol):
@@ -106,6 +123,11 @@ class Cluster(Protocol):
     @property
     def services(self) -> tuple[str, ...]:
         """The services in the order of the configuration."""
+        ...
+
+    @property
+    def api_failures(self) -> Mapping[int, int]:
+        """HTTP status (0: no answer) -> times that the orchestrator's API couldn't be read; empty if it never failed."""
         ...
 
     def now(self) -> float:
@@ -133,17 +155,32 @@ class Cluster(Protocol):
         ...
 
     def latencies(self, start: float, end: float, step: float) -> pd.DataFrame:
-        """Per endpoint and step in (start, end]: `ENDPOINT_COLUMNS`."""
+        """`ENDPOINT_COLUMNS`: one row per endpoint and step in (start, end]."""
         ...
 
     def workloads(self) -> Sequence[Workload]:
-        """One entry a service."""
+        """One entry per service."""
         ...
 
     def pods(self) -> Sequence[Pod]:
         """All pods of all services, those being deleted included."""
         ...
 
+    def pod_history(self, start: float, end: float) -> pd.DataFrame | None:
+        """`POD_COLUMNS` of every sample in (start, end]; None if the cluster keeps none and the recorder has to sample."""
+        ...
+
+    def leadership(self, *, wait: bool = False) -> AbstractContextManager[Leadership]:
+        """Make ready to write, and be a candidate for the leadership until the end of the `with` block.
+
+        Args:
+            wait: return only when it is known who leads.
+
+        Raises:
+            ClusterError: the rights to write are missing, or another controller leads after the wait.
+        """
+        ...
+
     def scale(self, targets: Mapping[str, int]) -> ScaleReport:
-        """Set replicas of these services; the rest stays as it is. One failure doesn't stop the others."""
+        """Set the replicas of these services and of no others. One failure doesn't stop the rest."""
         ...

@@ -1,4 +1,4 @@
-"""One way of logging for all scripts: to stderr, results stay on stdout."""
+"""One way of logging for all scripts: logs go to stderr, results to stdout."""
 
 from __future__ import annotations
 
@@ -11,9 +11,36 @@ VARIABLE = "DEEPSCALER_LOG"
 
 
 def start_logging() -> None:
-    """Log to stderr, `LEVEL name: message`."""
+    """Log to stderr as `LEVEL name: message`."""
     level = os.environ.get(VARIABLE, "INFO").upper()
     known = level in logging.getLevelNamesMapping()
     logging.basicConfig(
         stream=sys.stderr, level=level if known else "INFO", format="%(levelname)s %(name)s: %(message)s"
     )
+
+
+class OnChange:
+    """Logs a trouble when it begins, when its text changes and when it is over, but not each time it is seen.
+
+    `subject in on_change` says whether there is a trouble with it at present.
+    """
+
+    def __init__(self, logger: logging.Logger, level: int = logging.WARNING) -> None:
+        """Log troubles to `logger` at `level`; that one is over is always a warning."""
+        self._logger = logger
+        self._level = level
+        self._told: dict[str, str] = {}
+
+    def __contains__(self, subject: str) -> bool:
+        return subject in self._told
+
+    def trouble(self, subject: str, text: str) -> None:
+        """`text` says what is wrong with `subject`."""
+        if text != self._told.get(subject):
+            self._logger.log(self._level, "%s", text)
+        self._told[subject] = text
+
+    def well(self, subject: str) -> None:
+        """Nothing is wrong with `subject` (any more)."""
+        if self._told.pop(subject, None) is not None:
+            self._logger.warning("%s: well again", subject)

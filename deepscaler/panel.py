@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from deepscaler.artefacts import replacing, utc_text
+from deepscaler.artefacts import read_csv, replacing, utc_text
 from deepscaler.errors import DataError
 
 FEATURES = {"pod": "count", "cpu": "ratio", "mem": "ratio", "res": "s", "req": "1/s"}
@@ -132,12 +132,7 @@ def read_panel(
         DataError: no file, no such column, a broken line, times that don't rise.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; make it with: python metrics_fetch.py")
-    try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a readable CSV ({str(error).strip()})") from error
+    frame = read_csv(path, command="python metrics_fetch.py")
     if "time" not in frame.columns:
         raise DataError(f"{path}: column 'time' is missing; found {', '.join(map(str, frame.columns[:6]))}")
     names = [str(column) for column in frame.columns if column != "time"]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepscaler.artefacts import replacing, utc_text, write_json
+from deepscaler.artefacts import read_csv, replacing, utc_text, write_json
 from deepscaler.cluster import ENDPOINT_COLUMNS
 from deepscaler.errors import DataError
 from deepscaler.panel import MetricPanel, iso_seconds, read_panel, write_panel
@@ -31,13 +31,43 @@ DECISION_COLUMNS = (
 POD_COLUMNS = ("time", "service", "spec", "starting", "ready")
 
 
+@dataclass(frozen=True)
+class PolicyName:
+    """The name of a policy, with what it means.
+
+    Attributes:
+        text: the name as the user writes it: `hpa_70`, `deepscaler`.
+        family: the kind of policy, which settings of one knob share: `hpa`, `deepscaler`.
+        knob: the number that tells members of a family apart: 70; None for a policy without one.
+    """
+
+    text: str
+    family: str
+    knob: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> PolicyName:
+        """The name taken apart: a number after the last `_` is the knob."""
+        family, _, knob = text.rpartition("_")
+        if family and knob.replace(".", "", 1).isdecimal():
+            return cls(text, family, float(knob))
+        return cls(text, text)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entries of run.json that name the policy."""
+        return {"policy": self.text, "family": self.family, "knob": self.knob}
+
+    def __str__(self) -> str:
+        return self.text
+
+
 @dataclass
 class Run:
     """One policy on one load.
 
     Attributes:
-        info: policy, settings, limits (service -> cores), sla and slo (endpoint -> s), seed, versions, bundle hash;
-            on the testbed also `oracle` (service -> list of replicas, a value a minute).
+        info: policy (with family and knob), settings, limits (service -> cores), sla and slo (endpoint -> s), seed,
+            versions, bundle hash; on the testbed also `oracle` (service -> list of replicas, one value per minute).
         endpoints: `ENDPOINT_COLUMNS`; times are seconds since the epoch.
         decisions: `DECISION_COLUMNS`.
         pods: `POD_COLUMNS`, sampled regularly.
@@ -49,6 +79,13 @@ class Run:
     decisions: pd.DataFrame
     pods: pd.DataFrame
     panel: MetricPanel | None = field(default=None, repr=False)
+
+    @property
+    def policy(self) -> PolicyName:
+        """Which policy ran. Older run directories state its name alone, which is then taken apart."""
+        if "family" not in self.info:
+            return PolicyName.parse(self.info["policy"])
+        return PolicyName(self.info["policy"], self.info["family"], self.info.get("knob"))
 
 
 def write_run(run: Run, directory: str | Path) -> None:
@@ -122,15 +159,7 @@ def _read_info(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; make runs with: python predict_scale.py")
-    try:
-        frame = pd.read_csv(path)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a readable CSV ({str(error).strip()})") from error
-    missing = [name for name in columns if name not in frame.columns]
-    if missing:
-        raise DataError(f"{path}: column {missing[0]!r} is missing; expected {', '.join(columns)}")
+    frame = read_csv(path, columns=columns, command="python predict_scale.py", text=False)
     times = iso_seconds(frame["time"])
     if np.isnan(times).any():
         raise DataError(f"{path}: line {int(np.isnan(times).argmax()) + 2}: broken time")

@@ -44,6 +44,7 @@ from deepscaler.errors import DeepScalerError, MetricsError
 from deepscaler.panel import FEATURES
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
 from deepscaler.policies.reactive import usage_floor
+from deepscaler.runs import PolicyName
 from deepscaler.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class Controller:
         self._watch = DropWatch()
         self._survive_bugs, self._leading = survive_bugs, leading
         self.last_rows: list[DecisionRow] = []
+        self._pods_are_kept = cluster.pod_history(cluster.now(), cluster.now()) is not None
         self._left_at: dict[str, int] = {}
         self._states: dict[str, Reason | None] = {}
 
@@ -126,7 +128,7 @@ class Controller:
             return
         start = self.cluster.now()
         end = math.inf if duration is None else start + duration
-        due, sample = start, math.inf if hasattr(self.cluster, "pod_history") else start
+        due, sample = start, math.inf if self._pods_are_kept else start
         while True:
             self._sleep(min(due, sample, end), stop)
             now = self.cluster.now()
@@ -166,7 +168,8 @@ class Controller:
         workloads = self.cluster.workloads()
         of_bundle = self.policy.name.startswith("deepscaler") and bundle.is_file()
         return {
-            "policy": self.policy.name,
+            **PolicyName.parse(self.policy.name).to_dict(),
+            **self.policy.describe(),
             "app": settings.app.name,
             "seed": seed,
             "start": utc_text(start),
@@ -226,7 +229,7 @@ class Controller:
     def _read_pods(self, now: float) -> tuple[list[Workload], Sequence[Pod]]:
         """Workloads of the scaled services and all pods; recorded on the way."""
         workloads, pods = self.cluster.workloads(), self.cluster.pods()
-        if not hasattr(self.cluster, "pod_history"):
+        if not self._pods_are_kept:
             self.recorder.add_pods(pod_rows(now, workloads, pods))
         return [workload for workload in workloads if workload.service in self._scaled], pods
 

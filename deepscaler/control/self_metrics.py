@@ -50,7 +50,7 @@ def exposition(controller: Controller, policy: str, app: str) -> str:
     seconds = list(statistics.decision_seconds)
     family("decision_seconds_sum", "counter", "Time that ticks took.", [({}, sum(seconds))])
     family("decision_seconds_count", "counter", "Ticks that were timed.", [({}, float(len(seconds)))])
-    failures: Mapping[int, int] = getattr(controller.cluster, "api_failures", {})
+    failures = controller.cluster.api_failures
     samples: list[tuple[Mapping[str, str], float]] = [
         ({"status": str(code)}, float(count)) for code, count in sorted(failures.items())
     ]

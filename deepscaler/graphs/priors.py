@@ -12,14 +12,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from deepscaler.artefacts import replacing
+from deepscaler.artefacts import read_csv, replacing
 from deepscaler.calls import CallGraph
 from deepscaler.errors import DataError
+from deepscaler.graphs.similarity import scaled, without_diagonal
 from deepscaler.graphs.structural import NEEDED, Structure
 
 CORNER = "caller"
-"""Head of the first column: each row is a caller."""
+"""The heading of the first column: each row is a caller."""
 BUILT_IN = ("call", "od", "structural", "cc", "identity")
+"""Priors that are made from the collected data; any other name is the path of a CSV."""
 
 
 def write_graph(path: str | Path, names: Sequence[str], matrix: NDArray[np.floating]) -> None:
@@ -28,9 +30,10 @@ def write_graph(path: str | Path, names: Sequence[str], matrix: NDArray[np.float
     Raises:
         DataError: the matrix isn't square or doesn't have as many rows as names.
     """
-    if matrix.shape != (len(names), len(names)):
+    expected = (len(names), len(names))
+    if matrix.shape != expected:
         raise DataError(
-            f"graph for {path}: shape {matrix.shape}, expected {(len(names), len(names))} for {len(names)} services"
+            f"graph for {path}: shape {matrix.shape}, expected {expected} for {len(names)} services"
         )
     frame = pd.DataFrame(np.asarray(matrix, np.float64), columns=list(names))
     frame.insert(0, CORNER, list(names), allow_duplicates=True)
@@ -39,44 +42,55 @@ def write_graph(path: str | Path, names: Sequence[str], matrix: NDArray[np.float
 
 
 def read_graph(path: str | Path) -> tuple[tuple[str, ...], NDArray[np.float32]]:
-    """Names and matrix `[N, N]` of a CSV as `write_graph` makes it, in the header's order; rows are matched by name.
+    """Names and matrix `[N, N]` of a CSV as `write_graph` makes it.
+
+    Columns and rows are in the order of the header; rows are matched to it by name.
 
     Raises:
-        DataError: no file, not square, names that differ or repeat, or an entry that isn't a finite number.
+        DataError: there is no such file, header and first column name other services or one twice, or an
+            entry isn't a finite number.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such graph; make it with: python data_process.py")
-    try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, header=None)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a readable CSV ({str(error).strip()})") from error
+    frame = read_csv(path, what="graph", command="python data_process.py", header=False)
     names = tuple(frame.iloc[0, 1:].str.strip())
     rows = list(frame.iloc[1:, 0].str.strip())
+    _check_names(path, names, rows)
+    numbers = frame.iloc[1:, 1:].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    broken = np.argwhere(~np.isfinite(numbers))
+    if len(broken):
+        row, column = broken[0]
+        found = frame.iloc[row + 1, column + 1]
+        raise DataError(f"{path}: line {row + 2}, column {names[column]!r}: {found!r} is not a number")
+    order = [rows.index(name) for name in names]
+    return names, numbers[order].astype(np.float32)
+
+
+def _check_names(path: Path, names: Sequence[str], rows: Sequence[str]) -> None:
+    """Refuse a graph whose header and first column don't name the same services, each once."""
     for kind, found in (("header", list(names)), ("first column", rows)):
         repeated = sorted({name for name in found if found.count(name) > 1})
         if repeated:
             raise DataError(f"{path}: the {kind} names {repeated[0]!r} more than once")
     if set(names) != set(rows):
-        odd = sorted(set(names) ^ set(rows))
+        odd = ", ".join(sorted(set(names) ^ set(rows))[:3])
         raise DataError(
-            f"{path}: header and first column differ in {', '.join(odd[:3])}; expected the same services in both"
+            f"{path}: header and first column differ in {odd}; expected the same services in both"
         )
-    numbers = frame.iloc[1:, 1:].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
-    broken = np.argwhere(~np.isfinite(numbers))
-    if len(broken):
-        row, column = broken[0]
-        raise DataError(
-            f"{path}: line {row + 2}, column {names[column]!r}: {frame.iloc[row + 1, column + 1]!r} is not a number"
-        )
-    order = [rows.index(name) for name in names]
-    return names, numbers[order].astype(np.float32)
 
 
 def match_graph(
     names: Sequence[str], matrix: NDArray[np.floating], services: Sequence[str], source: str = "graph"
 ) -> NDArray[np.float32]:
-    """`matrix` over `services`, in their order; names beyond them are left out.
+    """The part of a graph that connects `services`, in their order.
+
+    Args:
+        names: of the services in the graph.
+        matrix: the graph, `[len(names), len(names)]`.
+        services: N names.
+        source: where the graph comes from, for the message.
+
+    Returns:
+        float32 `[N, N]`.
 
     Raises:
         DataError: a service isn't among the names.
@@ -89,20 +103,24 @@ def match_graph(
 
 
 def call_prior(rates: NDArray[np.float64]) -> NDArray[np.float32]:
-    """The call graph `[N, N]`: 1 where calls were seen."""
-    return np.where(_off_diagonal(rates) > 0, 1.0, 0.0).astype(np.float32)
+    """The call graph `[N, N]`: 1 where calls were recorded, else 0."""
+    return np.where(without_diagonal(rates) > 0, 1.0, 0.0).astype(np.float32)
 
 
 def od_prior(rates: NDArray[np.float64], cutoff: float = 0.0) -> NDArray[np.float32]:
-    """Origin-destination: calls per second over the largest, entries below `cutoff` cut. `[N, N]`."""
-    return _cut(_off_diagonal(rates), cutoff)
+    """Origin-destination: calls per second over the largest of them, `[N, N]`; 0 below `cutoff`."""
+    return _cut(scaled(rates), cutoff)
 
 
 def cc_prior(requests: NDArray[np.floating], cutoff: float) -> NDArray[np.float32]:
-    """Absolute Pearson correlation of request rates `[L, N]` (training rows), entries below `cutoff` cut. `[N, N]`.
+    """Absolute Pearson correlation of the services' request rates, `[N, N]`; 0 below `cutoff`.
 
-    Pairs are correlated over the rows where both are known; a constant or missing series correlates with nothing. It
-    isn't a dependency graph: services that share a load correlate whether or not they call each other.
+    It isn't a dependency graph: services that share a load correlate whether or not they call each other.
+
+    Args:
+        requests: request rates `[L, N]` of the training rows. A pair is correlated over the rows where both
+            are known; a constant or missing series correlates with nothing.
+        cutoff: weaker correlations become 0.
     """
     table = pd.DataFrame(np.asarray(requests, np.float64))
     varying = (table.std() > 1e-9 * table.abs().mean().clip(lower=1e-9)).to_numpy()
@@ -112,12 +130,17 @@ def cc_prior(requests: NDArray[np.floating], cutoff: float) -> NDArray[np.float3
         .reindex(index=table.columns, columns=table.columns)
         .to_numpy(np.float64)
     )
-    strength = _off_diagonal(np.minimum(np.abs(np.nan_to_num(correlation)), 1.0))
-    return np.where(strength >= cutoff, strength, 0.0).astype(np.float32)
+    strength = without_diagonal(np.minimum(np.abs(np.nan_to_num(correlation)), 1.0))
+    return _cut(strength, cutoff)
+
+
+def _cut(weights: NDArray[np.float64], cutoff: float) -> NDArray[np.float32]:
+    """The weights, 0 where they are below `cutoff`."""
+    return np.where(weights >= cutoff, weights, 0.0).astype(np.float32)
 
 
 def default_priors(calls: CallGraph | None, structure: Structure | None) -> list[str]:
-    """The one prior that is nearest to who calls whom, of those that the data allows."""
+    """The prior that is nearest to who calls whom, among those that the data allows; one name in a list."""
     return ["call"] if calls is not None else ["structural"] if structure is not None else ["cc"]
 
 
@@ -131,41 +154,28 @@ def build_prior(
     end: float,
     cutoff: float,
 ) -> NDArray[np.float32]:
-    """The prior `name` over `services`: `call`, `od`, `structural`, `cc`, `identity` or the path of a CSV.
+    """The prior `name` over `services`, float32 `[N, N]`.
 
     Args:
-        name: which.
+        name: one of `BUILT_IN`, or the path of a CSV.
         services: N names.
         requests: request rates `[L, N]` of the training rows; None where the data has none.
         calls: recorded calls; None where there are none.
-        structure: what the training rows say; None where features are missing.
+        structure: what `fit_structure` found in the training rows; None where features are missing.
         end: calls after this time (the end of the training split) don't count.
-        cutoff: weaker entries of od and cc are cut.
+        cutoff: weaker entries of `od` and `cc` become 0.
 
     Raises:
-        DataError: what the prior needs isn't there, naming the command that makes it.
+        DataError: what the prior needs isn't there; it names the command or the setting that helps.
     """
     if name == "identity":
         return np.zeros((len(services), len(services)), np.float32)
     if name == "cc":
-        if requests is None:
-            raise DataError(
-                "prior cc needs the feature req; add it to process.features or choose another of process.priors"
-            )
-        return cc_prior(requests, cutoff)
+        return _prior_of_requests(requests, cutoff)
     if name in ("call", "od"):
-        if calls is None:
-            raise DataError(
-                f"prior {name} needs calls.csv; make it with: python metrics_fetch.py (or set process.priors=[structural])"
-            )
-        rates = calls.mean_rates(tuple(services), end=end)
-        return call_prior(rates) if name == "call" else od_prior(rates, cutoff)
+        return _prior_of_calls(name, services, calls, end, cutoff)
     if name == "structural":
-        if structure is None:
-            raise DataError(
-                f"prior structural needs the features {', '.join(NEEDED)} of collected metrics; choose another of process.priors"
-            )
-        return structure.score
+        return _prior_of_structure(structure)
     if not name.endswith(".csv"):
         raise DataError(
             f"prior {name!r} is unknown; process.priors takes {', '.join(BUILT_IN)} or the path of a CSV"
@@ -174,18 +184,35 @@ def build_prior(
     return match_graph(names, matrix, services, source=name)
 
 
+def _prior_of_requests(requests: NDArray[np.floating] | None, cutoff: float) -> NDArray[np.float32]:
+    if requests is None:
+        raise DataError(
+            "prior cc needs the feature req; add it to process.features or choose another of process.priors"
+        )
+    return cc_prior(requests, cutoff)
+
+
+def _prior_of_calls(
+    name: str, services: Sequence[str], calls: CallGraph | None, end: float, cutoff: float
+) -> NDArray[np.float32]:
+    if calls is None:
+        raise DataError(
+            f"prior {name} needs calls.csv; make it with: python metrics_fetch.py "
+            "(or set process.priors=[structural])"
+        )
+    rates = calls.mean_rates(tuple(services), end=end)
+    return call_prior(rates) if name == "call" else od_prior(rates, cutoff)
+
+
+def _prior_of_structure(structure: Structure | None) -> NDArray[np.float32]:
+    if structure is None:
+        raise DataError(
+            f"prior structural needs the features {', '.join(NEEDED)} of collected metrics; "
+            "choose another of process.priors"
+        )
+    return structure.score
+
+
 def prior_key(name: str) -> str:
-    """What a prior is called in the data set: its name, of a CSV the file's without `.csv`."""
+    """What a prior is called in the data set: its name, or for a CSV the name of the file without `.csv`."""
     return Path(name).stem if name.endswith(".csv") else name
-
-
-def _off_diagonal(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    out = np.array(matrix, np.float64)
-    np.fill_diagonal(out, 0.0)
-    return out
-
-
-def _cut(matrix: NDArray[np.float64], cutoff: float) -> NDArray[np.float32]:
-    largest = matrix.max(initial=0.0)
-    scaled = matrix / largest if largest > 0 else matrix
-    return np.where(scaled >= cutoff, scaled, 0.0).astype(np.float32)

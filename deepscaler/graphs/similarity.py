@@ -5,7 +5,7 @@ A graph is a matrix `[N, N]` of weights >= 0, row = caller; the diagonal never c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,9 @@ from deepscaler.statistics import rank_correlation
 
 Matrix = NDArray[np.float64]
 Graph = tuple[tuple[str, ...], NDArray[np.floating]]
+"""The services' names and the matrix."""
 
 
-# ------------------------------------------------------------------------------------------------------------ measures
 def without_diagonal(matrix: NDArray[np.floating]) -> Matrix:
     """A float64 copy with zeros on the diagonal."""
     copy = np.array(matrix, np.float64)
@@ -26,27 +26,36 @@ def without_diagonal(matrix: NDArray[np.floating]) -> Matrix:
 
 
 def scaled(matrix: NDArray[np.floating]) -> Matrix:
-    """Off-diagonal weights over the largest of them: calls per second, probabilities and 0/1 become comparable."""
+    """Off-diagonal weights over the largest of them, `[N, N]`.
+
+    So calls per second, probabilities and zeros and ones become comparable. A graph without weights stays
+    as it is.
+    """
     weights = without_diagonal(matrix)
     largest = weights.max(initial=0.0)
     return weights / largest if largest > 0 else weights
 
 
 def weighted_jaccard(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
-    """Σ min / Σ max over *all* off-diagonal pairs, in [0, 1]; 1 only for equal graphs (two without edges are equal)."""
+    """Σ min / Σ max over *all* off-diagonal pairs, in [0, 1].
+
+    It is 1 for equal graphs only; two graphs without edges are equal.
+    """
     a, b = without_diagonal(one), without_diagonal(other)
     union = np.maximum(a, b).sum()
     return float(np.minimum(a, b).sum() / union) if union > 0 else 1.0
 
 
 def published_shared_edge_ratio(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
-    """The published similarity: mean over nodes with a shared edge of Σ min / Σ max over their *shared* edges; 0 without any.
+    """The published similarity: Σ min / Σ max over each node's *shared* edges, mean over nodes that have any.
 
-    Its flaw: an edge that only one graph has is ignored, so a graph of one edge can score 1 against any graph that has
-    that edge with that weight. Kept to reproduce the number; read `weighted_jaccard` instead.
+    It is 0 without any shared edge. Its flaw: an edge that only one graph has is ignored, so a graph of one
+    edge can score 1 against any graph that has that edge with that weight. It is kept to reproduce the
+    published number; read `weighted_jaccard` instead.
 
-    Source: the published similarity.py. Differs: edges are directed (a node's are those it calls); there they were read
-    as undirected, with one of the two weights dropped.
+    Source: the published similarity.py. Differs: edges are directed here (those of a node are the calls it
+        makes);
+    there they were read as undirected, with one of the two weights dropped.
     """
     a, b = without_diagonal(one), without_diagonal(other)
     shared = (a > 0) & (b > 0)
@@ -56,19 +65,28 @@ def published_shared_edge_ratio(one: NDArray[np.floating], other: NDArray[np.flo
     return float((inside[nodes] / union[nodes]).mean()) if nodes.any() else 0.0
 
 
-def edges(matrix: NDArray[np.floating], threshold: float) -> NDArray[np.bool_]:
-    """Edges `[N, N]`: off-diagonal weights above `threshold` times the largest (and above 0)."""
+def edges_above_share(matrix: NDArray[np.floating], threshold: float) -> NDArray[np.bool_]:
+    """Which pairs are edges, `[N, N]`: off-diagonal weights above `threshold` times the largest of them."""
     return scaled(matrix) > threshold
 
 
 def edge_overlap(
     one: NDArray[np.floating], other: NDArray[np.floating], threshold: float
 ) -> dict[str, float]:
-    """`edges` of the first graph, and precision, recall and F1 of as many heaviest edges of the other against them.
+    """How many edges of one graph are among the heaviest edges of the other.
 
-    Where the other has fewer edges than that, all of them are taken; equal weights are taken in row order.
+    As many edges of the other graph are taken as the first has, the heaviest first (or all, where it has
+    fewer); equal weights are taken in row order.
+
+    Args:
+        one: `[N, N]`; its edges are those of `edges_above_share`.
+        other: `[N, N]`.
+        threshold: share of the largest weight above which a weight of `one` is an edge.
+
+    Returns:
+        `edges` (of the first graph), and `precision`, `recall` and `f1` of the taken edges against them.
     """
-    truth = edges(one, threshold)
+    truth = edges_above_share(one, threshold)
     weights = without_diagonal(other)
     heaviest = np.argsort(-weights, axis=None, kind="stable")[: truth.sum()]
     taken = heaviest[weights.flat[heaviest] > 0]
@@ -84,14 +102,17 @@ def edge_overlap(
 
 
 def spectral_similarity(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
-    """1 − half the mean distance of the sorted eigenvalues of the symmetrised graphs' normalised Laplacians, in [0, 1].
+    """Similarity of two graphs' shapes, in [0, 1].
 
-    It sees the shape (hubs, clusters), not the names: the same graph with services permuted scores 1.
+    It is 1 − half the mean distance of the sorted eigenvalues of the normalised Laplacians of the
+    symmetrised graphs. It sees hubs and clusters, not names: the same graph with services permuted scores
+    1.
     """
     return float(1 - np.abs(_spectrum(one) - _spectrum(other)).mean() / 2)
 
 
 def _spectrum(matrix: NDArray[np.floating]) -> Matrix:
+    """Sorted eigenvalues `[N]` of the normalised Laplacian of the symmetrised graph."""
     weights = without_diagonal(matrix)
     weights = (weights + weights.T) / 2
     degree = weights.sum(axis=1)
@@ -101,7 +122,7 @@ def _spectrum(matrix: NDArray[np.floating]) -> Matrix:
 
 
 def similarity(one: NDArray[np.floating], other: NDArray[np.floating], threshold: float) -> dict[str, float]:
-    """All measures of two graphs, each scaled to its largest weight first."""
+    """All measures of two graphs by name, after each graph is scaled to its largest weight."""
     a, b = scaled(one), scaled(other)
     return {
         "weighted_jaccard": weighted_jaccard(a, b),
@@ -112,13 +133,19 @@ def similarity(one: NDArray[np.floating], other: NDArray[np.floating], threshold
 
 
 def moved(reference: tuple[Matrix, Matrix], other: tuple[Matrix, Matrix]) -> dict[str, float]:
-    """Did `other` (before, after) change where `reference` did? Over the pairs of services that either reference graph connects.
+    """Whether a graph changed where the reference did.
 
-    Each graph is taken relative to its sum, so that a heavier load alone is no change.
+    Only the pairs of services that the reference connects before or after count. Each graph is taken
+    relative to its sum, so that a heavier load alone is no change.
+
+    Args:
+        reference: the graph before and after, `[N, N]` each.
+        other: another graph at the same times.
 
     Returns:
-        `pairs`; `correlation` of the changes (Spearman); `large`: pairs whose reference changed by a tenth of its largest
-        change or more; `right_way`: share of these in which the other changed in the same direction (NaN without any).
+        `pairs`: their number. `correlation` of the changes (Spearman; NaN with fewer than two pairs).
+        `large`: the number of pairs whose reference changed by a tenth of its largest change or more.
+        `right_way`: the share of these in which the other changed in the same direction (NaN without any).
     """
     before, after = (
         without_diagonal(graph) / max(without_diagonal(graph).sum(), 1e-12) for graph in reference
@@ -137,10 +164,17 @@ def moved(reference: tuple[Matrix, Matrix], other: tuple[Matrix, Matrix]) -> dic
 
 
 def align(graphs: Mapping[str, Graph], common: bool = False) -> tuple[tuple[str, ...], dict[str, Matrix]]:
-    """The graphs over the same services in the first one's order, matched by name; with `common` over those all have.
+    """The graphs over the same services, matched by name, in the order of the first graph.
+
+    Args:
+        graphs: by name.
+        common: keep the services that all graphs have, instead of refusing graphs over different services.
+
+    Returns:
+        The N services' names, and the matrices `[N, N]` by name, with zeros on the diagonal.
 
     Raises:
-        DataError: the services differ (named), fewer than two remain, or a weight is negative.
+        DataError: services differ, fewer than two remain, or a weight is negative.
     """
     first = next(iter(graphs))
     names = graphs[first][0]
@@ -148,13 +182,13 @@ def align(graphs: Mapping[str, Graph], common: bool = False) -> tuple[tuple[str,
         if (np.asarray(matrix) < 0).any():
             raise DataError(f"graph {name}: negative weights; similarities are defined for weights >= 0")
         if set(other) != set(names) and not common:
+            extras = {first: set(names) - set(other), name: set(other) - set(names)}
             only = [
-                f"only in {label}: {', '.join(sorted(extra))}"
-                for label, extra in _extras(first, names, name, other)
-                if extra
+                f"only in {label}: {', '.join(sorted(extra))}" for label, extra in extras.items() if extra
             ]
             raise DataError(
-                f"graphs {first} and {name} hold different services ({'; '.join(only)}); --common compares those that all have"
+                f"graphs {first} and {name} hold different services ({'; '.join(only)}); "
+                "--common compares those that all have"
             )
     kept = tuple(name for name in names if all(name in other for other, _ in graphs.values()))
     if len(kept) < 2:
@@ -166,9 +200,3 @@ def align(graphs: Mapping[str, Graph], common: bool = False) -> tuple[tuple[str,
         rows = [other.index(service) for service in kept]
         aligned[name] = without_diagonal(np.asarray(matrix)[np.ix_(rows, rows)])
     return kept, aligned
-
-
-def _extras(
-    first: str, names: Sequence[str], second: str, other: Sequence[str]
-) -> list[tuple[str, set[str]]]:
-    return [(first, set(names) - set(other)), (second, set(other) - set(names))]

@@ -1,8 +1,10 @@
-"""Who calls whom, from telemetry alone: a caller's response is its own time plus its callees' responses times calls of each.
+"""Who calls whom, from telemetry alone.
 
-`r_i = own_i + Σ_j V_ij r_j` is fitted for every caller i, with V >= 0 (calls of j a request of i) and own_i a non-negative
-mix of curves of its utilisation ρ. What makes it work is that replicas vary independently (the exploring collection policy):
-then responses of callees move on their own. Calls that run in parallel count for less, those that a sample holds few of are missed.
+A caller's response is its own time plus, for each callee, the callee's response times the calls of it per
+request: `r_i = own_i + Σ_j V_ij r_j`. This is fitted for every caller i, with V >= 0 and own_i a
+non-negative mix of curves of its utilisation ρ. It works because replicas vary independently of each other
+(under the exploring collection policy), so that callees' responses move on their own. Calls that run in
+parallel count for less than they are; calls of which a sample holds few are missed.
 """
 
 from __future__ import annotations
@@ -19,26 +21,32 @@ from deepscaler.panel import MetricPanel
 Array = NDArray[np.float64]
 NEEDED = ("pod", "cpu", "res", "req")
 FEWEST_ROWS = 60
-"""Samples of both services below which a pair isn't tried."""
+"""A pair of services with fewer samples of both isn't tried."""
 MOST_CALLEES = 100
-"""Candidates a caller; of more, those whose responses correlate with its own best."""
+"""At most this many callees per caller are tried: those whose responses correlate best with the caller's."""
 SLACK = 2.0
-"""A callee's response may be so many times its caller's (the caller needn't wait for it in each request)."""
+"""A callee may take this many times as long as its caller, which needn't wait for it in each request."""
 HUBER = 1.345
+"""Errors beyond this many standard deviations are weighted down.
+
+Source: Huber 1981; the estimate stays 95 % efficient where the noise is normal.
+"""
 PASSES = 6
+"""Rounds of re-weighting."""
 BLOCK = 20
-"""Samples whose errors may be correlated, for t."""
+"""t allows for errors that are correlated within blocks of this many samples."""
 DOUBT = 2.0
 """A share with this t counts half."""
 
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """What the fit found, `[N, N]`, row = caller.
+    """The call structure that the fit found, row = caller.
 
     Attributes:
-        share: share of the caller's mean response that is spent in the callee, 0 where none was found.
-        t: of the coefficient behind it, by blocks of samples; 0 without one.
+        share: `[N, N]` share of the caller's mean response that is spent in the callee; 0 where no call was
+            found.
+        t: `[N, N]` t value of the coefficient behind it; 0 where no call was found.
     """
 
     share: Array
@@ -46,22 +54,25 @@ class Structure:
 
     @property
     def score(self) -> NDArray[np.float32]:
-        """The share, shrunk by its uncertainty: share · t² / (t² + 4)."""
+        """The share, shrunk by its uncertainty: share · t² / (t² + 4), float32 `[N, N]`."""
         return (self.share * self.t**2 / (self.t**2 + DOUBT**2)).astype(np.float32)
 
 
 def fit_structure(panel: MetricPanel) -> Structure:
-    """The call structure behind a panel's `res`, `req`, `pod` and `cpu`; give it training rows only.
+    """The call structure behind a panel's `pod`, `cpu`, `res` and `req`; give it training rows only.
+
+    A callee slower than its caller is tried too: the caller may call it in few of its requests.
+
+    Source: this project's own recipe.
 
     Raises:
         DataError: one of the features isn't there.
-
-    Source: this project's own recipe. A callee slower than its caller is tried too: its calls may be rare.
     """
     absent = [name for name in NEEDED if name not in panel.features]
     if absent:
         raise DataError(
-            f"prior structural needs the features {', '.join(NEEDED)}; {', '.join(absent)} isn't among the metrics"
+            f"prior structural needs the features {', '.join(NEEDED)}; "
+            f"{', '.join(absent)} isn't among the metrics"
         )
     pods, cpu, response, rate = (panel.feature(name).astype(np.float64) for name in NEEDED)
     count = len(panel.services)
@@ -83,21 +94,34 @@ def fit_structure(panel: MetricPanel) -> Structure:
 
 
 def time_shares(rates: Array, panel: MetricPanel) -> Array:
-    """What `Structure.share` estimates, from recorded calls per second `[N, N]`: their time in each callee over the caller's."""
+    """What `Structure.share` estimates, from recorded calls: the calls' time over the time of the caller.
+
+    Args:
+        rates: calls per second `[N, N]`, row = caller.
+        panel: with the features req and res.
+
+    Returns:
+        `[N, N]`, row = caller; 0 for callers without requests.
+    """
     seen = {name: np.nan_to_num(panel.feature(name).astype(np.float64)) for name in ("req", "res")}
-    requests, seconds = (
-        seen["req"].mean(axis=0),
-        (seen["req"] * seen["res"]).mean(axis=0),
-    )  # of all requests in a second
+    requests = seen["req"].mean(axis=0)
+    seconds = (seen["req"] * seen["res"]).mean(
+        axis=0
+    )  # response time of all requests that arrive in a second
     each = np.where(requests > 0, seconds / np.where(requests > 0, requests, 1.0), 0.0)
-    shares: Array = np.where(
-        seconds[:, None] > 0, rates * each[None, :] / np.where(seconds > 0, seconds, 1.0)[:, None], 0.0
-    )
+    own = np.where(seconds > 0, seconds, 1.0)[:, None]
+    shares: Array = np.where(seconds[:, None] > 0, rates * each[None, :] / own, 0.0)
     return shares
 
 
 def candidates(caller: int, response: Array, rate: Array) -> NDArray[np.int64]:
-    """Services that `caller` could call: fast enough, or asked seldom enough, in most samples. Shapes `[L, N]`."""
+    """Columns of the services that `caller` could call: in most samples fast enough, or asked seldom enough.
+
+    Args:
+        caller: column of the caller.
+        response: mean responses in seconds, `[L, N]`.
+        rate: requests per second, `[L, N]`.
+    """
     found, strength = [], []
     for callee in range(response.shape[1]):
         both = np.isfinite(response[:, callee]) & np.isfinite(response[:, caller]) & (rate[:, caller] > 0)
@@ -114,7 +138,12 @@ def candidates(caller: int, response: Array, rate: Array) -> NDArray[np.int64]:
 
 
 def own_time(utilisation: Array, pods: Array) -> Array:
-    """Curves `[L, 9]` that the caller's own time is a non-negative mix of: of ρ now, of ρ before, of replicas."""
+    """Curves `[L, 9]` of which the caller's own time is a non-negative mix.
+
+    Args:
+        utilisation: `[L]`; NaN isn't allowed. Curves are of its present and of its previous value.
+        pods: `[L]` ready replicas; NaN counts as one.
+    """
     rho = np.clip(utilisation, 0.0, 0.97)
     before = np.concatenate([rho[:1], rho[:-1]])
     curves = [np.ones_like(rho), rho, rho**2, rho**4, rho**6, rho**12, rho / (1 - rho), before**6]
@@ -122,14 +151,17 @@ def own_time(utilisation: Array, pods: Array) -> Array:
 
 
 def bounded_fit(seen: Array, own: Array, time: Array, weights: Array, most: Array) -> tuple[Array, Array]:
-    """Calls `[M]` in [0, most] of `time = own mix + seen · calls`, weighted least squares with Huber re-weighting, and their t `[M]`.
+    """Fit `time = own mix + seen · calls` with calls in [0, most], by least squares with Huber re-weighting.
 
     Args:
-        seen: responses of the candidates `[L, M]`.
-        own: `[L, K]`; its coefficients are non-negative.
-        time: `[L]`.
-        weights: `[L]`, one over the standard deviation.
-        most: `[M]`.
+        seen: responses of the M candidates, `[L, M]`.
+        own: curves of the caller's own time, `[L, K]`; their coefficients are non-negative.
+        time: responses of the caller, `[L]`.
+        weights: one over the standard deviation of each sample, `[L]`.
+        most: highest calls of each candidate per request, `[M]`.
+
+    Returns:
+        Calls per request `[M]`, and their t values `[M]`.
     """
     count = seen.shape[1]
     design = np.concatenate([seen, own], axis=1)
@@ -149,9 +181,11 @@ def bounded_fit(seen: Array, own: Array, time: Array, weights: Array, most: Arra
 
 
 def _block_t(design: Array, error: Array, found: Array) -> Array:
-    """Coefficients over their standard errors among those above 0; errors may be correlated within a block of samples.
+    """The coefficients over their standard errors; 0 for coefficients at 0.
 
-    Source: the cluster-robust covariance (Liang and Zeger 1986), blocks of neighbouring samples as clusters.
+    Errors may be correlated within blocks of neighbouring samples.
+
+    Source: the cluster-robust covariance (Liang and Zeger 1986) with these blocks as clusters.
     """
     t = np.zeros(len(found))
     free = np.flatnonzero(found > 1e-9 * found.max(initial=0.0))

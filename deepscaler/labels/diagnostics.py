@@ -1,4 +1,4 @@
-"""How far `required` labels can be trusted: the fit against what was measured, and against the truth where it is known."""
+"""How far `required` labels can be trusted: the fit against measurements, and against the truth."""
 
 from __future__ import annotations
 
@@ -9,36 +9,37 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deepscaler.labels.demand import DemandModel
-from deepscaler.labels.fit import (
-    FEWEST_HOT,
-    HOT,
-    fitted_minutes,
-    minute_means,
-    top_utilisation,
-    usable_minutes,
-)
+from deepscaler.labels.minutes import fitted_minutes, minute_means, top_utilisation, usable_minutes
+from deepscaler.labels.regression import FEWEST_HOT, HOT
 from deepscaler.labels.required import Labelled
 from deepscaler.panel import MetricPanel
+from deepscaler.statistics import nan_mean
 
 Array = NDArray[np.float64]
 RHO_EDGES = np.arange(0.0, 1.2001, 0.05)
+"""Bounds of the bins in which minutes are counted by utilisation."""
 QUANTILES = (0.05, 0.5, 0.95)
 
 
 @dataclass(frozen=True, eq=False)
 class Diagnostics:
-    """What the page of plots shows; minutes are those of the training split, rows those of the whole series.
+    """What the page of plots shows: M minutes of the training split, L rows of the whole series.
 
     Attributes:
         model: the fit.
-        truth: the application's own demand and visits, where they are known (testbed).
-        measured_cores, fitted_cores: `[M, N]`; NaN outside the minutes that the fit rests on.
-        measured_response, predicted_response: `[M]` s at the entries; NaN without traffic or without a response fit.
+        truth: the application's own demand and visits, where they are known (on the testbed).
+        measured_cores: `[M, N]`; NaN outside the minutes that the fit rests on.
+        fitted_cores: `[M, N]`; NaN likewise.
+        measured_response: `[M]` mean response at the entries in seconds; NaN without traffic.
+        predicted_response: `[M]` in seconds; NaN without a response fit.
         top_rho: `[M]` utilisation of the busiest service; -inf where unknown.
         hidden: `[M]` offered over observed rate.
         times: `[L]` seconds since the epoch.
-        required_cores, recorded_cores: `[L]` limits times labels, or times the pods that ran; NaN where a service's are unknown.
-        raised: `[L, N]` 1 where the latency rule raised the label, 0 where ρ_max decided, NaN without a label.
+        required_cores: `[L]` sum over the services of limits times labels; NaN where a service's label is
+            unknown.
+        recorded_cores: `[L]` the same with the pods that ran; NaN where a service's pods are unknown.
+        raised: `[L, N]` 1 where the latency rule raised the label, 0 where ρ_max decided, NaN without a
+            label.
         bounds: rows at which validation and test begin.
     """
 
@@ -58,18 +59,17 @@ class Diagnostics:
 
     @property
     def residuals(self) -> Array:
-        """`[M, N]` (measured - fitted) / mean cores of the service."""
-        known = np.isfinite(self.measured_cores)
-        mean = np.where(known, self.measured_cores, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+        """Measured minus fitted cores over the service's mean, `[M, N]`; NaN outside the fitted minutes."""
+        mean = nan_mean(self.measured_cores, axis=0)
         return (self.measured_cores - self.fitted_cores) / np.where(mean > 0, mean, np.nan)
 
     @property
     def demand_error(self) -> Array | None:
-        """`[N]` fitted over true CPU-seconds a request, less 1; None where the truth isn't known."""
+        """Fitted over true CPU-seconds per request, minus 1, `[N]`; None where the truth isn't known."""
         return None if self.truth is None else self.model.demand_seconds / self.truth.demand_seconds - 1
 
     def summary(self) -> dict[str, Any]:
-        """The figures behind the plots, plain numbers."""
+        """The figures behind the plots, as `labels.json` holds them; None where a figure is unknown."""
         return {
             "services": {name: self._service(index) for index, name in enumerate(self.model.services)},
             "response": self._response(),
@@ -84,6 +84,7 @@ class Diagnostics:
         }
 
     def _service(self, index: int) -> dict[str, Any]:
+        """The fit of one service, beside the truth where that is known."""
         model, quality, name = self.model, self.model.quality, self.model.services[index]
         found = {
             "demand_ms": 1e3 * model.demand_seconds[index],
@@ -102,6 +103,7 @@ class Diagnostics:
         return found
 
     def _response(self) -> dict[str, Any] | None:
+        """The response fit and its errors; None without one."""
         fit = self.model.response
         if fit is None:
             return None
@@ -109,11 +111,15 @@ class Diagnostics:
         ratio = self.predicted_response[fitted] / self.measured_response[fitted]
         errors = self.model.quality.get("log_error", {})
         return {
-            "form": fit.form, "r0_seconds": fit.r0, "kappa": fit.kappa, "held_out_log_error": errors,
+            "form": fit.form,
+            "r0_seconds": fit.r0,
+            "kappa": fit.kappa,
+            "held_out_log_error": errors,
             "predicted_over_measured_quantiles": _quantiles(ratio),
-        }  # fmt: skip
+        }
 
     def _hidden(self) -> dict[str, Any]:
+        """How much demand slow responses may have hidden."""
         known, sla = self.measured_response[np.isfinite(self.measured_response)], self.model.sla_seconds
         return {
             "think_seconds": self.model.think_seconds,
@@ -126,6 +132,7 @@ class Diagnostics:
         }
 
     def _saturation(self) -> dict[str, Any]:
+        """How many minutes were how busy, and how many of them near saturation."""
         counts, _ = np.histogram(self.top_rho[np.isfinite(self.top_rho)], RHO_EDGES)
         hot = int(((self.top_rho > HOT[0]) & (self.top_rho < HOT[1])).sum())
         return {
@@ -139,16 +146,16 @@ class Diagnostics:
 def diagnose(
     labelled: Labelled, panel: MetricPanel, bounds: tuple[int, int], truth: DemandModel | None = None
 ) -> Diagnostics:
-    """Set the fit of `required` labels beside the telemetry it comes from.
+    """Compare the fit of `required` labels with the telemetry that it comes from.
 
     Args:
-        labelled: with labels, the fit and its visits.
-        panel: the whole series, with the features pod, cpu, req, res.
+        labelled: `required` labels with the fit and its visits.
+        panel: the whole series, with the features pod, cpu, req and res.
         bounds: rows at which validation and test begin.
-        truth: the application's own model, same services.
+        truth: the application's own model of the same services, where it is known.
     """
-    model, labels, exact = labelled.model, labelled.labels, labelled.unrounded
-    assert model is not None and exact is not None and labelled.visits is not None
+    model, labels, unrounded = labelled.model, labelled.labels, labelled.unrounded
+    assert model is not None and unrounded is not None and labelled.visits is not None
     training = panel.between(-np.inf, float(panel.times[bounds[0] - 1]))
     minutes = minute_means(training, model.limit_cores, model.entry_columns)
     usable = usable_minutes(minutes, model.sla_seconds)
@@ -171,24 +178,22 @@ def diagnose(
         times=panel.times,
         required_cores=_total(labels.astype(np.float64), model.limit_cores),
         recorded_cores=_total(recorded, model.limit_cores),
-        raised=np.where(
-            np.isfinite(labels), exact == labels, np.nan
-        ),  # by ρ_max alone it hardly ever is a whole number
+        # the latency rule adds whole replicas; what ρ_max asks for is hardly ever a whole number
+        raised=np.where(np.isfinite(labels), unrounded == labels, np.nan),
         bounds=bounds,
     )
 
 
 def _total(replicas: Array, limits: Array) -> Array:
-    """`[L]` cores of all services whose replicas are ever known; NaN where one of these isn't."""
+    """Cores `[L]` of the services whose replicas are ever known; NaN where those of one of them aren't."""
     ever = np.isfinite(replicas).any(axis=0)
     cores: Array = (replicas[:, ever] * limits[ever]).sum(axis=1)
     return cores if ever.any() else np.full(len(replicas), np.nan)
 
 
 def _mean(values: ArrayLike) -> float | None:
-    array = np.asarray(values, np.float64)
-    known = array[np.isfinite(array)]
-    return float(known.mean()) if len(known) else None
+    mean = nan_mean(values)
+    return None if np.isnan(mean) else mean
 
 
 def _quantiles(values: Array) -> list[float] | None:

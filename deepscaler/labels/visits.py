@@ -16,27 +16,36 @@ from deepscaler.panel import MetricPanel
 
 Array = NDArray[np.float64]
 MOST_VISITS = 1e4
-"""More visits an external request than this are a routing that doesn't end (a cycle seen through noise)."""
+"""More visits per external request than this mean that the routing doesn't end (noise made a cycle)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Visits:
-    """Visits by window.
+    """Visits in each of W windows.
 
     Attributes:
-        times: `[W]` middle of each window, rising.
-        values: `[W, E, N]`.
+        times: `[W]` middle of each window, rising, seconds since the epoch.
+        values: `[W, E, N]` requests that a service serves per external request at an entry.
     """
 
     times: Array
     values: Array
 
     def index_at(self, times: Array) -> NDArray[np.intp]:
-        """Which window's middle is nearest to each time."""
+        """The windows `[L]` whose middle is nearest to the times `[L]`."""
         return np.searchsorted((self.times[1:] + self.times[:-1]) / 2, times)
 
     def routed(self, times: Array, rates: Array, entries: list[int]) -> tuple[Array, Array]:
-        """Rates `[L, N]` that the entries' rates make by visits, and external rates `[L, E]`, from served rates `[L, N]`."""
+        """What the entries' rates make of all services' rates by visits.
+
+        Args:
+            times: `[L]`.
+            rates: `[L, N]` served requests per second.
+            entries: columns of the E entries.
+
+        Returns:
+            Routed rates `[L, N]`, and external rates `[L, E]`.
+        """
         index = self.index_at(times)
         external = np.full((len(times), len(entries)), np.nan)
         routed = np.full(rates.shape, np.nan)
@@ -48,10 +57,17 @@ class Visits:
 
 
 def visits_from_routing(calls: Array, external: Array, entries: list[int]) -> Array:
-    """Visits `[E, N]` from calls per second `[N, N]` (row = caller) and external requests per second `[N]`.
+    """Visits `[E, N]` from recorded calls.
 
-    A service passes on P_ij = calls(i, j) / served(i); visits from entry e are row e of (I - P)^-1. Callers in a cycle
-    are fine as long as requests leave it; a service that served nothing passes nothing on.
+    A service passes on P_ij = calls(i, j) / served(i) per request that it serves, and visits from entry e
+    are row e of (I - P)^-1. Services may call one another in a cycle as long as requests leave it; where
+    they don't, each service is counted along paths of at most N calls. A service that served nothing passes
+    nothing on.
+
+    Args:
+        calls: `[N, N]` calls per second, row = caller.
+        external: `[N]` external requests per second.
+        entries: columns of the E entries.
     """
     size = len(external)
     served = external + calls.sum(axis=0)
@@ -61,7 +77,7 @@ def visits_from_routing(calls: Array, external: Array, entries: list[int]) -> Ar
         ends = bool(np.isfinite(visits).all() and visits.min() > -1e-6 and visits.max() < MOST_VISITS)
     except np.linalg.LinAlgError:
         ends = False
-    if not ends:  # each service at most once on a path
+    if not ends:
         visits = reach = np.eye(size)[entries]
         for _ in range(size - 1):
             reach = reach @ routing
@@ -70,7 +86,14 @@ def visits_from_routing(calls: Array, external: Array, entries: list[int]) -> Ar
 
 
 def visits_from_calls(calls: CallGraph, panel: MetricPanel, entries: list[int], window: float) -> Visits:
-    """Visits around each recorded window of calls, from the calls within `window` seconds (half before, half after)."""
+    """Visits around each recorded window of calls, from the calls of a longer window around it.
+
+    Args:
+        calls: recorded calls.
+        panel: the services, and request rates for where callers outside the application aren't recorded.
+        entries: columns of the E entries.
+        window: seconds of calls that each estimate rests on, half of them before and half after.
+    """
     services = panel.services
     index = {name: position for position, name in enumerate(services)}
     frame = calls.frame[
@@ -95,9 +118,7 @@ def visits_from_calls(calls: CallGraph, panel: MetricPanel, entries: list[int], 
                 external[index[callee]] += rate
             else:
                 matrix[index[caller], index[callee]] += rate
-        if (
-            not known_outside
-        ):  # a tracer sees no users: what an entry serves beyond its recorded calls came from outside
+        if not known_outside:  # a tracer sees no users: what an entry serves beyond its calls is external
             served = _mean_between(panel, ends[low[row]] - length, ends[high[row] - 1])
             external[entries] = np.maximum(served - matrix.sum(axis=0), 0.0)[entries]
         values[row] = visits_from_routing(matrix, external, entries)
@@ -105,9 +126,14 @@ def visits_from_calls(calls: CallGraph, panel: MetricPanel, entries: list[int], 
 
 
 def visits_from_rates(panel: MetricPanel, entries: list[int], window: float) -> Visits:
-    """Visits by regression of each service's request rate on the entries', where no calls are recorded.
+    """Visits by regression of each service's request rate on the entries' rates, where no calls are recorded.
 
-    What an entry serves counts as external: without calls, entries that call one another can't be told apart.
+    All that an entry serves counts as external: without calls, what other entries sent it can't be told.
+
+    Args:
+        panel: with the feature req.
+        entries: columns of the E entries.
+        window: seconds of rates that each estimate rests on.
     """
     rates = panel.feature("req").astype(np.float64)
     known = np.isfinite(rates)
@@ -131,7 +157,14 @@ def visits_from_rates(panel: MetricPanel, entries: list[int], window: float) -> 
 def follow_visits(
     panel: MetricPanel, calls: CallGraph | None, entries: Sequence[str], window: float
 ) -> Visits:
-    """Visits over a sliding window of `window` seconds, from calls where recorded, else from request rates."""
+    """Visits over a sliding window: from calls where some are recorded in the panel's span, else from rates.
+
+    Args:
+        panel: with the feature req.
+        calls: recorded calls; None without.
+        entries: the E services at which requests enter.
+        window: seconds that each estimate rests on.
+    """
     columns = [panel.services.index(name) for name in entries]
     if calls is not None:
         inside = calls.frame[
@@ -143,5 +176,6 @@ def follow_visits(
 
 
 def _mean_between(panel: MetricPanel, start: float, end: float) -> Array:
+    """Mean request rates `[N]` over samples with start < time <= end; 0 where none is known."""
     rates = pd.DataFrame(panel.between(start, end).feature("req").astype(np.float64))
     return rates.mean().fillna(0.0).to_numpy(np.float64)

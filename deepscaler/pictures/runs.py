@@ -1,4 +1,4 @@
-"""Results for people: the table, the paragraph that says who wins where, and the pictures."""
+"""Pictures of runs: load, latency and cores over time, and cost against violations of all policies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepscaler.artefacts import replacing
 from deepscaler.evaluation.measures import (
     Span,
     entry_sla,
@@ -20,246 +19,49 @@ from deepscaler.evaluation.measures import (
     replicas,
     run_span,
 )
+from deepscaler.evaluation.text import OWN, by_violations
+from deepscaler.pictures.style import INK, NORMAL, ORANGE, QUIET, SERIES, mark, new_figure, save, tidy
 from deepscaler.runs import Run
-from deepscaler.statistics import REFERENCES
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
-"""Okabe and Ito: told apart by colour-blind readers too."""
-INK, QUIET = "#333333", "#8A8A8A"
-UNKNOWN = "-"
-
-
-# --------------------------------------------------------------------------------------------------------------- text
-def table(summary: Mapping[str, Any]) -> str:
-    """Aligned rows, fewest violations first, then cheapest; `*` marks policies that no other beats on both."""
-    latency = ["min>SLA", "%", "95 % CI", "slow %", "p95 ms", "mean ms"]
-    rows = [["policy", "seeds", *latency, "core-h", "95 % CI", "changes/h", "replicas", "unknown %"]]
-    for name in by_violations(summary):
-        row = summary["policies"][name]
-        rows.append(
-            [
-                f"{name}{' *' if name in summary['pareto'] else ''}",
-                str(row["seeds"]),
-                number(row["violation_minutes"], 1),
-                number(row["violation_rate"], 2, 100),
-                interval(row["violation_rate_ci"], 2, 100),
-                number(row["slow_rate"], 2, 100),
-                number(row["p95_seconds"], 0, 1000),
-                number(row["mean_seconds"], 0, 1000),
-                number(row["core_hours"], 2),
-                interval(row["core_hours_ci"], 2),
-                number(row["changes_per_hour"], 1),
-                number(row["mean_replicas"], 1),
-                number(row["unknown_rate"], 2, 100),
-            ]
-        )
-    return _aligned(rows)
+LOAD_AREA, LOAD_LINE = "#C9D3DC", "#6B7C8C"
+"""The offered load is a grey-blue area, apart from the policies' colours."""
+Box = tuple[float, float, float, float]
+"""Left, bottom, right and top in pixels."""
+POINTS = 240
+"""About this many windows make up a line over time."""
 
 
-def elasticity_table(summary: Mapping[str, Any]) -> str:
-    """Elasticity against the oracle's replicas, for the runs that have one; empty without."""
-    columns = {
-        "under %": ("theta_under", 100),
-        "over %": ("theta_over", 100),
-        "time under %": ("tau_under", 100),
-        "time over %": ("tau_over", 100),
-        "instability %": ("instability", 100),
-        "replica MAE": ("replica_mae", 1),
-    }
-    rows = [["against the oracle", *columns]]
-    for name in by_violations(summary):
-        row = summary["policies"][name]
-        if not _missing(row.get("theta_under")):
-            rows.append([name, *(number(row[metric], 2, factor) for metric, factor in columns.values())])
-    return _aligned(rows) if len(rows) > 1 else ""
-
-
-def by_violations(summary: Mapping[str, Any]) -> list[str]:
-    """Policies, fewest violations first, then cheapest; unknown last."""
-
-    def key(name: str) -> tuple[float, float, str]:
-        violations, cost = (summary["policies"][name][metric] for metric in ("violation_rate", "core_hours"))
-        return math.inf if _missing(violations) else violations, math.inf if _missing(cost) else cost, name
-
-    return sorted(summary["policies"], key=key)
-
-
-def verdict(summary: Mapping[str, Any], baseline: str) -> str:
-    """One plain paragraph from the numbers: what no other policy beats, and DeepScaler against the baseline and the sweeps."""
-    focus = [name for name in by_violations(summary) if _is_own(name)]
-    sentences = [*_caveats(summary), _front_sentence(summary)]
-    for name in focus:
-        sentences += [_own_sentence(summary, name), _paired_sentence(summary, name, baseline)]
-        sentences += [
-            _equal_sentence(summary, name, family, equal) for family, equal in summary["equal"][name].items()
-        ]
-        if not any(family == "hpa" for family in summary["equal"][name]):
-            sentences.append(
-                "Equal cost and equal violations need two or more settings of the HPA (hpa_50, hpa_60, ...)."
-            )
-    if not focus:
-        sentences.append("There is no run of deepscaler among these.")
-    return " ".join(sentence for sentence in sentences if sentence)
-
-
-def _caveats(summary: Mapping[str, Any]) -> list[str]:
-    rows = summary["policies"]
-    found = []
-    if len({row["seeds"] for row in rows.values()}) > 1:
-        found.append(
-            "Beware: the policies were run on different numbers of seeds; only the paired differences compare like with like."
-        )
-    hours = [row["hours"] for row in rows.values()]
-    if max(hours) > 1.01 * min(hours):
-        found.append(
-            f"Beware: the runs differ in length ({min(hours):.2f} to {max(hours):.2f} h), so core-hours don't compare."
-        )
-    fewest = min(row["seeds"] for row in rows.values())
-    if fewest < 6:
-        seeds = f"{fewest} seed{'s' if fewest > 1 else ''} a policy"
-        found.append(
-            f"Beware: {seeds}; below 6 no paired test can reach p < 0.05, and differences may be chance."
-        )
-    return found
-
-
-def _front_sentence(summary: Mapping[str, Any]) -> str:
-    front = summary["pareto"]
-    if not front:
-        return "No policy has known violations and costs."
-    verb = "is" if len(front) == 1 else "are"
-    known = [name for name in summary["policies"] if REFERENCES.match(name)]
-    apart = f" ({_listed(known)}, told the future, aside)" if known else ""
-    return f"By means over seeds, {_listed(front)} {verb} not beaten on both violations and cost by any other policy here{apart}."
-
-
-def _own_sentence(summary: Mapping[str, Any], name: str) -> str:
-    row = summary["policies"][name]
-    text = f"{name}: {number(row['violation_rate'], 2, 100)} % of the minutes over the SLA at {number(row['core_hours'], 2)} core-hours"
-    rivals = [rival for rival in summary["pareto"] if rival.rpartition("/")[0] == name.rpartition("/")[0]]
-    if name in rivals:
-        return f"{text}."
-    found = {rival: summary["policies"][rival] for rival in rivals}
-    better = [
-        rival
-        for rival, its in found.items()
-        if all(its[metric] <= row[metric] for metric in ("violation_rate", "core_hours"))
-    ]
-    return f"{text}; {_listed(better)} did no worse on both, and better on one." if better else f"{text}."
-
-
-def _paired_sentence(summary: Mapping[str, Any], name: str, baseline: str) -> str:
-    entry = summary["paired"].get(name)
-    if entry is None:
-        return (
-            ""
-            if name.rpartition("/")[2] == baseline
-            else f"There is no run of the baseline {baseline} to pair it with."
-        )
-    parts = [
-        _difference(entry["violation_rate"], "points of violating minutes", 100),
-        _difference(entry["slow_rate"], "points of slow or failed requests", 100),
-        _difference(entry["core_hours"], "core-hours", 1),
-    ]
-    return f"Against {entry['baseline']}, paired by seed ({entry['core_hours']['pairs']} pairs): {'; '.join(parts)}."
-
-
-def _difference(entry: Mapping[str, Any], unit: str, factor: float) -> str:
-    if not entry["pairs"]:
-        return f"{unit}: unknown"
-    text = f"{entry['mean_difference'] * factor:+.2f} {unit}"
-    bounds = entry["mean_difference_ci"]
-    if bounds is None:
-        return f"{text} (one pair, no interval)"
-    apart = bounds[0] > 0 or bounds[1] < 0
-    judged = (
-        "" if apart and entry["p_holm"] < 0.05 else ", not significant" if apart else ", no clear difference"
-    )
-    return f"{text} (95 % {interval(bounds, 2, factor)}, p {entry['p_holm']:.3g} after Holm{judged})"
-
-
-def _equal_sentence(summary: Mapping[str, Any], name: str, family: str, equal: Mapping[str, Any]) -> str:
-    row, members = summary["policies"][name], equal["members"]
-    sweep = f"the {family} sweep ({members[0].rpartition('/')[2]} to {members[-1].rpartition('/')[2]})"
-    violations, cost = equal["violation_rate_at_equal_cost"], equal["core_hours_at_equal_violations"]
-    at_cost = f"At equal cost {sweep} has {number(violations, 2, 100)} % ({_word(row['violation_rate'], violations)} for {name})"
-    if violations is None:
-        at_cost = f"At equal cost {sweep} can't be read: {number(row['core_hours'], 2)} core-hours is outside its range"
-    at_violations = "at equal violations it can't be read: these lie outside its range"
-    if cost is not None:
-        share = (row["core_hours"] / cost - 1) * 100
-        at_violations = f"at equal violations it takes {cost:.2f} core-hours ({_word(row['core_hours'], cost)} for {name}: {share:+.1f} %)"
-    return f"{at_cost}; {at_violations}."
-
-
-def _word(own: float, rival: float | None) -> str:
-    if rival is None or abs(own - rival) <= 1e-9:
-        return "a draw"
-    return "a win" if own < rival else "a loss"
-
-
-def number(value: float | None, digits: int, factor: float = 1.0) -> str:
-    """`value` * factor, or `-` where it is unknown."""
-    return UNKNOWN if value is None or _missing(value) else f"{value * factor:.{digits}f}"
-
-
-def interval(bounds: Sequence[float] | None, digits: int, factor: float = 1.0) -> str:
-    """`[low, high]`, or `-`."""
-    return (
-        UNKNOWN if bounds is None else f"[{bounds[0] * factor:.{digits}f}, {bounds[1] * factor:.{digits}f}]"
-    )
-
-
-def _missing(value: float | None) -> bool:
-    return value is None or math.isnan(value)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    padded = [
-        [
-            row[0].ljust(widths[0]),
-            *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
-        ]
-        for row in rows
-    ]
-    lines = ["  ".join(row) for row in padded]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
-
-
-# ----------------------------------------------------------------------------------------------------------- pictures
 def draw_timeline(
     runs: Mapping[str, Run], labels: Mapping[str, str], warmup: float, path: str | Path, title: str
 ) -> None:
-    """PNG over time: offered load, entry mean latency with the SLA, and cores in use (starting pods included), a line a policy.
+    """Write a PNG over time: offered load, mean response at the entry with the SLA, and allocated cores.
 
-    `labels` say in the legend what each policy achieved. Where policies throttle a closed loop differently, the load is the highest.
+    Each policy is one line; its cores include pods that are starting. Slow responses hold the users of a
+    closed loop back, so policies can see different loads; the highest of them is drawn.
+
+    Args:
+        runs: by policy, at most as many as `SERIES` has colours.
+        labels: what the legend says of each policy.
+        warmup: seconds at the beginning that aren't drawn.
+        path: where the picture goes.
+        title: of the legend.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10.5, 7.4), layout="constrained")
+    figure = new_figure(10.5, 7.4)
     load, latency, cores = figure.subplots(3, 1, sharex=True, height_ratios=(0.75, 1.5, 1.3))
     first, offered = next(iter(runs.values())), []
-    for (name, run), colour in zip(runs.items(), COLOURS, strict=False):
+    for (name, run), colour in zip(runs.items(), SERIES, strict=False):
         span = run_span(run, warmup)
         moments, sums, seconds = _windows(run, span)
         offered.append(pd.Series(sums["offered"].to_numpy() / seconds, moments))
-        line = {
-            "color": colour,
-            "linewidth": 2.4 if _is_own(name) else 1.5,
-            "zorder": 3 if _is_own(name) else 2,
-        }
+        width, order = (2.4, 3) if run.policy.text == OWN else (1.5, 2)
+        line = {"color": colour, "linewidth": width, "zorder": order}
         mean = (sums["duration_seconds"] / sums["done"].where(sums["done"] > 0)).to_numpy() * 1000
         latency.plot(moments, mean, label=labels.get(name, name), **line)
         samples, total = _cores(run, span)
         cores.step(samples, total, where="pre", **line)
     highest = pd.concat(offered, axis=1).max(axis=1)
-    load.fill_between(highest.index, highest.to_numpy(), color="#C9D3DC", linewidth=0)
-    load.plot(highest.index, highest.to_numpy(), color="#6B7C8C", linewidth=1.2)
+    load.fill_between(highest.index, highest.to_numpy(), color=LOAD_AREA, linewidth=0)
+    load.plot(highest.index, highest.to_numpy(), color=LOAD_LINE, linewidth=1.2)
     load.set(ylabel="offered load\n(requests/s)", ylim=(0, None))
     _latency_axis(latency, entry_sla(first) * 1000)
     _oracle(cores, first, run_span(first, warmup))
@@ -270,42 +72,35 @@ def draw_timeline(
     )
     for axis in (load, latency, cores):
         axis.margins(x=0.005)
-        _tidy(axis)
+        tidy(axis, grid="y")
     figure.align_ylabels()
     lines = latency.get_legend_handles_labels()
-    legend = figure.legend(
-        *lines,
-        loc="outside upper center",
-        ncols=2,
-        frameon=False,
-        fontsize=10,
-        title=title,
-        title_fontsize=13,
-    )
+    place = {"loc": "outside upper center", "ncols": 2, "frameon": False}
+    legend = figure.legend(*lines, **place, fontsize=NORMAL + 1, title=title, title_fontsize=13)
     legend.get_title().set_color(INK)
-    _save(figure, path)
-
-
-def _is_own(name: str) -> bool:
-    return name.rpartition("/")[2] == "deepscaler"
+    save(figure, path)
 
 
 def _windows(run: Run, span: Span) -> tuple[Any, pd.DataFrame, float]:
-    """Centres in minutes since the run's start, sums by window, and the window's length: about 240 of them, 15 s at least."""
-    seconds = max(span.step, 15.0 * math.ceil((span.end - span.start) / 240 / 15.0))
+    """Centres of windows in minutes since the run's start, sums by window, and a window's length in seconds.
+
+    There are about `POINTS` windows; each is a multiple of 15 s long.
+    """
+    seconds = max(span.step, 15.0 * math.ceil((span.end - span.start) / POINTS / 15.0))
     sums = minute_sums(span.cut(run.endpoints), span, seconds)
     return (span.start - span.begin + (sums.index.to_numpy() + 0.5) * seconds) / 60, sums, seconds
 
 
 def _cores(run: Run, span: Span) -> tuple[Any, Any]:
+    """Minutes since the run's start, and the cores of all ready and starting pods at these moments."""
     pods, cores = span.cut(run.pods), limits(run)
     alive = replicas(pods, "ready") + replicas(pods, "starting")
-    return (alive.index.to_numpy() - span.begin) / 60, alive.to_numpy() @ [
-        cores[str(service)] for service in alive.columns
-    ]
+    minutes = (alive.index.to_numpy() - span.begin) / 60
+    return minutes, alive.to_numpy() @ [cores[str(service)] for service in alive.columns]
 
 
 def _oracle(axis: Any, run: Run, span: Span) -> None:
+    """Draw the cores that the oracle would have given, where the run knows them (on the testbed)."""
     if not run.info.get("oracle"):
         return
     times = np.array([moment_seconds(moment) for moment in run.info["oracle_times"]])
@@ -318,136 +113,116 @@ def _oracle(axis: Any, run: Run, span: Span) -> None:
     inside = (times > span.start - 1e-6) & (times <= span.end + 1e-6)
     line = {"color": INK, "linewidth": 1, "linestyle": ":", "label": "needed (oracle)"}
     axis.step((times[inside] - span.begin) / 60, np.asarray(total)[inside], where="post", **line)
-    axis.legend(loc="lower right", framealpha=0.9, edgecolor="none", fontsize=9)
+    axis.legend(loc="lower right", framealpha=0.9, edgecolor="none", fontsize=NORMAL)
 
 
 def _latency_axis(axis: Any, sla: float) -> None:
-    axis.axhline(sla, color=INK, linewidth=1, linestyle="--", zorder=1)
+    """Mark the SLA in milliseconds, and show responses far above it on a logarithmic axis."""
+    mark(axis, sla, f"SLA {sla:g} ms", at_end=True)
     low, high = axis.get_ylim()
-    axis.axhspan(sla, 1e9, color="#D55E00", alpha=0.06, linewidth=0, zorder=0)
+    axis.axhspan(sla, 1e9, color=ORANGE, alpha=0.06, linewidth=0, zorder=0)
     if high > 5 * sla:
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.set_ylim(max(min(low, sla / 2), sla / 20), high * 1.3)
     else:
         axis.set_ylim(0, max(high, 1.25 * sla))
-    place = {
-        "xycoords": ("axes fraction", "data"),
-        "xytext": (-4, 3),
-        "textcoords": "offset points",
-        "ha": "right",
-    }
-    axis.annotate(f"SLA {sla:g} ms", (1, sla), fontsize=9, color=INK, **place)
     axis.set_ylabel("mean response at the entry\n(ms)")
 
 
 def draw_pareto(summary: Mapping[str, Any], path: str | Path) -> None:
-    """PNG: cost against violating minutes, a point a policy with its 95 % intervals; settings of one sweep are joined."""
-    from matplotlib.figure import Figure
+    """Write a PNG of cost against violating minutes: one point per policy with its 95 % intervals.
 
-    figure = Figure(figsize=(8.2, 5.4), layout="constrained")
+    The settings of one sweep (`hpa_50`, `hpa_70`) are joined by a line.
+    """
+    figure = new_figure(8.2, 5.4)
     axis = figure.subplots()
     rows = summary["policies"]
-    names = [name for name in by_violations(summary) if not _missing(rows[name]["violation_rate"])]
-    families: dict[str, list[str]] = {}
+    names = [name for name in by_violations(summary) if not math.isnan(rows[name]["violation_rate"])]
+    families: dict[tuple[str, str], list[str]] = {}
     for name in names:
-        head, _, knob = name.rpartition("_")
-        families.setdefault(head if head and knob.replace(".", "", 1).isdigit() else name, []).append(name)
-    order = sorted(
-        families, key=lambda family: (not _is_own(family), family.rpartition("/")[2] != "hpa", family)
-    )
-    palette = (*COLOURS, "#56B4E9", "#E69F00", INK, QUIET)
+        families.setdefault((rows[name]["directory"], rows[name]["family"]), []).append(name)
+    order = sorted(families, key=lambda key: (key[1] != OWN, key[1] != "hpa", key))
+    palette = (*SERIES, INK, QUIET)
     for index, family in enumerate(order):
         _draw_family(axis, rows, families[family], palette[index % len(palette)])
     axis.set(xlabel="cost (core-hours, starting pods included)", ylabel="minutes over the SLA (%)")
-    axis.set_title("Cost and violations: towards the lower left is better")
+    axis.set_title("Cost and violations: towards the lower left is better", color=INK)
     axis.margins(x=0.12, y=0.1)
     axis.set_ylim(bottom=min(0, -0.03 * axis.get_ylim()[1]))
-    _tidy(axis)
-    axis.grid(axis="x", color="#E6E6E6", linewidth=0.8)
+    tidy(axis)
     colours = {
         name: palette[index % len(palette)] for index, family in enumerate(order) for name in families[family]
     }
-    _label_points(
-        axis,
-        {name: (rows[name]["core_hours"], rows[name]["violation_rate"] * 100) for name in names},
-        colours,
-    )
-    _save(figure, path)
+    points = {name: (rows[name]["core_hours"], rows[name]["violation_rate"] * 100) for name in names}
+    _label_points(axis, points, colours, [name for name in names if rows[name]["policy"] == OWN])
+    save(figure, path)
 
 
-def _label_points(axis: Any, points: Mapping[str, tuple[float, float]], colours: Mapping[str, str]) -> None:
-    """Names beside their points, each where it covers the fewest others."""
+def _label_points(
+    axis: Any, points: Mapping[str, tuple[float, float]], colours: Mapping[str, str], bold: Sequence[str]
+) -> None:
+    """Write the names beside their points, each where it covers the least of other names and points."""
     axis.figure.draw_without_rendering()
     scale = axis.figure.dpi / 72
     spots = {name: axis.transData.transform(point) for name, point in points.items()}
     taken = [(x - 7 * scale, y - 7 * scale, x + 7 * scale, y + 7 * scale) for x, y in spots.values()]
-    for name, (x, y) in spots.items():
-        wide, best = 5.6 * len(name), None
-        for dx, dy in (
-            (8, 4),
-            (-8 - wide, 4),
-            (8, -13),
-            (-8 - wide, -13),
-            *((-wide / 2, up) for up in (10, -19, 20, 30)),
-        ):
-            box = (x + dx * scale, y + dy * scale, x + (dx + wide) * scale, y + (dy + 11) * scale)
-            low, high = axis.bbox.min, axis.bbox.max
-            hidden = sum(_overlap(box, other) for other in taken) + 9e9 * (
-                box[0] < low[0] or box[2] > high[0] or box[1] < low[1]
-            )
-            if best is None or hidden < best[0]:
-                best = hidden, (dx, dy), box
-        assert best is not None
-        taken.append(best[2])
-        weight = "bold" if _is_own(name) else "normal"
-        axis.annotate(
-            name,
-            points[name],
-            xytext=best[1],
-            textcoords="offset points",
-            fontsize=9,
-            color=colours[name],
-            weight=weight,
-        )
+    for name, spot in spots.items():
+        offset, box = _best_place(axis, spot, 5.6 * len(name), scale, taken)
+        taken.append(box)
+        weight = "bold" if name in bold else "normal"
+        style = {"textcoords": "offset points", "fontsize": NORMAL, "color": colours[name], "weight": weight}
+        axis.annotate(name, points[name], xytext=offset, **style)
 
 
-def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
-    return max(0.0, min(one[2], other[2]) - max(one[0], other[0])) * max(
-        0.0, min(one[3], other[3]) - max(one[1], other[1])
-    )
+def _best_place(
+    axis: Any, spot: Sequence[float], wide: float, scale: float, taken: Sequence[Box]
+) -> tuple[tuple[float, float], Box]:
+    """Where a name `wide` points wide covers the least: its offset from the point, and the box that it fills.
+
+    Args:
+        axis: names mustn't leave it to the left, to the right or below.
+        spot: the point, in pixels.
+        wide: width of the name in points.
+        scale: pixels per point.
+        taken: boxes of other names and of all points, in pixels.
+    """
+    low, high = axis.bbox.min, axis.bbox.max
+    beside = [(8.0, 4.0), (-8 - wide, 4.0), (8.0, -13.0), (-8 - wide, -13.0)]
+    centred = [(-wide / 2, up) for up in (10.0, -19.0, 20.0, 30.0)]
+    found = []
+    for dx, dy in (*beside, *centred):
+        x, y = spot[0] + dx * scale, spot[1] + dy * scale
+        box = (x, y, x + wide * scale, y + 11 * scale)
+        outside = box[0] < low[0] or box[2] > high[0] or box[1] < low[1]
+        found.append((sum(_overlap(box, other) for other in taken) + 9e9 * outside, (dx, dy), box))
+    _, offset, box = min(found, key=lambda one: one[0])
+    return offset, box
+
+
+def _overlap(one: Box, other: Box) -> float:
+    """The area that two boxes share."""
+    wide, high = (min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1))
+    return max(0.0, wide) * max(0.0, high)
 
 
 def _draw_family(axis: Any, rows: Mapping[str, Any], members: Sequence[str], colour: str) -> None:
+    """Draw the policies of one family, and join them from the cheapest to the dearest."""
     members = sorted(members, key=lambda name: rows[name]["core_hours"])
     x = [rows[name]["core_hours"] for name in members]
     y = [rows[name]["violation_rate"] * 100 for name in members]
     if len(members) > 1:
         axis.plot(x, y, color=colour, linewidth=1.2, alpha=0.6)
     for name, cost, violations in zip(members, x, y, strict=True):
-        main = _is_own(name)
-        errors = [
-            _error(rows[name]["core_hours_ci"], cost, 1),
-            _error(rows[name]["violation_rate_ci"], violations, 100),
-        ]
-        mark = {"marker": "D", "markersize": 8} if main else {"marker": "o", "markersize": 6}
-        axis.errorbar(cost, violations, xerr=errors[0], yerr=errors[1], color=colour, elinewidth=1, **mark)
+        wide = _error(rows[name]["core_hours_ci"], cost, 1)
+        high = _error(rows[name]["violation_rate_ci"], violations, 100)
+        own = rows[name]["policy"] == OWN
+        shape = {"marker": "D", "markersize": 8} if own else {"marker": "o", "markersize": 6}
+        axis.errorbar(cost, violations, xerr=wide, yerr=high, color=colour, elinewidth=1, **shape)
 
 
 def _error(bounds: Sequence[float] | None, centre: float, factor: float) -> Any:
+    """How far an interval reaches below and above its centre, as matplotlib's error bars want it."""
     if bounds is None:
         return None
     return [[max(centre - bounds[0] * factor, 0.0)], [max(bounds[1] * factor - centre, 0.0)]]
-
-
-def _tidy(axis: Any) -> None:
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.spines[["left", "bottom"]].set_color(QUIET)
-    axis.tick_params(colors=INK, labelsize=9)
-    axis.grid(axis="y", color="#E6E6E6", linewidth=0.8)
-    axis.set_axisbelow(True)
-
-
-def _save(figure: Any, path: str | Path) -> None:
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=130, facecolor="white")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from deepscaler.cluster import Pod, Workload
 from deepscaler.panel import MetricPanel
@@ -76,7 +77,7 @@ class Observation:
 
 
 class Policy(Protocol):
-    """Turns an observation into proposals.
+    """Turns an observation into proposals. Policies inherit from it, for what it does by default.
 
     Attributes:
         name: as it stands in run directories (`deepscaler`, `hpa_70`).
@@ -92,6 +93,15 @@ class Policy(Protocol):
     history_seconds: float
     guarded: bool
 
+    @abstractmethod
     def decide(self, observation: Observation) -> Mapping[str, Proposal]:
-        """A proposal a service. Raises MetricsError where the observation can't be used at all."""
+        """What the policy wants, service -> proposal.
+
+        Raises:
+            MetricsError: the observation can't be used at all.
+        """
         ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """What run.json keeps of this policy besides its name; nothing by default."""
+        return {}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from deepscaler.cluster import Workload
 from deepscaler.errors import MetricsError
 from deepscaler.panel import MetricPanel
-from deepscaler.policies.base import Observation, Proposal, Reason
+from deepscaler.policies.base import Observation, Policy, Proposal, Reason
 from deepscaler.policies.reactive import ReactiveFloor
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Forecaster(Protocol):
         ...
 
 
-class DeepScalerPolicy:
+class DeepScalerPolicy(Policy):
     """A forecast each `period`, the reactive floor each `floor_period`; the floor only raises.
 
     With `required` labels the lead is inside the label and step 1 of the forecast is taken, else the highest of the

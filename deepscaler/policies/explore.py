@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from deepscaler.labels.demand import entry_response
 from deepscaler.panel import MetricPanel
-from deepscaler.policies.base import Observation, Proposal, Reason
+from deepscaler.policies.base import Observation, Policy, Proposal, Reason
 from deepscaler.settings import Explore
 
 SMOOTH_SECONDS = 60.0
@@ -67,7 +67,7 @@ class SlaWatch:
         return bool(busy.any()) and not mean <= self._settings.sla_share * sla
 
 
-class ExplorePolicy:
+class ExplorePolicy(Policy):
     """Sizes each service by its own target utilisation, redrawn every few minutes, one replica more or fewer.
 
     Source: training data recipe of the design (utilisation .35-.95, ±1 replica); usage is the mean of the last minute.

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from deepscaler.errors import SettingsError
-from deepscaler.policies.base import Observation, Proposal, Reason
+from deepscaler.policies.base import Observation, Policy, Proposal, Reason
 
 
-class OraclePolicy:
+class OraclePolicy(Policy):
     """Looks up the replicas of now; a row holds from its time until the next, the first row before its time as well.
 
     Args:

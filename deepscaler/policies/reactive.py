@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from deepscaler.cluster import Pod, Workload
-from deepscaler.errors import BundleError, DataError
-from deepscaler.labels.demand import DemandModel, present_requirement, requirement_from_usage
-from deepscaler.policies.base import Observation, Proposal, Reason
-from deepscaler.settings import Floor, Settings
+from deepscaler.labels.demand import DemandModel
+from deepscaler.labels.rule import present_requirement, requirement_from_usage
+from deepscaler.policies.base import Observation, Policy, Proposal, Reason
+from deepscaler.settings import Floor
 
 HISTORY_SECONDS = 60.0
 
@@ -61,7 +58,7 @@ class ReactiveFloor:
         }
 
 
-class ReactivePolicy:
+class ReactivePolicy(Policy):
     """The reactive floor as a policy of its own: all services at once, no forecast."""
 
     guarded = True
@@ -103,54 +100,3 @@ def usage_floor(
     return {
         service: float(max(math.ceil(used / (rho_max * limit) - 1e-6), 1)) for service, used, limit in sized
     }
-
-
-def describe_bundle(bundle: str | Path) -> dict[str, Any] | None:
-    """`<bundle>.json`, the bundle without its tensors; None where there is no bundle. Doesn't need torch.
-
-    Raises:
-        BundleError: it can't be read.
-    """
-    path = Path(bundle).with_suffix(".json")
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise BundleError(
-            f"{path}: not readable ({error}); make the bundle again with: python main.py"
-        ) from error
-    if not isinstance(described, dict):
-        raise BundleError(
-            f"{path}: expected a mapping, found {type(described).__name__}; make the bundle again with: python main.py"
-        )
-    return described
-
-
-def load_demand(settings: Settings) -> DemandModel:
-    """The demand fit of the bundle, else of the data set.
-
-    Raises:
-        DataError: neither holds one.
-        BundleError: the bundle's description can't be read.
-    """
-    described = describe_bundle(settings.scale.bundle)
-    if described and described.get("demand"):
-        return DemandModel.from_dict(described["demand"])
-    meta = Path(settings.process.output_dir) / "meta.json"
-    try:
-        demand = json.loads(meta.read_text(encoding="utf-8")).get("demand")
-    except FileNotFoundError as error:
-        raise DataError(
-            f"no demand fit: neither {Path(settings.scale.bundle).with_suffix('.json')} nor {meta} is there; "
-            "make one with: python data_process.py (and python main.py)"
-        ) from error
-    except ValueError as error:
-        raise DataError(
-            f"{meta}: not readable ({error}); make it again with: python data_process.py"
-        ) from error
-    if not demand:
-        raise DataError(
-            f"{meta}: holds no demand fit; make it again with: python data_process.py --set process.label=required"
-        )
-    return DemandModel.from_dict(demand)

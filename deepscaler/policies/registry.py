@@ -10,16 +10,15 @@ from typing import Any
 
 from deepscaler.errors import BundleError, DataError, SettingsError
 from deepscaler.labels.demand import DemandModel
+from deepscaler.learning.description import check_bundle, describe_bundle, expected_by, load_demand
 from deepscaler.policies.base import Policy
 from deepscaler.policies.deepscaler import DeepScalerPolicy, Forecaster
 from deepscaler.policies.explore import ExplorePolicy, SlaWatch
-from deepscaler.policies.reactive import ReactiveFloor, ReactivePolicy, describe_bundle, load_demand
+from deepscaler.policies.reactive import ReactiveFloor, ReactivePolicy
 from deepscaler.policies.static import StaticPolicy
 from deepscaler.settings import Settings
 
 log = logging.getLogger(__name__)
-REPLICAS = ("required", "observed")
-"""Labels whose forecasts are replicas."""
 HPA = re.compile(r"hpa_(\d+)$")
 TOLD = re.compile(r"oracle$|foreseen(?:_(\d+))?$")
 """Policies that are told the future; `foreseen_85` is `foreseen` at rho_max .85."""
@@ -85,7 +84,7 @@ def _over_bundle(settings: Settings, name: str, with_floor: bool) -> Policy:
         raise BundleError(
             f"{settings.scale.bundle}: no such bundle; make it with: python main.py --model_save_path {settings.scale.bundle}"
         )
-    check_bundle(described, settings)
+    check_bundle(described, settings.scale.bundle, expected_by(settings))
     _warn_of_a_short_horizon(described, settings)
     floor = ReactiveFloor(_fit(settings), settings.scale.floor) if with_floor else None
     return DeepScalerPolicy(
@@ -98,38 +97,6 @@ def _fit(settings: Settings) -> DemandModel | None:
         return load_demand(settings)
     except DataError:
         return None  # labels that needed none: the floor goes by the cores in use
-
-
-def check_bundle(described: dict[str, Any], settings: Settings) -> None:
-    """Refuse a bundle of another application, label, features or step, or one that knows too few of the services.
-
-    Raises:
-        BundleError: naming both sides.
-    """
-    bundle, app, process = settings.scale.bundle, settings.app, settings.process
-    sides = {
-        "application": (described.get("app"), app.name),
-        "features": (sorted(described.get("features") or []), sorted(process.features)),
-        "step in seconds": (described.get("step"), process.step),
-    }
-    for what, (trained, configured) in sides.items():
-        if trained != configured:
-            raise BundleError(
-                f"{bundle}: trained for {what} {trained}, the configuration says {configured}; "
-                "choose the right --config or --model_path, or train with: python main.py"
-            )
-    if described.get("label") not in REPLICAS:
-        raise BundleError(
-            f"{bundle}: forecasts {described.get('label')!r}, not replicas ({' or '.join(REPLICAS)}); set process.label"
-        )
-    scaled = [name for name, service in app.services.items() if service.scaled]
-    unknown = [name for name in scaled if name not in described["services"]]
-    known = len(scaled) - len(unknown)
-    if known < settings.scale.min_known_services * len(scaled):
-        raise BundleError(
-            f"{bundle}: knows {known} of {len(scaled)} services, scale.min_known_services asks for "
-            f"{settings.scale.min_known_services:.0%}; unknown to it: {', '.join(unknown)}; it knows: {', '.join(described['services'])}"
-        )
 
 
 def _warn_of_a_short_horizon(described: dict[str, Any], settings: Settings) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from deepscaler.policies.base import Observation, Proposal, Reason
+from deepscaler.policies.base import Observation, Policy, Proposal, Reason
 
 
-class StaticPolicy:
+class StaticPolicy(Policy):
     """Proposes `replicas` where it names the service, else what is.
 
     It needs no metrics; tolerance and stabilization have nothing to add to a constant.

@@ -28,8 +28,8 @@ from tqdm import tqdm
 from deepscaler.artefacts import plain, write_json
 from deepscaler.errors import DataError, DeepScalerError, SettingsError
 from deepscaler.evaluation.measures import evaluate_run
+from deepscaler.learning.description import load_demand
 from deepscaler.logs import VARIABLE, start_logging
-from deepscaler.policies.reactive import load_demand
 from deepscaler.policies.registry import HPA
 from deepscaler.runs import read_run
 from deepscaler.settings import Settings, load_settings

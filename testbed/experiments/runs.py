@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from deepscaler.control.controller import Controller
-from deepscaler.labels.demand import DemandModel, required_replicas
+from deepscaler.labels.demand import DemandModel
 from deepscaler.labels.required import Reach, peaks, required_labels
+from deepscaler.labels.rule import required_replicas
 from deepscaler.labels.visits import Visits
+from deepscaler.learning.description import load_demand
 from deepscaler.panel import MetricPanel
 from deepscaler.policies.oracle import ForeseenPolicy, OraclePolicy
-from deepscaler.policies.reactive import load_demand
 from deepscaler.policies.registry import TOLD, make_policy
 from deepscaler.runs import Run, write_run
 from deepscaler.settings import Settings
@@ -183,12 +184,10 @@ def run_one(
     minutes = np.arange(start + ORACLE_STEP, end + 1e-6, ORACLE_STEP)
     info = {
         **controller.describe(seed, start),
-        "policy": policy_name,
         "seed_use": seed_use(seed),
         "shape": bed.load.shape,
         "duration_seconds": end - start,
         "wall_seconds": time.perf_counter() - began,
-        "targets": getattr(policy, "targets", None),
         "oracle": oracle.replicas_at(minutes),
         "oracle_times": minutes,
         "in_flight_at_end": cluster.in_flight,

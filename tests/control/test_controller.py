@@ -1,4 +1,4 @@
-"""The controller: its loop, and what it does when the world misbehaves (FAILURES, a test a row)."""
+"""The controller: its loop, and what it does when the world misbehaves (the cases of docs/failures.md)."""
 
 import logging
 import math
@@ -98,7 +98,7 @@ def test_pods_are_recorded_each_base_step_whatever_the_policys_period():
 
 def test_a_cluster_that_keeps_the_history_of_its_pods_is_not_sampled():
     cluster = FakeCluster()
-    cluster.pod_history = lambda start, end: None  # type: ignore[attr-defined]
+    cluster.pod_history = lambda start, end: pd.DataFrame(columns=POD_COLUMNS)  # type: ignore[method-assign]
     controller = controller_of(cluster, always(4.0))
     controller.run(60.0)
     assert controller.recorder.pods().empty

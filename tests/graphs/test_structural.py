@@ -21,7 +21,7 @@ FEATURES = ("pod", "cpu", "res", "req")
 
 
 def chain(length: int = 800, noise: float = 0.01, seed: int = 1) -> MetricPanel:
-    """web calls cart twice and db once a request, cart calls db half a time; each service's own time wanders by itself."""
+    """Own times wander; per request web calls cart twice and db once, cart calls db half a time."""
     rng = np.random.default_rng(seed)
     rho = rng.uniform(0.2, 0.9, (length, 3))
     own = np.array([0.004, 0.003, 0.002]) / (1 - rho)

@@ -10,7 +10,7 @@ import pandas as pd
 from deepscaler.artefacts import write_json
 from deepscaler.calls import EXTERNAL, CallGraph, write_calls
 from deepscaler.labels.demand import FORMS, DemandModel, Response
-from deepscaler.labels.fit import Facts
+from deepscaler.labels.facts import Facts
 from deepscaler.panel import MetricPanel, write_panel
 
 START = 1767571200.0  # 2026-01-05T00:00:00Z
@@ -48,10 +48,24 @@ def truth(**changes: object) -> DemandModel:
     return DemandModel(**{**known, **changes})  # type: ignore[arg-type]
 
 
+def one_service(**changes: object) -> DemandModel:
+    """One service with 0.2 cores, 10 ms CPU per request and 20 millicores idle; no response rule."""
+    known: dict[str, object] = {
+        "services": ("web",),
+        "idle_cores": np.array([0.02]),
+        "demand_seconds": np.array([0.01]),
+        "limit_cores": np.array([0.2]),
+        "boot_seconds": np.array([15.0]),
+        "visits": np.ones((1, 1)),
+        "response": None,
+    }
+    return truth(**{**known, **changes})
+
+
 def telemetry(
     minutes: int, seed: int = 1, noise: float = 0.02, lowest: float = 0.35, highest: float = 1.1
 ) -> MetricPanel:
-    """`minutes` of samples: a wandering entry rate, pods redrawn every few minutes to a target utilisation."""
+    """Samples of `minutes`: the entry rate wanders, pods are redrawn every few minutes to a utilisation."""
     rng = np.random.default_rng(seed)
     length = round(minutes * 60 / STEP)
     wander = np.cumsum(rng.normal(0, 1.5, length))

@@ -8,7 +8,7 @@ import pytest
 from helpers import telemetry as app
 
 from deepscaler.labels.diagnostics import Diagnostics, diagnose
-from deepscaler.labels.fit import FEWEST_HOT
+from deepscaler.labels.regression import FEWEST_HOT
 from deepscaler.labels.required import Labelled, label_requirements
 from deepscaler.labels.visits import follow_visits
 from deepscaler.panel import MetricPanel
@@ -22,10 +22,10 @@ def diagnosed(panel: MetricPanel, minutes: int, **changes: object) -> Diagnostic
     """By the model that made the telemetry, with the first `minutes` as the training split."""
     model = app.truth(**changes)
     visits = follow_visits(panel, app.calls_of(panel), ["web"], 1800.0)
-    labels, exact = label_requirements(model, visits, panel, ROUNDED)
+    labels, unrounded = label_requirements(model, visits, panel, ROUNDED)
     rows = round(minutes * 60 / app.STEP)
     wrong = replace(model, demand_seconds=app.DEMAND * 1.1)
-    return diagnose(Labelled(labels, exact, model=model, visits=visits), panel, (rows, rows), truth=wrong)
+    return diagnose(Labelled(labels, unrounded, model=model, visits=visits), panel, (rows, rows), truth=wrong)
 
 
 @pytest.fixture(scope="module")

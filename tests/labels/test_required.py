@@ -8,15 +8,15 @@ from helpers import telemetry as app
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepscaler.labels.demand import required_replicas
+from deepscaler.labels.offered import offered_rates
 from deepscaler.labels.required import (
     Reach,
     feature_labels,
     hide_overhang,
-    offered_rates,
     peaks,
     required_labels,
 )
+from deepscaler.labels.rule import required_replicas
 from deepscaler.labels.visits import Visits, follow_visits
 from deepscaler.panel import MetricPanel
 from deepscaler.settings import Process

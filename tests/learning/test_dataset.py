@@ -120,9 +120,9 @@ def test_a_data_set_reads_back_equal(tmp_path):
 def test_unrounded_labels_travel_where_there_are_any(tmp_path):
     write_dataset(sample(), tmp_path)
     assert read_dataset(tmp_path).unrounded is None
-    exact = np.linspace(0.1, 5, 800, dtype=np.float32).reshape(400, 2)
-    write_dataset(replace(sample(), unrounded=exact), tmp_path)
-    np.testing.assert_array_equal(read_dataset(tmp_path).unrounded, exact)
+    unrounded = np.linspace(0.1, 5, 800, dtype=np.float32).reshape(400, 2)
+    write_dataset(replace(sample(), unrounded=unrounded), tmp_path)
+    np.testing.assert_array_equal(read_dataset(tmp_path).unrounded, unrounded)
 
 
 def test_the_same_data_set_makes_the_same_bytes(tmp_path):
@@ -170,8 +170,8 @@ def test_missing_broken_and_other_versions_are_refused_in_one_line(tmp_path, mon
     with pytest.raises(DataError, match="broken data set"):
         read_dataset(tmp_path)
     (tmp_path / "dataset.npz").write_bytes(whole)
-    monkeypatch.setattr(module, "VERSION", 2)
-    with pytest.raises(DataError, match="version 1, expected 2"):
+    monkeypatch.setattr(module, "VERSION", 3)
+    with pytest.raises(DataError, match="version 2, expected 3"):
         read_dataset(tmp_path)
 
 

@@ -1,15 +1,14 @@
 """The HPA: its rules one by one, the policy, then every decision recorded from the real v1.36 controller."""
 
-import json
 import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers import recordings
 
 from deepscaler.cluster import Pod, Workload
 from deepscaler.errors import MetricsError, SettingsError
@@ -29,9 +28,8 @@ from deepscaler.policies.hpa.rules import (
     PodMetric,
     Sample,
 )
+from deepscaler.quantities import canonical_quantity
 from deepscaler.settings import Settings
-
-RECORDED = Path(__file__).parents[2].parent / "shared" / "facts" / "hpa_decisions_v1.36.json"
 
 
 # ------------------------------------------------------------------------------------------------------------- the rules
@@ -377,23 +375,6 @@ def test_what_the_api_server_would_refuse_is_refused(document, message):
         parse_spec(document)
 
 
-@pytest.mark.parametrize(
-    ("text", "canonical"),
-    [
-        ("0.1", "100m"),
-        ("1000", "1k"),
-        ("1500", "1500"),
-        ("-0.1", "-100m"),
-        ("0", "0"),
-        ("1e3", "1k"),
-        ("64Mi", "64Mi"),
-        ("0.0005", "500u"),
-    ],
-)
-def test_quantities_are_written_as_the_api_server_writes_them(text, canonical):
-    assert hpa_api.canonical_quantity(text) == canonical
-
-
 # ------------------------------------------------------------------------------------------------------------ the policy
 NOON = 1767571200.0
 
@@ -541,9 +522,7 @@ def test_a_broken_behavior_is_refused_where_the_policy_is_made():
 # ------------------------------------------------------------------------------------------------------ recorded decisions
 @pytest.fixture(scope="module")
 def recorded() -> dict[str, Any]:
-    if not RECORDED.is_file():
-        pytest.skip(f"no recorded decisions at {RECORDED}: they are shipped beside the repository, not in it")
-    return json.loads(RECORDED.read_text())
+    return recordings.hpa_decisions()
 
 
 PHASES = {"R": "Running", "P": "Pending", "F": "Failed", "S": "Succeeded", "U": "Unknown"}
@@ -736,7 +715,7 @@ def test_every_first_status_of_the_running_controller_is_reproduced(recorded, ca
             found = [current, status.desired, None, None, *conditions]
             usage = status.usages[0] if status.usages else None
             if usage:
-                found[2:4] = [usage.utilization, hpa_api.canonical_quantity(f"{usage.average}m")]
+                found[2:4] = [usage.utilization, canonical_quantity(f"{usage.average}m")]
             if len(expected) > 7:
                 found.append(f"the HPA was unable to compute the replica count: {decision.failed}")
             yield name, expected, found

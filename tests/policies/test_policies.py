@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,13 +14,14 @@ from hypothesis import strategies as st
 from deepscaler.control.controller import Controller
 from deepscaler.errors import BundleError, DataError, MetricsError, SettingsError
 from deepscaler.labels.demand import DemandModel
+from deepscaler.learning.description import check_bundle, expected_by, load_demand
 from deepscaler.panel import MetricPanel
 from deepscaler.policies.base import Observation, Proposal, Reason
 from deepscaler.policies.deepscaler import DeepScalerPolicy
 from deepscaler.policies.explore import ExplorePolicy
 from deepscaler.policies.oracle import ForeseenPolicy, OraclePolicy
-from deepscaler.policies.reactive import ReactiveFloor, ReactivePolicy, load_demand, usage_floor
-from deepscaler.policies.registry import POLICIES, check_bundle, make_policy
+from deepscaler.policies.reactive import ReactiveFloor, ReactivePolicy, usage_floor
+from deepscaler.policies.registry import POLICIES, make_policy
 from deepscaler.policies.static import StaticPolicy
 from deepscaler.settings import Floor, Settings
 
@@ -447,7 +446,8 @@ def test_a_bundle_that_does_not_fit_is_refused_naming_both_sides(parts, message,
 
 
 def test_another_order_and_a_few_unknown_services_fit(tmp_path):
-    check_bundle(described(services=["db", "web"], features=["req", "res", "cpu", "pod"]), shop(tmp_path))
+    fitting = described(services=["db", "web"], features=["req", "res", "cpu", "pod"])
+    check_bundle(fitting, "it", expected_by(shop(tmp_path)))
 
 
 def test_a_broken_description_is_refused(tmp_path):
@@ -470,29 +470,6 @@ def test_the_demand_fit_comes_from_the_bundle_else_from_the_data_set(tmp_path):
     (tmp_path / "data" / "meta.json").write_text(json.dumps({"demand": None}))
     with pytest.raises(DataError, match="holds no demand fit"):
         load_demand(settings)
-
-
-def test_policies_without_a_network_start_without_torch(tmp_path):
-    describe(tmp_path)
-    script = f"""
-import sys
-sys.path.insert(0, {str(REPOSITORY / "tests")!r})
-from helpers.fakes import make_settings
-from deepscaler.policies.registry import make_policy
-import predict_scale
-for name in ("reactive_holistic", "hpa_70", "static", "explore"):
-    make_policy(name, make_settings(bundle={str(tmp_path / "AdapGLA.pt")!r}))
-print("torch" in sys.modules, "kubernetes" in sys.modules, "numba" in sys.modules)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-        timeout=60,
-        check=False,
-    )
-    assert done.stdout.strip() == "False False False", done.stderr
 
 
 # --------------------------------------------------------------------------------------------------------- a real bundle

@@ -187,7 +187,7 @@ def test_with_calls_the_known_graph_stays_beside_any_prior(tmp_path, metrics):
 
 
 def test_labels_of_many_steps_see_no_other_split(tmp_path, metrics):
-    """With a horizon of 12 a window's targets are the label rows of the coming steps; none knows the load behind its split."""
+    """With a horizon of 12, targets are labels of 12 coming steps; none knows load behind its split."""
     assert run(tmp_path, metrics, horizon=12) == 0
     dataset = read_dataset(tmp_path / "out")
     panel = app.telemetry(480)
@@ -294,7 +294,8 @@ def failure(capsys):
     [
         (
             {"window": 500},
-            "train split: 1152 rows of 15 s, a window and its horizon take 2004: that is too short; collect longer",
+            "train split: 1152 rows of 15 s, a window and its horizon take 2004: that is too short; "
+            "collect longer",
         ),
         ({"window": 120}, "validation split: 384 rows"),
         ({"label": "feature:latency"}, "column 'web_latency' is missing"),

@@ -119,7 +119,7 @@ def test_names_lose_what_all_share():
     assert short_names(["a-service"]) == ["a-service"]
 
 
-# -------------------------------------------------------------------------------------------------------------- script
+# ----------------------------------------------------------------------------------------------------- script
 def run_script(output, *more):
     return similarity.main(["--config", str(ROOT / "config/boutique.yaml"), "--output", str(output), *more])
 
@@ -204,7 +204,7 @@ def test_forty_services_make_a_picture(tmp_path):
     assert (tmp_path / "similarity.png").stat().st_size > 20_000
 
 
-# ------------------------------------------------------------------------------------------------------------- changes
+# ---------------------------------------------------------------------------------------------------- changes
 def test_a_graph_follows_another_where_its_weights_move_the_same_way():
     before, after = np.zeros((3, 3)), np.zeros((3, 3))
     before[0, 1], before[0, 2], after[0, 1], after[0, 2] = 3, 1, 1, 3

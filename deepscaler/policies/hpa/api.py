@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from deepscaler.errors import SettingsError
 from deepscaler.policies.hpa.rules import Behavior, Flags, HpaSpec, Metric, RatePolicy, ScalingRules
+from deepscaler.quantities import canonical_quantity, parse_quantity
 
 Document = Mapping[str, Any]
 
-_SUFFIXES = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
-_BINARY = {name: 1024**power for power, name in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), 1)}
 _DEFAULT_METRIC = {
     "type": "Resource",
     "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}},
@@ -35,35 +33,6 @@ _KEYS = {
     "target": ("type", "averageUtilization", "averageValue"),
 }
 _SOURCES = {"Resource": "resource", "ContainerResource": "containerResource"}
-
-
-def parse_quantity(text: str | int) -> Decimal:
-    """Value of a Kubernetes quantity such as `100m`, `0.1`, `64Mi` or `1e3`.
-
-    Raises:
-        SettingsError: it isn't one.
-    """
-    digits = str(text)
-    suffix = next((name for name in (*_BINARY, *_SUFFIXES) if name and digits.endswith(name)), "")
-    try:
-        number = Decimal(digits.removesuffix(suffix))
-    except InvalidOperation as error:
-        raise SettingsError(f"{text!r} is not a Kubernetes quantity such as 100m, 0.1 or 64Mi") from error
-    if not number.is_finite():
-        raise SettingsError(f"{text!r} is not a Kubernetes quantity such as 100m, 0.1 or 64Mi")
-    return number * _BINARY[suffix] if suffix in _BINARY else number.scaleb(_SUFFIXES[suffix])
-
-
-def canonical_quantity(text: str | int) -> str:
-    """The quantity as the API server writes it: the largest decimal suffix that leaves an integer; binary ones stay."""
-    if str(text).endswith("i"):
-        return str(text)
-    value = parse_quantity(text)
-    for suffix, power in sorted(_SUFFIXES.items(), key=lambda item: -item[1]) if value else ():
-        scaled = value.scaleb(-power)
-        if scaled == scaled.to_integral_value():
-            return f"{int(scaled)}{suffix}"
-    return "0" if not value else f"{math.ceil(value.scaleb(9))}n"
 
 
 def with_defaults(document: Document) -> dict[str, Any]:
@@ -121,7 +90,7 @@ def _quantity(fields: dict[str, Any], where: str, name: str) -> None:
     if name in fields:
         try:
             fields[name] = canonical_quantity(fields[name])
-        except SettingsError as error:
+        except ValueError as error:
             raise SettingsError(f"{where}.{name}: {error}") from error
 
 

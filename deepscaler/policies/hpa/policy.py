@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from deepscaler.cluster import Pod, Workload
 from deepscaler.errors import SettingsError
-from deepscaler.policies.base import Observation, Proposal, Reason
+from deepscaler.policies.base import Observation, Policy, Proposal, Reason
 from deepscaler.policies.hpa.api import parse_spec
 from deepscaler.policies.hpa.rules import (
     Flags,
@@ -45,7 +45,7 @@ class _Rescale(NamedTuple):
     time: float
 
 
-class HpaPolicy:
+class HpaPolicy(Policy):
     """One HPA a service, each with its own memory.
 
     Attributes:
@@ -87,6 +87,10 @@ class HpaPolicy:
             for workload in observation.workloads
             if workload.service in self._specs
         }
+
+    def describe(self) -> Mapping[str, Any]:
+        """`targets`: service -> target of its HPA, as seen so far."""
+        return {"targets": self.targets}
 
     def _sync(self, workload: Workload, pods: Sequence[Pod], now: float) -> Proposal:
         service, current = workload.service, workload.replicas

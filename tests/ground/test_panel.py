@@ -1,4 +1,4 @@
-"""metrics.csv and calls.csv: what is written reads back equal, and what is broken is named."""
+"""`metrics.csv`: what is written reads back equal, and what is broken is named."""
 
 import numpy as np
 import pandas as pd
@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from deepscaler.artefacts import replacing, utc_seconds, utc_text
-from deepscaler.calls import EXTERNAL, CallGraph, read_calls, write_calls
+from deepscaler.artefacts import utc_seconds
+from deepscaler.calls import read_calls
 from deepscaler.errors import DataError
 from deepscaler.panel import FEATURES, MetricPanel, read_panel, write_panel
 
@@ -144,76 +144,3 @@ def test_a_write_that_fails_leaves_the_previous_file_and_nothing_else(tmp_path, 
     with pytest.raises(OSError, match="No space left"):
         write_panel(some_panel(9), path)
     assert path.read_bytes() == before and [item.name for item in tmp_path.iterdir()] == ["metrics.csv"]
-
-
-def test_a_file_replaced_whole_is_readable_by_others(tmp_path):
-    with replacing(tmp_path / "below" / "x.csv") as temporary:
-        temporary.write_text("x")
-        assert not (tmp_path / "below" / "x.csv").exists()
-    assert (tmp_path / "below" / "x.csv").stat().st_mode & 0o044 == 0o044 & ~_umask()
-
-
-def _umask():
-    import os
-
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def test_times_are_utc_whatever_their_offset():
-    assert (
-        utc_seconds("2026-01-05T00:00:00")
-        == utc_seconds("2026-01-05T01:00:00+01:00")
-        == utc_seconds("2026-01-04T19:00-05:00")
-        == T0
-    )
-    assert (
-        utc_text(T0 + 0.25) == "2026-01-05T00:00:00.250Z" and utc_text(T0 + 59.9999) == "2026-01-05T00:01:00Z"
-    )
-
-
-# --------------------------------------------------------------------------------------------------------------- calls
-def calls(*rows):
-    return CallGraph(pd.DataFrame(rows, columns=["time", "caller", "callee", "calls_per_second"]))
-
-
-GRAPH = calls(
-    (T0 + 300, EXTERNAL, "carts", 4.0),
-    (T0 + 300, "carts", "carts-db", 8.0),
-    (T0 + 600, EXTERNAL, "carts", 2.0),
-    (T0 + 600, "elsewhere", "carts", 100.0),
-)
-
-
-def test_calls_read_back(tmp_path):
-    write_calls(GRAPH, tmp_path / "calls.csv")
-    assert (tmp_path / "calls.csv").read_text().splitlines()[:2] == [
-        "time,caller,callee,calls_per_second",
-        "2026-01-05T00:05:00Z,external,carts,4",
-    ]
-    pd.testing.assert_frame_equal(read_calls(tmp_path / "calls.csv").frame, GRAPH.frame, check_dtype=False)
-
-
-def test_a_pair_absent_from_a_window_had_no_calls_in_it():
-    np.testing.assert_array_equal(GRAPH.mean_rates(("carts-db", "carts")), [[0, 0], [4, 0]])
-    np.testing.assert_array_equal(GRAPH.external_rates(("carts-db", "carts")), [0, 3])
-    np.testing.assert_array_equal(GRAPH.mean_rates(("carts", "carts-db"), end=T0 + 300), [[0, 8], [0, 0]])
-    np.testing.assert_array_equal(GRAPH.mean_rates(("carts", "carts-db"), start=T0 + 600), np.zeros((2, 2)))
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("time,caller,callee\n", "column 'calls_per_second' is missing"),
-        (
-            "time,caller,callee,calls_per_second\n2026-01-05T00:00:00Z,a,b,1\n2026-01-05T00:00:00Z,a,c,many\n",
-            "line 3 is broken",
-        ),
-        ("time,caller,callee,calls_per_second\nsoon,a,b,1\n", "line 2 is broken"),
-    ],
-)
-def test_broken_calls_are_named_with_their_line(tmp_path, text, expected):
-    (tmp_path / "calls.csv").write_text(text)
-    with pytest.raises(DataError, match=expected):
-        read_calls(tmp_path / "calls.csv")

@@ -1,0 +1,126 @@
+"""Telemetry as means over minutes, and which of them tell what a service needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepscaler.labels.demand import DemandModel, entry_response
+from deepscaler.panel import MetricPanel
+from deepscaler.statistics import nan_mean
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+BLOCK_SECONDS = 60.0
+"""A request and its work may fall in neighbouring samples, so fits see means over this many seconds."""
+FEWEST_MINUTES = 60
+"""The fit needs at least this many usable minutes."""
+SATURATED = 0.9
+"""Above this share of its limit a service may have been throttled, so its cores don't tell its demand."""
+
+
+@dataclass(frozen=True, eq=False)
+class Minutes:
+    """Means over M blocks of a minute.
+
+    Attributes:
+        times: `[M]` end of each block, seconds since the epoch.
+        cores: `[M, N]` cores used by all pods; NaN where no sample has pod, cpu and req.
+        pod: `[M, N]` ready replicas; NaN likewise.
+        req: `[M, N]` requests per second; NaN likewise.
+        busy: `[M, N]` cpu as a share of the limit; NaN likewise.
+        steady: `[M, N]` whether the number of pods was constant in this block and the one before.
+        response: `[M]` entry response in seconds; NaN without traffic.
+    """
+
+    times: Array
+    cores: Array
+    pod: Array
+    req: Array
+    busy: Array
+    steady: Mask
+    response: Array
+
+
+def minute_means(panel: MetricPanel, limits: Array, entries: Sequence[int]) -> Minutes:
+    """Means over the minutes of a regular panel (over samples, where these are longer than a minute).
+
+    Samples at the end that don't fill a minute are left out.
+
+    Args:
+        panel: with the features pod, cpu, req and res.
+        limits: `[N]` CPU limits in cores.
+        entries: columns of the services at which requests enter.
+    """
+    rows = max(round(BLOCK_SECONDS / panel.step), 1)
+    blocks = len(panel) // rows
+    pod, cpu, req, res = (
+        panel.feature(name)[: blocks * rows].astype(np.float64) for name in ("pod", "cpu", "req", "res")
+    )
+    known = np.isfinite(pod) & np.isfinite(cpu) & np.isfinite(req)
+
+    def grouped(values: Array) -> Array:
+        return np.where(known, values, np.nan).reshape(blocks, rows, -1)  # [M, rows, N]
+
+    pods = grouped(pod)
+    constant = (pods == pods[:, :1]).all(axis=1)
+    before = np.vstack([constant[:1], constant[:-1] & (pods[:-1, -1] == pods[1:, 0])])
+    served, slow = req[:, list(entries)], res[:, list(entries)]
+    weight = np.where(np.isfinite(served) & np.isfinite(slow), served, 0.0).reshape(blocks, -1)
+    return Minutes(
+        times=panel.times[rows - 1 : blocks * rows : rows],
+        cores=nan_mean(grouped(cpu * pod), axis=1) * limits,
+        pod=nan_mean(pods, axis=1),
+        req=nan_mean(grouped(req), axis=1),
+        busy=nan_mean(grouped(cpu), axis=1),
+        steady=constant & before,
+        response=entry_response(weight, np.nan_to_num(slow).reshape(blocks, -1)),
+    )
+
+
+def usable_minutes(minutes: Minutes, sla_seconds: float) -> Mask:
+    """Which minutes `[M]` have known entry traffic and a response below twice the SLA."""
+    usable: Mask = np.isfinite(minutes.response) & (minutes.response < 2 * sla_seconds)
+    return usable
+
+
+def fitted_minutes(minutes: Minutes, usable: Mask) -> Mask:
+    """Which minutes tell the demand of each service, `[M, N]`.
+
+    These are the usable ones below saturation, and only those at constant pods where there are enough of
+    these.
+    """
+    known = usable[:, None] & np.isfinite(minutes.cores) & (minutes.busy < SATURATED)
+    steady = known & minutes.steady
+    return np.where(steady.sum(axis=0) >= FEWEST_MINUTES, steady, known)
+
+
+def utilisation(model: DemandModel, minutes: Minutes) -> Array:
+    """Utilisation of the limit by the fit, `[M, N]`; NaN without pods or where something is unknown."""
+    pods = np.where(minutes.pod > 0, minutes.pod, np.nan)
+    rho: Array = (model.idle_cores + model.demand_seconds * minutes.req / pods) / model.limit_cores
+    return rho
+
+
+def top_utilisation(model: DemandModel, minutes: Minutes) -> Array:
+    """Utilisation of the busiest service by the fit, `[M]`; -inf where none is known."""
+    rho = utilisation(model, minutes)
+    top: Array = np.where(np.isfinite(rho), rho, -np.inf).max(axis=1)
+    return top
+
+
+def explained_by_visits(rates: Array, routed: Array) -> Array:
+    """Share `[N]` of each service's requests that the entries' rates account for; NaN without requests.
+
+    Args:
+        rates: `[M, N]` requests per second.
+        routed: `[M, N]` what the entries' rates make of them by visits.
+    """
+    known = np.isfinite(rates) & np.isfinite(routed)
+    total = np.where(known, rates, 0.0).sum(axis=0)
+    accounted = np.where(known, routed, 0.0).sum(axis=0)
+    return np.where(total > 0, accounted / np.where(total > 0, total, 1.0), np.nan)
