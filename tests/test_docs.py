@@ -5,18 +5,19 @@ from __future__ import annotations
 import re
 import shlex
 from functools import cache
-from pathlib import Path
+from typing import Any
 
 import pytest
+from helpers.paths import ROOT
 
 from deepscaler.control.recorder import ACTING, DRY_RUN, STANDBY
+from deepscaler.evaluation.text import TERMS, full_table, table
 from deepscaler.pictures.architecture import BANDS, BOXES, draw_architecture
 from deepscaler.policies.base import Reason
 from deepscaler.runs import DECISION_COLUMNS
 from deepscaler.settings import GuardRails
 from testbed.experiments.demo import STAGES
 
-ROOT = Path(__file__).parent.parent
 PAGES = [
     "README.md",
     "CONTRIBUTING.md",
@@ -112,9 +113,59 @@ def test_the_readme_shows_the_commands_that_the_demo_runs():
     assert [command for command in shown if "live.yaml" not in command] == list(STAGES.values())
 
 
+SCALES = {
+    "seeds": 1,
+    "violation_minutes": 1,
+    "violation_rate": 100,
+    "violation_rate_ci": 100,
+    "slow_rate": 100,
+    "p95_seconds": 1000,
+    "mean_seconds": 1000,
+    "core_hours": 1,
+    "core_hours_ci": 1,
+    "changes_per_hour": 1,
+    "mean_replicas": 1,
+    "unknown_rate": 100,
+}
+"""Columns of the table in docs/results.md, and what the measures were multiplied by to print them."""
+
+
+def block_with(page: str, start: str) -> str:
+    (block,) = [body for _, body in BLOCK.findall(text(page)) if body.startswith(start)]
+    return block.strip()
+
+
+def printed_summary() -> dict[str, Any]:
+    """What `table` needs, read back from the full table in docs/results.md."""
+    policies, pareto = {}, []
+    for line in block_with("docs/results.md", "policy").splitlines()[2:]:
+        name, *cells = re.findall(r"\[.*?\]|[^\s*]+", line)
+        values = [[float(part) for part in cell.strip("[]").split(",")] for cell in cells]
+        policies[name] = {
+            column: tuple(part / scale for part in value) if column.endswith("_ci") else value[0] / scale
+            for (column, scale), value in zip(SCALES.items(), values, strict=True)
+        } | {"seeds": int(values[0][0])}
+        pareto += [name] if " * " in line else []
+    return {"policies": policies, "pareto": pareto}
+
+
+def test_the_tables_are_one_result_as_the_scripts_print_it():
+    summary = printed_summary()
+    assert len(summary["policies"]) == 8
+    assert block_with("docs/results.md", "policy") == full_table(summary).removeprefix(TERMS).strip()
+    assert block_with("README.md", "policy") == table(summary).removeprefix(TERMS).strip()
+
+
 def test_every_page_is_in_the_readmes_index():
     linked = {target.partition("#")[0] for target in LINK.findall(text("README.md"))}
     assert set(PAGES) - {"README.md"} <= linked
+
+
+def test_every_wing_is_listed():
+    wings = [f"deepscaler/{path.parent.name}/" for path in (ROOT / "deepscaler").glob("*/__init__.py")]
+    assert len(wings) >= 9
+    for page in ("docs/design.md", "CONTRIBUTING.md"):
+        assert [wing for wing in wings if f"`{wing}`" not in text(page)] == [], page
 
 
 def table_words(page: str, heading: str) -> set[str]:

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from deepscaler.artefacts import replacing
+from deepscaler.pictures.style import INK
 
 WIDTH, HEIGHT = 117.0, 74.0
 """Size of the drawing in its own units, ten to an inch."""
 DOTS_PER_INCH, PALETTE = 150, 64
 """Resolution, and how many colours the file keeps: flat drawings need few, and the file stays small."""
-INK, QUIET, PAPER = "#222B33", "#5B6770", "#FFFFFF"
+MUTED, PAPER = "#5B6770", "#FFFFFF"
 LEARN, EVALUATE, SCALE, WORLD = "#0072B2", "#A8487F", "#00805C", "#C05200"
-"""One colour per band: a darker palette of Okabe and Ito, which colour-blind readers can tell apart."""
+"""One colour per band: like `style.SERIES`, but dark enough for text."""
 TINTS = {LEARN: "#EAF3F9", EVALUATE: "#FAF0F5", SCALE: "#E8F5F0", WORLD: "#FCF0E8"}
 
 Point = tuple[float, float]
@@ -149,7 +150,7 @@ def _draw_band(axis: Any, band: Band) -> None:
         xytext=(8, 0),
         textcoords="offset points",
         fontsize=10.5,
-        color=QUIET,
+        color=MUTED,
         va="center",
     )
 
@@ -166,7 +167,7 @@ def _draw_box(axis: Any, box: Box) -> None:
         axis.text(box.x, y, box.code, fontsize=9.5, family="monospace", **{**centred, "color": box.colour})
     for line in box.text.splitlines():
         y -= 2.25
-        axis.text(box.x, y, line, fontsize=9.8, **{**centred, "color": QUIET})
+        axis.text(box.x, y, line, fontsize=9.8, **{**centred, "color": MUTED})
 
 
 def _draw_arrow(axis: Any, arrow: Arrow) -> None:
