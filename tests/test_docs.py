@@ -28,7 +28,7 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
 HOUSE = re.compile(
     r"(?<![\w/.<-])(?:deepscaler|model|testbed|config|tests|sendFlow|deploy|benchmarks)/[\w./-]*"
 )
-"""What looks like a path of the repository; a path with <name> or * in it ends there and is judged up to its folder."""
+"""What looks like a path of the repository. One with <name> or * in it is judged by the folder before it."""
 MADE = {"config/cluster.yaml"}
 """Made by a command of docs/cluster.md."""
 
