@@ -1,0 +1,252 @@
+"""Reading settings files: bases that a file extends, `--set section.key=value`, and errors in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from deepscaler.errors import SettingsError
+from deepscaler.settings.base import Section
+from deepscaler.settings.stages import Settings
+
+EXTENDS = "extends"
+"""The key by which a settings file names the file that it builds on."""
+MOST_BASES = 2
+Document = dict[str, Any]
+Place = tuple[int | str, ...]
+"""Keys and positions that lead to a value, as pydantic gives them."""
+Kind = TypeVar("Kind", bound=Section)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One of the files that make up the settings, without its key `extends`."""
+
+    name: str
+    document: Document
+
+
+def load_settings(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
+    """Read `config/<app>.yaml` and apply `section.key=value` texts; see `load_section`.
+
+    Raises:
+        SettingsError: one line with file, dotted key, value and what is allowed.
+    """
+    return load_section(Settings, path, overrides)
+
+
+def load_section(kind: type[Kind], path: str | Path, overrides: Sequence[str] = ()) -> Kind:
+    """Read any settings file as `kind` and apply `section.key=value` texts.
+
+    A file may name another one on which it builds: `extends: boutique.yaml`, a path relative to the file.
+    Mappings of both are merged; anything else replaces what the base says. A base may extend a file, too.
+
+    Raises:
+        SettingsError: one line with the file in which the key stands, dotted key, value and what is allowed.
+    """
+    layers = _layers(Path(path), kind)
+    document = _merged(layers)
+    for text in overrides:
+        _override(document, text)
+    try:
+        return kind.model_validate(_floats(document, kind))
+    except ValidationError as error:
+        raise SettingsError(_explain(error, kind, layers, overrides)) from error
+
+
+def read_document(path: str | Path) -> Document:
+    """What a settings file and its bases say together, not yet checked.
+
+    Raises:
+        SettingsError: a file can't be read, or `extends` is wrong.
+    """
+    return _merged(_layers(Path(path), Section))
+
+
+# ------------------------------------------------------------------------------------------------------ files
+def _layers(path: Path, kind: type[Section]) -> list[_Layer]:
+    """The file asked for, then its base, then the base's base."""
+    layers: list[_Layer] = []
+    seen: list[Path] = []
+    name = str(path)
+    while True:
+        document = _read(path, name, kind)
+        base = document.pop(EXTENDS, None)
+        layers.append(_Layer(name, document))
+        seen.append(path.resolve())
+        if base is None:
+            return layers
+        if not isinstance(base, str):
+            raise SettingsError(f"{name}: {EXTENDS}: expected the path of one file, found {base!r}")
+        path = path.parent / base
+        _check_chain([*(layer.name for layer in layers), os.path.normpath(path)], path, seen)
+        name = os.path.normpath(path)
+
+
+def _check_chain(names: list[str], path: Path, seen: list[Path]) -> None:
+    """Refuses a base (the last name) that isn't there, stands in the chain already or is one too many."""
+    chain = f" {EXTENDS} ".join(names)
+    if not path.is_file():
+        raise SettingsError(
+            f"{names[-2]}: {EXTENDS}: {names[-1]}: no such file; "
+            "the path is relative to the file that names it"
+        )
+    if path.resolve() in seen:
+        raise SettingsError(f"{names[0]}: {EXTENDS}: the files go in a circle: {chain}")
+    if len(names) > MOST_BASES + 1:
+        raise SettingsError(f"{names[0]}: {EXTENDS}: at most {MOST_BASES} bases in a row, found {chain}")
+
+
+def _read(path: Path, name: str, kind: type[Section]) -> Document:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError as error:
+        raise SettingsError(f"{name}: no such file; the shipped ones are in config/") from error
+    except OSError as error:
+        raise SettingsError(f"{name}: can't be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}:" if mark else ""
+        raise SettingsError(
+            f"{name}:{line} not valid YAML ({getattr(error, 'problem', None) or error})"
+        ) from error
+    if not isinstance(document, dict):
+        raise SettingsError(
+            f"{name}: expected sections ({', '.join(kind.model_fields)}), found {type(document).__name__}"
+        )
+    return document
+
+
+def _merged(layers: Sequence[_Layer]) -> Document:
+    """One document of its own; the first layer has the last word."""
+    document: Document = {}
+    for layer in reversed(layers):
+        document = _merge(document, layer.document)
+    return copy.deepcopy(document)
+
+
+def _merge(base: Document, own: Document) -> Document:
+    both = {
+        key: _merge(base[key], value)
+        for key, value in own.items()
+        if isinstance(value, dict) and isinstance(base.get(key), dict)
+    }
+    return {**base, **own, **both}
+
+
+# -------------------------------------------------------------------------------------------------- overrides
+def _override(document: Document, text: str) -> None:
+    key, equals, value = text.partition("=")
+    parts = _parts(key)
+    if not equals or not all(parts):
+        raise SettingsError(f"--set {text}: expected section.key=value")
+    place = document
+    for part in parts[:-1]:
+        place = place.setdefault(part, {})
+        if not isinstance(place, dict):
+            raise SettingsError(f"--set {text}: {part!r} is not a section")
+    try:
+        place[parts[-1]] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"--set {text}: {value!r} is not a YAML value") from error
+
+
+def _parts(key: str) -> list[str]:
+    return key.strip().split(".")
+
+
+def _floats(value: Any, kind: type[BaseModel]) -> Any:
+    """YAML reads 1e-3 as text: make it a float where only a number is allowed. Pydantic judges the rest."""
+    if not isinstance(value, dict):
+        return value
+    out = dict(value)
+    for name, info in kind.model_fields.items():
+        if name not in out:
+            continue
+        annotation = info.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            out[name] = _floats(out[name], annotation)
+        elif annotation is float and isinstance(out[name], str):
+            with contextlib.suppress(ValueError):  # pydantic names it
+                out[name] = float(out[name])
+    return out
+
+
+# ----------------------------------------------------------------------------------------------------- errors
+def _explain(
+    error: ValidationError, kind: type[Section], layers: Sequence[_Layer], overrides: Sequence[str]
+) -> str:
+    """The first of pydantic's complaints in one line, with the number of further ones."""
+    first = error.errors()[0]
+    loc: Place = first["loc"]
+    where = _whereabouts(loc, layers, overrides)
+    dotted = ".".join(str(part) for part in loc)
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        return (
+            f"{where}: {dotted}: unknown key; allowed here: {', '.join(_allowed_keys(kind, loc[:-1]))}{more}"
+        )
+    if first["type"] == "missing":
+        return f"{where}: {dotted}: missing, and it has no default{more}"
+    found = f" (found {first['input']!r})" if not isinstance(first["input"], dict) else ""
+    return f"{where}: {dotted or 'settings'}: {first['msg'].removeprefix('Value error, ')}{found}{more}"
+
+
+def _whereabouts(loc: Place, layers: Sequence[_Layer], overrides: Sequence[str]) -> str:
+    """The file in which the value at `loc` stands.
+
+    It is the file asked for where `--set` gave the value, and that file with its bases where several of them
+    say something about the value.
+    """
+    asked, *bases = layers
+    if not bases or any(_overlap(_parts(text.partition("=")[0]), loc) for text in overrides):
+        return asked.name
+    depths = [_depth(layer.document, loc) for layer in layers]
+    deepest = [layer for layer, depth in zip(layers, depths, strict=True) if depth == max(depths)]
+    if len(deepest) == 1 or not isinstance(_at(deepest[0].document, loc[: max(depths)]), dict):
+        return deepest[0].name
+    return f"{asked.name} ({EXTENDS} {', '.join(base.name for base in bases)})"
+
+
+def _overlap(parts: list[str], loc: Place) -> bool:
+    """Whether one of the two places lies within the other."""
+    return all(part == str(other) for part, other in zip(parts, loc, strict=False))
+
+
+def _depth(document: Document, loc: Place) -> int:
+    """How many parts of `loc` lead somewhere in the document."""
+    return next((depth for depth in range(len(loc), 0, -1) if _at(document, loc[:depth]) is not _NOTHING), 0)
+
+
+_NOTHING = object()
+
+
+def _at(document: Document, loc: Place) -> Any:
+    """The value at `loc`, `_NOTHING` where there is none."""
+    value: Any = document
+    for part in loc:
+        members = dict(enumerate(value)) if isinstance(value, list) else value
+        if not isinstance(members, dict) or part not in members:
+            return _NOTHING
+        value = members[part]
+    return value
+
+
+def _allowed_keys(kind: type[BaseModel], where: Place) -> list[str]:
+    names = [] if where else [EXTENDS]
+    for part in where:
+        info = kind.model_fields.get(str(part))
+        annotation: Any = info.annotation if info else None
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        sections = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if sections:
+            kind = sections[0]
+    return [*names, *kind.model_fields]

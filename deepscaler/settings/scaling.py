@@ -1,0 +1,176 @@
+"""How replicas are decided: the policy, the bounds on its decisions, and the runs of predict_scale.py."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from deepscaler.settings.base import Count, NotNegative, Port, Positive, Section, Share
+from deepscaler.settings.testbed import Load
+
+
+class GuardRails(Section):
+    """Bounds on every decision, whatever the policy proposes."""
+
+    min_replicas: Count = Field(1, description="fewest replicas of a service")
+    max_replicas: Count = Field(30, description="most replicas of a service")
+    per_service: dict[str, tuple[int, int]] = Field(
+        {}, description="[min, max] replicas of single services, instead of the two above", strict=False
+    )
+    round_up_threshold: Share = Field(
+        0.35, description="a fraction of a replica above this is rounded up, any other is rounded down"
+    )
+    tolerance: NotNegative = Field(
+        0.0, description="relative change that is too small to act on (0.1: one of less than 10 %)"
+    )
+    scale_down_window: NotNegative = Field(
+        120.0,
+        description="stabilization window: replicas don't fall below the highest target of this many seconds",
+    )
+    max_step_up: Count = Field(20, description="most replicas added to a service in one decision")
+    max_step_down: Count = Field(20, description="most replicas taken from a service in one decision")
+    forced: dict[str, int] = Field({}, description="replicas of single services, set by hand")
+    paused: list[str] = Field([], description="services whose replicas are left alone")
+    quota_cores: float | None = Field(
+        None, description="most CPU cores that the limits of all targets may add up to; null: no bound"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas {self.min_replicas} > max_replicas {self.max_replicas}")
+        for name, (low, high) in self.per_service.items():
+            if not 1 <= low <= high:
+                raise ValueError(f"per_service.{name}: needs 1 <= min <= max, found [{low}, {high}]")
+        for name, value in self.forced.items():
+            low, high = self.bounds(name)
+            if not low <= value <= high:
+                raise ValueError(
+                    f"forced.{name}: {value} is outside the service's [min, max] [{low}, {high}]"
+                )
+            if name in self.paused:
+                raise ValueError(f"forced.{name}: the service is in `paused` as well; choose one")
+        return self
+
+    def bounds(self, service: str) -> tuple[int, int]:
+        """Fewest and most replicas of `service`."""
+        return self.per_service.get(service, (self.min_replicas, self.max_replicas))
+
+
+class Floor(Section):
+    """The reactive floor: no target is below what the present request rate requires."""
+
+    enabled: bool = Field(True, description="false: the forecast alone decides")
+    seconds: Positive = Field(30.0, description="seconds up to now over which the request rate is taken")
+    rho_max: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.9, description="highest utilisation of the CPU limit that the floor allows"
+    )
+
+
+class Hpa(Section):
+    """The rival `hpa_<percent>`: flags and behavior of the Kubernetes autoscaling/v2 controller."""
+
+    sync_period: Positive = Field(15.0, description="seconds between two decisions")
+    downscale_stabilization: NotNegative = Field(
+        300.0, description="replicas don't fall below the highest recommendation of this many seconds"
+    )
+    tolerance: NotNegative = Field(
+        0.1, description="distance of the metric from its target, relative to it, that is too small to act on"
+    )
+    cpu_initialization_period: NotNegative = Field(
+        300.0, description="seconds after a pod's start in which its CPU counts only while it is ready"
+    )
+    initial_readiness_delay: NotNegative = Field(
+        30.0, description="seconds after a pod's start in which it counts as not ready yet if it is unready"
+    )
+    behavior: dict[str, Any] | None = Field(
+        None, description="`spec.behavior` of an autoscaling/v2 HorizontalPodAutoscaler; null: its defaults"
+    )
+
+
+class Explore(Section):
+    """The exploring policy, which varies replicas on purpose so that telemetry shows what they do."""
+
+    allow: bool = Field(
+        False, description="on a real cluster the policy acts only with true (the testbed needs no leave)"
+    )
+    target: tuple[float, float] = Field(
+        (0.35, 0.95),
+        description="range from which the target utilisation of the CPU limit is drawn",
+        strict=False,
+    )
+    seconds: tuple[float, float] = Field(
+        (180.0, 600.0),
+        description="range of seconds after which a service's target is drawn anew",
+        strict=False,
+    )
+    sla_share: Share = Field(
+        0.5,
+        description="real cluster: exploring stops for `calm_seconds` when the response of an entry is above "
+        "this share of its SLA",
+    )
+    calm_seconds: Positive = Field(
+        300.0, description="real cluster: seconds below that share after which exploring begins again"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        for name, (low, high) in {"target": self.target, "seconds": self.seconds}.items():
+            if not 0 < low <= high:
+                raise ValueError(f"{name}: needs 0 < low <= high, found [{low:g}, {high:g}]")
+        return self
+
+
+class Scale(Section):
+    """What predict_scale.py does."""
+
+    policy: str = Field(
+        "deepscaler",
+        description="deepscaler, reactive_holistic, `hpa_<percent of limit>`, static or explore; "
+        "on the testbed also foreseen and oracle",
+    )
+    policies: list[str] = Field(
+        [], description="testbed: several policies, one run for each; they replace `policy`"
+    )
+    seeds: list[int] = Field([], description="testbed: one run for each seed; empty: testbed.seed")
+    bundle: str = Field("model_states/app/AdapGLA.pt", description="trained bundle of the policy deepscaler")
+    period: Positive = Field(60.0, description="seconds between forecasts")
+    quantile: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="quantile of the forecast that is scaled on; 0.9: its upper bound"
+    )
+    duration: Positive | None = Field(
+        None, description="seconds to run; null: until stopped (testbed: the length of the load)"
+    )
+    run_dir: str = Field("runs/app", description="directory below which each run has `<policy>-<seed>/`")
+    guard_rails: GuardRails = GuardRails()
+    floor: Floor = Floor()
+    hpa: Hpa = Hpa()
+    explore: Explore = Explore()
+    stale_after: Positive = Field(
+        120.0,
+        description="seconds without a usable sample after which a service's metrics are stale: it is held",
+    )
+    fill_samples: Annotated[int, Field(ge=0)] = Field(
+        4, description="missing samples in a row that the last known value stands in for"
+    )
+    error_share: Share = Field(
+        0.05,
+        description="while more requests than this share fail, a drop in traffic is no reason to scale down",
+    )
+    min_known_services: Share = Field(
+        0.5, description="share of the application's services that the bundle must know"
+    )
+    static_replicas: dict[str, int] = Field({}, description="replicas of single services under policy static")
+    dry_run: bool = Field(False, description="true: decide and record, but write nothing to the cluster")
+    metrics_port: Port | None = Field(
+        None, description="port on which the controller serves its own /metrics; null: it doesn't"
+    )
+    metrics_address: str = Field(
+        "127.0.0.1", description="address on which that page is served; in a pod 0.0.0.0"
+    )
+    workers: Count = Field(2, description="testbed: runs side by side")
+    load: Load | None = Field(None, description="testbed: the load of these runs; null: testbed.load")
+    shapes: list[str] = Field(
+        [], description="testbed: load shapes that the seeds take in turn; empty: the load's own shape"
+    )

@@ -1,0 +1,199 @@
+"""The stages before and after scaling (collect, process, evaluate), and the file that holds all stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from deepscaler.settings.app import App, ClusterSection
+from deepscaler.settings.base import Count, Feature, Moment, NotNegative, Positive, Section, Share
+from deepscaler.settings.scaling import Scale
+from deepscaler.settings.testbed import Testbed
+
+
+class Query(Section):
+    """One PromQL template for all services; `deepscaler/adapters/queries.py` says which placeholders it has.
+
+    Series that belong to one service are added up; a ratio of sums is written with `divide_by`.
+    """
+
+    query: str = Field(description="PromQL template")
+    label: str = Field(
+        description="label that tells a series' service: container, deployment, pod or destination_workload"
+    )
+    divide_by: str | None = Field(
+        None, description="PromQL template of the denominator, with the same label; null: no ratio"
+    )
+
+
+class CallsQuery(Query):
+    """The PromQL template of the calls per second between each pair; `label` names the callee's label."""
+
+    caller: str = Field(
+        "source_workload",
+        description="label that tells the caller; a value that isn't a service is called `external`",
+    )
+
+
+class Collect(Section):
+    """What metrics_fetch.py reads from the cluster."""
+
+    step: Positive = Field(15.0, description="seconds between samples")
+    start: Moment | None = Field(
+        None, description="time of the first sample (ISO 8601, UTC); null: `last` seconds before the end"
+    )
+    end: Moment | None = Field(
+        None,
+        description="time of the last sample (ISO 8601, UTC); null: now (testbed: start plus `last` seconds)",
+    )
+    last: Positive = Field(
+        3600.0, description="seconds back from now (testbed: seconds from testbed.start on)"
+    )
+    output_dir: str = Field("data/app", description="directory for metrics.csv, calls.csv and workloads.json")
+    window: Annotated[str, Field(pattern=r"^([0-9]+(ms|s|m|h|d))+$")] = Field(
+        "1m", description="range of rate() in the queries"
+    )
+    calls_window: Positive = Field(300.0, description="seconds that each row of calls.csv covers")
+    chunk_points: Annotated[int, Field(ge=2, le=11000)] = Field(
+        10000, description="most points per series that one request asks for"
+    )
+    queries: dict[Feature, Query] = Field(
+        {}, description="PromQL templates by feature, instead of the built-in ones"
+    )
+    calls_query: CallsQuery | None = Field(
+        None, description="PromQL template of the calls, instead of the built-in one"
+    )
+
+
+class Process(Section):
+    """What data_process.py makes of the collected metrics."""
+
+    step: Positive = Field(
+        60.0, description="seconds in a time step of the network; a multiple of collect.step"
+    )
+    features: list[Feature] = Field(
+        ["pod", "cpu", "res", "req"],
+        description="metrics that the network sees; these are the published four",
+    )
+    window: Count = Field(80, description="time steps that the network looks back")
+    horizon: Count = Field(1, description="time steps that the network forecasts")
+    label: str = Field(
+        "required",
+        description="what the network learns: required (the cheapest replicas that would have met the SLA), "
+        "observed (the replicas there were) or `feature:<name>`",
+    )
+    split: tuple[float, float, float] = Field(
+        (0.6, 0.2, 0.2),
+        description="shares of training, validation and test, in time order",
+        strict=False,
+    )
+    priors: list[str] | None = Field(
+        None,
+        description="prior graphs: call, od, structural, cc, identity or a CSV of [N, N] with service names; "
+        "null: call; without recorded calls structural; without response times cc",
+    )
+    prior_cutoff: Share = Field(
+        0.3, description="od and cc: entries below this share of the graph's largest are cut"
+    )
+    rho_max: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.9, description="required: utilisation of the CPU limit that is never exceeded"
+    )
+    sla_margin: Positive = Field(
+        0.75, description="required: share of the SLA that the predicted response time may take"
+    )
+    look_back: NotNegative = Field(
+        60.0, description="required: seconds in the past that a label still covers"
+    )
+    look_ahead: NotNegative = Field(
+        60.0, description="required: seconds that a label covers after a pod started now is ready"
+    )
+    lead: bool = Field(True, description="required: false: labels don't look ahead (the ablation 'lead 0')")
+    rate_window: Positive = Field(
+        30.0,
+        description="required: seconds over which request rates are averaged; few, so that no step is hidden",
+    )
+    think_time: Positive | None = Field(
+        None, description="closed loop: seconds between a user's tasks; null: open loop"
+    )
+    requests_per_think: Positive = Field(
+        1.0, description="closed loop: entry requests per task (a page that redirects makes two)"
+    )
+    visit_window: Positive = Field(
+        1800.0, description="required: seconds over which the visits per request are averaged"
+    )
+    boot_seconds: dict[str, float] = Field(
+        {}, description="seconds until a pod is ready, by service, where the cluster doesn't tell"
+    )
+    plots: bool = Field(
+        True, description="required: draw labels.png, the page that says how far the labels can be trusted"
+    )
+    output_dir: str = Field(
+        "data/app", description="directory for dataset.npz, meta.json, labels.json, labels.png and graphs/"
+    )
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.label not in ("required", "observed") and not self.label.startswith("feature:"):
+            raise ValueError("label: allowed are required, observed, feature:<name>")
+        if min(self.split) < 0 or self.split[0] <= 0 or abs(sum(self.split) - 1) > 1e-6:
+            raise ValueError("split: three shares that add up to 1, the first above 0")
+        return self
+
+
+class Evaluate(Section):
+    """What calculate.py and similarity.py compare."""
+
+    runs: str = Field("runs/app", description="directory whose run directories are compared")
+    baseline: str = Field("hpa_70", description="policy that the others are paired with")
+    warmup: NotNegative = Field(300.0, description="seconds at the start of each run that are left out")
+    output_dir: str = Field("runs/app", description="directory for summary.json and the pictures")
+    timelines: Annotated[int, Field(ge=0)] = Field(
+        3, description="number of seeds that get a timeline picture"
+    )
+    timeline_policies: list[str] = Field(
+        [],
+        description="policies in these pictures, at most 4; "
+        "empty: deepscaler, the baseline and the best of the others",
+    )
+    graphs: list[str] = Field(
+        [],
+        description="similarity.py: CSV files of graphs; empty: those of the data directory and the bundle",
+    )
+    edge_threshold: Share = Field(
+        0.1, description="similarity.py: weights of at most this share of a graph's largest are no edges"
+    )
+
+
+class Settings(Section):
+    """`config/<app>.yaml`: the application and its cluster, and one section for each stage."""
+
+    app: App
+    cluster: ClusterSection = ClusterSection()
+    collect: Collect = Collect()
+    process: Process = Process()
+    scale: Scale = Scale()
+    evaluate: Evaluate = Evaluate()
+    testbed: Testbed = Testbed()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.process.step / self.collect.step) % 1:
+            raise ValueError(
+                f"process.step {self.process.step:g} is not a multiple of collect.step {self.collect.step:g}"
+            )
+        by_service: dict[str, Iterable[str]] = {
+            "scale.guard_rails.forced": self.scale.guard_rails.forced,
+            "scale.guard_rails.per_service": self.scale.guard_rails.per_service,
+            "scale.guard_rails.paused": self.scale.guard_rails.paused,
+            "scale.static_replicas": self.scale.static_replicas,
+            "process.boot_seconds": self.process.boot_seconds,
+        }
+        for where, names in by_service.items():
+            for name in names:
+                if name not in self.app.services:
+                    raise ValueError(
+                        f"{where}: unknown service {name!r}; services: {', '.join(self.app.services)}"
+                    )
+        return self

@@ -1,0 +1,85 @@
+"""The emulated cluster and the load that is offered to it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from deepscaler.settings.base import Count, Moment, NotNegative, Port, Positive, Section
+
+
+class MixChange(Section):
+    """A moment from which users do other things, so that the dependencies between services really change."""
+
+    after_seconds: NotNegative = Field(description="seconds after testbed.start at which the mix changes")
+    weights: dict[str, NotNegative] = Field(
+        description="new weights of the application's tasks; tasks that aren't named keep theirs"
+    )
+
+
+class Load(Section):
+    """Offered load: the number of users of a closed loop, or the rate of an open one, over time."""
+
+    shape: str = Field(
+        "mixed", description="name of a shape in testbed/shapes.py, or path to a .req or CSV trace"
+    )
+    kind: Literal["closed", "open"] = Field(
+        "closed",
+        description="closed: values are users who wait for each answer; open: values are arrivals per second",
+    )
+    low: Positive = Field(25.0, description="lowest value of the shape")
+    high: Positive = Field(95.0, description="highest value of the shape")
+    noise: NotNegative = Field(2.0, description="standard deviation of the noise that is added to each value")
+    period: Positive = Field(700.0, description="seconds of one period of a fluctuation or square wave")
+    step: Positive = Field(5.0, description="seconds for which each value of the trace holds")
+    scale: Positive = Field(1.0, description="factor by which the trace is multiplied")
+    mix: list[MixChange] = Field(
+        [],
+        description="changes of the request mix in time order; empty: the application's weights throughout",
+    )
+
+
+class Serve(Section):
+    """`python -m testbed serve`: everything listens on 127.0.0.1; port 0 takes any free one."""
+
+    gateway_port: Port = Field(30001, description="port of the application's URLs")
+    prometheus_port: Port | None = Field(
+        30090, description="port of a real Prometheus server; null: none is started"
+    )
+    kubernetes_port: Port = Field(30443, description="port of the emulated Kubernetes API")
+    jaeger_port: Port = Field(16686, description="port of the emulated Jaeger query service")
+    metrics_port: Port = Field(30091, description="port of the /metrics page that Prometheus scrapes")
+    scrape_interval: Positive = Field(15.0, description="seconds between Prometheus's scrapes")
+    step: Positive = Field(0.005, description="seconds between two steps of the engine")
+    directory: str = Field(
+        "runs/serve", description="directory for the kubeconfig, serve.json and Prometheus's data"
+    )
+
+
+class Testbed(Section):
+    """The emulated cluster."""
+
+    application: str = Field(
+        "boutique", description="a file of testbed/apps without .yaml, a path, or synthetic:N[:DRAW]"
+    )
+    start: Moment = Field("2026-01-05T00:00:00Z", description="time at which the load begins")
+    seed: int = Field(1, description="seed of all that is random in a run: load, requests, start-up times")
+    warmup: NotNegative = Field(300.0, description="virtual seconds of load before `start`")
+    duration: Positive = Field(3600.0, description="seconds of load from `start` on")
+    load: Load = Load()
+    balancing: Literal["random", "round_robin", "least_request", "two_choices"] = Field(
+        "least_request", description="how requests are shared out among the replicas of a service"
+    )
+    demand_sigma: NotNegative = Field(
+        0.0,
+        description="log-normal spread of CPU demands and call counts around those of the application; "
+        "0: exactly those",
+    )
+    demand_seed: int = Field(
+        1,
+        description="which draw of demands and counts is used; "
+        "the application stays the same whatever the seed of load and run",
+    )
+    initial_replicas: Count = Field(2, description="replicas of each service when the testbed starts")
+    serve: Serve = Serve()
