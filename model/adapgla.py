@@ -72,7 +72,7 @@ class AdapGLA(Network):
         order: int,
         kernel: int,
         blocks: int,
-        attention: bool = True,
+        attention: bool,
     ) -> None:
         super().__init__()
         self.order = order

@@ -132,7 +132,7 @@ class AdapGLS(Network):
     memory = 200
 
     def __init__(
-        self, shape: Shape, *, channels: int, blocks: int, dropout: float, twin: bool, present: bool = True
+        self, shape: Shape, *, channels: int, blocks: int, dropout: float, twin: bool, present: bool
     ) -> None:
         super().__init__()
         self.present = present

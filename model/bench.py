@@ -1,20 +1,18 @@
-"""How fast the networks train and forecast: `python -m model.bench [--json] [--networks AdapGLA] [--sizes 10,80,4,128]`.
+"""How fast a network trains and forecasts; `python -m deepscaler.learning.bench` measures all of them.
 
-A training step is loss, gradient and Adam step on a fixed graph. Network, yardstick (`model.yardstick`), bf16 autocast and a
-large matrix product take turns, round by round, so that whatever else the machine does slows all of them alike; medians.
+A training step is loss, gradient and Adam step on a fixed graph. Network, yardstick (`model.yardstick`), bf16 autocast
+and a large matrix product take turns, round by round, so that other work on the machine slows all of them alike. Times
+are medians.
 """
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import gc
-import json
-import os
 import statistics
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +25,6 @@ from model.networks import build_network
 from model.windows import Known, Windows
 from model.yardstick import yardstick
 
-SIZES = ((10, 80, 4, 128), (10, 12, 4, 64), (41, 80, 4, 128), (307, 12, 1, 128), (1000, 12, 4, 64))
-"""N, T, F, C."""
-OTHER_SIZES: dict[str, dict[str, float]] = {
-    "AdapGLA": {"order": 3, "kernel": 5, "blocks": 2},
-    "AdapGLT": {"order": 3, "blocks": 2},
-    "AdapGLD": {"diffusion": 2, "layers": 2},
-    "AdapGLS": {"blocks": 2, "dropout": 0.1, "twin": True},
-    "STID": {"layers": 3, "slots": 288, "dropout": 0.15},
-    "LSTM": {"layers": 2},
-    "GCN": {"layers": 2},
-    "ASTGCN": {"order": 3, "kernel": 3, "blocks": 2},
-    "DCRNN": {"diffusion": 2, "layers": 2},
-}
-"""Of the networks that are trained by gradient, beside the channels: as in `train_datasets_speed.yaml`."""
-TWO_WIDTHS = ("AdapGLA", "AdapGLT")
 ROUNDS = 9
 PRODUCT = 1024
 """Rows and columns of the matrices that the machine's rate is measured with."""
@@ -49,14 +32,21 @@ STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
-class Row:
-    """A network at a size. Memory is the process's largest while it trains; None: not measured, or no yardstick.
+class Speed:
+    """A network at a size.
 
     Attributes:
-        batch: samples a step.
-        flop_per_sample: of forward and backward, counted.
-        share_of_matmul_rate: samples_per_second * flop_per_sample / matmul_flops.
+        network: its name.
+        N, T, F, C: services, window, features and channels.
+        batch: samples per training step.
+        samples_per_second: in training.
+        infer_ms: milliseconds of one forecast of one window.
+        yardstick_samples_per_second: None where the network has no yardstick.
+        bf16_samples_per_second: in training under bf16 autocast.
+        flop_per_sample: floating-point operations of forward and backward, counted.
         matmul_flops, bf16_matmul_flops: rates of a large product in the same rounds, FLOP/s.
+        share_of_matmul_rate: samples_per_second * flop_per_sample / matmul_flops.
+        peak_memory_bytes: largest memory of the process while it trains; None where it can't be measured.
     """
 
     network: str
@@ -77,21 +67,27 @@ class Row:
 
 
 class Case:
-    """A network at a size, with data to train on."""
+    """A network at a size, with random data to train on.
 
-    def __init__(self, name: str, size: tuple[int, int, int, int], batch: int | None = None) -> None:
-        services, window, features, channels = size
+    Args:
+        name: of the network.
+        size: N, T, F, C.
+        sizes: all hyper-parameters of the network, with C as its channels.
+        batch: samples per training step; by default as many as memory allows, at most 64.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        size: tuple[int, int, int, int],
+        sizes: Mapping[str, float],
+        batch: int | None = None,
+    ) -> None:
+        services, window, features, _ = size
         self.name, self.size, self.window = name, size, window
         self.batch = batch or max(1, min(64, 51_200 // (services * window)))
         torch.manual_seed(1)
-        wide = (
-            {"graph_channels": channels, "time_channels": channels}
-            if name in TWO_WIDTHS
-            else {"channels": channels}
-        )
-        self.network = build_network(
-            name, Shape(services, features, window, 1), {**wide, **OTHER_SIZES[name]}
-        )
+        self.network = build_network(name, Shape(services, features, window, 1), sizes)
         graph = torch.rand(services, services) * (1 - torch.eye(services)) / services
         self.graphs = Graphs(graph, graph)
         rows = window + self.batch
@@ -106,7 +102,7 @@ class Case:
         self.x, self.known, self.target = windows.inputs(ends), windows.known(ends), windows.targets(ends)
 
     def trainer(self, network: Network, low: bool = False) -> Callable[[], None]:
-        """A training step of `network`; low: under bf16 autocast."""
+        """A function that takes one training step of `network`; with `low` under bf16 autocast."""
         optimiser = torch.optim.Adam(network.parameters(), lr=1e-4)
         network.train()
 
@@ -120,7 +116,7 @@ class Case:
         return step
 
     def flop(self) -> float:
-        """Of a sample, forward and backward."""
+        """Floating-point operations per sample, forward and backward."""
         ops = torch.ops.aten
         uncounted = {
             ops.addmm_: added_product_flop,
@@ -133,7 +129,7 @@ class Case:
         return int(counter.get_total_flops()) / self.batch
 
     def forecaster(self) -> Callable[[], None]:
-        """One forecast of one window."""
+        """A function that makes one forecast of one window."""
         x, known = self.x[:1], Known(*(value[:1] for value in self.known))
 
         @torch.no_grad()
@@ -144,22 +140,22 @@ class Case:
 
 
 def added_product_flop(base: Any, left: Any, right: Any, **more: Any) -> int:
-    """base + left right."""
+    """Operations of base + left right."""
     return int(2 * left[0] * left[1] * right[1])
 
 
 def rnn_flop(x: Any, inputs: Any, recurrent: Any, *rest: Any, **more: Any) -> int:
-    """An LSTM layer over x `[T, B, F]`; inputs `[4C, F]`, recurrent `[4C, C]`."""
+    """Operations of a recurrent layer over x `[T, B, F]`; inputs `[G C, F]`, recurrent `[G C, C]` with G gates."""
     return int(2 * x[0] * x[1] * inputs[0] * (inputs[1] + recurrent[1]))
 
 
 def rnn_backward_flop(x: Any, inputs: Any, recurrent: Any, *rest: Any, **more: Any) -> int:
-    """Twice the forward's."""
+    """Operations of its way back: twice those of the way forward."""
     return 2 * rnn_flop(x, inputs, recurrent)
 
 
 def product_of(dtype: torch.dtype) -> Callable[[], None]:
-    """A large matrix product."""
+    """A function that multiplies two large matrices."""
     left, right, out = (torch.randn(PRODUCT, PRODUCT).to(dtype) for _ in range(3))
 
     def multiply() -> None:
@@ -171,7 +167,7 @@ def product_of(dtype: torch.dtype) -> Callable[[], None]:
 def medians(
     jobs: dict[str, Callable[[], None]], seconds: float, clock: Callable[[], float]
 ) -> dict[str, float]:
-    """Median seconds of each job, by turns, for about `seconds` of wall time; each once before, to warm up."""
+    """Median seconds of each job. All run once to warm up, then take turns for about `seconds` of wall time."""
     found: dict[str, list[float]] = {name: [] for name in jobs}
     ends = time.perf_counter() + seconds
     for job in jobs.values():
@@ -187,10 +183,13 @@ def medians(
 
 
 def peak_memory(job: Callable[[], None]) -> int | None:
-    """Largest resident memory of the process while `job` runs twice, bytes; None where the system doesn't tell (Linux does)."""
+    """Largest resident memory of the process while `job` runs twice, bytes; None where the system doesn't tell.
+
+    Linux tells.
+    """
     gc.collect()
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # what earlier cases left isn't this one's
+        ctypes.CDLL(None).malloc_trim(0)  # give back what earlier cases left
         RESET.write_text("5")
         job()
         job()
@@ -200,8 +199,8 @@ def peak_memory(job: Callable[[], None]) -> int | None:
     return int(line.split()[1]) * 1024
 
 
-def measure(case: Case, seconds: float, clock: Callable[[], float] = time.perf_counter) -> Row:
-    """All figures of a case, in about `seconds` and a few steps more."""
+def measure(case: Case, seconds: float, clock: Callable[[], float] = time.perf_counter) -> Speed:
+    """All figures of a case; takes about `seconds` and a few steps more."""
     steps = {"network": case.trainer(case.network), "bf16": case.trainer(case.network, low=True)}
     memory = peak_memory(steps["network"])
     flop = case.flop()
@@ -214,13 +213,9 @@ def measure(case: Case, seconds: float, clock: Callable[[], float] = time.perf_c
     infer = medians({"one": case.forecaster()}, min(seconds, 1.0), clock)["one"]
     rate = case.batch / took["network"]
     matmul, low_matmul = (2 * PRODUCT**3 / took[name] for name in products)
-    services, window, features, channels = case.size
-    return Row(
-        network=case.name,
-        N=services,
-        T=window,
-        F=features,
-        C=channels,
+    return Speed(
+        case.name,
+        *case.size,
         batch=case.batch,
         samples_per_second=rate,
         infer_ms=1000 * infer,
@@ -232,69 +227,3 @@ def measure(case: Case, seconds: float, clock: Callable[[], float] = time.perf_c
         share_of_matmul_rate=rate * flop / matmul,
         peak_memory_bytes=memory,
     )
-
-
-def table(rows: Iterable[Row]) -> str:
-    """Text for people; ratios are to the yardstick."""
-    lines = [
-        "network    N    T  F   C batch  samples/s  ratio   bf16/s  ratio  infer ms  MFLOP  share  product GFLOP/s  memory GiB"
-    ]
-    for row in rows:
-        plain = row.yardstick_samples_per_second
-        ratios = [
-            "     " if plain is None else f"{value / plain:5.2f}"
-            for value in (row.samples_per_second, row.bf16_samples_per_second)
-        ]
-        memory = "        -" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 2**30:9.2f}"
-        lines.append(
-            f"{row.network:8s}{row.N:5d}{row.T:5d}{row.F:3d}{row.C:4d}{row.batch:6d}{row.samples_per_second:11.1f}  {ratios[0]}"
-            f"{row.bf16_samples_per_second:9.1f}  {ratios[1]}{row.infer_ms:10.2f}{row.flop_per_sample / 1e6:7.0f}"
-            f"{row.share_of_matmul_rate:7.2f}{row.matmul_flops / 1e9:10.0f}{row.bf16_matmul_flops / 1e9:6.0f}{memory}"
-        )
-    return "\n".join(lines)
-
-
-def size_of(text: str) -> tuple[int, int, int, int]:
-    """`10,80,4,128` -> N, T, F, C."""
-    services, window, features, channels = (int(part) for part in text.split(","))
-    return services, window, features, channels
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The options."""
-    parser = argparse.ArgumentParser(prog="python -m model.bench", description="Speed of the networks.")
-    parser.add_argument("--json", action="store_true", help="a JSON list instead of a table")
-    parser.add_argument(
-        "--networks", nargs="+", choices=tuple(OTHER_SIZES), default=list(OTHER_SIZES), metavar="NAME"
-    )
-    parser.add_argument("--sizes", nargs="+", type=size_of, default=list(SIZES), metavar="N,T,F,C")
-    parser.add_argument("--seconds", type=float, default=6.0, help="of rounds a case (default: %(default)s)")
-    parser.add_argument(
-        "--processor-time",
-        action="store_true",
-        help="one thread, by its processor time: for a machine that others use",
-    )
-    return parser
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Print the figures."""
-    arguments = build_parser().parse_args(argv)
-    if arguments.processor_time:
-        torch.set_num_threads(1)
-    clock = time.process_time if arguments.processor_time else time.perf_counter
-    rows = [
-        measure(Case(name, size), arguments.seconds, clock)
-        for size in arguments.sizes
-        for name in arguments.networks
-    ]
-    if arguments.json:
-        print(json.dumps([asdict(row) for row in rows], indent=1))
-        return 0
-    print(table(rows))
-    print(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Weighting = Literal["spread", "raw"]
+from model.settings import Weighting
 
 
 class Candidates:

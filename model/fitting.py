@@ -15,9 +15,9 @@ from model import parallel
 from model.graph_learners import GraphLearner
 from model.layers import Graphs
 from model.network import Network
+from model.settings import Precision, TrainSettings
 from model.windows import Windows, absolute_error, batches
 
-Precision = Literal["float32", "bf16"]
 CELLS = 200_000
 """Windows x steps x services of one pass forward and back: what is kept for the way back grows with it."""
 RANK_STRIDE = 1 << 48
@@ -95,16 +95,6 @@ class Phase:
     optimisers: Sequence[tuple[torch.optim.Optimizer, float]]
 
 
-@dataclass(frozen=True)
-class EpochSettings:
-    """Numbers of an epoch; see `TrainSettings`."""
-
-    batch_size: int
-    sparsity_weight: float
-    gradient_clip: float | None
-    precision: Precision
-
-
 def run_epoch(
     phase: Phase,
     step: nn.Module,
@@ -113,7 +103,7 @@ def run_epoch(
     *,
     seed: int,
     factors: Sequence[float],
-    settings: EpochSettings,
+    settings: TrainSettings,
 ) -> float:
     """One pass over `ends`, shuffled by `seed`; mean training loss over the known labels of all ranks.
 
@@ -142,8 +132,8 @@ def run_epoch(
                 optimiser.zero_grad(set_to_none=True)
             known = int(torch.isfinite(windows.targets(part)).sum())
             loss, count = loss + _backward(step, windows, part, known, settings), count + known
-            if settings.gradient_clip is not None:
-                nn.utils.clip_grad_norm_(phase.trained.parameters(), settings.gradient_clip)
+            if settings.optimiser.gradient_clip is not None:
+                nn.utils.clip_grad_norm_(phase.trained.parameters(), settings.optimiser.gradient_clip)
             for optimiser, _ in phase.optimisers:
                 optimiser.step()
     if not count:
@@ -156,7 +146,7 @@ def run_epoch(
     return mean
 
 
-def _backward(step: nn.Module, windows: Windows, part: Tensor, known: int, settings: EpochSettings) -> float:
+def _backward(step: nn.Module, windows: Windows, part: Tensor, known: int, settings: TrainSettings) -> float:
     """Gradients of a batch with `known` labels, in as many passes as memory asks for; this rank's summed loss."""
     mine = parallel.share(part)
     weight = float(
@@ -174,7 +164,7 @@ def _backward(step: nn.Module, windows: Windows, part: Tensor, known: int, setti
             summed = summed.float() * weight
             objective = summed * parallel.ranks() / max(known, 1)
             if penalty is not None and last:
-                objective = objective + settings.sparsity_weight * penalty
+                objective = objective + settings.graph.sparsity_weight * penalty
             objective.backward()
         loss += float(summed.detach())
     return loss

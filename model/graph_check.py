@@ -1,9 +1,9 @@
-"""Is the learned graph real? The predictor's error with it beside its error with rival graphs, and its edges beside known ones."""
+"""Is the learned graph real? Errors of the predictor with it and with its rivals, and its edges beside known ones."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,38 +13,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.fitting import mean_loss
-from model.graph_learners import GraphLearner, edge_floor
-from model.graph_metrics import edge_changes, edges, pairs, ranking, reachable
+from model.graph_learners import GraphLearner
+from model.graph_metrics import edge_changes, edges_above, ranking, reachable
 from model.network import Network
-from model.trainer import Trainer, TrainSettings
+from model.settings import CheckSettings, TrainSettings
+from model.trainer import Trainer
 from model.windows import Windows
 
 SLOW_SHARE = 0.9
-"""Windows from this quantile on are slow."""
-
-
-@dataclass(frozen=True)
-class CheckSettings:
-    """Refits of the check.
-
-    Attributes:
-        refit_epochs: 0: the predictor stays as it is; else it is also fitted anew, from the same fresh weights, for so
-            many epochs with each of the main rivals: the fairer comparison, as the predictor was trained on the learned graph.
-        refit_seeds: fresh fits a rival, paired by seed.
-        refit_graphs: names of the rivals that are refitted beside the learned graph; empty: the main ones.
-    """
-
-    refit_epochs: int = 0
-    refit_seeds: int = 1
-    refit_graphs: tuple[str, ...] = ()
+"""Windows whose score is at this quantile or above are slow."""
+Errors = dict[str, float]
+"""Mean |error| in z-units by split; `<split>_slow`: over its slow windows."""
 
 
 def slow_scores(
     response: NDArray[np.floating] | None, labels: NDArray[np.floating], ends: NDArray[np.int64], rows: int
 ) -> NDArray[np.float64]:
-    """How slow a window is, `[M]`: the entries' worst response `[L, E]` at its end.
+    """How slow the windows are that end at rows `ends [M]`, `[M]`.
 
-    Without a response: the largest rise of a label (z-scored `[L, N]`) over the step after the window.
+    Args:
+        response: response times of the entries, `[L, E]`: a window's score is the worst at its end.
+        labels: z-scored, `[L, N]`: without response times the score is the largest rise over the step after the window.
+        ends: rows.
+        rows: rows per step.
     """
     if response is not None:
         return np.asarray(
@@ -54,67 +45,10 @@ def slow_scores(
 
 
 def slowest(scores: NDArray[np.float64], ends: Tensor) -> Tensor:
-    """The tenth of `ends` with the highest scores (more where equal scores straddle the cut, none where all are equal)."""
+    """The tenth of `ends` with the highest scores: more where equal scores straddle the cut, none where all are equal."""
     cut = np.quantile(scores, SLOW_SHARE) if len(scores) else 0.0
     chosen = scores >= cut if scores.size and scores.max() > scores.min() else np.zeros(len(scores), bool)
     return ends[torch.from_numpy(chosen).to(ends.device)]
-
-
-def rivals(
-    learner: GraphLearner,
-    affinity: Tensor,
-    priors: Mapping[str, Tensor],
-    *,
-    entries: Sequence[int],
-    count: int,
-    seed: int,
-) -> dict[str, Tensor]:
-    """Affinities by name: learned, each prior, identity, full, entry_to_all, permuted, transposed, random_1..count.
-
-    Gates: graphs made elsewhere carry the mean weight of the learned edges, the full graph its mean weight over all
-    pairs. Antisymmetric: they get self loops and the norm.
-    """
-    size = len(affinity)
-    rng = np.random.default_rng(seed)
-    off = ~np.eye(size, dtype=bool)
-    matrix = affinity.detach().cpu().double().numpy()
-    found = edges(matrix, edge_floor(learner, size))
-    weight = float(matrix[found].mean()) if found.any() else 0.4
-    average = float(pairs(matrix).mean()) if size > 1 else 0.0
-
-    def ready(graph: NDArray[np.float64], largest: float) -> Tensor:
-        return learner.given(torch.as_tensor(graph, dtype=affinity.dtype, device=affinity.device), largest)
-
-    def exact(graph: NDArray[np.float64]) -> Tensor:
-        return torch.as_tensor(graph, dtype=affinity.dtype, device=affinity.device)
-
-    from_entries = np.zeros((size, size))
-    from_entries[list(entries)] = 1.0
-    np.fill_diagonal(from_entries, 0.0)
-    shifted = _relabelling(matrix, rng)
-    out = {"learned": affinity}
-    out.update(
-        {f"prior {name}": ready(prior.cpu().double().numpy(), weight) for name, prior in priors.items()}
-    )
-    out["identity"] = ready(np.zeros((size, size)), 0.0)
-    out["full"] = ready(off.astype(np.float64), average)
-    out["entry_to_all"] = ready(from_entries, weight)
-    out["transposed"] = affinity.T.contiguous()
-    out["permuted"] = exact(matrix[np.ix_(shifted, shifted)])
-    for index in range(count):
-        shuffled = matrix.copy()
-        shuffled[off] = rng.permutation(matrix[off])
-        out[f"random_{index + 1}"] = exact(shuffled)
-    return out
-
-
-def _relabelling(matrix: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """A permutation of the services that changes the graph, where one is found in a few tries."""
-    for _ in range(20):
-        shifted = rng.permutation(len(matrix))
-        if not np.allclose(matrix[np.ix_(shifted, shifted)], matrix):
-            break
-    return shifted
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,8 +58,8 @@ class Judge:
     Attributes:
         learner: says how a graph is shown to a network.
         windows: the series.
-        training: ends that refits train on.
-        splits, slow: ends of `validation` and `test` windows, and of the slow ones among them.
+        training: rows that the windows of refits end at.
+        splits, slow: rows that `validation` and `test` windows end at, and the slow ones among them.
     """
 
     learner: GraphLearner
@@ -134,28 +68,22 @@ class Judge:
     splits: Mapping[str, Tensor]
     slow: Mapping[str, Tensor]
 
-    def errors(self, network: Network, graph: Tensor, batch_size: int) -> dict[str, float]:
-        """Mean |error| in z-units by split, and by split on slow windows (`<split>_slow`)."""
+    def errors(self, network: Network, graph: Tensor, batch_size: int) -> Errors:
+        """Errors of `network` when it sees `graph`."""
         shown = self.learner.graphs(graph)
-        out = {
-            name: mean_loss(network, shown, self.windows, ends, batch_size)
-            for name, ends in self.splits.items()
+        ends = {**self.splits, **{f"{name}_slow": rows for name, rows in self.slow.items()}}
+        return {
+            name: mean_loss(network, shown, self.windows, rows, batch_size) for name, rows in ends.items()
         }
-        slow = {
-            f"{name}_slow": mean_loss(network, shown, self.windows, ends, batch_size)
-            for name, ends in self.slow.items()
-        }
-        return {**out, **slow}
 
-    def refitted(self, network: Network, graph: Tensor, training: TrainSettings) -> dict[str, float]:
-        """Errors of `network`, on fresh weights, after fitting it with `graph` fixed."""
-        validation = self.splits["validation"]
+    def refitted(self, network: Network, graph: Tensor, training: TrainSettings) -> Errors:
+        """Errors of `network`, which is on fresh weights, after it is fitted with `graph` fixed."""
         trainer = Trainer(
             network,
             self.learner,
             self.windows,
             training=self.training,
-            validation=validation,
+            validation=self.splits["validation"],
             settings=training,
             start=graph,
         )
@@ -173,34 +101,18 @@ def check_graph(
     training: TrainSettings,
     fresh: Callable[[int], Network],
 ) -> dict[str, Any]:
-    """Errors by graph, with the predictor as it is and refitted, and a sentence; plain values.
+    """Errors by graph, of the predictor as it is and refitted, and a sentence about them; plain values.
 
     Args:
         network: the exported predictor.
         judge: windows and learner.
-        graphs: of `rivals`.
-        settings: of this check.
-        training: of the run, for the refits.
-        fresh: a network on fresh weights, by seed.
+        graphs: what `rivals` returned.
+        settings: of the refits.
+        training: settings of the run, which the refits follow.
+        fresh: makes a network on fresh weights from a seed.
     """
     errors = {name: judge.errors(network, graph, training.batch_size) for name, graph in graphs.items()}
-    by_seed: dict[str, dict[str, list[float]]] = {}
-    main = [name for name in graphs if not name.startswith("random_") or name == "random_1"]
-    if settings.refit_graphs:
-        main = [name for name in graphs if name in ("learned", *settings.refit_graphs)]
-    for name in main if settings.refit_epochs else []:
-        runs = []
-        for seed in range(training.seed, training.seed + settings.refit_seeds):
-            again = replace(
-                training,
-                num_iter=1,
-                num_epoch=settings.refit_epochs,
-                learn_graph=False,
-                trainer="em",
-                seed=seed,
-            )
-            runs.append(judge.refitted(fresh(seed), graphs[name], again))
-        by_seed[name] = {key: [run[key] for run in runs] for key in runs[0]}
+    by_seed = _refit(judge, graphs, settings, training, fresh) if settings.refit_epochs else {}
     refitted = {
         name: {key: float(np.mean(values)) for key, values in found.items()}
         for name, found in by_seed.items()
@@ -210,8 +122,35 @@ def check_graph(
         "refitted": refitted,
         "refitted_by_seed": by_seed,
         "slow_windows": {name: len(ends) for name, ends in judge.slow.items()},
-        "verdict": verdict(errors, refitted),
+        "verdict": graph_verdict(errors, refitted),
     }
+
+
+def _refit(
+    judge: Judge,
+    graphs: Mapping[str, Tensor],
+    settings: CheckSettings,
+    training: TrainSettings,
+    fresh: Callable[[int], Network],
+) -> dict[str, dict[str, list[float]]]:
+    """Errors of predictors fitted anew with each of the chosen graphs, by graph and split, one per seed."""
+    chosen = [name for name in graphs if not name.startswith("random_") or name == "random_1"]
+    if settings.refit_graphs:
+        chosen = [name for name in graphs if name in ("learned", *settings.refit_graphs)]
+    by_seed = {}
+    for name in chosen:
+        runs = []
+        for seed in range(training.seed, training.seed + settings.refit_seeds):
+            again = replace(
+                training,
+                num_iter=1,
+                num_epoch=settings.refit_epochs,
+                graph=replace(training.graph, learner="none", trainer="em"),
+                seed=seed,
+            )
+            runs.append(judge.refitted(fresh(seed), graphs[name], again))
+        by_seed[name] = {key: [run[key] for run in runs] for key in runs[0]}
+    return by_seed
 
 
 def read_graph(
@@ -221,9 +160,17 @@ def read_graph(
     graphs: Mapping[str, NDArray[np.floating]],
     calls: NDArray[np.floating] | None,
 ) -> dict[str, Any]:
-    """Edges of the affinity: their number, what changed against each prior; and how well each of `graphs` ranks known calls."""
+    """The affinity's number of edges, how they differ from each prior's, and how well graphs rank the known calls.
+
+    Args:
+        affinity: `[N, N]`.
+        priors: `[N, N]` by name.
+        floor: least affinity that is read as an edge.
+        graphs: those that are ranked against calls and reachability, `[N, N]` by name.
+        calls: known calls `[N, N]`; None: graphs aren't ranked.
+    """
     out: dict[str, Any] = {
-        "edges": int(edges(affinity, floor).sum()),
+        "edges": int(edges_above(affinity, floor).sum()),
         "against_priors": {name: edge_changes(affinity, prior, floor) for name, prior in priors.items()},
     }
     if calls is not None:
@@ -233,23 +180,30 @@ def read_graph(
     return out
 
 
-def verdict(errors: Mapping[str, Mapping[str, float]], refitted: Mapping[str, Mapping[str, float]]) -> str:
-    """A plain sentence: does the learned graph beat the identity, and the random graphs, on test (validation without one)?"""
+def graph_verdict(
+    errors: Mapping[str, Mapping[str, float]], refitted: Mapping[str, Mapping[str, float]]
+) -> str:
+    """A plain sentence: does the learned graph beat the identity and the random graphs?
+
+    It is about the test split, or about validation where there is no test split.
+
+    Args:
+        errors: by graph and split, of the predictor as trained.
+        refitted: the same of predictors fitted anew; where given, they decide.
+    """
     basis = refitted or errors
     how = "predictor fitted anew with each graph" if refitted else "predictor as trained, graph exchanged"
     split = "test" if math.isfinite(basis["learned"].get("test", math.nan)) else "validation"
     learned, identity = basis["learned"][split], basis["identity"][split]
     random = [values[split] for name, values in basis.items() if name.startswith("random_")]
     change = (learned / identity - 1) * 100 if identity > 0 else 0.0
-    if not learned < identity:
-        head = f"The learned graph does not beat the identity: error {learned:.4f} with it, {identity:.4f} without any edge"
-    else:
-        head = f"The learned graph beats the identity: error {learned:.4f} with it, {identity:.4f} without any edge"
-    tail = (
-        f"; {np.mean(random):.4f} with the same weights on random pairs ({len(random)} graph(s))"
-        if random
-        else ""
+    beats = "beats" if learned < identity else "does not beat"
+    tail = ""
+    if random:
+        tail = f"; {np.mean(random):.4f} with the same weights on random pairs ({len(random)} graph(s))"
+        if learned < identity and not learned < min(random):
+            tail += ", one of which is no worse: which edges it has doesn't matter"
+    return (
+        f"The learned graph {beats} the identity: error {learned:.4f} with it, {identity:.4f} without any edge "
+        f"({change:+.1f} %){tail}. On {split}, in z-units, {how}."
     )
-    if random and learned < identity and not learned < min(random):
-        tail += ", one of which is no worse: which edges it has doesn't matter"
-    return f"{head} ({change:+.1f} %){tail}. On {split}, in z-units, {how}."

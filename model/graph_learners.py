@@ -4,34 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from model.layers import Graphs
+from model.settings import LearnerSettings
 
 PRIOR_EDGE = 0.4
 """Affinity that an edge of the prior starts at."""
 TEMPERATURE = 0.5
 FREE_LOGITS_UP_TO = 50
 """Up to this many services each pair has a logit of its own; beyond, embeddings make them."""
-
-
-@dataclass(frozen=True)
-class LearnerSettings:
-    """Of both learners; see the `graph` section of `train_config.yaml`.
-
-    Attributes:
-        new_edge_budget: δ of the antisymmetric learner.
-        threshold: ε·N of the antisymmetric learner; 0: none.
-    """
-
-    embedding_size: int = 8
-    new_edge_term: Literal["smooth", "sign"] = "smooth"
-    new_edge_budget: float = 0.05
-    threshold: float = 0.0
 
 
 def resting(services: int) -> float:

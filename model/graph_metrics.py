@@ -15,7 +15,7 @@ def pairs(matrix: Matrix) -> NDArray[np.float64]:
     return np.asarray(matrix, np.float64)[~np.eye(len(matrix), dtype=bool)]
 
 
-def edges(matrix: Matrix, floor: float = 0.0) -> NDArray[np.bool_]:
+def edges_above(matrix: Matrix, floor: float = 0.0) -> NDArray[np.bool_]:
     """Edges `[N, N]`: off-diagonal entries above a tenth of the largest of them, and above `floor`."""
     weights = np.array(matrix, np.float64)
     np.fill_diagonal(weights, 0.0)
@@ -79,7 +79,7 @@ def reachable(matrix: Matrix) -> NDArray[np.bool_]:
 
 def edge_changes(affinity: Matrix, prior: Matrix, floor: float) -> dict[str, int]:
     """Edges kept, added and dropped against `prior`."""
-    found, before = edges(affinity, floor), edges(prior)
+    found, before = edges_above(affinity, floor), edges_above(prior)
     return {
         "kept": int((found & before).sum()),
         "added": int((found & ~before).sum()),

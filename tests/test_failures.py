@@ -57,7 +57,7 @@ def test_every_line_of_the_page_is_read() -> None:
     assert sum(map(len, CASES.values())) == sum(line.startswith("- ") for line in lines)
 
 
-# ------------------------------------------------------------------------------------------- Prometheus in every bad mood
+# ------------------------------------------------------------------------------- Prometheus in every bad mood
 NAMES = ("web", "api", "db")
 Answer = Callable[[dict[str, str]], tuple[int, bytes]]
 
@@ -175,7 +175,7 @@ def test_only_the_service_whose_series_are_missing_is_held(prometheus: Moody) ->
     assert rows["db"].reason == "held_missing"
 
 
-# ------------------------------------------------------------------------------------------------------------------ time
+# ------------------------------------------------------------------------------------------------------- time
 @pytest.fixture(params=["America/New_York", "Asia/Kathmandu"])
 def elsewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The machine's clock is set to another zone."""

@@ -18,6 +18,7 @@ import jsonschema
 import pytest
 import yaml
 from helpers import recordings
+from helpers.paths import ROOT
 from kubernetes import client
 
 from deepscaler.adapters.kubernetes import rights
@@ -25,7 +26,6 @@ from deepscaler.settings import Settings, load_settings
 from sendFlow.routes import ROUTES
 from testbed.kubernetes_api import KubernetesApi, KubernetesStore
 
-ROOT = Path(__file__).resolve().parents[1]
 APPLICATIONS = {
     "bookinfo": ("bookinfo/bookinfo.yaml", "bookinfo/bookinfo-gateway.yaml"),
     "boutique": ("boutique/boutique.yaml", "boutique/boutique-gateway.yaml"),
@@ -209,7 +209,7 @@ def manifest_files() -> list[Path]:
     return [ROOT / "benchmarks" / file for files in APPLICATIONS.values() for file in files] + own
 
 
-# ------------------------------------------------------------------------------------------------------------ validity
+# --------------------------------------------------------------------------------------------------- validity
 @pytest.mark.parametrize("path", manifest_files(), ids=lambda path: path.name)
 def test_every_object_is_one_that_its_api_knows_field_by_field(path: Path) -> None:
     for item in documents(path):
@@ -297,7 +297,7 @@ def test_probes_ask_a_port_that_the_container_has(application: str) -> None:
         assert "livenessProbe" not in container(deployment), f"{name}: would restart pods that are only slow"
 
 
-# ------------------------------------------------------------------------------------------ configuration and testbed
+# ---------------------------------------------------------------------------------- configuration and testbed
 @applications()
 def test_services_deployments_and_containers_are_those_of_the_configuration(application: str) -> None:
     deployments = objects(application, "Deployment")
@@ -449,7 +449,7 @@ def test_train_tickets_files_are_what_their_script_writes() -> None:
         )
 
 
-# ------------------------------------------------------------------------------------------------------------ gateways
+# --------------------------------------------------------------------------------------------------- gateways
 def routed(application: str, path: str) -> str:
     """The Service that the gateway sends a path to: the first match, as Istio has it."""
     (virtual,) = objects(application, "VirtualService").values()
@@ -498,7 +498,7 @@ def test_train_tickets_gateway_reaches_all_services_and_the_pages() -> None:
     assert routed("train_ticket", "/index.html") == "ts-ui-dashboard"
 
 
-# -------------------------------------------------------------------------------------------------------- the cluster
+# ------------------------------------------------------------------------------------------------ the cluster
 def test_the_readmes_node_ports_are_opened() -> None:
     (istio,) = documents(ROOT / "deploy/cluster/istio.yaml")
     (ingress,) = istio["spec"]["components"]["ingressGateways"]
@@ -538,7 +538,7 @@ def test_spans_go_where_istio_was_told_that_jaeger_is() -> None:
     assert {item["name"] for rule in telemetry["spec"]["tracing"] for item in rule["providers"]} <= providers
 
 
-# ------------------------------------------------------------------------------------------------------ DeepScaler itself
+# ------------------------------------------------------------------------------------------ DeepScaler itself
 def allowed(*names: str) -> Iterator[tuple[str, str, str]]:
     """(verb, group, resource) that the roles of these files give."""
     for name in names:
@@ -629,7 +629,7 @@ def test_the_image_holds_all_that_the_controller_imports(tmp_path: Path) -> None
     assert ran.returncode == 0, ran.stderr
 
 
-# ---------------------------------------------------------------------------------------------------------- the pages
+# -------------------------------------------------------------------------------------------------- the pages
 PAGES = ("setUp-k8s.md", "docs/cluster.md")
 SCRIPTS = ("predict_scale", "metrics_fetch", "data_process", "main", "calculate", "similarity")
 
@@ -702,7 +702,7 @@ def test_the_command_in_a_files_head_names_that_file(path: Path) -> None:
     )
 
 
-# ------------------------------------------------------------------------------------------------------- applied for real
+# ------------------------------------------------------------------------------------------- applied for real
 # Commands of docs/cluster.md that the emulated API can answer; Istio's gateways aren't served there.
 RUNNABLE = re.compile(r"kubectl (create|label|apply -n|auth can-i) (?!.*-gateway\.yaml)")
 

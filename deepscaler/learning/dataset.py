@@ -1,7 +1,7 @@
-"""The data set: one series, labels, split bounds and training statistics; windows are views made on access.
+"""The data set: one series, its labels, the bounds of the splits and training statistics.
 
-The series is kept at the collection step ("base step") as trailing means over `step` seconds, so a window of T steps
-takes every `dilation`-th row: training sees every phase of the minute, and a controller may ask at any moment.
+The series is kept at the step of collection (`base_step`), as trailing means over `step` seconds. A window of T steps
+takes every `dilation`-th row of it. So training sees every phase of the minute, as a controller may ask at any moment.
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from deepscaler.artefacts import plain, replacing, write_json
 from deepscaler.errors import DataError
-from deepscaler.panel import FEATURES, MetricPanel, read_numbers, read_times
 
 VERSION = 2
 SPLITS = ("train", "validation", "test")
@@ -30,11 +28,11 @@ OPTIONAL = ("unrounded", "present")
 
 @dataclass(frozen=True, eq=False)
 class Normalizer:
-    """z-scores per service and feature, fitted on the training split once; a constant gets scale 1.
+    """Makes z-scores per service and feature, by statistics of the training split; a constant gets scale 1.
 
     Attributes:
         mean, scale: float32 `[N, F]`.
-        label_mean, label_scale: float32 `[N]`, in replicas.
+        label_mean, label_scale: float32 `[N]`, in the label's unit.
     """
 
     mean: NDArray[np.float32]
@@ -44,7 +42,10 @@ class Normalizer:
 
     @classmethod
     def fit(cls, series: NDArray[np.float32], labels: NDArray[np.float32]) -> Normalizer:
-        """Statistics of series `[L, N, F]` and labels `[L, N]`, NaN left out; an all-NaN column gets mean 0, scale 1."""
+        """The normalizer of series `[L, N, F]` and labels `[L, N]`; NaN is left out.
+
+        A column without a known value gets mean 0 and scale 1.
+        """
         return cls(*_mean_and_scale(series), *_mean_and_scale(labels))
 
     def apply(self, series: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -83,16 +84,17 @@ class Dataset:
     Attributes:
         times: `[L]` seconds since the epoch, regular, `base_step` apart; each the end of its sample.
         series: float32 `[L, N, F]`, raw units, trailing means over `step`; NaN where missing.
-        labels: float32 `[L, N]`: replicas (or the labelled feature) of the step that ends at this row; NaN where unknown.
+        labels: float32 `[L, N]`: replicas (or the labelled feature) of the step that ends at a row; NaN where unknown.
         bounds: rows of the splits: training is [0, bounds[0]), validation [bounds[0], bounds[1]), test [bounds[1], L).
-        meta: services, features, units, app, step, base_step, window, horizon, label, lead (seconds inside the label),
-            source, demand (see `deepscaler.labels.demand.DemandModel.to_dict`; null without), version.
-        priors: name -> float32 `[N, N]`, row = caller: what training starts from.
+        meta: services, features, units, app, step, base_step, window, horizon, label, lead (seconds that the label looks
+            ahead), source, demand (see `deepscaler.labels.demand.DemandModel.to_dict`; None without), version.
+        priors: graphs that training starts from, float32 `[N, N]` by name, row = caller.
         unrounded: float32 `[L, N]`: `required` labels before they are rounded up; None with other labels.
-        present: float32 `[L, N]`: what is known at each row of the next `required` label, unrounded; None with other labels.
-        evidence: name -> float32 `[N, N]`, row = caller, that reports are judged by and training never sees: `calls` (recorded,
-            1/s, over the whole span), `call_time` (their share of the caller's time), `structural` and `structural_t` (see
-            `deepscaler.graphs.structural`; of the training rows).
+        present: float32 `[L, N]`: what is known at each row about the next `required` label, unrounded; None with
+            other labels.
+        evidence: graphs that reports compare with and training never sees, float32 `[N, N]` by name, row = caller:
+            `calls` (recorded, 1/s, over the whole span), `call_time` (their share of the caller's time), `structural`
+            and `structural_t` (of the training rows, see `deepscaler.graphs.structural`).
     """
 
     times: NDArray[np.float64]
@@ -108,19 +110,20 @@ class Dataset:
 
     @property
     def services(self) -> tuple[str, ...]:
-        """N names."""
+        """Their N names."""
         return tuple(self.meta["services"])
 
     @property
     def dilation(self) -> int:
-        """Rows a step of the model."""
+        """Rows per step of the model."""
         rows: int = round(self.meta["step"] / self.meta["base_step"])
         return rows
 
     def window_ends(self, split: str) -> NDArray[np.int64]:
-        """Rows at which a window may end: its T inputs and H labels lie inside the split, and some label is known.
+        """Rows at which a window of the split may end.
 
-        An input is a mean over the step behind its row, so the window reaches T whole steps back.
+        Its T inputs and H labels lie inside the split, and one of the labels is known. An input is a mean over the step
+        before its row, so the window reaches T whole steps back.
         """
         low, high = dict(
             zip(SPLITS, ((0, self.bounds[0]), self.bounds, (self.bounds[1], len(self.times))), strict=True)
@@ -134,10 +137,10 @@ class Dataset:
 
 
 def check_windows(dataset: Dataset, shares: tuple[float, float, float]) -> None:
-    """Every split with a share above 0 holds a window.
+    """Check that every split with a share above 0 holds a window.
 
     Raises:
-        DataError: one doesn't, saying how long it is and how long a window.
+        DataError: a split holds none; the message says how long it is and how long a window is.
     """
     needed = dataset.dilation * (dataset.meta["window"] + dataset.meta["horizon"])
     edges = (0, *dataset.bounds, len(dataset.times))
@@ -146,63 +149,16 @@ def check_windows(dataset: Dataset, shares: tuple[float, float, float]) -> None:
             rows = edges[index + 1] - edges[index]
             why = "no label in it is known" if rows >= needed else "that is too short"
             raise DataError(
-                f"{split} split: {rows} rows of {dataset.meta['base_step']:g} s, a window and its horizon take {needed}: {why}; "
+                f"{split} split: {rows} rows of {dataset.meta['base_step']:g} s, "
+                f"a window and its horizon take {needed}: {why}; "
                 "collect longer (collect.last, then python metrics_fetch.py) or lower process.window"
             )
 
 
-def read_wide(path: str | Path, feature: str, features: tuple[str, ...] = ()) -> MetricPanel:
-    """Any wide CSV with a `time` (or `timestamp`) column, for plain forecasting.
-
-    The others are `<service>_<feature>`, or bare service names that all hold `feature`; an unnamed index is ignored.
-
-    Args:
-        path: the file.
-        feature: the labelled feature.
-        features: further features that are wanted where the file has them.
-
-    Raises:
-        DataError: no file, no time, a broken line, times that don't rise, or the labelled feature isn't there.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False).rename(columns={"timestamp": "time"})
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a readable CSV ({str(error).strip()})") from error
-    names = [str(name) for name in frame.columns if name != "time" and not str(name).startswith("Unnamed: ")]
-    if "time" not in frame.columns or not names:
-        raise DataError(
-            f"{path}: needs a column 'time' and one a service; found {', '.join(map(str, frame.columns[:6]))}"
-        )
-    suffixes = tuple(dict.fromkeys(name.rpartition("_")[2] for name in names))
-    prefixes = {name.rpartition("_")[0] for name in names}
-    complete = feature in suffixes and len(prefixes) * len(suffixes) == len(names)
-    if "" not in prefixes and (complete or set(suffixes) <= {*FEATURES, feature}):
-        if feature not in suffixes:
-            raise DataError(
-                f"{path}: feature {feature!r} of process.label isn't in it; it holds {', '.join(suffixes)}"
-            )
-        services = tuple(dict.fromkeys(name.rpartition("_")[0] for name in names))
-        kept = tuple(name for name in dict.fromkeys((*features, feature)) if name in suffixes)
-        columns = [f"{service}_{name}" for service in services for name in kept]
-    else:
-        services, kept, columns = tuple(names), (feature,), names
-    absent = [column for column in columns if column not in names]
-    if absent:
-        raise DataError(
-            f"{path}: column {absent[0]!r} is missing ({len(absent)} of {len(columns)} expected columns are)"
-        )
-    times = read_times(frame["time"], path)
-    values = np.stack([read_numbers(frame[column], path, column) for column in columns], axis=1)
-    return MetricPanel(times, services, kept, values.reshape(len(frame), len(services), len(kept)))
-
-
 def write_dataset(dataset: Dataset, directory: str | Path) -> None:
-    """Write `dataset.npz` and `meta.json` (`graphs/<prior>.csv` is for `deepscaler.graphs.priors`).
+    """Write `dataset.npz` and `meta.json`; `deepscaler.graphs.priors` writes `graphs/<prior>.csv`.
 
-    The description is in both: `dataset.npz` alone is read back, so that a process killed between the two leaves no
+    Both files hold the description. Only `dataset.npz` is read back, so that a process killed between the two leaves no
     pair that disagrees; `meta.json` is for people and other tools.
     """
     directory = Path(directory)
@@ -238,7 +194,7 @@ def read_dataset(directory: str | Path) -> Dataset:
     """Read what `write_dataset` wrote.
 
     Raises:
-        DataError: the file is missing or broken, or another version wrote it.
+        DataError: the file is missing or broken, or was written by another version.
     """
     path = Path(directory) / "dataset.npz"
     if not path.is_file():

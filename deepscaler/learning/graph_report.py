@@ -1,9 +1,9 @@
-"""The graph, judged: what a run's report and bundle say about calls (given or inferred) and influence (learned)."""
+"""Judges the graph: what a bundle says about calls (given or inferred) and influence (learned)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -13,35 +13,33 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepscaler.learning.dataset import Dataset
+from deepscaler.learning.hyperparameters import fill
 from deepscaler.settings import Train
 from deepscaler.statistics import rank_correlation, t_interval
-from model.graph_check import CheckSettings, Judge, check_graph, read_graph, rivals, slow_scores, slowest
+from model.graph_check import Judge, check_graph, read_graph, slow_scores, slowest
 from model.graph_learners import edge_floor
-from model.graph_metrics import edges, pairs
+from model.graph_metrics import edges_above, pairs, ranking
 from model.network import Network
+from model.rivals import rivals
+from model.settings import CheckSettings
 from model.trainer import Trainer
 
 Matrix = NDArray[np.float64]
-SOURCES = {
-    "recorded": "recorded calls",
-    "prior call": "the prior's calls",
-    "structural": "calls inferred from telemetry",
-}
 LISTED = 5
-"""Edges a service that the bundle's JSON lists, the strongest first."""
+"""Edges per service that the bundle's JSON lists at most, the strongest first."""
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """What is judged.
+    """A graph to judge, and what it was learned with.
 
     Attributes:
         dataset, train: data and settings of the run.
         trainer: with the exported predictor in place.
         affinity: the exported affinity.
         ends: rows that windows of each split end at.
-        fresh: a network on fresh weights, by seed.
-        another: a whole further trainer, by seed.
+        fresh: makes a network on fresh weights from a seed.
+        another: makes a whole further trainer from a seed.
     """
 
     dataset: Dataset
@@ -56,18 +54,21 @@ class Subject:
 def judge_graph(subject: Subject) -> dict[str, Any]:
     """All that a bundle keeps about its graph; plain values.
 
-    `calls` and `influence` list edges; `against_calls` and `against_reachability` hold a ranking a graph; `errors`,
-    `refitted`, `refitted_by_seed` and `gain` compare predictors that see other graphs; `stability` compares further trainings.
+    `calls`, `structural` and `influence` list edges. `against_calls` and `against_reachability` say how well each graph
+    ranks the known calls. `errors`, `refitted`, `refitted_by_seed` and the gains compare predictors that see other
+    graphs. `stability` compares further trainings.
     """
     dataset, train, learner = subject.dataset, subject.train, subject.trainer.learner
     influence = subject.affinity.detach().cpu().double().numpy()
     floor = edge_floor(learner, len(influence))
     priors = {name: prior.astype(np.float64) for name, prior in dataset.priors.items()}
     source, truth = known_calls(dataset)
+    structural = dataset.evidence.get("structural")
     graphs = {"influence": influence, **{f"prior {name}": prior for name, prior in priors.items()}}
-    if source != "structural" and "structural" in dataset.evidence:
-        graphs["structural"] = dataset.evidence["structural"].astype(np.float64)
+    if source != "structural" and structural is not None:
+        graphs["structural"] = structural.astype(np.float64)
     checked = _check(subject)
+    strong = np.where(edges_above(influence, floor), influence, 0.0)
     return {
         **checked,
         "gain": gains(checked["refitted_by_seed"]),
@@ -75,10 +76,8 @@ def judge_graph(subject: Subject) -> dict[str, Any]:
         **read_graph(influence, priors, floor, graphs, truth),
         "calls_source": source,
         "calls": list_edges(dataset, truth, "calls_per_second" if source == "recorded" else "weight"),
-        "structural": list_edges(
-            dataset, dataset.evidence.get("structural"), "share", t=dataset.evidence.get("structural_t")
-        ),
-        "influence": list_edges(dataset, np.where(edges(influence, floor), influence, 0.0), "weight"),
+        "structural": list_edges(dataset, structural, "share", t=dataset.evidence.get("structural_t")),
+        "influence": list_edges(dataset, strong, "weight"),
         "stability": stability([influence, *_further(subject)], truth, floor),
         "learner": train.graph.learner,
         "trainer": train.graph.trainer,
@@ -88,7 +87,10 @@ def judge_graph(subject: Subject) -> dict[str, Any]:
 
 
 def known_calls(dataset: Dataset) -> tuple[str, Matrix | None]:
-    """Where the reference for `calls` comes from, and the graph: recorded, else a prior `call`, else what telemetry says."""
+    """The graph of calls that others are compared with, and where it comes from.
+
+    That is the recorded calls, or else the prior `call`, or else what telemetry tells; None with `unknown`.
+    """
     for source, graph in (
         ("recorded", dataset.evidence.get("calls")),
         ("prior call", dataset.priors.get("call")),
@@ -96,12 +98,12 @@ def known_calls(dataset: Dataset) -> tuple[str, Matrix | None]:
     ):
         if graph is not None:
             known = graph.astype(np.float64)
-            return source, np.where(edges(known), known, 0.0) if source == "structural" else known
+            return source, np.where(edges_above(known), known, 0.0) if source == "structural" else known
     return "unknown", None
 
 
 def entry_columns(dataset: Dataset) -> list[int]:
-    """Columns of the entry services: of the demand fit, else those that call and aren't called, else all."""
+    """Columns of the entry services: those of the demand fit, or else services that call and aren't called, or else all."""
     demand = dataset.meta.get("demand")
     if demand:
         return [dataset.services.index(name) for name in demand["entries"] if name in dataset.services]
@@ -132,14 +134,16 @@ def _check(subject: Subject) -> dict[str, Any]:
     }
     priors = {name: torch.from_numpy(prior).to(device) for name, prior in dataset.priors.items()}
     train = subject.train
-    epochs = train.refit_epochs if trainer.network.graph_use != "none" else 0
+    settings = fill(CheckSettings, train)
+    if trainer.network.graph_use == "none":
+        settings = replace(settings, refit_epochs=0)
     return check_graph(
         trainer.network,
         Judge(trainer.learner, trainer.windows, trainer.training, splits, slow),
         rivals(
             trainer.learner, affinity, priors, entries=entries, count=train.random_graphs, seed=train.seed
         ),
-        settings=CheckSettings(epochs, train.refit_seeds, tuple(train.refit_graphs)),
+        settings=settings,
         training=trainer.settings,
         fresh=subject.fresh,
     )
@@ -148,9 +152,14 @@ def _check(subject: Subject) -> dict[str, Any]:
 def gains(
     by_seed: Mapping[str, Mapping[str, Sequence[float]]], rival: str = "identity"
 ) -> dict[str, dict[str, float]]:
-    """By split: change of the error with the learned graph against `rival`, in % of it, paired by seed; below 0 is better.
+    """How much the error changes, in %, when predictors see the learned graph instead of `rival`; below 0 is better.
 
-    `mean`, its 95 % t interval `low`..`high` (NaN with one seed) and `seeds`.
+    Args:
+        by_seed: errors of refitted predictors by graph and split, one per seed; changes are paired by seed.
+        rival: name of the other graph.
+
+    Returns:
+        By split: `mean`, its 95 % t interval `low` to `high` (NaN with one seed), and `seeds`.
     """
     out = {}
     if "learned" in by_seed and rival in by_seed:
@@ -174,10 +183,17 @@ def list_edges(
     *,
     t: NDArray[np.floating] | None = None,
 ) -> list[dict[str, Any]]:
-    """Edges by name, the strongest first, at most five a service."""
+    """Edges with the services' names, the strongest first, at most five per service.
+
+    Args:
+        dataset: names the services.
+        graph: `[N, N]`, row = caller; None: no edges.
+        weight: key of an entry's value.
+        t: t values of the entries; where given, weak entries aren't listed.
+    """
     if graph is None:
         return []
-    found = edges(np.asarray(graph, np.float64)) if t is not None else np.asarray(graph) > 0
+    found = edges_above(np.asarray(graph, np.float64)) if t is not None else np.asarray(graph) > 0
     np.fill_diagonal(found, False)
     order = sorted(np.argwhere(found).tolist(), key=lambda pair: -float(graph[pair[0], pair[1]]))
     names = dataset.services
@@ -194,7 +210,7 @@ def list_edges(
 
 # ----------------------------------------------------------------------------------------------------------- stability
 def _further(subject: Subject) -> list[Matrix]:
-    """Affinities of `graph_seeds` further trainings."""
+    """Affinities of `train.graph_seeds` further trainings."""
     found = []
     for seed in range(subject.train.seed + 1, subject.train.seed + 1 + subject.train.graph_seeds):
         trainer = subject.another(seed)
@@ -205,26 +221,25 @@ def _further(subject: Subject) -> list[Matrix]:
 
 
 def stability(graphs: Sequence[Matrix], truth: Matrix | None, floor: float) -> dict[str, Any] | None:
-    """Do trainings of other seeds find the same graph? None for one alone.
+    """Do trainings with other seeds find the same graph? None where there is only one.
 
-    `spearman`: mean rank correlation of the weights over pairs of graphs; `jaccard`: mean overlap of their edges;
-    `auroc`: of each against the calls.
+    Args:
+        graphs: affinities `[N, N]`, one per training.
+        truth: known calls.
+        floor: least affinity that is read as an edge.
+
+    Returns:
+        `graphs`: their number; `spearman`: mean rank correlation of the weights over pairs of graphs, and the least;
+        `jaccard`: mean overlap of their edges; `auroc`: each graph's against the calls.
     """
     if len(graphs) < 2:
         return None
     ranks = [rank_correlation(pairs(one), pairs(other)) for one, other in combinations(graphs, 2)]
-    sets = [edges(graph, floor) for graph in graphs]
+    sets = [edges_above(graph, floor) for graph in graphs]
     overlaps = [
         float((a & b).sum() / (a | b).sum()) if (a | b).any() else 1.0 for a, b in combinations(sets, 2)
     ]
-    scores = (
-        []
-        if truth is None
-        else [
-            read_graph(graph, {}, floor, {"it": graph}, truth)["against_calls"]["it"]["auroc"]
-            for graph in graphs
-        ]
-    )
+    scores = [] if truth is None else [ranking(graph, truth)["auroc"] for graph in graphs]
     return {
         "graphs": len(graphs),
         "spearman": float(np.mean(ranks)),
@@ -232,86 +247,3 @@ def stability(graphs: Sequence[Matrix], truth: Matrix | None, floor: float) -> d
         "jaccard": float(np.mean(overlaps)),
         "auroc": scores,
     }
-
-
-# ---------------------------------------------------------------------------------------------------------------- text
-def graph_lines(graph: Mapping[str, Any]) -> list[str]:
-    """The report's block: errors by graph, gain over the identity, both graphs against calls and reachability, stability."""
-    columns = list(graph["errors"]["learned"])
-    again = [name for name in columns if graph["refitted"]]
-    rows = [["graph (|error|, z)", *columns, *(f"{name} refitted" for name in again)]]
-    for name, values in graph["errors"].items():
-        cells = [
-            f"{graph['refitted'][name][column]:.4f}" if name in graph["refitted"] else "-" for column in again
-        ]
-        rows.append([name, *(f"{values[column]:.4f}" for column in columns), *cells])
-    lines = [*table(rows), ""]
-    for split, gain in graph["gain"].items():
-        lines.append(f"learned against identity, refitted, {split}: {gain_text(gain)}")
-    for name, changes in graph["against_priors"].items():
-        lines.append(
-            f"{graph['edges']} edges; against prior {name}: "
-            + ", ".join(f"{count} {what}" for what, count in changes.items())
-        )
-    lines += _ranking_lines(graph)
-    if graph["stability"]:
-        found = graph["stability"]
-        spread = f", AUROC {min(found['auroc']):.3f}-{max(found['auroc']):.3f}" if found["auroc"] else ""
-        lines.append(
-            f"{found['graphs']} trainings of other seeds: rank correlation {found['spearman']:.3f} "
-            f"(least {found['spearman_least']:.3f}), edges in common {found['jaccard']:.3f}{spread}"
-        )
-    verdicts = [
-        *_gain_verdict(graph["gain"], "no edge"),
-        *_gain_verdict(graph["gain_over_random"], "the same weights on random pairs"),
-    ]
-    return [*lines, graph["verdict"], *verdicts]
-
-
-def _ranking_lines(graph: Mapping[str, Any]) -> list[str]:
-    if "against_calls" not in graph:
-        return []
-    calls, reach = graph["against_calls"], graph["against_reachability"]
-    measures = {"auroc": "AUROC", "auprc": "AUPRC", "precision": "precision"}
-    edges_known = int(next(iter(calls.values()))["edges"]), int(next(iter(reach.values()))["edges"])
-    heads = [f"{what} {title}" for what in ("calls", "reach") for title in measures.values()]
-    rows = [[f"graph against {SOURCES[graph['calls_source']]}", *heads]]
-    for name in calls:
-        rows.append([name, *(f"{scores[name][key]:.3f}" for scores in (calls, reach) for key in measures)])
-    return [
-        "",
-        *table(rows),
-        f"{edges_known[0]} calls, {edges_known[1]} pairs in reach; precision at these numbers of edges",
-        "",
-    ]
-
-
-def gain_text(gain: Mapping[str, float]) -> str:
-    """`-3.4 % [-4.1, -2.7], 5 seeds`."""
-    interval = f" [{gain['low']:+.1f}, {gain['high']:+.1f}]" if np.isfinite(gain["low"]) else ""
-    return f"{gain['mean']:+.1f} %{interval}, {gain['seeds']:.0f} seed(s)"
-
-
-def _gain_verdict(gain: Mapping[str, Mapping[str, float]], rival: str) -> list[str]:
-    """Whether the interval over seeds allows to say that the graph is worth something; nothing without several seeds."""
-    split = "test" if "test" in gain else "validation"
-    parts = []
-    for key, where in ((split, "overall"), (f"{split}_slow", "in slow windows")):
-        if key in gain and np.isfinite(gain[key]["low"]):
-            told = (
-                "better"
-                if gain[key]["high"] < 0
-                else "worse"
-                if gain[key]["low"] > 0
-                else f"not told apart from {rival}"
-            )
-            parts.append(f"{where} {gain_text(gain[key])}: {told}")
-    return [f"Learned graph against {rival}, {split}: {'; '.join(parts)}."] if parts else []
-
-
-def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of equal width."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]

@@ -19,31 +19,46 @@ from model.windows import Windows
 
 Array = NDArray[np.float64]
 JUDGED = ("validation", "test")
+"""Splits that forecasts are judged on."""
+MEASURES = {
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "mape": "MAPE",
+    "under_provision": "under",
+    "over_provision": "over",
+}
+"""Measures of `model.forecast_errors`, and their names in tables."""
 
 
 def shape_of(meta: dict[str, Any]) -> Shape:
-    """Sizes that the data states."""
+    """Sizes that the description of a data set states."""
     return Shape(len(meta["services"]), len(meta["features"]), int(meta["window"]), int(meta["horizon"]))
 
 
 def in_units(scores: torch.Tensor, dataset: Dataset, unrounded: bool) -> Array:
-    """z-scored forecasts `[M, H, N]` in the label's unit, never below 0; rounded up where they are of the unrounded requirement."""
+    """z-scored forecasts `[M, H, N]` in the label's unit, never below 0.
+
+    Args:
+        scores: the forecasts.
+        dataset: whose labels they forecast.
+        unrounded: they forecast the requirement before it is rounded up, so they are rounded up here.
+    """
     values = dataset.normalizer.label_values(scores.double().cpu().numpy())
     return round_up(values) if unrounded and dataset.unrounded is not None else values
 
 
 def round_up(values: Array) -> Array:
-    """The rule's rounding: whole replicas, up, at least 1."""
+    """Whole replicas, rounded up as the `required` rule does, at least 1."""
     return np.maximum(np.ceil(values - 1e-6), 1.0)
 
 
 def is_replicas(meta: dict[str, Any]) -> bool:
-    """Are labels replicas, not a feature?"""
+    """Are the labels replicas? Else they are a feature."""
     return meta["label"] in REPLICA_LABELS
 
 
 def targets(dataset: Dataset, ends: NDArray[np.int64]) -> Array:
-    """Labels `[M, H, N]` after `ends`, in their unit; NaN where unknown."""
+    """Labels `[M, H, N]` of the steps after rows `ends`, in their unit; NaN where unknown."""
     steps = dataset.dilation * np.arange(1, dataset.meta["horizon"] + 1)
     return np.asarray(dataset.labels[ends[:, None] + steps], np.float64)
 
@@ -58,17 +73,17 @@ def judge_forecasts(
     batch_size: int,
     unrounded: bool,
 ) -> dict[str, Any]:
-    """Errors by split and forecast: the network, Persistence and SeasonalNaive on the same windows, and a verdict.
+    """Errors by split and forecast: the network's, Persistence's and SeasonalNaive's on the same windows; and a verdict.
 
     Args:
         dataset: with labels in their unit.
-        network: trained.
+        network: the trained network.
         graphs: what it sees.
         windows: what it was trained on.
-        plain: the same with labels as they are.
-        ends: rows by split.
+        plain: the same windows, their labels not replaced by the unrounded requirement.
+        ends: rows that windows end at, by split.
         batch_size: windows at a time.
-        unrounded: was the network trained on the unrounded requirement?
+        unrounded: the network was trained on the unrounded requirement.
     """
     shape, name = shape_of(dataset.meta), type(network).__name__
     replicas = is_replicas(dataset.meta)
@@ -84,22 +99,21 @@ def judge_forecasts(
         wanted, chosen = targets(dataset, rows), torch.from_numpy(rows).to(windows.series.device)
         out[split] = {
             type(one).__name__: forecast_errors(
-                in_units(one.forecast(seen, graphs, chosen, batch_size), dataset, exact), wanted, replicas
+                in_units(one.forecast(seen, graphs, chosen, batch_size), dataset, rounds), wanted, replicas
             )
-            for one, seen, exact in forecasts
+            for one, seen, rounds in forecasts
         }
     out["season_steps"] = None if plain.season is None else plain.season / dataset.dilation
-    out["verdict"] = verdict(out["test" if "test" in out else "validation"], name)
+    out["verdict"] = forecast_verdict(out["test" if "test" in out else "validation"], name)
     return out
 
 
-def verdict(errors: dict[str, dict[str, Any]], name: str) -> str:
-    """A plain sentence: does the network beat the forecasts that need no training, by MAE and by RMSE?"""
+def forecast_verdict(errors: dict[str, dict[str, Any]], name: str) -> str:
+    """A plain sentence: does the network `name` beat the forecasts that need no training, by MAE and by RMSE?"""
     parts = []
     for key in ("mae", "rmse"):
         rival = min((other for other in errors if other != name), key=lambda other: errors[other][key])
         ours, theirs = errors[name][key], errors[rival][key]
-        parts.append(
-            f"{'beats' if ours < theirs else 'does not beat'} {rival} by {key.upper()} ({ours:.4f}, {theirs:.4f})"
-        )
+        verb = "beats" if ours < theirs else "does not beat"
+        parts.append(f"{verb} {rival} by {key.upper()} ({ours:.4f}, {theirs:.4f})")
     return f"{name} {parts[0]} and {parts[1]}."

@@ -1,12 +1,10 @@
-"""From a data set and settings to a bundle: what `main.py` runs."""
+"""From a training task to a bundle: what `main.py` runs."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,96 +13,25 @@ from torch import Tensor
 
 from deepscaler.artefacts import plain, replacing
 from deepscaler.errors import BundleError, DataError, SettingsError
-from deepscaler.learning.bundle import Bundle, load_bundle, load_tensors, side_path
-from deepscaler.learning.dataset import Dataset
+from deepscaler.learning.bundle import Bundle, load_bundle, load_tensors
 from deepscaler.learning.description import Expected, check_bundle
 from deepscaler.learning.graph_report import Subject, judge_graph
 from deepscaler.learning.history import write_history
-from deepscaler.learning.judging import judge_forecasts, shape_of
+from deepscaler.learning.hyperparameters import fill
+from deepscaler.learning.judging import judge_forecasts
+from deepscaler.learning.task import TrainingTask, pick_device
 from deepscaler.learning.windowing import make_windows, split_ends
-from deepscaler.settings import ModelConfig, Train
 from model import parallel
 from model.fitting import TrainingError
-from model.graph_learners import PRIOR_EDGE, GraphLearner, LearnerSettings, build_learner
-from model.network import Network, Shape
-from model.networks import build_network
-from model.trainer import Progress, Trainer, TrainSettings
+from model.graph_learners import PRIOR_EDGE, GraphLearner, build_learner
+from model.network import Network
+from model.settings import LearnerSettings, TrainSettings
+from model.trainer import Trainer
 from model.windows import Windows
 
 log = logging.getLogger(__name__)
 CONTINUED = ("services", "features", "window", "horizon", "step")
-"""What a data set has to share with the bundle whose training goes on with it."""
-
-
-def _silent(progress: Progress) -> None:
-    """Nobody watches. A name of its own, so that a task can go to another process."""
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingTask:
-    """One training: data, settings, and where it continues.
-
-    Attributes:
-        dataset: what `data_process.py` made.
-        name: of the network.
-        config: data set and network settings.
-        train: optimiser, schedule, graph and loss settings.
-        path: of the bundle; the checkpoint lies beside it.
-        report: called after each epoch.
-    """
-
-    dataset: Dataset
-    name: str
-    config: ModelConfig
-    train: Train
-    path: Path
-    report: Callable[[Progress], None] = field(default=_silent)
-
-    @property
-    def shape(self) -> Shape:
-        """Sizes of the data."""
-        return shape_of(self.dataset.meta)
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Hyper-parameters of the network."""
-        return dict(getattr(self.config, self.name).model_dump())
-
-    @property
-    def checkpoint(self) -> Path:
-        """State after the last finished iteration, until training ends."""
-        return side_path(self.path, ".checkpoint.pt")
-
-    @property
-    def history(self) -> Path:
-        """A row an epoch."""
-        return side_path(self.path, ".history.csv")
-
-    def fresh(self, seed: int) -> Network:
-        """A network on fresh weights.
-
-        Raises:
-            SettingsError: sizes that can't be.
-        """
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            try:
-                return build_network(self.name, self.shape, self.sizes)
-            except ValueError as error:
-                raise SettingsError(f"model.{self.name}: {error}") from error
-
-    def fingerprint(self) -> str:
-        """Changes when the data or a setting that matters to the numbers does."""
-        settings = [
-            self.name,
-            self.train.model_dump_json(),
-            self.config.dataset.model_dump_json(exclude={"data_dir", "threads"}),
-        ]
-        digest = hashlib.sha256(repr([*settings, sorted(self.sizes.items())]).encode())
-        optional = [values for values in (self.dataset.unrounded, self.dataset.present) if values is not None]
-        for values in (self.dataset.series, self.dataset.labels, *optional, *self.dataset.priors.values()):
-            digest.update(np.ascontiguousarray(values).view(np.uint8).data)
-        return digest.hexdigest()
+"""What a data set has to share with the bundle that a training starts from."""
 
 
 @dataclass(frozen=True)
@@ -117,36 +44,28 @@ class Trained:
     iterations: int
 
 
-def pick_device(name: str) -> torch.device:
-    """`auto`: the GPU where there is one; under torchrun each rank takes its own, for `cuda` too.
+@dataclass(frozen=True)
+class Fitted:
+    """A trainer with its best pair in place, and the rows that windows end at, by split."""
 
-    Raises:
-        SettingsError: no such device.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    _, local, ranks = parallel.launched()
-    if name == "cuda" and ranks > 1:
-        name = f"cuda:{local}"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise SettingsError(
-            f"model.dataset.device: {name!r} can't be used; allowed: auto, cpu, cuda, cuda:<n>"
-        ) from error
-    return device
+    trainer: Trainer
+    ends: dict[str, NDArray[np.int64]]
 
 
 def train(task: TrainingTask, *, resume: bool = False, init_from: str | None = None) -> Trained:
-    """Train, judge and assemble the bundle; under torchrun, together with the other ranks, each returning the same.
+    """Train, judge, and put the bundle together. Under torchrun all ranks call it, and each returns the same.
 
     After each iteration the first rank writes checkpoint and history; `main.py` removes the checkpoint.
 
+    Args:
+        task: what to train.
+        resume: continue from the task's checkpoint.
+        init_from: bundle to start from.
+
     Raises:
-        DataError: too few windows, or a loss that isn't a number.
-        BundleError: nothing to resume, or a bundle to start from that doesn't fit.
-        SettingsError: an unknown network or device, or no compiler.
+        DataError: there are too few windows, or a loss isn't a number.
+        BundleError: there is nothing to resume, or the bundle to start from doesn't fit.
+        SettingsError: network, device or compiler can't be had.
     """
     fingerprint = task.fingerprint()
 
@@ -155,21 +74,13 @@ def train(task: TrainingTask, *, resume: bool = False, init_from: str | None = N
             return
         with replacing(task.checkpoint) as temporary, temporary.open("wb") as handle:
             torch.save({"fingerprint": fingerprint, "state": trainer.state()}, handle)
-        write_history(trainer.history, task.history)
+        write_history(trainer.course.history, task.history)
 
     with parallel.joined(pick_device(task.config.dataset.device)):
         fitted = fit(task, resume=resume, init_from=init_from, after=keep)
-        bundle = _assemble(task, fitted.trainer, fitted.trainer.affinity, fitted.ends)
-    trainer = fitted.trainer
-    return Trained(bundle, trainer.samples / max(trainer.seconds, 1e-9), trainer.seconds, trainer.iteration)
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A trainer with its best pair in place, and the rows that windows end at, by split."""
-
-    trainer: Trainer
-    ends: dict[str, NDArray[np.int64]]
+        bundle = _make_bundle(task, fitted)
+    trainer, course = fitted.trainer, fitted.trainer.course
+    return Trained(bundle, course.samples / max(course.seconds, 1e-9), course.seconds, trainer.iteration)
 
 
 def fit(
@@ -179,7 +90,7 @@ def fit(
     init_from: str | None = None,
     after: Callable[[Trainer], None] = lambda trainer: None,
 ) -> Fitted:
-    """Train only.
+    """Train, and no more.
 
     Args:
         task: what to train.
@@ -190,15 +101,13 @@ def fit(
     Raises:
         DataError, BundleError, SettingsError: see `train`.
     """
-    device = pick_device(task.config.dataset.device)
-    if task.config.dataset.threads:
-        torch.set_num_threads(task.config.dataset.threads)
-    ends = split_ends(task.dataset, task.config.dataset.stride, task.config.dataset.evaluation_stride)
+    config = task.config.dataset
+    device = pick_device(config.device)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    ends = split_ends(task.dataset, config.stride, config.evaluation_stride)
     windows = make_windows(
-        task.dataset,
-        device,
-        unrounded=task.train.unrounded,
-        longest_season=task.config.dataset.longest_season,
+        task.dataset, device, unrounded=task.train.unrounded, longest_season=config.longest_season
     )
     try:
         trainer = _trainer(task, windows, ends, device, init_from)
@@ -222,16 +131,12 @@ def _trainer(
 ) -> Trainer:
     train, graph = task.train, task.train.graph
     network = task.fresh(train.seed).to(device)
-    learner_settings = LearnerSettings(
-        embedding_size=graph.embedding_size,
-        new_edge_term=graph.new_edge_term,
-        new_edge_budget=graph.new_edge_budget,
-        threshold=graph.threshold,
-    )
     priors = {name: torch.from_numpy(prior) for name, prior in task.dataset.priors.items()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(train.seed + 1)
-        learner = build_learner(graph.learner, task.shape.services, priors, learner_settings).to(device)
+        learner = build_learner(graph.learner, task.shape.services, priors, fill(LearnerSettings, graph)).to(
+            device
+        )
     start = None if init_from is None else _start_from(network, learner, task, init_from).to(device)
     if train.compile:
         _compile(network, device)
@@ -241,7 +146,7 @@ def _trainer(
         windows,
         training=torch.from_numpy(ends["train"]).to(device),
         validation=torch.from_numpy(ends["validation"]).to(device),
-        settings=train_settings(train, task.config.dataset.batch_size),
+        settings=fill(TrainSettings, train, task.config.dataset),
         report=task.report,
         start=start,
         priors=[learner.given(prior.to(device), PRIOR_EDGE) for prior in priors.values()],
@@ -249,42 +154,15 @@ def _trainer(
 
 
 def _compile(network: Network, device: torch.device) -> None:
-    """`torch.compile` in place: the names of its weights stay as they are. Tried on something small first."""
+    """Compile in place, so that the names of the weights stay as they are. Something small is compiled first."""
     try:
         torch.compile(torch.sin)(torch.zeros(2, device=device))
-    except Exception as error:  # of many kinds, torch's own and the compiler's
+    except Exception as error:  # of many kinds: torch's own and the compiler's
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise SettingsError(
             f"train.compile: torch.compile doesn't work here ({reason}); install g++, or set train.compile=false"
         ) from error
     network.compile()
-
-
-def train_settings(train: Train, batch_size: int) -> TrainSettings:
-    """The numbers that `model` wants."""
-    optimiser, graph = train.optimiser, train.graph
-    return TrainSettings(
-        learn_graph=graph.learner != "none",
-        trainer=graph.trainer,
-        max_graph_num=graph.max_graph_num,
-        graph_learning_rate=graph.learning_rate,
-        sparsity_weight=graph.sparsity_weight,
-        union_temperature=graph.union_temperature,
-        union_share=graph.union_share,
-        learning_rate=optimiser.learning_rate,
-        weight_decay=optimiser.weight_decay,
-        schedule=optimiser.schedule,
-        gradient_clip=optimiser.gradient_clip,
-        num_epoch=train.num_epoch,
-        num_iter=train.num_iter,
-        patience=train.patience,
-        stop_early=train.stop_early,
-        processor_seconds=train.processor_seconds,
-        early_stopping=train.early_stopping,
-        precision=train.precision,
-        seed=train.seed,
-        batch_size=batch_size,
-    )
 
 
 def _start_from(network: Network, learner: GraphLearner, task: TrainingTask, path: str) -> Tensor:
@@ -303,50 +181,34 @@ def _start_from(network: Network, learner: GraphLearner, task: TrainingTask, pat
 
 
 def _continue(trainer: Trainer, task: TrainingTask) -> None:
-    absent = (
-        f"{task.checkpoint}: nothing to resume (a finished run leaves no checkpoint); run without --resume"
+    stored = load_tensors(
+        task.checkpoint,
+        f"{task.checkpoint}: nothing to resume (a finished run leaves no checkpoint); run without --resume",
     )
-    stored = load_tensors(task.checkpoint, absent)
     if stored.get("fingerprint") != task.fingerprint():
         raise BundleError(
-            f"{task.checkpoint}: made with other data or settings than these; give the same, or run without --resume"
+            f"{task.checkpoint}: made with other data or settings than these; "
+            "give the same ones, or run without --resume"
         )
     trainer.load(stored["state"])
     log.info("resumed after iteration %d of %d", trainer.iteration, task.train.num_iter)
 
 
-def _assemble(
-    task: TrainingTask, trainer: Trainer, affinity: Tensor, ends: dict[str, NDArray[np.int64]]
-) -> Bundle:
-    dataset, learner = task.dataset, trainer.learner
-    shown = learner.graphs(affinity)
-    device = affinity.device
-    subject = Subject(
-        dataset,
-        task.train,
-        trainer,
-        affinity,
-        ends,
-        fresh=lambda seed: task.fresh(seed).to(device),
-        another=lambda seed: another(task, trainer.windows, ends, device, seed),
-    )
+# ---------------------------------------------------------------------------------------------------------- the bundle
+def _make_bundle(task: TrainingTask, fitted: Fitted) -> Bundle:
+    """All that was learned, what it was learned from, and how good it is."""
+    dataset, trainer = task.dataset, fitted.trainer
+    affinity = trainer.affinity
+    shown = trainer.learner.graphs(affinity)
     return Bundle(
         network=task.name,
         sizes=task.sizes,
         weights=trainer.network.state_dict(),
-        learner=learner.state_dict(),
+        learner=trainer.learner.state_dict(),
         affinity=affinity,
         reverse=shown.up,
         normalizer=dataset.normalizer,
-        meta=plain(
-            {
-                **{key: value for key, value in dataset.meta.items() if key not in ("statistics", "bounds")},
-                "season_seconds": None
-                if trainer.windows.season is None
-                else trainer.windows.season * dataset.meta["base_step"],
-                "unrounded": task.train.unrounded and dataset.unrounded is not None,
-            }
-        ),
+        meta=_meta(task, trainer.windows),
         settings={
             "train": task.train.model_dump(mode="json"),
             "dataset": task.config.dataset.model_dump(mode="json", exclude={"threads"}),
@@ -358,17 +220,38 @@ def _assemble(
             shown,
             trainer.windows,
             make_windows(dataset, affinity.device, longest_season=task.config.dataset.longest_season),
-            ends,
+            fitted.ends,
             task.config.dataset.batch_size,
             task.train.unrounded,
         ),
-        graph=judge_graph(subject),
+        graph=judge_graph(_subject(task, fitted)),
     )
 
 
-def another(
-    task: TrainingTask, windows: Windows, ends: dict[str, NDArray[np.int64]], device: torch.device, seed: int
-) -> Trainer:
-    """A trainer like the task's of another seed, half as long and silent."""
-    settings = task.train.model_copy(update={"seed": seed, "num_iter": max(task.train.num_iter // 2, 1)})
-    return _trainer(replace(task, train=settings, report=lambda progress: None), windows, ends, device, None)
+def _meta(task: TrainingTask, windows: Windows) -> dict[str, object]:
+    """What the data set says about itself, and what training found or chose."""
+    meta = {key: value for key, value in task.dataset.meta.items() if key not in ("statistics", "bounds")}
+    meta["season_seconds"] = None if windows.season is None else windows.season * meta["base_step"]
+    meta["unrounded"] = task.train.unrounded and task.dataset.unrounded is not None
+    return plain(meta)  # type: ignore[no-any-return]
+
+
+def _subject(task: TrainingTask, fitted: Fitted) -> Subject:
+    """What the graph is judged by."""
+    trainer, device = fitted.trainer, fitted.trainer.affinity.device
+
+    def another(seed: int) -> Trainer:
+        """A trainer like this one on another seed, half as long and silent."""
+        settings = task.train.model_copy(update={"seed": seed, "num_iter": max(task.train.num_iter // 2, 1)})
+        silent = replace(task, train=settings, report=lambda progress: None)
+        return _trainer(silent, trainer.windows, fitted.ends, device, None)
+
+    return Subject(
+        task.dataset,
+        task.train,
+        trainer,
+        trainer.affinity,
+        fitted.ends,
+        fresh=lambda seed: task.fresh(seed).to(device),
+        another=another,
+    )

@@ -109,7 +109,7 @@ class _Request:
     kind: str = ""
     warnings: list[str] = field(default_factory=list)
 
-    # ---------------------------------------------------------------------------------------------------------- routing
+    # ------------------------------------------------------------------------------------------------ routing
     def answer(self) -> Response:
         identity = self.store.access.identify(self.headers)
         known = self._discovery()
@@ -194,7 +194,7 @@ class _Request:
             )
         return None if document is None else _json(document)
 
-    # ---------------------------------------------------------------------------------------------------------- reading
+    # ------------------------------------------------------------------------------------------------ reading
     def _get(self, target: _Target) -> Response:
         found = self.store.read(target.resource, target.namespace, target.name)
         return self._shown(target.resource, found)
@@ -303,7 +303,7 @@ class _Request:
         )
         return Response(200, _JSON, lines)
 
-    # ---------------------------------------------------------------------------------------------------------- writing
+    # ------------------------------------------------------------------------------------------------ writing
     @property
     def _dry_run(self) -> bool:
         return self.options.get("dryRun") == "All"
@@ -542,7 +542,7 @@ class _Request:
             }
         )
 
-    # ---------------------------------------------------------------------------------------- scale, and asking for rights
+    # --------------------------------------------------------------------------- scale, and asking for rights
     def _scale(self, verb: str, target: _Target) -> Response:
         resource = target.resource
         old = self.store.read(resource, target.namespace, target.name)

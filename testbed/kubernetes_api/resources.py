@@ -65,7 +65,7 @@ class Resource:
         return "events" if self.plural == "events" else f"{self.group}/{self.plural}"
 
 
-# ----------------------------------------------------------------------------------------------------------- conversions
+# ------------------------------------------------------------------------------------------------ conversions
 _EVENT_NAMES = {
     "involvedObject": "regarding",
     "message": "note",
@@ -275,7 +275,7 @@ def of_kind(api_version: str, kind: str) -> Resource | None:
     return next((each for each in RESOURCES if (each.api_version, each.kind) == (api_version, kind)), None)
 
 
-# ------------------------------------------------------------------------------------------------------------- discovery
+# -------------------------------------------------------------------------------------------------- discovery
 def _singular(resource: Resource) -> str:
     return resource.kind.lower()
 

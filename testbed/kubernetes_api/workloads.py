@@ -200,7 +200,7 @@ class Workloads(Objects):
         return found
 
 
-# --------------------------------------------------------------------------------------------------------------- pieces
+# ----------------------------------------------------------------------------------------------------- pieces
 def _served(api_version: str, kind: str) -> Resource:
     found = resources.of_kind(api_version, kind)
     assert found is not None

@@ -24,6 +24,7 @@ from helpers.kube_stub import (
     hpa,
     pod,
 )
+from helpers.paths import ROOT
 from helpers.recordings import kubernetes_answers
 
 import predict_scale
@@ -785,9 +786,7 @@ def test_sigterm_ends_the_controller_and_gives_the_lease_back(emulated, tmp_path
         "--policy",
         "static",
     ]
-    process = subprocess.Popen(
-        command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         patched = f"PATCH {DEPLOYMENTS}/web/scale"
         with emulated.store.changed:
@@ -860,7 +859,7 @@ def test_the_roles_in_deploy_are_enough_and_no_more_is_needed(roles, tmp_path, c
     """Shadow reads and decides with one Role; acting needs the other, and its absence is named."""
     world = Emulated({"secret": Identity("system:serviceaccount:deepscaler:deepscaler")})
     for role in roles:
-        text = (Path(__file__).parents[2] / "deploy" / f"rbac-{role}.yaml").read_text()
+        text = (ROOT / "deploy" / f"rbac-{role}.yaml").read_text()
         for item in yaml.safe_load_all(text):
             world.store.create({**item, "metadata": {**item["metadata"], "namespace": "shop"}})
     with world.server:

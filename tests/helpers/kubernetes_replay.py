@@ -159,7 +159,7 @@ def _events(
             return
 
 
-# ------------------------------------------------------------------------------------------------------------ comparing
+# -------------------------------------------------------------------------------------------------- comparing
 def _differences(found: dict[str, Any], recorded: dict[str, Any]) -> Iterator[str]:
     if found["status"] != recorded["status"]:
         yield f"status {found['status']}, recorded {recorded['status']}"

@@ -9,16 +9,25 @@ import torch
 from torch import Tensor
 
 from deepscaler.learning.dataset import Dataset, Normalizer
-from deepscaler.settings import ModelConfig, Train
+from deepscaler.learning.hyperparameters import fill
+from deepscaler.settings import DataSettings, Graph, ModelConfig, Optimiser, Train
 from model.adapgla import AdapGLA
-from model.graph_learners import PRIOR_EDGE, LearnerSettings, build_learner
+from model.graph_learners import PRIOR_EDGE, build_learner
 from model.network import Shape
 from model.networks import build_network
-from model.trainer import Trainer, TrainSettings
+from model.settings import LearnerSettings, TrainSettings
+from model.trainer import Trainer
 from model.windows import Windows
 
 EDGES = ((0, 1), (0, 2), (1, 3), (2, 4))
-SIZES = {"graph_channels": 16, "time_channels": 16, "order": 2, "kernel": 3, "blocks": 1}
+SIZES = {
+    "graph_channels": 16,
+    "time_channels": 16,
+    "order": 2,
+    "kernel": 3,
+    "blocks": 1,
+    "attention": True,
+}
 BOUNDS = (1200, 1800)
 
 
@@ -46,18 +55,36 @@ def cascade(length: int = 2400, services: int = 5, seed: int = 0) -> Windows:
     return Windows(torch.stack([load, noise], -1), label, window=6, horizon=1, dilation=1)
 
 
+def learner_settings(**changes: Any) -> LearnerSettings:
+    """The defaults, changed by name."""
+    return fill(LearnerSettings, Graph.model_validate(changes))
+
+
+def trainer_settings(**changes: Any) -> TrainSettings:
+    """The defaults, changed by name: those of `train` itself, of its optimiser, and of `graph` as `graph_<name>`."""
+    parts: dict[str, dict[str, Any]] = {"optimiser": {}, "graph": {}, "train": {}}
+    for name, value in changes.items():
+        if name in Optimiser.model_fields:
+            parts["optimiser"][name] = value
+        elif name.startswith("graph_"):
+            parts["graph"][name.removeprefix("graph_")] = value
+        else:
+            parts["train"][name] = value
+    train = {**parts["train"], "optimiser": parts["optimiser"], "graph": parts["graph"]}
+    return fill(TrainSettings, Train.model_validate(train), DataSettings())
+
+
 def make_trainer(
     prior: Tensor | None = None, *, windows: Windows | None = None, learner: str = "gates", **changes: Any
 ) -> Trainer:
     """A trainer of a small AdapGLA on `cascade`."""
-    settings = TrainSettings(
-        **{"num_epoch": 3, "num_iter": 4, "learning_rate": 5e-3, "graph_learning_rate": 5e-2, **changes}
-    )
+    small = {"num_epoch": 3, "num_iter": 4, "learning_rate": 5e-3, "graph_learning_rate": 5e-2}
+    settings = trainer_settings(**{**small, **changes})
     windows = windows or cascade()
     torch.manual_seed(settings.seed)
     network = build_network("AdapGLA", Shape(5, 2, 6, 1), SIZES)
     priors = {} if prior is None else {"call": prior}
-    made = build_learner(learner, 5, priors, LearnerSettings())
+    made = build_learner(learner, 5, priors, learner_settings())
     return Trainer(
         network,
         made,

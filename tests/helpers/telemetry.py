@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,14 @@ import pandas as pd
 from deepscaler.artefacts import write_json
 from deepscaler.calls import EXTERNAL, CallGraph, write_calls
 from deepscaler.labels.demand import FORMS, DemandModel, Response
+from deepscaler.labels.diagnostics import Diagnostics, diagnose
 from deepscaler.labels.facts import Facts
+from deepscaler.labels.required import Labelled, label_requirements
+from deepscaler.labels.visits import follow_visits
 from deepscaler.panel import MetricPanel, write_panel
+from deepscaler.settings import Process
+from helpers.moments import START
 
-START = 1767571200.0  # 2026-01-05T00:00:00Z
 STEP = 15.0
 SERVICES = ("web", "cart", "db")
 CALLS_PER_REQUEST = np.array([[0, 2, 0.3], [0, 0, 0.5], [0, 0, 0]])
@@ -137,3 +142,14 @@ def constant(rates: np.ndarray, response: float | np.ndarray = 0.04) -> MetricPa
     return MetricPanel(
         START + STEP * np.arange(1, length + 1), SERVICES, ("pod", "cpu", "res", "req"), values
     )
+
+
+def diagnosed(panel: MetricPanel, minutes: int, **changes: object) -> Diagnostics:
+    """Labels by the model that made the telemetry, with the first `minutes` as the training split."""
+    model = truth(**changes)
+    process = Process(rate_window=15.0)
+    visits = follow_visits(panel, calls_of(panel), ["web"], 1800.0)
+    labels, unrounded = label_requirements(model, visits, panel, process)
+    rows = round(minutes * 60 / STEP)
+    wrong = replace(model, demand_seconds=DEMAND * 1.1)
+    return diagnose(Labelled(labels, unrounded, model=model, visits=visits), panel, (rows, rows), truth=wrong)

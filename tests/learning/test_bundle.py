@@ -23,7 +23,8 @@ from deepscaler.learning.dataset import Dataset, Normalizer
 from deepscaler.learning.description import Expected, check_bundle
 from deepscaler.learning.forecaster import Forecaster, load_forecaster
 from deepscaler.learning.judging import round_up
-from deepscaler.learning.train import TrainingTask, train
+from deepscaler.learning.task import TrainingTask
+from deepscaler.learning.train import train
 from deepscaler.learning.windowing import make_windows
 from deepscaler.panel import MetricPanel, trailing_means
 from deepscaler.settings import ModelConfig, Process, Train

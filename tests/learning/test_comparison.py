@@ -11,8 +11,10 @@ import pytest
 from helpers.model_samples import make_dataset
 
 import main
-from deepscaler.learning.comparison import ENTRANTS, Entrant, compare, summarise, task_of, verdict
+from deepscaler.learning.comparison import compare, task_of
+from deepscaler.learning.comparison_report import comparison_verdict, summarise
 from deepscaler.learning.dataset import Dataset, write_dataset
+from deepscaler.learning.entrants import EDGES, ENTRANTS, Entrant
 from deepscaler.settings import ModelConfig, Train
 from model.networks import NETWORKS
 
@@ -33,8 +35,8 @@ def train_settings(**changes: object) -> Train:
 
 
 def test_every_network_has_a_row_and_so_has_each_part_in_question() -> None:
-    assert [entrant.network for entrant in ENTRANTS if not entrant.change] == list(NETWORKS)
-    assert {entrant.name for entrant in ENTRANTS if entrant.change} == {
+    assert [entrant.network for entrant in ENTRANTS if not entrant.without] == list(NETWORKS)
+    assert {entrant.label for entrant in ENTRANTS if entrant.without} == {
         "AdapGLA, no edges",
         "AdapGLA, no attention",
         "AdapGLS, no edges",
@@ -62,7 +64,7 @@ def test_the_budget_holds_for_all_and_full_takes_the_settings(dataset: Dataset) 
 
 
 def test_a_row_without_a_part_is_without_it(dataset: Dataset) -> None:
-    bare = task_of(Entrant("AdapGLA", "identity"), 1, dataset, CONFIG, train_settings(), full=False)
+    bare = task_of(Entrant("AdapGLA", EDGES), 1, dataset, CONFIG, train_settings(), full=False)
     assert bare.train.graph.learner == "none" and bare.dataset.priors == {}
     assert (
         task_of(Entrant("AdapGLA", "attention"), 1, dataset, CONFIG, train_settings(), full=False).sizes[
@@ -153,7 +155,12 @@ def test_the_verdict_says_what_a_part_is_worth() -> None:
             }
         }
 
-    text = verdict({"AdapGLA": row(0.9, 0.8), "AdapGLA, no edges": row(1.0, 1.0), "AR": row(0.7, 0.7)})
+    rows = {
+        Entrant("AdapGLA"): row(0.9, 0.8),
+        Entrant("AdapGLA", EDGES): row(1.0, 1.0),
+        Entrant("AR"): row(0.7, 0.7),
+    }
+    text = comparison_verdict(rows)
     assert "By MAE on test: AR 0.7000, AdapGLA 0.8500" in text
     assert "AdapGLA with edges: -15.0 % MAE against without (-20.0 to -10.0 by seed)." in text
 

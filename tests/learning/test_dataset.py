@@ -14,9 +14,9 @@ from deepscaler.learning.dataset import (
     Dataset,
     Normalizer,
     read_dataset,
-    read_wide,
     write_dataset,
 )
+from deepscaler.learning.wide import read_wide
 from deepscaler.panel import MetricPanel, trailing_means
 
 
@@ -204,7 +204,7 @@ def test_wide_csv_of_services_and_features(tmp_path):
     ("text", "says"),
     [
         ("a,b\n1,2\n", "needs a column 'time'"),
-        ("time\n2026-01-05T00:00:00Z\n", "one a service"),
+        ("time\n2026-01-05T00:00:00Z\n", "one per service"),
         (
             "time,a_req,b_req\n2026-01-05T00:00:00Z,1,2\n",
             "feature 'load' of process.label isn't in it; it holds req",

@@ -12,14 +12,14 @@ from helpers.model_samples import call_graph, make_dataset, small_settings
 
 from deepscaler.learning.graph_report import (
     entry_columns,
-    gain_text,
     gains,
-    graph_lines,
     known_calls,
     list_edges,
     stability,
 )
-from deepscaler.learning.train import TrainingTask, train
+from deepscaler.learning.graph_text import gain_text, gain_verdict, graph_lines
+from deepscaler.learning.task import TrainingTask
+from deepscaler.learning.train import train
 from deepscaler.statistics import rank_correlation, t_interval
 
 CALLS = call_graph().numpy()
@@ -107,12 +107,10 @@ def test_gains_are_paired_by_seed() -> None:
 
 
 def test_an_interval_over_zero_is_said_to_tell_nothing() -> None:
-    from deepscaler.learning.graph_report import _gain_verdict
-
     noisy = gains({"learned": {"test": [0.9, 1.1, 1.0]}, "identity": {"test": [1.0, 1.0, 1.0]}})
-    assert "not told apart from no edge" in _gain_verdict(noisy, "no edge")[0]
+    assert "not told apart from no edge" in gain_verdict(noisy, "no edge")[0]
     worse = gains({"learned": {"test": [1.1, 1.11, 1.1]}, "identity": {"test": [1.0, 1.0, 1.0]}})
-    assert _gain_verdict(worse, "no edge")[0].endswith(": worse.")
+    assert gain_verdict(worse, "no edge")[0].endswith(": worse.")
 
 
 def test_t_interval_and_rank_correlation_on_paper() -> None:

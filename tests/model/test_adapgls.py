@@ -14,7 +14,7 @@ from model.networks import parameter_count
 from model.windows import RECENT, Known, Windows
 
 NAN = torch.nan
-SIZES = {"channels": 8, "blocks": 1, "dropout": 0.0, "twin": True}
+SIZES = {"channels": 8, "blocks": 1, "dropout": 0.0, "twin": True, "present": True}
 
 
 def no_edges(services: int) -> Graphs:
@@ -34,7 +34,7 @@ def known(past: Tensor, season_past: Tensor, season_ahead: Tensor) -> Known:
 
 
 def test_at_published_sizes_it_is_below_its_bound_of_parameters() -> None:
-    network = AdapGLS(Shape(10, 4, 80, 12), channels=64, blocks=2, dropout=0.1, twin=True)
+    network = AdapGLS(Shape(10, 4, 80, 12), channels=64, blocks=2, dropout=0.1, twin=True, present=True)
     assert parameter_count(network) <= 300_000
 
 
@@ -53,7 +53,7 @@ def test_without_what_is_known_of_the_next_label_it_starts_from_the_newest_compl
     )
     ends = torch.arange(100, 150)
     for shown, expected in ((True, data.labels[ends] + 7), (False, data.labels[ends - 2])):
-        network = AdapGLS(Shape(2, 2, 4, 3), **SIZES, present=shown)
+        network = AdapGLS(Shape(2, 2, 4, 3), **{**SIZES, "present": shown})
         made = network.forecast(present, no_edges(2), ends, 16)
         torch.testing.assert_close(made, expected[:, None].expand(-1, 3, -1))
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers.model_samples import learner_settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.candidates import Candidates, union_weights
-from model.graph_check import verdict
+from model.graph_check import graph_verdict
 from model.graph_learners import (
     PRIOR_EDGE,
     Gates,
-    LearnerSettings,
     build_learner,
     mean_where_present,
     resting,
     symmetric_norm,
 )
-from model.graph_metrics import auprc, auroc, edge_changes, edges, precision_at, reachable
+from model.graph_metrics import auprc, auroc, edge_changes, edges_above, precision_at, reachable
 
 BOUTIQUE = (
     (0, 1),
@@ -48,7 +48,7 @@ def boutique() -> torch.Tensor:
 
 def test_gates_start_from_the_prior_with_a_zero_diagonal() -> None:
     prior = boutique()
-    affinity = build_learner("gates", 10, {"call": prior}, LearnerSettings()).initial().detach()
+    affinity = build_learner("gates", 10, {"call": prior}, learner_settings()).initial().detach()
     torch.testing.assert_close(affinity[prior > 0], torch.full((14,), PRIOR_EDGE))
     off = (prior == 0) & ~torch.eye(10, dtype=torch.bool)
     torch.testing.assert_close(affinity[off], torch.full((76,), resting(10)))
@@ -56,19 +56,19 @@ def test_gates_start_from_the_prior_with_a_zero_diagonal() -> None:
 
 
 def test_gates_show_the_learned_graph_to_callees_and_the_prior_to_callers() -> None:
-    learner = build_learner("gates", 10, {"call": boutique()}, LearnerSettings())
+    learner = build_learner("gates", 10, {"call": boutique()}, learner_settings())
     with torch.no_grad():
         learner.free.normal_()
     affinity = learner().detach()
     shown = learner.graphs(affinity)
     assert torch.equal(shown.down, affinity)
     torch.testing.assert_close(shown.up, PRIOR_EDGE * boutique())
-    alone = build_learner("gates", 10, {}, LearnerSettings())
+    alone = build_learner("gates", 10, {}, learner_settings())
     assert alone.graphs(affinity).up.abs().sum() == 0
 
 
 def test_gates_use_a_logit_a_pair_up_to_fifty_services_and_embeddings_beyond() -> None:
-    small, large = (build_learner("gates", size, {}, LearnerSettings()) for size in (50, 51))
+    small, large = (build_learner("gates", size, {}, learner_settings()) for size in (50, 51))
     assert isinstance(small, Gates) and sum(p.numel() for p in small.parameters()) == 2500
     assert sum(p.numel() for p in large.parameters()) == 2 * 51 * 8 + 1
     large().sum().backward()
@@ -86,7 +86,7 @@ def test_the_union_of_priors_is_the_mean_where_an_entry_exists() -> None:
 def test_the_new_edge_term_reaches_the_learner_unlike_the_published_sign(term: str, acts: bool) -> None:
     torch.manual_seed(1)
     learner = build_learner(
-        "antisymmetric", 10, {"call": boutique()}, LearnerSettings(embedding_size=64, new_edge_term=term)
+        "antisymmetric", 10, {"call": boutique()}, learner_settings(embedding_size=64, new_edge_term=term)
     )
     affinity = learner(learner.initial())
     penalty = learner.penalty(affinity, learner.initial())
@@ -101,7 +101,7 @@ def test_no_call_is_cut_by_a_threshold_unlike_the_published_one(threshold: float
     torch.manual_seed(1)
     prior = boutique()
     learner = build_learner(
-        "antisymmetric", 10, {"call": prior}, LearnerSettings(embedding_size=64, threshold=threshold)
+        "antisymmetric", 10, {"call": prior}, learner_settings(embedding_size=64, threshold=threshold)
     )
     with torch.no_grad():
         affinity = learner(learner.initial())
@@ -114,7 +114,7 @@ def test_no_call_is_cut_by_a_threshold_unlike_the_published_one(threshold: float
 )
 def test_edges_that_are_absent_can_enter(learner: str, threshold: float, alive: bool) -> None:
     torch.manual_seed(1)
-    made = build_learner(learner, 10, {}, LearnerSettings(embedding_size=64, threshold=threshold))
+    made = build_learner(learner, 10, {}, learner_settings(embedding_size=64, threshold=threshold))
     if learner == "antisymmetric":
         with torch.no_grad():
             made.first.mul_(
@@ -173,7 +173,7 @@ def test_auroc_is_the_chance_that_an_edge_outranks_a_non_edge(pairs: list[tuple[
 
 def test_edges_are_read_relative_to_the_largest_off_diagonal_entry() -> None:
     matrix = np.array([[9.0, 0.5, 0.04], [0.3, 9.0, 0.0], [0.0, 0.06, 9.0]])
-    assert edges(matrix).tolist() == [[False, True, False], [True, False, False], [False, True, False]]
+    assert edges_above(matrix).tolist() == [[False, True, False], [True, False, False], [False, True, False]]
     prior = np.array([[0, 1.0, 1.0], [0, 0, 0], [0, 0, 0]])
     assert edge_changes(matrix, prior, 0.0) == {"kept": 1, "added": 2, "dropped": 1}
     assert reachable(np.array([[0, 1, 0], [0, 0, 1], [0, 0, 0]])).tolist() == [
@@ -187,9 +187,9 @@ def test_the_verdict_says_when_the_graph_is_worth_nothing() -> None:
     def errors(learned: float, identity: float, random: float) -> dict[str, dict[str, float]]:
         return {"learned": {"test": learned}, "identity": {"test": identity}, "random_1": {"test": random}}
 
-    assert "does not beat the identity" in verdict(errors(0.31, 0.30, 0.5), {})
-    assert "does not beat the identity" in verdict(
+    assert "does not beat the identity" in graph_verdict(errors(0.31, 0.30, 0.5), {})
+    assert "does not beat the identity" in graph_verdict(
         errors(0.2, 0.30, 0.5), errors(0.31, 0.30, 0.5)
     )  # refits decide
-    assert "which edges it has doesn't matter" in verdict(errors(0.2, 0.3, 0.19), {})
-    assert verdict(errors(0.2, 0.3, 0.28), {}).startswith("The learned graph beats the identity")
+    assert "which edges it has doesn't matter" in graph_verdict(errors(0.2, 0.3, 0.19), {})
+    assert graph_verdict(errors(0.2, 0.3, 0.28), {}).startswith("The learned graph beats the identity")

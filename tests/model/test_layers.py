@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers.model_samples import permuted_copy
+from helpers.model_samples import learner_settings, permuted_copy
+from helpers.paths import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.adapgla import AdapGLA
-from model.graph_learners import LearnerSettings, build_learner
+from model.graph_learners import build_learner
 from model.layers import (
     DirectedGraphConvolution,
     Graphs,
@@ -25,14 +25,15 @@ from model.layers import (
 from model.network import Shape
 from model.networks import build_network, parameter_count
 
-PUBLISHED = {"graph_channels": 128, "time_channels": 128, "order": 3, "kernel": 5, "blocks": 2}
-SMALL = {"graph_channels": 8, "time_channels": 6, "order": 3, "kernel": 3, "blocks": 2}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(3)
+PUBLISHED = {
+    "graph_channels": 128,
+    "time_channels": 128,
+    "order": 3,
+    "kernel": 5,
+    "blocks": 2,
+    "attention": True,
+}
+SMALL = {"graph_channels": 8, "time_channels": 6, "order": 3, "kernel": 3, "blocks": 2, "attention": True}
 
 
 def graphs(size: int) -> Graphs:
@@ -41,7 +42,7 @@ def graphs(size: int) -> Graphs:
 
 def test_the_published_sizes_have_the_published_numbers_of_parameters() -> None:
     assert parameter_count(build_network("AdapGLA", Shape(10, 4, 80, 1), PUBLISHED)) == 269_761
-    learner = build_learner("antisymmetric", 10, {}, LearnerSettings(embedding_size=64))
+    learner = build_learner("antisymmetric", 10, {}, learner_settings(embedding_size=64))
     assert parameter_count(learner) == 1_293
 
 
@@ -158,7 +159,7 @@ def test_learners_stay_finite_for_isolated_services_and_for_one_service(name: st
         prior = torch.zeros(size, size)
         if size > 1:
             prior[0, 1] = 1.0  # 2 and 3 are isolated
-        learner = build_learner(name, size, {"call": prior}, LearnerSettings(threshold=0.5))
+        learner = build_learner(name, size, {"call": prior}, learner_settings(threshold=0.5))
         affinity = learner(learner.initial())
         (affinity.sum() + learner.penalty(affinity, learner.initial())).backward()
         assert torch.isfinite(affinity).all()
@@ -175,5 +176,5 @@ def test_odd_channels_and_even_kernels_are_refused() -> None:
 
 
 def test_networks_know_nothing_of_the_rest_of_the_project() -> None:
-    for path in (Path(__file__).parents[2] / "model").glob("*.py"):
+    for path in (ROOT / "model").glob("*.py"):
         assert not re.search(r"^\s*(from|import) (deepscaler|testbed)", path.read_text(), re.MULTILINE), path

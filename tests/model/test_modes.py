@@ -8,24 +8,26 @@ from typing import ClassVar
 
 import pytest
 import torch
-from helpers.model_samples import BOUNDS, call_graph, cascade, make_trainer
+from helpers.model_samples import (
+    BOUNDS,
+    call_graph,
+    cascade,
+    learner_settings,
+    make_trainer,
+    trainer_settings,
+)
 from torch import Tensor, nn
 
 from deepscaler.settings import ModelConfig
 from model import fitting, parallel
 from model.candidates import Candidates
 from model.fitting import TrainingError
-from model.graph_learners import PRIOR_EDGE, LearnerSettings, build_learner
+from model.graph_learners import PRIOR_EDGE, build_learner
 from model.layers import Graphs
 from model.network import Network, Shape
 from model.networks import NETWORKS, build_network
-from model.trainer import Trainer, TrainSettings
+from model.trainer import Trainer
 from model.windows import Known, Windows
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 class Dense(Network):
@@ -66,8 +68,8 @@ class Constant(Network):
 
 
 def of(network: Network, priors: Mapping[str, Tensor] | None = None, **changes: object) -> Trainer:
-    learner = build_learner("gates", 5, priors or {}, LearnerSettings())
-    settings = TrainSettings(**{"num_epoch": 2, "num_iter": 3, "learning_rate": 5e-3, **changes})  # type: ignore[arg-type]
+    learner = build_learner("gates", 5, priors or {}, learner_settings())
+    settings = trainer_settings(**{"num_epoch": 2, "num_iter": 3, "learning_rate": 5e-3, **changes})  # type: ignore[arg-type]
     training, validation = torch.arange(5, 600), torch.arange(BOUNDS[0] + 5, BOUNDS[0] + 300)
     seeds = [learner.given(prior, PRIOR_EDGE) for prior in (priors or {}).values()]
     return Trainer(
@@ -86,11 +88,11 @@ def test_a_network_without_a_graph_is_trained_alone_for_all_epochs_and_keeps_the
     trainer = of(Dense(), {"call": call_graph()}, patience=1)
     learner = [parameter.clone() for parameter in trainer.learner.parameters()]
     run(trainer)
-    assert [(entry["iteration"], entry["epoch"], entry["phase"]) for entry in trainer.history] == [
+    assert [(entry["iteration"], entry["epoch"], entry["phase"]) for entry in trainer.course.history] == [
         (iteration, epoch, "plain") for iteration in range(3) for epoch in range(2)
     ]
     assert trainer.epochs == 6 and not trainer.candidates.graphs[0][1] < float("inf")
-    assert trainer.best.loss == min(entry["validation"] for entry in trainer.history)
+    assert trainer.best.loss == min(entry["validation"] for entry in trainer.course.history)
     assert trainer.score(trainer.finish()) == pytest.approx(trainer.best.loss, rel=1e-6)
     assert all(torch.equal(a, b) for a, b in zip(learner, trainer.learner.parameters(), strict=True))
 
@@ -109,8 +111,8 @@ def test_a_network_with_a_static_graph_sees_the_prior_and_no_other_edge() -> Non
 def test_a_network_in_closed_form_is_prepared_and_not_trained() -> None:
     network = Constant()
     trainer = run(of(network))
-    assert trainer.iteration == 1 and trainer.epochs == 1 and trainer.samples == 0
-    assert [entry["phase"] for entry in trainer.history] == ["closed_form"]
+    assert trainer.iteration == 1 and trainer.epochs == 1 and trainer.course.samples == 0
+    assert [entry["phase"] for entry in trainer.course.history] == ["closed_form"]
     expected = trainer.windows.targets(trainer.training).mean((0, 1))
     trainer.finish()
     torch.testing.assert_close(network.level, expected)
@@ -180,7 +182,7 @@ def test_epochs_leave_the_programs_own_random_numbers_alone() -> None:
 def test_the_priors_are_candidates_from_the_start_and_scored_once_there_is_a_predictor() -> None:
     wrong = torch.zeros(5, 5)
     wrong[4, 0] = wrong[3, 1] = 1.0
-    trainer = make_trainer(call_graph(), num_iter=2, num_epoch=1, max_graph_num=3)
+    trainer = make_trainer(call_graph(), num_iter=2, num_epoch=1, graph_max_graph_num=3)
     trainer.candidates = Candidates(
         3, [trainer.learner.given(prior, PRIOR_EDGE) for prior in (call_graph(), wrong)]
     )

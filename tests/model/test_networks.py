@@ -24,7 +24,14 @@ from model.windows import Known
 from model.yardstick import yardstick
 
 SMALL: dict[str, dict[str, float]] = {
-    "AdapGLA": {"graph_channels": 8, "time_channels": 6, "order": 3, "kernel": 3, "blocks": 2},
+    "AdapGLA": {
+        "graph_channels": 8,
+        "time_channels": 6,
+        "order": 3,
+        "kernel": 3,
+        "blocks": 2,
+        "attention": True,
+    },
     "AdapGLT": {"graph_channels": 8, "time_channels": 6, "order": 3, "blocks": 2},
     "AdapGLD": {"channels": 6, "diffusion": 2, "layers": 2},
     "STID": {"channels": 4, "layers": 2, "slots": 24, "dropout": 0.0},
@@ -36,12 +43,6 @@ SMALL: dict[str, dict[str, float]] = {
 TRAINED = tuple(SMALL)
 JOINED_BY_GRAPHS_ALONE = ("AdapGLT", "AdapGLD", "GCN", "DCRNN")
 """The attention over time of AdapGLA and ASTGCN sees all services, whatever the graph."""
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(3)
 
 
 def make(name: str, services: int = 4, features: int = 3, window: int = 5, horizon: int = 2) -> Network:

@@ -9,25 +9,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.model_samples import BOUNDS, EDGES, call_graph, cascade, make_trainer
+from helpers.model_samples import BOUNDS, EDGES, SIZES, call_graph, cascade, learner_settings, make_trainer
 from torch import Tensor
 
 from model.fitting import Patience, mean_loss
-from model.graph_check import CheckSettings, Judge, check_graph, read_graph, rivals, slow_scores, slowest
-from model.graph_learners import LearnerSettings, build_learner, resting
-from model.graph_metrics import edges, ranking
+from model.graph_check import Judge, check_graph, read_graph, slow_scores, slowest
+from model.graph_learners import build_learner, resting
+from model.graph_metrics import edges_above, ranking
 from model.layers import Graphs
 from model.network import Shape
 from model.networks import build_network
+from model.rivals import rivals
+from model.settings import CheckSettings
 from model.trainer import Trainer
 from model.windows import Windows, absolute_error, batches
 
 FLOOR = 2 * resting(5)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def run(trainer: Trainer) -> Trainer:
@@ -122,7 +119,7 @@ def test_the_learning_rate_falls_over_the_whole_run_not_once_an_iteration() -> N
 
 def test_the_newest_graph_is_what_the_learner_made_even_when_it_left_the_set() -> None:
     trainer = make_trainer(
-        num_iter=1, num_epoch=1, max_graph_num=1
+        num_iter=1, num_epoch=1, graph_max_graph_num=1
     )  # the last iteration: A* is the newest graph
     old = torch.full((5, 5), 0.5)
     trainer.candidates.graphs = [(old, 0.1)]
@@ -157,17 +154,17 @@ def test_the_e_step_leaves_the_predictor_alone_and_the_m_step_the_learner() -> N
 def test_the_best_epoch_is_kept_not_the_last() -> None:
     trainer = make_trainer(num_epoch=4, learning_rate=0.2)  # far too fast: epochs differ
     trainer.m_step()
-    losses = [entry["validation"] for entry in trainer.history]
+    losses = [entry["validation"] for entry in trainer.course.history]
     assert trainer.score(trainer.affinity) == pytest.approx(min(losses), rel=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------------ is the graph real?
 @pytest.mark.parametrize("trainer_kind", ["em", "end_to_end"])
 def test_from_the_identity_the_affinity_gains_the_edges_that_matter(trainer_kind: str) -> None:
-    trainer = make_trainer(num_iter=5, trainer=trainer_kind)
-    assert not edges(trainer.affinity.numpy(), FLOOR).any()
+    trainer = make_trainer(num_iter=5, graph_trainer=trainer_kind)
+    assert not edges_above(trainer.affinity.numpy(), FLOOR).any()
     affinity = run(trainer).finish().numpy()
-    assert edges(affinity, FLOOR).sum() >= len(EDGES)
+    assert edges_above(affinity, FLOOR).sum() >= len(EDGES)
     assert ranking(affinity, call_graph().numpy())["auroc"] > 0.95
 
 
@@ -191,7 +188,7 @@ def test_a_predictor_fitted_anew_is_worse_on_the_wrong_graph(wrong: str) -> None
     }
     losses = []
     for start in (graph, others[wrong]):
-        trainer = make_trainer(num_epoch=12, num_iter=1, learning_rate=1e-2, learn_graph=False)
+        trainer = make_trainer(num_epoch=12, num_iter=1, learning_rate=1e-2, graph_learner="none")
         trainer.affinity = start
         trainer.iterate()
         losses.append(trainer.best.loss)
@@ -222,7 +219,7 @@ def test_the_check_reports_every_rival_and_a_sentence() -> None:
         trainer.network,
         Judge(trainer.learner, trainer.windows, trainer.training, splits, slow),
         graphs,
-        settings=CheckSettings(refit_epochs=3),
+        settings=CheckSettings(refit_epochs=3, refit_seeds=1, refit_graphs=()),
         training=trainer.settings,
         fresh=lambda seed: make_trainer(seed=seed).network,
     )
@@ -256,7 +253,7 @@ def values(trainer: Trainer) -> list[Tensor]:
 @pytest.mark.parametrize("kind", ["em", "end_to_end"])
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(kind: str) -> None:
     one, again, other = (
-        run(make_trainer(num_iter=2, num_epoch=1, trainer=kind, seed=seed)) for seed in (1, 1, 2)
+        run(make_trainer(num_iter=2, num_epoch=1, graph_trainer=kind, seed=seed)) for seed in (1, 1, 2)
     )
     assert all(torch.equal(a, b) for a, b in zip(values(one), values(again), strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(values(one), values(other), strict=True))
@@ -264,19 +261,21 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(kind: str)
 
 @pytest.mark.parametrize("kind", ["em", "end_to_end"])
 def test_a_run_interrupted_and_continued_equals_one_that_was_not(kind: str) -> None:
-    whole = run(make_trainer(num_iter=4, num_epoch=1, trainer=kind))
-    first = make_trainer(num_iter=4, num_epoch=1, trainer=kind)
+    whole = run(make_trainer(num_iter=4, num_epoch=1, graph_trainer=kind))
+    first = make_trainer(num_iter=4, num_epoch=1, graph_trainer=kind)
     first.iterate()
     first.iterate()
     buffer = io.BytesIO()
     torch.save(first.state(), buffer)
     buffer.seek(0)
-    second = make_trainer(num_iter=4, num_epoch=1, trainer=kind)
+    second = make_trainer(num_iter=4, num_epoch=1, graph_trainer=kind)
     second.load(torch.load(buffer, weights_only=True))
     run(second)
     assert all(torch.equal(a, b) for a, b in zip(values(whole), values(second), strict=True))
     assert (whole.best.loss, whole.best.iteration) == (second.best.loss, second.best.iteration)
-    one, other = ([{**entry, "seconds": 0} for entry in trainer.history] for trainer in (whole, second))
+    one, other = (
+        [{**entry, "seconds": 0} for entry in trainer.course.history] for trainer in (whole, second)
+    )
     assert one == other
 
 
@@ -289,7 +288,7 @@ def test_at_a_constant_rate_the_run_ends_after_so_many_iterations_without_a_bett
 
 
 def test_without_a_learner_the_prior_stays() -> None:
-    trainer = make_trainer(call_graph(), learn_graph=False, num_iter=2, num_epoch=1)
+    trainer = make_trainer(call_graph(), graph_learner="none", num_iter=2, num_epoch=1)
     start = trainer.affinity.clone()
     assert torch.equal(run(trainer).finish(), start)
 
@@ -319,12 +318,8 @@ def test_z_scores_per_service_keep_small_services_in_the_loss() -> None:
 def test_a_forward_pass_with_gates_gives_the_learner_a_gradient_where_data_needs_an_edge() -> None:
     windows = cascade()
     torch.manual_seed(1)
-    network = build_network(
-        "AdapGLA",
-        Shape(5, 2, 6, 1),
-        {"graph_channels": 16, "time_channels": 16, "order": 2, "kernel": 3, "blocks": 1},
-    )
-    learner = build_learner("gates", 5, {}, LearnerSettings())
+    network = build_network("AdapGLA", Shape(5, 2, 6, 1), SIZES)
+    learner = build_learner("gates", 5, {}, learner_settings())
     affinity = learner()
     out = network(windows.inputs(torch.arange(10, 40)), Graphs(torch.zeros(5, 5), affinity))
     out.abs().sum().backward()

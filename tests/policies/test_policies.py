@@ -27,7 +27,6 @@ from deepscaler.settings import Floor, Settings
 
 NAN = float("nan")
 NAMES = ("web", "api", "db")
-REPOSITORY = Path(__file__).parents[2]
 
 
 def observe(cluster: FakeCluster, seconds: float = 120.0) -> Observation:
@@ -481,7 +480,7 @@ def real_bundle(path: Path, services: tuple[str, ...] = NAMES, **meta: object) -
     from model.network import Shape
     from model.networks import build_network
 
-    sizes = {"graph_channels": 4, "time_channels": 4, "order": 2, "kernel": 3, "blocks": 1}
+    sizes = {"graph_channels": 4, "time_channels": 4, "order": 2, "kernel": 3, "blocks": 1, "attention": True}
     weights = {
         name: torch.zeros_like(value)
         for name, value in build_network("AdapGLA", Shape(len(services), 4, 5, 1), sizes).state_dict().items()

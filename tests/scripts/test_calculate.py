@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT
 from helpers.run_samples import START, endpoint_row, make_run
 
 import calculate
@@ -14,7 +14,6 @@ from deepscaler.evaluation.text import full_table, verdict
 from deepscaler.pictures.runs import draw_pareto
 from deepscaler.runs import write_run
 
-ROOT = Path(__file__).parents[2]
 LENGTH = 300
 POD_HEAD = "time,service,spec,starting,ready\n"
 # policy -> (minutes over the SLA by seed, replicas)

@@ -12,16 +12,16 @@ import pytest
 import torch
 import yaml
 from helpers.model_samples import SIZES, make_dataset
+from helpers.paths import ROOT
 
 import main as script
 from deepscaler.learning.bundle import load_bundle
 from deepscaler.learning.dataset import write_dataset
-from deepscaler.learning.train import TrainingTask, train
+from deepscaler.learning.task import TrainingTask
+from deepscaler.learning.train import train
 from deepscaler.learning.windowing import label_lag, make_windows
 from deepscaler.settings import ModelConfig, Train
 from model.trainer import Trainer
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

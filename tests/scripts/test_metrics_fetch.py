@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from helpers.paths import ROOT
 
 import metrics_fetch
 from deepscaler.artefacts import utc_seconds, utc_text
@@ -17,7 +18,6 @@ from deepscaler.calls import EXTERNAL, CallGraph, read_calls
 from deepscaler.cluster import Workload
 from deepscaler.panel import FEATURES, MetricPanel, read_panel
 
-ROOT = Path(metrics_fetch.__file__).parent
 T0 = utc_seconds("2026-01-05T00:00:00Z")
 
 
@@ -198,7 +198,7 @@ def test_a_write_that_fails_leaves_the_previous_files(tmp_path, clusters, monkey
 
 KILLED = """
 import sys
-sys.path[:0] = [{root!r}, {tests!r}]
+sys.path[:0] = [{root!r}, {root!r} + "/tests", {root!r} + "/tests/scripts"]
 import pandas as pd
 import metrics_fetch
 from test_metrics_fetch import FakeCluster
@@ -225,7 +225,7 @@ def test_a_kill_in_the_middle_of_writing_leaves_the_previous_file_and_the_next_r
     assert fetch(config, 0, 120) == 0
     before = (tmp_path / "data" / "metrics.csv").read_bytes()
     argv = ["--config", config, "--start", utc_text(T0), "--end", utc_text(T0 + 300)]
-    code = KILLED.format(root=str(ROOT), tests=str(ROOT / "tests" / "scripts"), argv=argv)
+    code = KILLED.format(root=str(ROOT), argv=argv)
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as child:

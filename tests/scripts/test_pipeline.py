@@ -22,6 +22,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from helpers.paths import ROOT
 
 import calculate
 import data_process
@@ -34,7 +35,6 @@ from deepscaler.learning.history import read_history
 from deepscaler.panel import read_panel
 from deepscaler.runs import read_run
 
-ROOT = Path(__file__).parents[2]
 SCRIPTS = {
     "metrics_fetch": metrics_fetch,
     "data_process": data_process,
@@ -128,7 +128,7 @@ def copy(boutique: Place, tmp_path: Path) -> Place:
     return Place(tmp_path / "copy", "boutique")
 
 
-# ---------------------------------------------------------------------------------------------------------- all stages
+# ------------------------------------------------------------------------------------------------- all stages
 def test_every_stage_leaves_what_the_next_one_reads(boutique: Place) -> None:
     left = {Path(name).name for name in boutique.files()}
     assert {
@@ -186,7 +186,7 @@ def test_another_application_needs_another_yaml_only(
     assert "deepscaler" in capsys.readouterr().out
 
 
-# ------------------------------------------------------------------------------------------------------- the same twice
+# --------------------------------------------------------------------------------------------- the same twice
 def test_the_same_seed_makes_the_same_files(boutique: Place, copy: Place) -> None:
     """Collect, process, train and scale once more from nothing: the same bytes, but for clocks beside a bundle and a run."""
     for below in ("data", "states", "runs"):
@@ -219,7 +219,7 @@ def test_the_same_seed_makes_the_same_files(boutique: Place, copy: Place) -> Non
     pd.testing.assert_frame_equal(*courses)
 
 
-# ------------------------------------------------------------------------------------------------------- killed writing
+# --------------------------------------------------------------------------------------------- killed writing
 needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
 KILLED = """
 import os, sys
@@ -293,7 +293,7 @@ def test_a_run_that_is_killed_while_it_writes_leaves_the_run_before_it_whole(cop
     assert read_run(copy.directory / "runs" / "hpa_70-2000").info["duration_seconds"] == 60
 
 
-# ----------------------------------------------------------------------------------------------------------- bad input
+# -------------------------------------------------------------------------------------------------- bad input
 def refused(place: Place, stage: str, capsys: pytest.CaptureFixture[str], *more: str) -> str:
     """The one line on stderr, logs aside, of a script that ends with 1 and says nothing on stdout."""
     capsys.readouterr()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from helpers import recordings
+from helpers.paths import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +26,6 @@ from testbed.application import (
 from testbed.engine import program as ops
 from testbed.engine.program import Program, compile_program
 
-ROOT = Path(__file__).parents[2]
 SHIPPED = ("boutique", "bookinfo", "train_ticket")
 BOUTIQUE_EDGES = {
     "frontend": "productcatalogservice currencyservice cartservice recommendationservice shippingservice checkoutservice adservice",

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from helpers import kubernetes_replay
+from helpers.moments import START
 from helpers.recordings import kubernetes_answers
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -37,7 +38,6 @@ from testbed.kubernetes_api import (
 )
 from testbed.kubernetes_api.tables import age
 
-START = 1_767_571_200.0
 DEPLOYMENTS = "/apis/apps/v1/namespaces/gold/deployments"
 WEB = f"{DEPLOYMENTS}/web"
 SCALE = f"{WEB}/scale"
@@ -116,7 +116,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "LAST_BOOKMARKS_SECONDS", 100.0)
 
 
-# ----------------------------------------------------------------------------------------------------------- recordings
+# ------------------------------------------------------------------------------------------------- recordings
 def test_recorded_answers_are_given_alike(quick: None) -> None:
     outcomes = kubernetes_replay.replay(kubernetes_answers())
     unlike = {outcome.name: outcome.differences for outcome in outcomes if outcome.differences}
@@ -137,7 +137,7 @@ def test_another_answer_than_recorded_is_noticed(quick: None) -> None:
     assert unlike - REST.keys() == {"patch scale merge", "get missing", "create duplicate", "get scale"}
 
 
-# ---------------------------------------------------------------------------------------------------- the facts, for all
+# ----------------------------------------------------------------------------------------- the facts, for all
 FACTS: list[tuple[str, str, str, Any, str, int, dict[str, Any]]] = [
     # what, method, path, body, content type, status, values by dotted path
     (
@@ -469,7 +469,7 @@ def test_label_selectors(store: KubernetesStore, selector: str, names: set[str])
     assert {each["metadata"]["name"] for each in ask(store, "GET", path)[1]["items"]} == names
 
 
-# --------------------------------------------------------------------------------------------------------------- watches
+# ---------------------------------------------------------------------------------------------------- watches
 def test_a_watch_sees_what_enters_changes_and_leaves_its_selection(
     store: KubernetesStore, quick: None
 ) -> None:
@@ -526,7 +526,7 @@ def test_bookmarks_carry_the_newest_version(store: KubernetesStore, quick: None)
     assert (later["type"], later["object"]["metadata"]["resourceVersion"]) == ("BOOKMARK", str(store.version))
 
 
-# --------------------------------------------------------------------------------------------------- for the serving side
+# --------------------------------------------------------------------------------------- for the serving side
 def test_on_scale_is_told_of_creation_changes_and_deletion_once_each() -> None:
     told: list[tuple[str, str, int]] = []
     store = KubernetesStore(on_scale=lambda *what: told.append(what))
@@ -634,7 +634,7 @@ def test_autoscalers_are_the_same_objects_in_both_versions(store: KubernetesStor
     assert (back["spec"]["targetCPUUtilizationPercentage"], back["spec"]["minReplicas"]) == (60, 1)
 
 
-# --------------------------------------------------------------------------------------------------------------- rights
+# ----------------------------------------------------------------------------------------------------- rights
 def test_tokens_have_their_own_rules_and_unknown_ones_none() -> None:
     reader = Identity(
         "system:serviceaccount:gold:reader", (Rule(("get", "list"), ("deployments",), ("apps",), ("gold",)),)
@@ -694,7 +694,7 @@ def test_roles_that_are_bound_grant_and_the_review_says_so() -> None:
     assert ask(store, "PATCH", WEB, {"spec": {"replicas": 5}}, MERGE, Authorization="Bearer ds")[0] == 403
 
 
-# --------------------------------------------------------------------------------------------------------------- patches
+# ---------------------------------------------------------------------------------------------------- patches
 @pytest.mark.parametrize(
     ("operations", "result"),
     [
@@ -838,7 +838,7 @@ def test_ages_read_like_kubectls(seconds: float, text: str) -> None:
     assert age(seconds) == text
 
 
-# ---------------------------------------------------------------------------------------------------------- over the wire
+# ---------------------------------------------------------------------------------------------- over the wire
 @pytest.fixture
 def api(store: KubernetesStore, tmp_path: Path) -> Iterator[KubernetesApi]:
     with KubernetesApi(store) as served:
@@ -999,7 +999,7 @@ def test_two_lease_locks_never_hold_at_once(api: KubernetesApi, tmp_path: Path) 
         client.Configuration.set_default(None)
 
 
-# --------------------------------------------------------------------------------------------------------------- kubectl
+# ---------------------------------------------------------------------------------------------------- kubectl
 Kubectl = Callable[..., str]
 
 

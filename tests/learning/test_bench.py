@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
 
-from model.bench import OTHER_SIZES, Case, main, size_of
+from deepscaler.learning.bench import case_of, main, size_of, trained_networks
 from model.networks import NETWORKS
 
 KEYS = {
@@ -24,13 +23,8 @@ KEYS = {
 TINY = (3, 5, 2, 8)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def test_every_network_that_is_trained_by_gradient_is_measured() -> None:
-    assert set(NETWORKS) - set(OTHER_SIZES) == {"Persistence", "SeasonalNaive", "AR"}
+    assert set(NETWORKS) - set(trained_networks()) == {"Persistence", "SeasonalNaive", "AR"}
 
 
 def test_json_gives_each_network_and_size_once_with_the_yardstick_of_the_published_ones(
@@ -39,7 +33,7 @@ def test_json_gives_each_network_and_size_once_with_the_yardstick_of_the_publish
     assert main(["--json", "--seconds", "0", "--sizes", ",".join(map(str, TINY))]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [(row["network"], row["N"], row["T"], row["F"], row["C"]) for row in rows] == [
-        (name, *TINY) for name in OTHER_SIZES
+        (name, *TINY) for name in trained_networks()
     ]
     assert all(
         set(row) >= KEYS and row["samples_per_second"] > 0 and row["bf16_samples_per_second"] > 0
@@ -69,7 +63,7 @@ def test_floating_point_operations_grow_linearly_with_the_window_and_are_as_coun
     window: int,
 ) -> None:
     services, features, channels = 3, 2, 8
-    flop = Case("LSTM", (services, window, features, channels), batch=4).flop()
+    flop = case_of("LSTM", (services, window, features, channels), batch=4).flop()
     inputs, steps = services * features, window * 2 * 4 * channels
     forward = steps * (inputs + channels) + steps * 2 * channels + 2 * channels * services
     assert flop == pytest.approx(3 * forward, rel=0.02)
@@ -77,9 +71,9 @@ def test_floating_point_operations_grow_linearly_with_the_window_and_are_as_coun
 
 @pytest.mark.parametrize("name", ["AdapGLA", "AdapGLT", "AdapGLD"])
 def test_cost_of_a_sample_is_at_most_linear_in_the_window_and_free_of_the_batch(name: str) -> None:
-    short, long = (Case(name, (4, window, 2, 16), batch=2).flop() for window in (10, 20))
+    short, long = (case_of(name, (4, window, 2, 16), batch=2).flop() for window in (10, 20))
     assert short < long < 2.3 * short
-    assert Case(name, (4, 10, 2, 16), batch=6).flop() == pytest.approx(short, rel=0.2)
+    assert case_of(name, (4, 10, 2, 16), batch=6).flop() == pytest.approx(short, rel=0.2)
 
 
 def test_a_size_is_four_numbers() -> None:

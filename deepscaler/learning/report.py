@@ -1,0 +1,67 @@
+"""What a training says at its end: tables of errors, the block about the graph, and a summary line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from deepscaler.learning.bundle import Bundle, side_path
+from deepscaler.learning.graph_text import graph_lines
+from deepscaler.learning.judging import JUDGED, MEASURES
+from deepscaler.learning.train import Trained
+from deepscaler.text import aligned
+
+
+def training_report(bundle: Bundle) -> str:
+    """Errors by forecast, by horizon step and by service on each split, and the graph beside its rivals."""
+    errors = bundle.errors
+    steps = [f"step {index + 1}" for index in range(bundle.shape.horizon)]
+    lines: list[str] = []
+    for split in (split for split in JUDGED if split in errors):
+        made = errors[split]
+        lines += ["", f"{split} ({errors['unit']}, {made[bundle.network]['windows']} windows)"]
+        rows = [[name, *(f"{values[key]:.4f}" for key in MEASURES)] for name, values in made.items()]
+        lines += aligned([["", *MEASURES.values()], *rows])
+        lines += _by_part(made, "step", steps) + _by_part(made, "service", bundle.services)
+    if errors["season_steps"] is None:
+        lines += ["", "no season in the training labels: SeasonalNaive is Persistence"]
+    return "\n".join([*lines[1:], "", *graph_lines(bundle.graph), errors["verdict"], ""])
+
+
+def _by_part(made: Mapping[str, Mapping[str, Any]], part: str, names: Sequence[str]) -> list[str]:
+    """MAE, RMSE and MAPE of each forecast, one line per step or service."""
+    shown = ("mae", "rmse", "mape")
+    heads = [f"{forecast} {MEASURES[key]}" for forecast in made for key in shown]
+    rows = [
+        [name, *(f"{values[f'{key}_by_{part}'][index]:.4f}" for values in made.values() for key in shown)]
+        for index, name in enumerate(names)
+    ]
+    return ["", *aligned([[f"by {part}", *heads], *rows])]
+
+
+def summary_line(trained: Trained, path: Path) -> str:
+    """One line: the files, the errors, and what training took."""
+    bundle, errors = trained.bundle, trained.bundle.errors
+    split = "test" if "test" in errors else "validation"
+    maes = ", ".join(f"{name} {values['mae']:.4f}" for name, values in errors[split].items())
+    beside = f"{side_path(path, '.json').name}, {side_path(path, '.affinity.csv').name}"
+    return (
+        f"{path} ({beside}): {split} MAE {maes} {errors['unit']}; {trained.iterations} iterations, "
+        f"{trained.samples_per_second:.0f} samples/s, seed {bundle.settings['seed']}"
+    )
+
+
+def run_facts(trained: Trained) -> dict[str, Any]:
+    """Facts of this run for the bundle's JSON."""
+    return {
+        "samples_per_second": trained.samples_per_second,
+        "seconds": trained.seconds,
+        "versions": library_versions(),
+    }
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that affect results."""
+    return {name: metadata.version(name) for name in ("torch", "numpy", "pandas")}

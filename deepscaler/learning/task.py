@@ -1,0 +1,117 @@
+"""What one training is: data, settings, files, and the device that it runs on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from deepscaler.errors import SettingsError
+from deepscaler.learning.bundle import side_path
+from deepscaler.learning.dataset import Dataset
+from deepscaler.learning.hyperparameters import network_sizes
+from deepscaler.learning.judging import shape_of
+from deepscaler.settings import ModelConfig, Train
+from model import parallel
+from model.course import Progress
+from model.network import Network, Shape
+from model.networks import build_network
+
+
+def _silent(progress: Progress) -> None:
+    """Nobody watches. A function with a name, so that a task can be sent to another process."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingTask:
+    """One training.
+
+    Attributes:
+        dataset: what `data_process.py` made.
+        name: of the network.
+        config: settings of the data set and of each network.
+        train: settings of optimiser, schedule, graph and loss.
+        path: of the bundle; the checkpoint lies beside it.
+        report: called after each epoch.
+    """
+
+    dataset: Dataset
+    name: str
+    config: ModelConfig
+    train: Train
+    path: Path
+    report: Callable[[Progress], None] = field(default=_silent)
+
+    @property
+    def shape(self) -> Shape:
+        """Sizes that the data states."""
+        return shape_of(self.dataset.meta)
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """Hyper-parameters of the network."""
+        return network_sizes(self.config, self.name)
+
+    @property
+    def checkpoint(self) -> Path:
+        """File with the state after the last finished iteration; it exists until training ends."""
+        return side_path(self.path, ".checkpoint.pt")
+
+    @property
+    def history(self) -> Path:
+        """CSV with one row per epoch."""
+        return side_path(self.path, ".history.csv")
+
+    def fresh(self, seed: int) -> Network:
+        """A network on fresh weights.
+
+        Raises:
+            SettingsError: the sizes don't make a network.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            try:
+                return build_network(self.name, self.shape, self.sizes)
+            except ValueError as error:
+                raise SettingsError(f"model.{self.name}: {error}") from error
+
+    def fingerprint(self) -> str:
+        """A hash that changes when the data or a setting that affects the numbers does."""
+        settings = [
+            self.name,
+            self.train.model_dump_json(),
+            self.config.dataset.model_dump_json(exclude={"data_dir", "threads"}),
+        ]
+        digest = hashlib.sha256(repr([*settings, sorted(self.sizes.items())]).encode())
+        optional = [values for values in (self.dataset.unrounded, self.dataset.present) if values is not None]
+        for values in (self.dataset.series, self.dataset.labels, *optional, *self.dataset.priors.values()):
+            digest.update(np.ascontiguousarray(values).view(np.uint8).data)
+        return digest.hexdigest()
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of the setting `model.dataset.device`.
+
+    `auto` is the GPU where there is one. Under torchrun each rank takes a GPU of its own, for `cuda` too.
+
+    Raises:
+        SettingsError: there is no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    _, local, ranks = parallel.launched()
+    if name == "cuda" and ranks > 1:
+        name = f"cuda:{local}"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise SettingsError(
+            f"model.dataset.device: {name!r} can't be used; allowed: auto, cpu, cuda, cuda:<n>"
+        ) from error
+    return device

@@ -1,0 +1,60 @@
+"""Any wide CSV as a panel, for plain forecasting of what isn't a recording of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from deepscaler.artefacts import read_csv
+from deepscaler.errors import DataError
+from deepscaler.panel import FEATURES, MetricPanel, read_numbers, read_times
+
+
+def read_wide(path: str | Path, feature: str, features: tuple[str, ...] = ()) -> MetricPanel:
+    """A CSV with a column `time` (or `timestamp`) and one column per service, or per service and feature.
+
+    Columns are `<service>_<feature>`, or bare service names that all hold `feature`. An unnamed index is ignored.
+
+    Args:
+        path: the file.
+        feature: the labelled feature.
+        features: further features that are taken where the file has them.
+
+    Raises:
+        DataError: there is no such file, no time or no labelled feature, a line is broken, or times don't rise.
+    """
+    path = Path(path)
+    frame = read_csv(path).rename(columns={"timestamp": "time"})
+    names = [str(name) for name in frame.columns if name != "time" and not str(name).startswith("Unnamed: ")]
+    if "time" not in frame.columns or not names:
+        found = ", ".join(map(str, frame.columns[:6]))
+        raise DataError(f"{path}: needs a column 'time' and one per service; found {found}")
+    services, kept, columns = _layout(path, names, feature, features)
+    absent = [column for column in columns if column not in names]
+    if absent:
+        raise DataError(
+            f"{path}: column {absent[0]!r} is missing ({len(absent)} of {len(columns)} expected columns are)"
+        )
+    times = read_times(frame["time"], path)
+    values = np.stack([read_numbers(frame[column], path, column) for column in columns], axis=1)
+    return MetricPanel(times, services, kept, values.reshape(len(frame), len(services), len(kept)))
+
+
+def _layout(
+    path: Path, names: Sequence[str], feature: str, features: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...], list[str]]:
+    """Services, features, and the columns that hold them, service by service."""
+    suffixes = tuple(dict.fromkeys(name.rpartition("_")[2] for name in names))
+    prefixes = {name.rpartition("_")[0] for name in names}
+    complete = feature in suffixes and len(prefixes) * len(suffixes) == len(names)
+    if "" in prefixes or not (complete or set(suffixes) <= {*FEATURES, feature}):
+        return tuple(names), (feature,), list(names)
+    if feature not in suffixes:
+        raise DataError(
+            f"{path}: feature {feature!r} of process.label isn't in it; it holds {', '.join(suffixes)}"
+        )
+    services = tuple(dict.fromkeys(name.rpartition("_")[0] for name in names))
+    kept = tuple(name for name in dict.fromkeys((*features, feature)) if name in suffixes)
+    return services, kept, [f"{service}_{name}" for service in services for name in kept]
