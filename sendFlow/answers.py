@@ -1,8 +1,8 @@
-"""What an emulated application answers, so that the load generators find their way through it; no locust here.
+"""What an emulated application answers, so that the load generators find their way through it.
 
-Train-Ticket's users need a token, trips, contacts and orders from earlier answers; the bodies have the fields
-of its public API that `load_generator_train.py` reads. The other applications' pages are never read by their
-users.
+Users of Train-Ticket need a token, trips, contacts and orders from earlier answers; the bodies have the
+fields of its public API that `load_generator_train.py` reads. Users of the other applications read no answer.
+This module doesn't import Locust.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from functools import cache
 from typing import Any
 
 ACCOUNT = "4d2a46c7-71cb-4cf1-b5bb-b68406d9da6f"
-"""The account's id in the answers."""
+"""Id of the account in the answers."""
 ORDER_STATES = {"unpaid": 0, "paid": 1, "collected": 2, "rebooked": 3, "cancelled": 4, "used": 6}
-"""`status` of an order, as Train-Ticket counts."""
+"""Numbers that Train-Ticket gives the states of an order (`status`)."""
 
 
 def answer(application: str, endpoint: str, token: str = "") -> tuple[str, bytes]:
@@ -23,7 +23,7 @@ def answer(application: str, endpoint: str, token: str = "") -> tuple[str, bytes
     Args:
         application: a key of `sendFlow.routes.ROUTES`.
         endpoint: name in `testbed/apps/<application>.yaml`.
-        token: what logging in gives; the caller issues it.
+        token: the token that an answer to a login carries; the caller issues it.
     """
     if application != "train_ticket":
         return "text/html; charset=utf-8", b"<!doctype html><title>testbed</title>\n"

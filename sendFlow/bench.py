@@ -1,7 +1,9 @@
-"""Requests per CPU-second of the generator's FastHttpUser beside a plain HttpUser: python sendFlow/bench.py
+"""Requests per CPU-second of the FastHttpUser that the generator uses, beside a plain HttpUser.
 
-Each kind runs Online Boutique's tasks without waits in a process of its own against a small server on
-loopback; what is divided by is the CPU time of that process alone.
+python sendFlow/bench.py
+
+Each kind runs the tasks of Online Boutique without pauses, in a process of its own, against a small server on
+loopback. Only the CPU time of that process counts.
 """
 
 from __future__ import annotations
@@ -25,16 +27,23 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each kind (default: %(default)g)")
-    parser.add_argument("--users", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=2, help="each kind is measured this often, in turn")
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="seconds to measure each kind (default: %(default)g)"
+    )
+    parser.add_argument("--users", type=int, default=10, help="users of each kind (default: %(default)d)")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=2,
+        help="how often each kind is measured, in turn (default: %(default)d)",
+    )
     parser.add_argument("--kind", choices=KINDS, help=argparse.SUPPRESS)
     parser.add_argument("--host", help=argparse.SUPPRESS)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure both kinds in turn and print a line each."""
+    """Measure both kinds in turn and print one line for each."""
     given = build_parser().parse_args(argv)
     if given.kind:
         print(json.dumps(measure(given.kind, given.host, given.users, given.seconds)))
@@ -44,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 async def compare(seconds: float, users: int, rounds: int) -> None:
-    """Serve in this process, load from another."""
+    """Serve in this process and run the users in another one."""
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     host = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
@@ -58,17 +67,19 @@ async def compare(seconds: float, users: int, rounds: int) -> None:
             found = json.loads(out.splitlines()[-1])
             rates[kind].append(found["requests"] / found["cpu_seconds"])
             print(
-                f"{kind}: {found['requests']} requests, {found['failures']} failed, {found['cpu_seconds']:.2f} CPU-seconds"
+                f"{kind}: {found['requests']} requests, {found['failures']} failed, "
+                f"{found['cpu_seconds']:.2f} CPU-seconds"
             )
     fast, plain = (max(rates[kind]) for kind in KINDS)
     print(
-        f"best of {rounds}: {KINDS[0]} {fast:,.0f}, {KINDS[1]} {plain:,.0f} requests per CPU-second: {fast / plain:.1f} times"
+        f"best of {rounds}: {KINDS[0]} {fast:,.0f}, {KINDS[1]} {plain:,.0f} requests per CPU-second: "
+        f"{fast / plain:.1f} times"
     )
     server.close()
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A page for every GET, a redirect to /cart for every other request."""
+    """Answer every GET with a page, every other request with a redirect to /cart."""
     page = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
     moved = b"HTTP/1.1 302 Found\r\nLocation: /cart\r\nContent-Length: 0\r\n\r\n"
     with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -89,7 +100,7 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 def measure(kind: str, host: str, users: int, seconds: float) -> dict[str, float]:
-    """Run one kind of user and count requests and this process's CPU time."""
+    """Run one kind of user; returns its requests, failures and the CPU-seconds of this process."""
     import gevent
     import locust
     from locust.env import Environment

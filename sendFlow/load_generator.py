@@ -1,8 +1,10 @@
-"""Users of Online Boutique or Bookinfo: locust -f sendFlow/load_generator.py --headless --host http://localhost:30001
+"""Users of Online Boutique or Bookinfo, for Locust.
+
+locust -f sendFlow/load_generator.py --headless --host http://localhost:30001
 
 `--application` or SENDFLOW_APPLICATION says which: boutique (default), bookinfo, or a YAML whose
-`testbed.application` says so. A user does one task after the other with a second between them; the load
-follows a trace (load_shape.py).
+`testbed.application` is one of these. A user does one task after the other and pauses for a second in
+between. The number of users follows a trace (load_shape.py).
 """
 
 from __future__ import annotations
@@ -41,7 +43,10 @@ QUANTITIES = [1, 2, 3, 4, 5, 10]
 
 
 class BoutiqueTasks(Visitor):
-    """Source: the README's load generator and the public one of Online Boutique (tasks, weights, products)."""
+    """What customers of Online Boutique do.
+
+    Source: the load generator of the README and the public one of Online Boutique (tasks, weights, products).
+    """
 
     abstract = True
     application = "boutique"
@@ -75,7 +80,10 @@ class BoutiqueTasks(Visitor):
 
 
 class BookinfoTasks(Visitor):
-    """Source: the README's load: four entries, asked alike."""
+    """What readers of Bookinfo do: they ask its four entries equally often.
+
+    Source: the load of the README.
+    """
 
     abstract = True
     application = "bookinfo"
@@ -131,10 +139,10 @@ def order_form() -> dict[str, Any]:
 
 
 def application_of(text: str) -> str:
-    """The application that `--application` names, itself or through a YAML.
+    """The application that `--application` names, by its name or by the path of a YAML.
 
     Raises:
-        ValueError: none of `USERS`.
+        ValueError: it is none of `USERS`, or the YAML names no application.
     """
     name = text
     if Path(text).suffix in {".yaml", ".yml"}:
@@ -152,7 +160,7 @@ def application_of(text: str) -> str:
 
 @events.init_command_line_parser.add_listener
 def add_application(parser: Any) -> None:
-    """The option that chooses the users."""
+    """Add the option that chooses the users."""
     parser.add_argument(
         "--application",
         env_var="SENDFLOW_APPLICATION",
@@ -163,7 +171,10 @@ def add_application(parser: Any) -> None:
 
 @events.init.add_listener
 def start(environment: Environment, **_: Any) -> None:
-    """Keep the chosen application's users (workers keep all: the master says which to start) and read the trace."""
+    """Keep the users of the chosen application, and read the trace.
+
+    Workers keep the users of all applications: the master tells them which to start.
+    """
     options = environment.parsed_options
     if options is not None and not options.user_classes and not isinstance(environment.runner, WorkerRunner):
         try:

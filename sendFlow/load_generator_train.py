@@ -1,9 +1,11 @@
-"""Users of Train-Ticket: locust -f sendFlow/load_generator_train.py --headless --host http://localhost:30001
+"""Users of Train-Ticket, for Locust.
+
+locust -f sendFlow/load_generator_train.py --headless --host http://localhost:30001
 
 Every user logs in and keeps the token it is given; a token that is refused is replaced by logging in again.
 Accounts are those that the public images create; SENDFLOW_USER, SENDFLOW_PASSWORD, SENDFLOW_ADMIN_USER and
-SENDFLOW_ADMIN_PASSWORD name others. Tasks and weights are those of testbed/apps/train_ticket.yaml, a second
-between tasks; the load follows a trace (load_shape.py).
+SENDFLOW_ADMIN_PASSWORD name others. Tasks and weights are those of testbed/apps/train_ticket.yaml, with a
+second between tasks. The number of users follows a trace (load_shape.py).
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ Row = dict[str, Any]
 
 
 class Session:
-    """One account's token, as logging in gave it."""
+    """The token of one account, as the last login gave it."""
 
     def __init__(self, user: str, password: str) -> None:
         self.user, self.password = user, password
@@ -44,7 +46,10 @@ class Session:
 
 
 class TrainTicketTasks(Visitor):
-    """Source: URLs, bodies and states of the public Train-Ticket's services (FudanSELab)."""
+    """What passengers and clerks of Train-Ticket do.
+
+    Source: URLs, bodies and states of the services of the public Train-Ticket (FudanSELab).
+    """
 
     abstract = True
     application = "train_ticket"
@@ -197,7 +202,7 @@ class TrainTicketTasks(Visitor):
 
     # -------------------------------------------------------------------------------------------------- steps
     def log_in(self, session: Session) -> None:
-        """Take a token; an answer without one counts as a failed request."""
+        """Log in and keep the token; an answer without a token counts as a failed request."""
         self.ask("GET /verifycode")
         body = {"username": session.user, "password": session.password, "verificationCode": "1234"}
         session.token = ""
@@ -209,7 +214,7 @@ class TrainTicketTasks(Visitor):
                 answer.failure(f"{path_of('POST /users/login')}: no token in the answer")
 
     def bearer(self, session: Session) -> dict[str, str]:
-        """The header that carries the token; logs in first where there is none."""
+        """The header that carries the token; the session logs in first if it has none."""
         if not session.token:
             self.log_in(session)
         return {"Authorization": f"Bearer {session.token}"} if session.token else {}
@@ -224,7 +229,7 @@ class TrainTicketTasks(Visitor):
         return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
 
     def trips(self, endpoint: str, start: str, end: str) -> list[str]:
-        """Numbers of the trains that are left."""
+        """Numbers of the trains that still have seats."""
         trips = [row.get("tripId") for row in self.rows(endpoint, json=journey(start, end))]
         return [
             f"{trip.get('type', '')}{trip.get('number', '')}" if isinstance(trip, dict) else str(trip)
@@ -233,7 +238,7 @@ class TrainTicketTasks(Visitor):
         ]
 
     def order_of(self, trip: str, start: str, end: str) -> Row:
-        """What preserve wants to know, contact and assurance looked up."""
+        """The body of a booking, after contact and assurance have been looked up."""
         contacts = self.rows("GET /contacts", segments={"account": self.passenger.account or "-"})
         assurances = self.rows("GET /assurances")
         return {
@@ -257,6 +262,7 @@ class TrainTicketTasks(Visitor):
         return random.choice(fitting) if fitting else None
 
     def pay_one(self, endpoint: str) -> None:
+        """Pay for one of the unpaid orders that this endpoint lists, if there is one."""
         order = self.one_order(endpoint, UNPAID)
         if order:
             self.rows(
@@ -286,10 +292,12 @@ def travel_date() -> str:
 
 
 def journey(start: str, end: str) -> Row:
+    """The body of a search for trips tomorrow."""
     return {"startingPlace": start, "endPlace": end, "departureTime": travel_date()}
 
 
 def new_user() -> Row:
+    """The body that registers a user with a random name."""
     name = f"load-{uuid.uuid4().hex[:12]}"
     return {
         "userName": name,

@@ -1,4 +1,4 @@
-"""The shared load shape: Locust's users follow a `.req` trace (users a line, 5 s each).
+"""The shared load shape: the number of Locust's users follows a trace (`.req`: one number per 5 s).
 
 A locustfile imports `TraceShape` and calls `load_trace` when Locust starts. Options, on the command line or
 in the environment: `--trace` SENDFLOW_TRACE, `--scale` SENDFLOW_SCALE, `--period` SENDFLOW_PERIOD, `--loop`
@@ -23,11 +23,11 @@ from deepscaler.errors import DeepScalerError
 from sendFlow.trace import IDLE_STEPS, README_TRACE, Series, read_trace, users_at
 
 MAX_SPAWN_RATE = 100
-"""Users started or stopped a second; Locust warns above."""
+"""Users started or stopped per second; Locust warns above this."""
 
 
 class TraceShape(LoadTestShape):
-    """Users by a trace; ends when it has been played `--loop` times."""
+    """As many users as a trace says; the load ends when the trace has been played `--loop` times."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class TraceShape(LoadTestShape):
         self._tick = (0, 1.0)
 
     def tick(self) -> tuple[int, float] | None:
-        """Users and users started or stopped a second; None at the end."""
+        """Number of users, and how many are started or stopped per second; None at the end."""
         if self.one_round is None:
             raise RuntimeError("the locustfile has to call load_trace when Locust starts")
         users = users_at(self.one_round, self.get_run_time(), self.rounds)
@@ -48,7 +48,9 @@ class TraceShape(LoadTestShape):
 
 
 def load_trace(environment: Environment) -> None:
-    """Read the trace that the options name; a broken one ends Locust with one line. SIGTERM ends a pass as Ctrl-C does.
+    """Read the trace that the options name; a broken one ends Locust with one line.
+
+    From then on SIGTERM ends a pass as Ctrl-C does.
 
     Without a window Locust hears SIGTERM only after a shape has ended; before, it would die without its last
     counts.
@@ -79,7 +81,7 @@ def _end(environment: Environment) -> None:
 
 @events.init_command_line_parser.add_listener
 def add_options(parser: Any) -> None:
-    """Options of the shape."""
+    """Add the options of the shape."""
     parser.add_argument(
         "--trace",
         env_var="SENDFLOW_TRACE",
@@ -91,13 +93,13 @@ def add_options(parser: Any) -> None:
         type=_positive,
         env_var="SENDFLOW_SCALE",
         default=1.0,
-        help="the trace's users are multiplied by this",
+        help="the users of the trace are multiplied by this",
     )
     parser.add_argument(
         "--period",
         type=_positive,
         env_var="SENDFLOW_PERIOD",
-        help="seconds a value (default: 5; of a CSV, as recorded)",
+        help="seconds per value (default: 5; for a CSV as recorded)",
     )
     parser.add_argument(
         "--loop",
@@ -111,13 +113,13 @@ def add_options(parser: Any) -> None:
         type=_count,
         env_var="SENDFLOW_IDLE_STEPS",
         default=IDLE_STEPS,
-        help="idle values at each end",
+        help="idle values before and after the trace",
     )
 
 
 @events.quitting.add_listener
 def finish_csv(environment: Environment, **_: Any) -> None:
-    """End the users, then leave Locust's CSV writer time for the last second: else it is missing from the files."""
+    """End the users, then give Locust's CSV writer time: the last second would be missing from the files."""
     options = environment.parsed_options
     if (
         environment.runner

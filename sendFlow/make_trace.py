@@ -1,4 +1,6 @@
-"""Make a load trace: python sendFlow/make_trace.py [--shape sharp_increase --seed 1 --out sharp_increase.req]
+"""Make a load trace.
+
+python sendFlow/make_trace.py [--shape sharp_increase --seed 1 --out sharp_increase.req]
 
 Without a shape it makes the README's: 903 values between 25 and 100 users, smooth. Its values follow a cosine
 path between random levels, bent until their mean is right and roughened until the standard deviation of the
@@ -24,7 +26,7 @@ SEED = 206  # one of the seeds whose largest step is 9
 
 
 def make_trace(seed: int = SEED) -> list[int]:
-    """The trace: users, one value for each 5 s."""
+    """The trace of the README: numbers of users, one per 5 s."""
     stream = random.Random(seed)
     path = _path(stream)
     noise = [sum(stream.random() for _ in range(12)) - 6 for _ in range(COUNT)]  # near normal, without libm
@@ -49,7 +51,7 @@ def make_trace(seed: int = SEED) -> list[int]:
 
 
 def step_deviation(values: list[int]) -> float:
-    """Standard deviation of the difference of neighbours."""
+    """Standard deviation of the difference between neighbouring values."""
     return statistics.pstdev(after - before for before, after in itertools.pairwise(values))
 
 
@@ -69,7 +71,7 @@ def _path(stream: random.Random) -> list[float]:
 
 
 def _solve(rising: Callable[[float], float], low: float, high: float) -> float:
-    """Where a rising function passes 0, by bisection."""
+    """Where a rising function crosses 0, found by bisection."""
     for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if rising(middle) < 0 else (low, middle)
@@ -79,7 +81,7 @@ def _solve(rising: Callable[[float], float], low: float, high: float) -> float:
 def make_shape(
     shape: str, seed: int, duration: float, low: float, high: float, noise: float, period: float
 ) -> list[int]:
-    """A generated shape: users, one value for each 5 s.
+    """A generated shape: numbers of users, one per 5 s.
 
     Raises:
         SettingsError: low above high.
@@ -99,15 +101,23 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--shape", choices=[README, *SHAPES], default=README, help="default: the README's trace"
+        "--shape",
+        choices=[README, *SHAPES],
+        default=README,
+        help="shape of the load (default: the trace of the README)",
     )
     parser.add_argument(
-        "--seed", type=int, help="1-999 train, 1000-1999 validate, 2000-2999 test; default: the README's"
+        "--seed",
+        type=int,
+        help="1-999 train, 1000-1999 validate, 2000-2999 test (default: the README's; 1 for a shape)",
     )
     parser.add_argument(
-        "--output", "--out", type=Path, help="default: beside this script, named by shape and seed"
+        "--output",
+        "--out",
+        type=Path,
+        help="file to write (default: beside this script, named by shape and seed)",
     )
-    shapes = parser.add_argument_group("of a shape; the README's trace has none of these")
+    shapes = parser.add_argument_group("options of a shape; the trace of the README has none of these")
     shapes.add_argument("--duration", type=_positive, default=3600.0, help="seconds (default: %(default)g)")
     shapes.add_argument("--low", type=_positive, default=25.0, help="users (default: %(default)g)")
     shapes.add_argument("--high", type=_positive, default=95.0, help="users (default: %(default)g)")

@@ -1,8 +1,8 @@
-"""Which URL of an application is which endpoint of `testbed/apps`: data and look-up, no locust here.
+"""Which URL of an application is which endpoint of `testbed/apps`: a table and its look-up, without Locust.
 
-The load generators ask by endpoint name and take the URL from here; the testbed's gateway reads a request's
-endpoint from here. So Locust's request names, the gateway's endpoints and `app.entries` of `config/*.yaml`
-are one set of names.
+The load generators ask by endpoint name and take the URL from here; the gateway of the testbed looks up the
+endpoint of a request here. So Locust's request names, the gateway's endpoints and `app.entries` of
+`config/*.yaml` are one set of names.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ ROUTES: dict[str, tuple[Route, ...]] = {
     "bookinfo": BOOKINFO,
     "train_ticket": TRAIN_TICKET,
 }
-"""Every URL by application. An endpoint's first row is the one that the generators ask."""
+"""Every URL by application. Of several rows of an endpoint the generators ask the first."""
 
 
 def route_of(application: str, method: str, target: str) -> Route | None:

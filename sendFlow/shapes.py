@@ -1,4 +1,4 @@
-"""Generated load: the README's five shapes and more, by seed; no locust here.
+"""Generated load: the five shapes of the README and more, by seed, without Locust.
 
 A shape moves between `load.low` and `load.high` and carries normal noise. Everything is drawn from streams
 that belong to (seed, shape), so one seed is one load for every policy, in virtual time and behind Locust.
@@ -25,7 +25,7 @@ def times_of(load: Load, duration: float) -> Floats:
 
 
 def shape_values(load: Load, duration: float, seed: int) -> Floats:
-    """What a generated shape offers from each of `times_of(load, duration)` until the next, noise included, `[K]`.
+    """The load of a generated shape at each of `times_of(load, duration)`, with noise, `[K]`.
 
     Raises:
         KeyError: `load.shape` is not one of `SHAPES`.
@@ -62,7 +62,7 @@ def _slight_decrease(times: Floats, load: Load, duration: float, random: np.rand
 
 
 def _rise(times: Floats, duration: float, random: np.random.Generator) -> Floats:
-    """0 before .3-.5 of the time, 1 after, within 0-30 s."""
+    """0 at first, 1 at the end; the rise begins after 30-50 % of the time and takes 0-30 s."""
     at, takes = random.uniform(0.3, 0.5) * duration, random.uniform(0.0, 30.0)
     return np.clip((times - at) / max(takes, 1e-9), 0.0, 1.0)
 
@@ -84,18 +84,18 @@ def _fluctuation(times: Floats, load: Load, duration: float, random: np.random.G
 
 
 def _square(times: Floats, load: Load, duration: float, random: np.random.Generator) -> Floats:
-    """Half of each period low, half high; the seed draws where it begins."""
+    """Low for half of each period, high for the other half; the seed draws where it begins."""
     turn = (times / load.period + random.uniform()) % 1.0
     return np.where(turn < 0.5, load.low, load.high)
 
 
 def _diurnal(times: Floats, load: Load, duration: float, random: np.random.Generator) -> Floats:
-    """Days (the whole duration where it is shorter than a day) with a quiet night, two peaks and flash crowds."""
+    """Days with a quiet night, two peaks and flash crowds; a shorter duration is one compressed day."""
     day = min(DAY, duration)
     turn, number = times / day, np.floor(times / day).astype(np.int64)
     days = int(number.max(initial=0)) + 1
     shape = 0.5 - 0.38 * np.cos(2 * np.pi * turn) - 0.12 * np.cos(4 * np.pi * turn + 0.5)
-    draws = random.uniform(size=(days, 8))  # a row a day, so that a longer run begins with the same days
+    draws = random.uniform(size=(days, 8))  # one row per day, so that a longer run begins with the same days
     level = 0.65 * (0.8 + 0.2 * draws[number, 0]) * shape
     for row, draw in enumerate(draws):
         for at, height, takes in (draw[1:4], draw[4:7]) if draw[7] < 0.5 else (draw[1:4],):
@@ -110,7 +110,7 @@ def _diurnal(times: Floats, load: Load, duration: float, random: np.random.Gener
 
 
 def _mixed(times: Floats, load: Load, duration: float, random: np.random.Generator) -> Floats:
-    """Segments of 20-60 min, each another shape with its own levels and period: loads to train on."""
+    """Segments of 20-60 min, each of another shape with its own levels and period: a load to train on."""
     values = np.empty(len(times))
     begin, end, kind = 0.0, float(times[-1]) if len(times) else -1.0, ""
     while begin <= end:

@@ -1,20 +1,20 @@
-"""Load traces: `.req` (one integer a line, users, 5 s each) and CSV files of counts with a time column. No locust here."""
+"""Load traces: `.req` (one number of users per line and 5 s) and CSV files of counts, without Locust."""
 
 from __future__ import annotations
 
 import csv
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepscaler.artefacts import utc_seconds, utc_text
 from deepscaler.errors import DataError
 
 README_TRACE = Path(__file__).with_name("random-100max.req")
 REQ_STEP = 5.0
-"""Seconds a line of a `.req` file."""
+"""Seconds per line of a `.req` file."""
 IDLE_STEPS = 5
 """Idle lines before and after the trace in one round of `sendLoop.sh`."""
 MAX_GAP_STEPS = 10
@@ -26,7 +26,7 @@ class Series:
 
     Attributes:
         values: `[L]`.
-        step: seconds a value.
+        step: seconds per value.
         start: seconds since the epoch (UTC) of the first value; 0 where the file has no times.
     """
 
@@ -35,11 +35,11 @@ class Series:
     start: float = 0.0
 
     def adjusted(self, *, scale: float = 1.0, step: float | None = None) -> Series:
-        """Multiplied by `scale`, each value lasting `step` seconds (None: as recorded)."""
+        """The trace multiplied by `scale`, each value lasting `step` seconds (None: as recorded)."""
         return replace(self, values=self.values * scale, step=self.step if step is None else step)
 
     def since(self, moment: float) -> Series:
-        """From `moment` (seconds since the epoch) on.
+        """The trace from `moment` (seconds since the epoch) on.
 
         Raises:
             DataError: the trace has no value then.
@@ -47,26 +47,27 @@ class Series:
         first = int(np.ceil((moment - self.start) / self.step - 1e-9))
         if not 0 <= first < len(self.values):
             raise DataError(
-                f"the trace holds {_utc(self.start)} to {_utc(self.start + len(self.values) * self.step)}; {_utc(moment)} is outside"
+                f"the trace holds {utc_text(self.start)} to "
+                f"{utc_text(self.start + len(self.values) * self.step)}; {utc_text(moment)} is outside"
             )
         return replace(self, values=self.values[first:], start=self.start + first * self.step)
 
     def with_idle_ends(self, steps: int = IDLE_STEPS) -> Series:
-        """One round: idle steps before and after."""
+        """One round of the trace: idle steps before and after it."""
         return replace(self, values=np.pad(self.values, steps), start=self.start - steps * self.step)
 
     def at(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The value that holds at each of `times` (seconds since the first value), repeated in a loop: `[K]`."""
+        """The value `[K]` that holds at each of `times` (seconds since the first value), in a loop."""
         return self.values[np.floor(times / self.step + 1e-9).astype(np.int64) % len(self.values)]
 
 
 def users_at(one_round: Series, elapsed: float, rounds: int = 1) -> int | None:
-    """Users that a trace asks for `elapsed` seconds after its start; None once it has been played `rounds` times.
+    """Users that a trace asks for after some time; None once it has been played `rounds` times.
 
     Args:
         one_round: the trace, idle ends included.
         elapsed: seconds since the start.
-        rounds: how often it is played; 0: for ever.
+        rounds: how often it is played; 0: without end.
     """
     if rounds and elapsed >= rounds * len(one_round.values) * one_round.step:
         return None
@@ -74,7 +75,7 @@ def users_at(one_round: Series, elapsed: float, rounds: int = 1) -> int | None:
 
 
 def read_trace(path: str | Path, column: str | None = None) -> Series:
-    """Any trace: `.csv` by `read_counts`, else one integer a line (5 s each).
+    """Any trace: `.csv` by `read_counts`, else by `read_req`.
 
     Raises:
         DataError: missing or broken; names file and line.
@@ -93,10 +94,10 @@ def read_req(path: str | Path) -> NDArray[np.int64]:
     values = []
     for number, line in enumerate(_lines(path), 1):
         if not line.strip().isdecimal():
-            raise DataError(f"{path}:{number}: expected one integer >= 0 a line, found {line!r}")
+            raise DataError(f"{path}:{number}: expected one integer >= 0 per line, found {line!r}")
         values.append(int(line))
     if not values:
-        raise DataError(f"{path}: no values; expected one integer a line")
+        raise DataError(f"{path}: no values; expected one integer per line")
     return np.array(values, np.int64)
 
 
@@ -106,36 +107,24 @@ def write_req(path: str | Path, values: NDArray[np.int64] | list[int]) -> None:
 
 
 def read_counts(path: str | Path, column: str | None = None) -> Series:
-    """Counts of a CSV with a column `time` (ISO 8601 or seconds) as a rate per second; gaps of a few steps are bridged.
+    """The counts of a CSV as a rate per second; gaps of a few steps are bridged.
 
     Args:
-        column: column of the counts; None: the one beside `time`.
+        path: a CSV with a column `time` (ISO 8601 or seconds since the epoch).
+        column: column of the counts; None: the only one beside `time`.
 
     Raises:
-        DataError: missing file, column or value, falling times, a long gap; names file and line.
+        DataError: missing file, column or value, times that fall, a long gap; names file and line.
     """
     rows = csv.reader(_lines(path))
     header = next(rows, [])
-    if "time" not in header:
-        raise DataError(f"{path}:1: expected a column `time`, found {', '.join(header) or 'nothing'}")
-    others = [name for name in header if name != "time"]
-    if column is None and len(others) != 1:
-        raise DataError(f"{path}:1: name one of the columns {', '.join(others) or '(none)'}")
-    if column is not None and column not in others:
-        raise DataError(f"{path}:1: no column {column!r}; columns: {', '.join(others)}")
-    at, of = header.index("time"), header.index(column or others[0])
+    of = _place_of(path, header, column)
+    at = header.index("time")
     lines: list[int] = []
     times: list[float] = []
     counts: list[float] = []
     for row in rows:
-        try:
-            moment, count = _seconds(row[at]), float(row[of])
-        except (ValueError, IndexError) as error:
-            raise DataError(
-                f"{path}:{rows.line_num}: expected a time and a number, found {','.join(row)!r}"
-            ) from error
-        if not np.isfinite(count) or count < 0:
-            raise DataError(f"{path}:{rows.line_num}: expected a count >= 0, found {row[of]!r}")
+        moment, count = _time_and_count(f"{path}:{rows.line_num}", row, at, of)
         if times and moment <= times[-1]:
             raise DataError(f"{path}:{rows.line_num}: times must rise, found {row[at]}")
         lines.append(rows.line_num)
@@ -149,10 +138,33 @@ def read_counts(path: str | Path, column: str | None = None) -> Series:
     worst = int(np.argmax(gaps))
     if gaps[worst] > MAX_GAP_STEPS * step:
         raise DataError(
-            f"{path}:{lines[worst + 1]}: {gaps[worst]:g} s without a row; rows are {step:g} s apart, at most {MAX_GAP_STEPS} may miss"
+            f"{path}:{lines[worst + 1]}: {gaps[worst]:g} s without a row; rows are {step:g} s apart, "
+            f"at most {MAX_GAP_STEPS} may be missing"
         )
     grid = np.arange(round((moments[-1] - moments[0]) / step) + 1) * step + moments[0]
     return Series(np.interp(grid, moments, np.array(counts)) / step, step, float(moments[0]))
+
+
+def _place_of(path: str | Path, header: list[str], column: str | None) -> int:
+    """Place of the column of counts."""
+    if "time" not in header:
+        raise DataError(f"{path}:1: expected a column `time`, found {', '.join(header) or 'nothing'}")
+    others = [name for name in header if name != "time"]
+    if column is None and len(others) != 1:
+        raise DataError(f"{path}:1: name one of the columns {', '.join(others) or '(none)'}")
+    if column is not None and column not in others:
+        raise DataError(f"{path}:1: no column {column!r}; columns: {', '.join(others)}")
+    return header.index(column or others[0])
+
+
+def _time_and_count(where: str, row: list[str], at: int, of: int) -> tuple[float, float]:
+    try:
+        moment, count = _seconds(row[at]), float(row[of])
+    except (ValueError, IndexError) as error:
+        raise DataError(f"{where}: expected a time and a number, found {','.join(row)!r}") from error
+    if not np.isfinite(count) or count < 0:
+        raise DataError(f"{where}: expected a count >= 0, found {row[of]!r}")
+    return moment, count
 
 
 def _lines(path: str | Path) -> list[str]:
@@ -160,7 +172,8 @@ def _lines(path: str | Path) -> list[str]:
         return Path(path).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:
         raise DataError(
-            f"{path}: no such trace; the README's is sendFlow/random-100max.req, made by: python sendFlow/make_trace.py"
+            f"{path}: no such trace; the README's is sendFlow/random-100max.req, "
+            "made by: python sendFlow/make_trace.py"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: can't be read as text ({error})") from error
@@ -170,9 +183,4 @@ def _seconds(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        moment = datetime.fromisoformat(text.strip())
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _utc(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return utc_seconds(text.strip())

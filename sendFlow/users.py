@@ -1,4 +1,4 @@
-"""What the users of every application share: requests by endpoint, redirects followed one by one. Needs locust."""
+"""What the users of every application share: they ask by endpoint and follow redirects one by one."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from locust import User
 from sendFlow.routes import endpoint_of, url_of
 
 GATEWAY = "http://localhost:30001"
-"""The README's gateway; `--host` names another."""
+"""The gateway of the README; `--host` names another."""
 MAX_REDIRECTS = 5
 
 
 class Visitor(User):
-    """Asks an application by endpoint; combined with a Locust user whose `client` may be fast or plain.
+    """A user that asks by endpoint; it is combined with a Locust user, whose `client` may be fast or plain.
 
     Locust counts a followed redirect as part of the request that caused it. Here each hop is a request under
     its own endpoint's name, as the gateway and Istio count it.
@@ -23,6 +23,7 @@ class Visitor(User):
 
     abstract = True
     application: str
+    client: Any
 
     def ask(
         self,
@@ -32,12 +33,12 @@ class Visitor(User):
         segments: dict[str, str] | None = None,
         **options: Any,
     ) -> Any:
-        """The last answer to a request for an endpoint of `testbed/apps`.
+        """Ask an endpoint of `testbed/apps`; returns the last answer.
 
         Args:
             endpoint: such as `POST /cart`.
             form: sent URL-encoded.
-            segments: values of the words in the URL's pattern.
+            segments: values of the words in the pattern of the URL.
             options: passed on to the client (`json`, `headers`).
         """
         method, path = url_of(self.application, endpoint, **(segments or {}))

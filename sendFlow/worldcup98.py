@@ -1,4 +1,6 @@
-"""Turn World Cup 1998 logs into a load trace: python sendFlow/worldcup98.py wc_day66_*.gz --out worldcup98.req
+"""Turn logs of the 1998 World Cup site into a load trace.
+
+python sendFlow/worldcup98.py wc_day66_*.gz --out worldcup98.req
 
 Reads the official binary logs of the Internet Traffic Archive, plain or gzip, and CSVs of counts (a column
 `time` and one other), in any order and number. The requests of every `--seconds` become one value, scaled
@@ -29,6 +31,7 @@ from numpy.typing import NDArray
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the repository, instead of this directory
 
+from deepscaler.artefacts import utc_seconds, utc_text
 from deepscaler.errors import DataError, DeepScalerError
 from sendFlow.trace import read_counts, write_req
 
@@ -45,7 +48,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 
 
 class Counts:
-    """Requests by bin of time; memory grows with the time spanned, not with the requests."""
+    """Requests per bin of time. Memory grows with the time that they span, not with their number."""
 
     def __init__(self, seconds: int) -> None:
         self.seconds = seconds
@@ -65,7 +68,8 @@ class Counts:
             low, high = min(low, self.first), max(high, self.first + len(self.values))
         if high - low > MAX_BINS:
             raise DataError(
-                f"the files span {high - low:,} values of {self.seconds} s; at most {MAX_BINS:,}: are they of one time?"
+                f"the files span {high - low:,} values of {self.seconds} s, more than {MAX_BINS:,}: "
+                "are they of one time?"
             )
         if high - low > len(self.values):
             grown = np.zeros(high - low)
@@ -74,7 +78,7 @@ class Counts:
         self.values += np.bincount(bins - self.first, counts, minlength=len(self.values))
 
     def between(self, start: float | None, end: float | None) -> Counts:
-        """Only from `start` to before `end` (seconds since the epoch; None: open)."""
+        """The counts from `start` to before `end` (seconds since the epoch; None: no bound)."""
         times = (self.first + np.arange(len(self.values))) * self.seconds
         keep = (times >= (-np.inf if start is None else start)) & (times < (np.inf if end is None else end))
         kept = Counts(self.seconds)
@@ -84,7 +88,7 @@ class Counts:
 
 
 def read_log(path: str | Path) -> Iterator[NDArray[np.int64]]:
-    """Timestamps of an official log, a chunk at a time.
+    """Timestamps of an official log, chunk by chunk.
 
     Raises:
         DataError: missing, cut off, or no such log; names the file and the record.
@@ -98,13 +102,15 @@ def read_log(path: str | Path) -> Iterator[NDArray[np.int64]]:
             while block := stream.read(CHUNK_RECORDS * RECORD.itemsize):
                 if len(block) % RECORD.itemsize:
                     raise DataError(
-                        f"{path}: cut off: {len(block) % RECORD.itemsize} bytes follow the last record of {RECORD.itemsize}"
+                        f"{path}: cut off: {len(block) % RECORD.itemsize} bytes follow the last record "
+                        f"of {RECORD.itemsize}"
                     )
                 times = np.frombuffer(block, RECORD)["timestamp"].astype(np.int64)
                 wrong = np.flatnonzero((times < FIRST) | (times >= LAST))
                 if len(wrong):
                     raise DataError(
-                        f"{path}: record {seen + int(wrong[0]) + 1} is dated {_utc(int(times[wrong[0]]))}: no World Cup 1998 log"
+                        f"{path}: record {seen + int(wrong[0]) + 1} is dated "
+                        f"{utc_text(int(times[wrong[0]]))}: no World Cup 1998 log"
                     )
                 seen += len(times)
                 yield times
@@ -139,8 +145,9 @@ def count(paths: list[Path], seconds: int) -> Counts:
 
 
 def to_users(values: NDArray[np.float64], largest: int) -> NDArray[np.int64]:
-    """Scaled until the largest value is `largest` users, `[L]`."""
-    return np.rint(values * (largest / values.max())).astype(np.int64)
+    """The values scaled so that the largest is `largest` users, `[L]`."""
+    users: NDArray[np.int64] = np.rint(values * (largest / values.max())).astype(np.int64)
+    return users
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -163,8 +170,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-users", type=_positive, default=100, help="the largest value (default: %(default)s)"
     )
-    parser.add_argument("--start", type=_moment, help="ISO 8601, UTC unless it says otherwise")
-    parser.add_argument("--end", type=_moment, help="ISO 8601, not included")
+    parser.add_argument(
+        "--start", type=_moment, help="leave out what comes before (ISO 8601, UTC unless it says otherwise)"
+    )
+    parser.add_argument("--end", type=_moment, help="leave out this moment and what comes after (ISO 8601)")
     return parser
 
 
@@ -183,7 +192,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"worldcup98.py: {error}", file=sys.stderr)
         return 1
     print(
-        f"{given.output}: {len(counts.values)} values of {given.seconds} s from {_utc(counts.first * given.seconds)}, "
+        f"{given.output}: {len(counts.values)} values of {given.seconds} s "
+        f"from {utc_text(counts.first * given.seconds)}, "
         f"{counts.values.sum():,.0f} requests, at most {counts.values.max():,.0f} in {given.seconds} s"
     )
     return 0
@@ -194,7 +204,7 @@ def _write_csv(path: Path, counts: Counts) -> None:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["time", "requests"])
         rows.writerows(
-            (_utc((counts.first + i) * counts.seconds), round(value))
+            (utc_text((counts.first + i) * counts.seconds), round(value))
             for i, value in enumerate(counts.values.tolist())
         )
 
@@ -207,14 +217,9 @@ def _positive(text: str) -> int:
 
 def _moment(text: str) -> float:
     try:
-        moment = datetime.fromisoformat(text)
+        return utc_seconds(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"expected ISO 8601, found {text}") from error
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _utc(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 if __name__ == "__main__":

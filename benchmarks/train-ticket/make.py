@@ -2,8 +2,9 @@
 
 python benchmarks/train-ticket/make.py
 
-services.csv: port the service listens on, path the gateway sends to it, database it keeps (empty: none). Requests and limits come
-from testbed/apps/train_ticket.yaml. The file names are those of the published README.
+services.csv says on which port each service listens, which path the gateway sends to it, and which database
+it keeps (empty: none). Requests and limits come from testbed/apps/train_ticket.yaml. The file names are those
+of the published README.
 """
 
 from __future__ import annotations
@@ -53,8 +54,9 @@ spec:
   ports: [{{name: {port_name}, port: {port}, targetPort: {protocol}}}]
 """
 GATEWAY = """\
-# The way in to Train-Ticket: Istio's ingress gateway (node port 30001, deploy/cluster/istio.yaml) to every service by its path, the
-# rest to the web pages. Upstream's pages proxy in nginx; here the gateway does, so that each service sees its entry requests.
+# The way in to Train-Ticket: Istio's ingress gateway (node port 30001, deploy/cluster/istio.yaml) sends each
+# path to its service and the rest to the web pages. In the published system the nginx of the web pages does
+# so; here the gateway does, so that each service sees its entry requests.
 #   kubectl apply -n train-ticket -f benchmarks/train-ticket/trainticket-gateway.yaml
 # It takes any host name: have one application's gateway at a time, or give each its own `hosts`.
 apiVersion: networking.istio.io/v1
@@ -110,7 +112,7 @@ def workload(
 
 
 def database(name: str) -> str:
-    """One database of its own for each service, as upstream has it; data go with the pod."""
+    """The database of one service, as in the published system; its data go with the pod."""
     kind = name.rpartition("-")[2]
     image, port = DATABASES[kind]
     env = (
@@ -122,12 +124,12 @@ def database(name: str) -> str:
 
 
 def join(title: str, documents: Iterable[str]) -> str:
-    """Documents of one file below its title."""
+    """The documents of one file below its title."""
     return title + NOTE + "---\n".join(documents)
 
 
 def files() -> dict[str, str]:
-    """Text of each manifest by file name."""
+    """The text of each manifest, by file name."""
     with (HERE / "services.csv").open(newline="") as table:
         rows = list(csv.DictReader(table))
     pods = yaml.safe_load((HERE.parents[1] / "testbed/apps/train_ticket.yaml").read_text())["services"]
@@ -142,8 +144,11 @@ def files() -> dict[str, str]:
         "ts-ui-dashboard", f"docker.io/codewisdom/ts-ui-dashboard:{TAG}", "http", 8080, (50, 500), (100, 500)
     )
     apply = "#   kubectl apply -n train-ticket -f benchmarks/train-ticket/ts-deployment-part{}.yml\n"
-    replicas = "# `replicas` is left out, so that applying this file again doesn't undo what the autoscaler decided; no liveness probes:\n"
-    replicas += "# under overload they would restart pods that are slow, not dead. Callees and ports are built into the images.\n"
+    replicas = (
+        "# `replicas` is left out: applying this file again doesn't undo what the autoscaler decided.\n"
+        "# There are no liveness probes: under overload they would restart pods that are slow, not dead.\n"
+        "# The images know their callees and ports.\n"
+    )
     return {
         "ts-deployment-part1.yml": join(
             "# Train-Ticket 1/3: the databases (not scaled). Wait for them before part 2.\n"

@@ -1,0 +1,1 @@
+"""Load: traces and shapes, and the Locust users of each application."""
