@@ -473,11 +473,15 @@ def test_sendloop_says_its_defaults() -> None:
 TASKS = """
 import importlib, json, sys
 found = {}
-for module, names in (("load_generator", ["BoutiqueUser", "BookinfoUser"]), ("load_generator_train", ["TrainTicketUser"])):
+for module, names in (
+    ("load_generator", ["BoutiqueUser", "BookinfoUser"]),
+    ("load_generator_train", ["TrainTicketUser"]),
+):
     for name in names:
         user = getattr(importlib.import_module("sendFlow." + module), name)
         weights = {task.__name__: user.tasks.count(task) for task in user.tasks}
-        found[user.application] = [weights, user.host, user.wait_time(None), [base.__name__ for base in user.__mro__]]
+        bases = [base.__name__ for base in user.__mro__]
+        found[user.application] = [weights, user.host, user.wait_time(None), bases]
 print(json.dumps(found))
 """
 

@@ -1,4 +1,4 @@
-"""Emulated applications: what a file may say, the graphs and visits of the shipped ones, and the program that the engine runs."""
+"""Emulated applications: what a file may say, graphs and visits of the shipped ones, and their programs."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ from testbed.engine.program import Program, compile_program, tasks_at_once
 
 SHIPPED = ("boutique", "bookinfo", "train_ticket")
 BOUTIQUE_EDGES = {
-    "frontend": "productcatalogservice currencyservice cartservice recommendationservice shippingservice checkoutservice adservice",
-    "checkoutservice": "productcatalogservice shippingservice paymentservice emailservice currencyservice cartservice",
+    "frontend": "productcatalogservice currencyservice cartservice recommendationservice shippingservice"
+    " checkoutservice adservice",
+    "checkoutservice": "productcatalogservice shippingservice paymentservice emailservice currencyservice"
+    " cartservice",
     "recommendationservice": "productcatalogservice",
 }
 NOT_LOADED = {
@@ -143,7 +145,8 @@ def test_a_boutique_frontend_request_makes_the_published_number_of_calls() -> No
         )
     )
     published = {
-        "frontend": 1, "adservice": 0.57, "cartservice": 0.97, "checkoutservice": 0.03, "currencyservice": 3.05,
+        "frontend": 1, "adservice": 0.57, "cartservice": 0.97, "checkoutservice": 0.03,
+        "currencyservice": 3.05,
         "productcatalogservice": 5.46, "recommendationservice": 0.70, "shippingservice": 0.27,
     }  # fmt: skip
     for service, count in published.items():
@@ -155,7 +158,8 @@ def test_a_boutique_product_page_asks_the_catalogue_seven_times() -> None:
     row = expected_visits(application)[application.endpoint_names.index("GET /product")]
     visits = {name: count for name, count in zip(application.service_names, row, strict=True) if count}
     assert visits == {
-        "frontend": 1, "adservice": 1, "cartservice": 1, "currencyservice": 2, "productcatalogservice": 7, "recommendationservice": 1,
+        "frontend": 1, "adservice": 1, "cartservice": 1, "currencyservice": 2, "productcatalogservice": 7,
+        "recommendationservice": 1,
     }  # fmt: skip
 
 
@@ -260,7 +264,8 @@ def test_parallel_calls_fork_and_join(tmp_path: Path) -> None:
 
 def test_a_call_overrides_what_the_service_usually_does(tmp_path: Path) -> None:
     document = small(endpoints=endpoint("b", {"service": "b", "calls": []}, "b.twice"))
-    document["services"]["b"] |= {"calls": ["c"], "operations": {"twice": [{"service": "c", "times": 2}]}}  # type: ignore[index]
+    twice = {"twice": [{"service": "c", "times": 2}]}
+    document["services"]["b"] |= {"calls": ["c"], "operations": twice}  # type: ignore[index]
     assert expected_visits(load_application(written(tmp_path, document)))[0].tolist() == [1, 3, 3]
 
 
@@ -283,7 +288,8 @@ def test_tasks_are_rows_of_endpoints(tmp_path: Path) -> None:
 
 def test_units_become_cores_seconds_and_bytes(tmp_path: Path) -> None:
     document = small()
-    document["services"]["a"] |= {"warmup": {"seconds": 60, "slowdown": 2}, "idle_millicores": 3}  # type: ignore[index]
+    warmup = {"seconds": 60, "slowdown": 2}
+    document["services"]["a"] |= {"warmup": warmup, "idle_millicores": 3}  # type: ignore[index]
     program = compile_program(load_application(written(tmp_path, document)))
     assert (program.request_cores[0], program.limit_cores[0], program.idle_cores[0]) == (0.1, 0.2, 0.003)
     assert program.limit_memory_bytes[0] == 128 * 1024 * 1024

@@ -20,7 +20,8 @@ TWO = """
 name: two
 think_seconds: 1
 services:
-  a: {{request_millicores: 100, limit_millicores: {limit_a}, demand_ms: {a}, boot_seconds: 5, MEMORY, cores: {cores}, {extra}}}
+  a: {{request_millicores: 100, limit_millicores: {limit_a}, demand_ms: {a}, boot_seconds: 5, MEMORY,
+       cores: {cores}, {extra}}}
   b: {{request_millicores: 100, limit_millicores: 1000, demand_ms: {b}, boot_seconds: 5, MEMORY, cores: 1}}
 endpoints:
   page: {{service: a, calls: [{calls}]}}
@@ -89,7 +90,8 @@ def test_a_pod_of_k_cores_answers_as_m_m_k(tmp_path: Path, load: float) -> None:
 
 def test_parallel_exponential_calls_take_the_harmonic_sum(tmp_path: Path) -> None:
     names = ["b", "c", "d", "e"]
-    one = "  {}: {{request_millicores: 100, limit_millicores: 4000, demand_ms: {}, boot_seconds: 5, MEMORY, cores: 4}}\n"
+    one = "  {}: {{request_millicores: 100, limit_millicores: 4000, demand_ms: {}, boot_seconds: 5, "
+    one += "MEMORY, cores: 4}}\n"
     services = "".join(one.format(name, 0.001 if name == "a" else 10) for name in ["a", *names])
     page = f"  page: {{service: a, calls: [{{parallel: [{', '.join(names)}]}}]}}\n"
     tasks = "tasks:\n  only: {weight: 1, requests: [page]}\n"
@@ -134,7 +136,8 @@ def test_a_lone_job_under_a_quota_finishes_when_the_periods_say(tmp_path: Path) 
     arrivals = np.zeros(2, core.ARRIVAL)
     arrivals["time"], arrivals["id"] = [phase + 0.01, phase + 1.095], [1, 2]
     done = simulator.advance(10.0, arrivals)
-    # 0.01 into a period: 20 ms there, 20 ms in the next, 10 ms in the one after. 0.095 in: 5 ms, 20 ms, 20 ms, then 5 ms.
+    # 0.01 s into a period: 20 ms there, 20 ms in the next, 10 ms in the one after.
+    # 0.095 s into a period: 5 ms, 20 ms, 20 ms, then 5 ms.
     assert done["time"] - phase == pytest.approx([0.2 + 0.01, 1.0 + 0.3 + 0.005], abs=1e-9)
 
 
@@ -194,8 +197,10 @@ name: tangle
 think_seconds: [0.2, 1.0]
 services:
   a: {request_millicores: 100, limit_millicores: 500, demand_ms: 4, boot_seconds: 8, MEMORY}
-  b: {request_millicores: 100, limit_millicores: 200, demand_ms: 8, boot_seconds: 8, MEMORY, max_in_flight: 3, calls: [d]}
-  c: {request_millicores: 100, limit_millicores: 200, demand_ms: 8, boot_seconds: 8, MEMORY, warmup: {seconds: 30, slowdown: 2}}
+  b: {request_millicores: 100, limit_millicores: 200, demand_ms: 8, boot_seconds: 8, MEMORY,
+      max_in_flight: 3, calls: [d]}
+  c: {request_millicores: 100, limit_millicores: 200, demand_ms: 8, boot_seconds: 8, MEMORY,
+      warmup: {seconds: 30, slowdown: 2}}
   d: {request_millicores: 100, limit_millicores: 200, demand_ms: 3, boot_seconds: 8, MEMORY}
 endpoints:
   page:
@@ -205,7 +210,8 @@ endpoints:
           - {service: b, timeout_seconds: 0.05, on_failure: ignore}
           - {service: c, times: 1.5, timeout_seconds: 0.08, retries: 2}
           - {service: d, probability: 0.4}
-      - {service: c, timeout_seconds: 0.03, on_failure: ignore, calls: [{parallel: [d, {service: d, retries: 1, timeout_seconds: 0.01}]}]}
+      - {service: c, timeout_seconds: 0.03, on_failure: ignore,
+         calls: [{parallel: [d, {service: d, retries: 1, timeout_seconds: 0.01}]}]}
   other: {service: b, calls: []}
 tasks:
   one: {weight: 2, requests: [page, other]}
@@ -272,7 +278,7 @@ def test_two_policies_on_one_seed_see_the_same_arrivals(tmp_path: Path) -> None:
 
 
 def test_a_cap_on_requests_in_flight_makes_a_fifo_queue(tmp_path: Path) -> None:
-    """One request at a time on one core is M/M/1 FIFO: its mean equals processor sharing's, its order doesn't."""
+    """One request at a time on one core is M/M/1 FIFO, whose mean equals that of processor sharing."""
     program = two(tmp_path, extra="max_in_flight: 1")
     mean, error = batch_means(program, 60.0, 4000.0, range(8), replicas=[1, 1])
     assert mean == pytest.approx(0.025, abs=max(0.00025, 3 * error))

@@ -96,10 +96,20 @@ def test_every_draw_is_an_application_of_its_own_learned_and_replayed_in_its_own
 
 
 SMALL = (
-    "collect.last=7200", "process.window=2", "process.plots=false", "testbed.load.low=4", "testbed.load.high=24", "scale.load.low=4",
-    "scale.load.high=24", "scale.duration=600", "evaluate.warmup=60", "scale.shapes=[sharp_increase]", "scale.seeds=[1000]",
-    "scale.policies=[foreseen,hpa_50]", "scale.workers=1",
-)  # fmt: skip
+    "collect.last=7200",
+    "process.window=2",
+    "process.plots=false",
+    "testbed.load.low=4",
+    "testbed.load.high=24",
+    "scale.load.low=4",
+    "scale.load.high=24",
+    "scale.duration=600",
+    "evaluate.warmup=60",
+    "scale.shapes=[sharp_increase]",
+    "scale.seeds=[1000]",
+    "scale.policies=[foreseen,hpa_50]",
+    "scale.workers=1",
+)
 
 
 def test_a_small_study_from_end_to_end(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""The three terminals of the README in real time: serve, Locust, predict_scale; then collection and judgement of that run."""
+"""The three terminals of the README in real time (serve, Locust, predict_scale), and what that run tells."""
 
 import csv
 import json
@@ -32,9 +32,12 @@ LOW, HIGH = 26, 52  # users; two pods of the frontend can serve 44
 LOW_SECONDS, HIGH_SECONDS = 40, 80
 SCRAPE = 5
 TOLERANCES = {"pod": 0.01, "cpu": 0.2, "mem": 0.05, "req": 0.2, "res": 1.0}
-"""Of the live features by the virtual ones, means over 20 s. Wider where chance is: two sums of n exponential demands each
-differ by sqrt(4 / n) in proportion, four of which are allowed (40 % at 20 requests a second). Mean responses over 25 s at 70 %
-load, where queues remember, differ by sqrt(2 * 2 (1 + .7) / (n (1 - .7)^2)) = 27 % for n = 1,000: four of which are a factor of two."""
+"""How far the live features may be from the virtual ones, as means over 20 s.
+
+More is allowed where chance has a part. Two sums of n exponential demands differ by sqrt(4 / n) in
+proportion; four times that is allowed (40 % at 20 requests per second). Mean responses over 25 s at 70 %
+load, where queues remember, differ by sqrt(2 * 2 (1 + .7) / (n (1 - .7)^2)), 27 % for n = 1,000; four times
+that is a factor of two."""
 
 
 @contextmanager

@@ -1,7 +1,8 @@
-"""One scenario with scaling, told by the virtual cluster and read back from a real Prometheus: the same features and calls.
+"""The features and calls of the virtual cluster equal what is read of the same run from a real Prometheus.
 
-Both speak of the same scrapes, so a rate over the last two of them is the same number; only the last bits of a float32 may
-differ, and microseconds to which the exposition rounds durations. The one exception has a test of its own: the first failure.
+Both speak of the same scrapes, so a rate over the last two of them is the same number. Only the last bits of
+a float32 may differ, and the microseconds to which the exposition rounds durations. The one exception, the
+first failure of a service, has a test of its own.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ from testbed.live import prometheus_server
 SECONDS = 900.0
 STEP = 15.0
 RELATIVE = {"pod": 0.0, "cpu": 2e-6, "mem": 2e-6, "req": 2e-6, "res": 2e-5}
-"""Relative tolerances of float32 values from differences of counters; `res` adds microseconds to which sums are rounded."""
+"""Relative tolerances of float32 differences of counters; for `res` also of sums in whole microseconds."""
 
 
 @dataclass(frozen=True)
 class Both:
-    """The same minutes: of the virtual cluster, and as `metrics_fetch.py` and `latencies` read them over HTTP."""
+    """The same minutes from the virtual cluster, and as `metrics_fetch.py` and `latencies` read them."""
 
     cluster: VirtualCluster
     panel: MetricPanel
@@ -53,7 +54,10 @@ class Both:
 
 
 def read_back(directory: Path, application: str, policy: str, **testbed: Any) -> Both:
-    """Simulate a quarter of an hour, write its counters into Prometheus and fetch them. In CI a missing Prometheus fails, else it skips."""
+    """Simulate a quarter of an hour, write its counters into Prometheus and fetch them.
+
+    Without a Prometheus these tests fail in CI and are skipped elsewhere.
+    """
     try:
         prometheus_server.install()
     except ClusterError as error:
@@ -137,7 +141,7 @@ def test_calls_are_the_same_windows_pairs_and_rates(both: Both) -> None:
 
 
 def test_latencies_agree_over_the_whole_run(both: Both) -> None:
-    """Rates over a minute are means of what the steps saw: ends of the run count once or not at all, hence 2 %."""
+    """Rates over a minute are means of what the steps saw, within 2 %: the ends count once or not at all."""
     ours = both.cluster.latencies(START, START + SECONDS, STEP)
     assert both.latencies["done"].sum() == pytest.approx(ours["done"].sum(), rel=0.02)
     assert both.latencies["duration_seconds"].sum() == pytest.approx(ours["duration_seconds"].sum(), rel=0.03)
@@ -146,8 +150,10 @@ def test_latencies_agree_over_the_whole_run(both: Both) -> None:
 
 
 def test_only_the_first_failures_between_two_services_are_seen_later_by_prometheus(starved: Both) -> None:
-    """A counter of code 503 comes into being with its first failure; a rate needs a second sample. Requests of that one scrape
-    that failed are missing from `req` (and `calls`), nothing else is."""
+    """A counter of code 503 begins with the first failure, and a rate needs a second sample.
+
+    So the failed requests of that one scrape are missing from `req` (and `calls`), nothing else is.
+    """
     ours, theirs = starved.ours, starved.panel
     counters = starved.cluster.counters()
     born = set()

@@ -1,4 +1,4 @@
-"""The live testbed over loopback: the driver, the gateway, what monitoring reads, the way to the Kubernetes API, the shutdown."""
+"""The live testbed over loopback: clock, gateway, monitoring, the way to the Kubernetes API, shutdown."""
 
 import os
 import shutil

@@ -35,8 +35,10 @@ TWO = f"""
 name: two
 think_seconds: 1
 services:
-  front: {{request_millicores: 100, limit_millicores: 500, demand_ms: 10, boot_seconds: 20, idle_millicores: 50, {MEMORY}}}
-  back: {{request_millicores: 200, limit_millicores: 1000, demand_ms: 5, boot_seconds: 20, idle_millicores: 0, {MEMORY}}}
+  front: {{request_millicores: 100, limit_millicores: 500, demand_ms: 10, boot_seconds: 20,
+           idle_millicores: 50, {MEMORY}}}
+  back: {{request_millicores: 200, limit_millicores: 1000, demand_ms: 5, boot_seconds: 20,
+          idle_millicores: 0, {MEMORY}}}
 endpoints:
   page: {{service: front, calls: [{{service: back, times: 2}}]}}
   ping: {{service: front}}
@@ -122,7 +124,7 @@ def test_cpu_without_load_is_the_idle_share_of_the_limit_and_res_is_missing(tmp_
 
 
 def test_cpu_is_work_over_limit_and_req_is_visits_over_time(tmp_path: Path) -> None:
-    """20 tasks a second: 40 requests at `front` (10 ms each), 40 at `back` (5 ms); two pods each; work is random, its mean isn't."""
+    """20 tasks per second are 40 requests at `front` (10 ms each) and 40 at `back` (5 ms), two pods each."""
     cluster = VirtualCluster(two_settings(tmp_path, duration=1800.0))
     before = cluster._simulator.cpu_total()
     cluster.sleep_until(START + 1800)
@@ -521,7 +523,7 @@ def test_the_true_demand_is_the_applications_own() -> None:
 # ------------------------------------------------------------------------------------------------ a real load
 @pytest.mark.skipif(not WORLDCUP98.is_file(), reason=WORLDCUP98_MISSING)
 def test_the_counts_of_the_world_cup_are_a_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The hour before the opening match, a 50th of it, against the HPA; what is offered is what was counted."""
+    """A 50th of the hour before the opening match, against the HPA: the load offered is what was counted."""
     shape = f"{WORLDCUP98}#1998-06-10T15:25:00Z"
     document = yaml.safe_load((ROOT / "config" / "boutique.yaml").read_text())
     document["testbed"].update(
