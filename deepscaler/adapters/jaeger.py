@@ -1,4 +1,7 @@
-"""The call graph from Jaeger's `/api/dependencies`. Trace search isn't used: it is being removed there."""
+"""The call graph from Jaeger's `/api/dependencies`.
+
+The search for traces isn't used, because Jaeger is removing it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from deepscaler.settings import Jaeger
 
 @dataclass(frozen=True)
 class Dependency:
-    """Traced calls of one service by another within a span of time."""
+    """Traced calls from `parent` to `child` within a span of time."""
 
     parent: str
     child: str
@@ -30,7 +33,7 @@ class JaegerClient:
     """Jaeger's query service.
 
     Args:
-        settings: address with its prefix, authentication, share of traced requests.
+        settings: address with its prefix, authentication, share of requests that are traced.
         session: carries the requests.
     """
 
@@ -40,7 +43,7 @@ class JaegerClient:
         self._session = session or requests.Session()
 
     def dependencies(self, end: float, lookback: float) -> list[Dependency]:
-        """Calls in (end - lookback, end], as traced.
+        """Traced calls in (end - lookback, end]; both are in seconds.
 
         Raises:
             MetricsError: no answer, a refusal, or an answer that isn't Jaeger's.
@@ -57,7 +60,8 @@ class JaegerClient:
             ) from error
         if answer.status_code != 200:
             raise MetricsError(
-                f"{self.url}: HTTP {answer.status_code} ({one_line(answer.text)}); check cluster.jaeger (port, path prefix, token)"
+                f"{self.url}: HTTP {answer.status_code} ({one_line(answer.text)}); "
+                "check cluster.jaeger (port, path prefix, token)"
             )
         try:
             found: Any = answer.json()
@@ -81,13 +85,21 @@ class JaegerClient:
         window: float,
         progress: Callable[[], None] | None = None,
     ) -> CallGraph:
-        """Calls in (start, end] by whole windows, one request each; callers that are no services here are `external`.
+        """Calls in (start, end] by whole windows, with one request per window.
 
-        Jaeger knows traced requests only: counts are divided by `sampling`. The request that enters an application has a
-        caller only where its gateway is traced too.
+        Callers that are no services of this application are `external`. Jaeger knows traced requests only, so
+        counts are divided by `sampling`. The request that enters an application has a caller only where its
+        gateway is traced too.
+
+        Args:
+            names: lead from traced names to services.
+            start: seconds since the epoch.
+            end: likewise.
+            window: seconds; what is left over at the end of the span is not asked for.
+            progress: called after each request.
 
         Raises:
-            MetricsError: as `dependencies`, or there are none of this application's in the whole span.
+            MetricsError: as `dependencies`, or the whole span has no calls of this application.
         """
         rows = []
         known: set[str] = set()
@@ -114,7 +126,10 @@ class JaegerClient:
 
 
 def service_of(names: Names, traced: str) -> str | None:
-    """The service of a name in traces: the workload's, Deployment's or service's own, or Istio's `name.namespace`."""
+    """The service behind a name in traces; None for none.
+
+    The name may be that of a workload, a Deployment or a service, alone or in Istio's form `name.namespace`.
+    """
     name, _, namespace = traced.partition(".")
     if namespace and namespace.split(".")[0] != names.namespace:
         return None

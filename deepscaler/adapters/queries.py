@@ -1,14 +1,16 @@
 """Built-in PromQL templates, and the names that lead from series back to services.
 
-Placeholders of a template, each an escaped list of alternatives for an anchored `=~"…"` matcher except the first two:
-`{namespace}`, `{window}`, `{deployments}`, `{containers}`, `{workloads}`, `{pods}` (pod names, the Deployment's name as
-group 1) and `{services}` (the names that the query's `label` carries). Other braces are PromQL's own.
+A template has placeholders. `{namespace}` and `{window}` stand for themselves. The others are escaped lists
+of alternatives for an anchored `=~"…"` matcher: `{deployments}`, `{containers}`, `{workloads}`, `{pods}` (pod
+names, with the Deployment's name as group 1) and `{services}` (the names that the query's `label` carries).
+Other braces are PromQL's own.
 
-Source: the five templates of the published metrics_fetch.py (irate over one minute, usage by quota/period, duration by count).
-Differs: one query serves all services; `req` counts the destination's report only; pods are told by name instead of by
-container (upstream Boutique calls every container `server`); ready replicas, not running containers, are `pod`; memory is the
-working set, which is what a limit acts on; a limit counts only while its container's usage does, so both sides of a ratio
-speak of the same pods.
+Source: the five templates of the published metrics_fetch.py (irate over one minute, usage by quota/period,
+duration by count).
+Differs: one query serves all services. `req` counts the destination's report only. Pods are told by name
+instead of by container, because upstream Boutique calls every container `server`. `pod` counts ready
+replicas, not running containers. Memory is the working set, which is what a limit acts on. A limit counts
+only while its container's usage does, so both sides of a ratio speak of the same pods.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from deepscaler.errors import MetricsError, SettingsError
 from deepscaler.settings import App, CallsQuery, Feature, Query
 
 POD_SUFFIX = "(?:-[a-z0-9]{5,10}-[a-z0-9]{5}|-[0-9]+)"
-"""What Kubernetes appends to the name of a Deployment (ReplicaSet's hash, pod's hash) or of a StatefulSet (ordinal)."""
+"""What pods have after their Deployment's name (hashes of ReplicaSet and pod) or StatefulSet's (ordinal)."""
 
 _CONTAINER = 'namespace="{namespace}",container=~"{containers}",pod=~"{pods}"'
 _SERVED = (
@@ -33,13 +35,18 @@ def _by_deployment(aggregation: str, vector: str) -> str:
 
 
 def _present(function: str, selector: str) -> str:
-    """`function` over the window of the series that are there *now*: a vanished pod doesn't count on for the rest of the window."""
+    """`function` over the window, of the series that exist *now*.
+
+    Otherwise a pod that has vanished would count for the rest of the window.
+    """
     return f"({function}({selector}[{{window}}]) and {selector})"
 
 
+_DEPLOYMENT = 'namespace="{namespace}",deployment=~"{deployments}"'
 _CPU_USED = _present("irate", f'container_cpu_usage_seconds_total{{{_CONTAINER},cpu=~"total|"}}')
+_CPU_QUOTA = f"(container_spec_cpu_quota{{{_CONTAINER}}} > 0) / container_spec_cpu_period{{{_CONTAINER}}}"
 _CPU_LIMIT = f"""(
-  max by (pod, container) ((container_spec_cpu_quota{{{_CONTAINER}}} > 0) / container_spec_cpu_period{{{_CONTAINER}}})
+  max by (pod, container) ({_CPU_QUOTA})
   or max by (pod, container) (kube_pod_container_resource_requests{{{_CONTAINER},resource="cpu"}})
 ) and on (pod, container) {_CPU_USED}"""
 _MEMORY_USED = _present("last_over_time", f"container_memory_working_set_bytes{{{_CONTAINER}}}")
@@ -57,7 +64,7 @@ def _served(metric: str) -> str:
 FEATURE_QUERIES: Mapping[Feature, Query] = {
     "pod": Query(
         label="deployment",
-        query='max by (deployment) (kube_deployment_status_replicas_ready{namespace="{namespace}",deployment=~"{deployments}"})\n'
+        query=f"max by (deployment) (kube_deployment_status_replicas_ready{{{_DEPLOYMENT}}})\n"
         f"or {_by_deployment('count', _CONTAINERS)}",
     ),
     "cpu": Query(
@@ -84,12 +91,14 @@ CALLS_QUERY = CallsQuery(
     f"(rate(istio_requests_total{{{_SERVED}}}[{{window}}]))",
 )
 
-# Requests from outside the application at the entry services; {workloads} are the entries', {callers} all of the application's.
+# Requests from outside the application at its entry services: {workloads} are those of the entries,
+# {callers} are all of the application.
 _ENTERED = f'{_SERVED},source_workload!~"{{callers}}"'
 _FAILED = "5..|0"  # 0: the connection broke before an answer
 ENTRY_QUERIES: Mapping[str, str] = {
     "offered": f"sum by (destination_workload) (rate(istio_requests_total{{{_ENTERED}}}[{{window}}]))",
-    "failed": f'sum by (destination_workload) (rate(istio_requests_total{{{_ENTERED},response_code=~"{_FAILED}"}}[{{window}}]))',
+    "failed": "sum by (destination_workload) (rate(istio_requests_total"
+    f'{{{_ENTERED},response_code=~"{_FAILED}"}}[{{window}}]))',
     "milliseconds": "sum by (destination_workload) (rate(istio_request_duration_milliseconds_sum"
     f'{{{_ENTERED},response_code!~"{_FAILED}"}}[{{window}}]))',
     "buckets": "sum by (destination_workload, le) (rate(istio_request_duration_milliseconds_bucket"
@@ -104,22 +113,26 @@ def _amounts(metric: str) -> str:
 
 
 def _limit(resource: str, vector: str) -> str:
-    """cAdvisor's limit of one resource, labelled as kube-state-metrics does."""
+    """The limit of one resource as cAdvisor knows it, with the labels that kube-state-metrics gives it."""
     return f'label_replace({_by_deployment("max", vector)}, "resource", "{resource}", "", "")'
 
 
 _POD = 'namespace="{namespace}",pod=~"{pods}"'
-# Where there is no kube-state-metrics, running containers stand for replicas and cAdvisor tells the limits; requests stay unknown.
+_USED_SECONDS = f'container_cpu_usage_seconds_total{{{_CONTAINER},cpu=~"total|"}}'
+_HPA = 'namespace="{namespace}",scaletargetref_kind="Deployment",scaletargetref_name=~"{deployments}"'
+# Without kube-state-metrics, running containers are counted as replicas, limits come from cAdvisor, and
+# requests stay unknown.
 WORKLOAD_QUERIES: Mapping[str, str] = {
-    "replicas": 'max by (deployment) (kube_deployment_spec_replicas{namespace="{namespace}",deployment=~"{deployments}"})\n'
+    "replicas": f"max by (deployment) (kube_deployment_spec_replicas{{{_DEPLOYMENT}}})\n"
     f"or {_by_deployment('count', _CONTAINERS)}",
     "requests": _amounts("kube_pod_container_resource_requests"),
     "limits": f"{_amounts('kube_pod_container_resource_limits')}\n"
-    f"or {_limit('cpu', f'((container_spec_cpu_quota{{{_CONTAINER}}} > 0) / container_spec_cpu_period{{{_CONTAINER}}})')}\n"
+    f"or {_limit('cpu', f'({_CPU_QUOTA})')}\n"
     f"or {_limit('memory', f'(container_spec_memory_limit_bytes{{{_CONTAINER}}} > 0)')}",
-    "autoscalers": "group by (horizontalpodautoscaler, scaletargetref_name) (kube_horizontalpodautoscaler_info"
-    '{namespace="{namespace}",scaletargetref_kind="Deployment",scaletargetref_name=~"{deployments}"})',
-    "boot": f"max by (pod) (kube_pod_status_ready_time{{{_POD}}}) - max by (pod) (kube_pod_created{{{_POD}}})",
+    "autoscalers": "group by (horizontalpodautoscaler, scaletargetref_name) "
+    f"(kube_horizontalpodautoscaler_info{{{_HPA}}})",
+    "boot": f"max by (pod) (kube_pod_status_ready_time{{{_POD}}}) "
+    f"- max by (pod) (kube_pod_created{{{_POD}}})",
 }
 POD_QUERIES: Mapping[str, str] = {
     "phase": f"max by (pod, phase) (kube_pod_status_phase{{{_POD}}} == 1)",
@@ -127,14 +140,22 @@ POD_QUERIES: Mapping[str, str] = {
     "ready": f'max by (pod) (kube_pod_status_ready{{{_POD},condition="true"}})',
     "ready_since": f"max by (pod) (kube_pod_status_ready_time{{{_POD}}})",
     "deleting": f"max by (pod) (kube_pod_deletion_timestamp{{{_POD}}})",
-    "usage": f'sum by (pod) (rate(container_cpu_usage_seconds_total{{{_CONTAINER},cpu=~"total|"}}[{{window}}]))',
-    "usage_time": f'max by (pod) (timestamp(container_cpu_usage_seconds_total{{{_CONTAINER},cpu=~"total|"}}))',
+    "usage": f"sum by (pod) (rate({_USED_SECONDS}[{{window}}]))",
+    "usage_time": f"max by (pod) (timestamp({_USED_SECONDS}))",
     "request": f'sum by (pod) (kube_pod_container_resource_requests{{{_CONTAINER},resource="cpu"}})',
 }
 
 
 class Names:
     """Which Deployments, containers and Istio workloads belong to which service.
+
+    Attributes:
+        namespace: of the application.
+        services: in the order of the configuration.
+        workloads: Istio workload -> service.
+        deployments: Deployment -> service.
+        containers: container -> services that have one of this name.
+        scaled: service -> the Deployment whose replicas are its own.
 
     Raises:
         SettingsError: two services claim one Deployment or workload.
@@ -163,7 +184,7 @@ class Names:
         self._pod = re.compile(f"({'|'.join(map(re.escape, self.deployments))}){POD_SUFFIX}")
 
     def service(self, label: str, value: str) -> str | None:
-        """The service that a series with this label value belongs to; None: to none.
+        """The service that a series with this label and value belongs to; None for none.
 
         Raises:
             MetricsError: the label can't tell, because several services share that container name.
@@ -172,8 +193,8 @@ class Names:
             owners = self.containers.get(value, set())
             if len(owners) > 1:
                 raise MetricsError(
-                    f"collect.queries: label 'container' can't tell {', '.join(sorted(owners))} apart, whose containers are all called "
-                    f"{value!r}; group by pod or deployment instead"
+                    f"collect.queries: label 'container' can't tell {', '.join(sorted(owners))} apart, "
+                    f"whose containers are all called {value!r}; group by pod or deployment instead"
                 )
             return next(iter(owners), None)
         if label == "pod":
@@ -186,7 +207,14 @@ class Names:
     def render(
         self, template: str, label: str = "deployment", *, window: str, entries: tuple[str, ...] | None = None
     ) -> str:
-        """The template with its placeholders filled; `entries` narrows `{workloads}` to those services."""
+        """The template with its placeholders filled.
+
+        Args:
+            template: PromQL with placeholders.
+            label: label of the query, which decides what `{services}` are.
+            window: a Prometheus duration.
+            entries: services that `{workloads}` is narrowed to; None: all.
+        """
         workloads = [
             name for name, service in self.workloads.items() if entries is None or service in entries
         ]
@@ -208,7 +236,7 @@ class Names:
 
 
 def alternatives(names: Mapping[str, object] | list[str]) -> str:
-    """`a|b|c` with regular-expression characters escaped, ready to stand inside double quotes of PromQL."""
+    """`a|b|c` with the characters of regular expressions escaped, to stand inside double quotes of PromQL."""
     return quoted("|".join(re.sub(r"[\\.+*?()|\[\]{}^$]", r"\\\g<0>", name) for name in names))
 
 

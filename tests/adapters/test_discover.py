@@ -1,13 +1,14 @@
 """`python -m deepscaler.adapters.discover` against a small API server."""
 
 import copy
+import time
 
 import pytest
 import yaml
 from helpers.http_script import Script, matrix
 from helpers.kube_stub import DEPLOYMENTS, HPAS, KubeStub, deployment, hpa
 
-from deepscaler.adapters import discover
+from deepscaler.adapters.discover.__main__ import main
 from deepscaler.settings import load_settings
 
 SERVICES = "/api/v1/namespaces/shop/services"
@@ -48,9 +49,7 @@ def stub():
 
 def run(stub, tmp_path, *flags, output="shop.yaml"):
     config = stub.kubeconfig(tmp_path / "kubeconfig")
-    return discover.main(
-        ["--namespace", "shop", "--kubeconfig", config, "--output", str(tmp_path / output), *flags]
-    )
+    return main(["--namespace", "shop", "--kubeconfig", config, "--output", str(tmp_path / output), *flags])
 
 
 def line(text, name):
@@ -158,7 +157,7 @@ def test_a_route_within_the_mesh_is_no_entry(stub, tmp_path):
 
 def test_entries_by_traffic_win(stub, tmp_path, monkeypatch):
     moment = 1_767_571_200.0
-    monkeypatch.setattr(discover.time, "time", lambda: moment)
+    monkeypatch.setattr(time, "time", lambda: moment)
     with Script(
         matrix(
             ({"destination_workload": "web"}, {moment: "3"}),
@@ -189,10 +188,7 @@ def test_a_guess_is_marked(stub, tmp_path):
 
 def test_to_stdout_and_only_by_reading(stub, tmp_path, capsys):
     config = stub.kubeconfig(tmp_path / "kubeconfig")
-    assert (
-        discover.main(["--namespace", "shop", "--kubeconfig", config, "--output", "-", "--name", "my-shop"])
-        == 0
-    )
+    assert main(["--namespace", "shop", "--kubeconfig", config, "--output", "-", "--name", "my-shop"]) == 0
     document = yaml.safe_load(capsys.readouterr().out)
     assert document["app"]["name"] == "my-shop" and document["scale"]["run_dir"] == "runs/my_shop"
     assert stub.writes == []
@@ -212,7 +208,7 @@ def test_to_stdout_and_only_by_reading(stub, tmp_path, capsys):
 def test_errors_are_one_line(stub, tmp_path, capsys, flags, message):
     stub.collections.add("/apis/apps/v1/namespaces/empty/deployments")
     config = stub.kubeconfig(tmp_path / "kubeconfig")
-    assert discover.main(["--kubeconfig", config, "--output", str(tmp_path / "a.yaml"), *flags]) == 1
+    assert main(["--kubeconfig", config, "--output", str(tmp_path / "a.yaml"), *flags]) == 1
     error = capsys.readouterr().err.strip()
     assert error.startswith("discover: ") and message in error and "\n" not in error
     assert not (tmp_path / "a.yaml").exists()
@@ -221,5 +217,5 @@ def test_errors_are_one_line(stub, tmp_path, capsys, flags, message):
 def test_a_file_that_is_there_stays(stub, tmp_path, capsys):
     (tmp_path / "shop.yaml").write_text("mine")
     assert run(stub, tmp_path) == 1
-    assert "is there already" in capsys.readouterr().err and (tmp_path / "shop.yaml").read_text() == "mine"
+    assert "exists already" in capsys.readouterr().err and (tmp_path / "shop.yaml").read_text() == "mine"
     assert run(stub, tmp_path, "--force") == 0

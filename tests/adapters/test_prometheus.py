@@ -1,8 +1,6 @@
 """The Prometheus client against a scripted HTTP server, and the query templates."""
 
 import base64
-import logging
-import re
 import threading
 
 import numpy as np
@@ -10,11 +8,9 @@ import pytest
 import yaml
 from helpers.http_script import Script, matrix
 
-from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
 from deepscaler.adapters.prometheus import PrometheusClient, grid
-from deepscaler.adapters.queries import FEATURE_QUERIES, Names, alternatives, duration, seconds
 from deepscaler.errors import MetricsError, SettingsError
-from deepscaler.settings import App, Prometheus, load_settings
+from deepscaler.settings import Prometheus, load_settings
 
 T0 = 1767571200.0
 
@@ -42,7 +38,7 @@ def settings(tmp_path, services, **prometheus):
     return load_settings(tmp_path / "app.yaml")
 
 
-# ----------------------------------------------------------------------------------------------------------- alignment
+# -------------------------------------------------------------------------------------------------- alignment
 def test_samples_go_where_their_time_says_and_gaps_stay_missing():
     answer = matrix(
         ({"job": "a"}, {T0 + 30: "3", T0 + 45: "NaN", T0 + 60: "+Inf"}), ({"job": "b"}, {T0: "-1e3"})
@@ -94,7 +90,7 @@ def test_the_grid_ends_at_or_before_the_end():
     )
 
 
-# ------------------------------------------------------------------------------------------------------------- failures
+# --------------------------------------------------------------------------------------------------- failures
 BUSY = (503, {"status": "error", "error": "busy"})
 
 
@@ -128,7 +124,8 @@ def test_lasting_trouble_ends_with_what_the_server_said():
     [
         (
             (401, "Unauthorized"),
-            "HTTP 401 (Unauthorized); the credentials are missing, wrong or expired: set cluster.prometheus.token",
+            "HTTP 401 (Unauthorized); the credentials are missing, wrong or expired: "
+            "set cluster.prometheus.token",
         ),
         (
             (403, {"error": "no right\nto query"}),
@@ -186,7 +183,7 @@ def test_a_partial_answer_is_logged(caplog):
     assert "store x is gone" in caplog.text
 
 
-# ------------------------------------------------------------------------------------------------------- authentication
+# --------------------------------------------------------------------------------------------- authentication
 def sent(**prometheus):
     with Script(matrix()) as script:
         client(script, **prometheus).query_range("up", T0, T0, 15.0)
@@ -245,89 +242,3 @@ def test_contradicting_settings_are_refused(tmp_path, given, expected):
 def test_secrets_print_as_stars(tmp_path):
     printed = settings(tmp_path, {"a": {}}, username="me", password="sesame", headers={"X-Key": "sesame"})
     assert "sesame" not in printed.model_dump_json() and "sesame" not in repr(printed)
-
-
-# --------------------------------------------------------------------------------------------------------- the queries
-def names(services):
-    return Names(App.model_validate({"name": "x", "namespace": "ns", "services": services, "entries": []}))
-
-
-def test_names_are_escaped_once_for_the_regex_and_once_for_the_string():
-    assert alternatives(["a.b", "c-d", 'q"']) == r"a\\.b|c-d|q\""
-    text = names({"a.b": {}, "c": {"container": "server"}}).render(FEATURE_QUERIES["req"].query, window="1m")
-    assert (
-        r'destination_workload=~"a\\.b|c"' in text
-        and 'destination_workload_namespace="ns"' in text
-        and "[1m]" in text
-    )
-    assert 'reporter="destination"' in text
-
-
-def test_services_are_the_names_that_the_label_carries():
-    known = names({"reviews": {"container": "app", "workloads": ["reviews-v1", "reviews-v2"]}, "web": {}})
-    rendered = {
-        label: known.render("{services}", label, window="1m")
-        for label in ("container", "deployment", "destination_workload")
-    }
-    both = "reviews-v1|reviews-v2|web"
-    assert rendered == {"container": "app|web", "deployment": both, "destination_workload": both}
-    assert known.scaled == {"reviews": "reviews-v1", "web": "web"}
-
-
-@pytest.mark.parametrize("query", FEATURE_QUERIES.values(), ids=FEATURE_QUERIES)
-def test_no_placeholder_is_left_over(query):
-    for template in filter(None, (query.query, query.divide_by)):
-        text = names({"a": {}}).render(template, query.label, window="1m")
-        assert not re.search(r"\{[a-z]+\}", text)
-
-
-@pytest.mark.parametrize(
-    ("pod", "service"),
-    [
-        ("carts-7d9c5b8f6d-bbbbc", "carts"),
-        ("carts-db-7d9c5b8f6d-bbbbc", "carts-db"),
-        ("carts-db-0", "carts-db"),
-        ("my-carts-7d9c5b8f6d-bbbbc", None),
-        ("carts-dba-7d9c5b8f6d-bbbbc", None),
-        ("carts", None),
-    ],
-)
-def test_a_pod_belongs_to_the_deployment_it_is_named_after(pod, service):
-    assert names({"carts": {}, "carts-db": {}}).service("pod", pod) == service
-
-
-def test_a_shared_container_name_cant_tell_services():
-    known = names({"a": {"container": "server"}, "b": {"container": "server"}})
-    with pytest.raises(MetricsError, match="label 'container' can't tell a, b apart"):
-        known.service("container", "server")
-
-
-def test_two_services_cant_claim_one_workload():
-    with pytest.raises(SettingsError, match="b and a both claim the workload 'a'"):
-        names({"a": {}, "b": {"workloads": ["a"]}})
-
-
-def test_durations():
-    assert seconds("1m30s") == 90 and seconds("500ms") == 0.5 and duration(300.0) == "300000ms"
-
-
-# ----------------------------------------------------------------------------------------------------- several workloads
-def test_series_of_one_service_are_added_before_they_are_divided(tmp_path, caplog):
-    """reviews: 2 of 4 cores in v1, 1 of 1 in v2: 3 / 5, not 0.5 + 1."""
-    answers = {
-        "cpu": [{"v1": "2", "v2": "1"}, {"v1": "4", "v2": "1"}],
-        "mem": [{"v1": "1"}, {"v1": "2"}],
-        "res": [{"v1": "0.3", "v2": "0.1"}, {"v1": "1", "v2": "3"}],
-        "req": [{"v1": "1", "v2": "3"}],
-        "pod": [{"v1": "2", "v2": "1"}],
-    }
-    script = [
-        matrix(*(({FEATURE_QUERIES[feature].label: name}, {T0: text}) for name, text in answer.items()))
-        for feature in FEATURE_QUERIES
-        for answer in answers[feature]
-    ]
-    with Script(*script) as server, caplog.at_level(logging.WARNING):
-        app = settings(tmp_path, {"reviews": {"workloads": ["v1", "v2"]}, "gone": {}}, url=server.url)
-        panel = KubernetesCluster(app).metrics(T0, T0, 15.0)
-    np.testing.assert_allclose(panel.values[0, 0], [3, 0.6, 0.5, 0.1, 4], rtol=1e-6)
-    assert np.isnan(panel.values[0, 1]).all() and "gone: no samples of pod, cpu, mem, res, req" in caplog.text

@@ -3,8 +3,6 @@
 import json
 import os
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -138,7 +136,7 @@ def wave(length, services):
     return 2 + np.arange(services)[None, :] + np.sin(np.arange(length))[:, None]
 
 
-# ------------------------------------------------------------------------------------------------------------ the panel
+# -------------------------------------------------------------------------------------------------- the panel
 def test_the_five_features_come_back_as_written(shared, tmp_path):
     path = settings_file(tmp_path, shared, "five", {"web": {}, "carts": {}, "carts-db": {}})
     shop = Shop(load_settings(path).app, 41, requests_per_second=wave(41, 3))
@@ -350,7 +348,7 @@ def test_a_service_with_neither_limit_nor_request_is_refused_by_name(shared, tmp
     assert not (tmp_path / "data").exists()
 
 
-# ---------------------------------------------------------------------------------------------------------- the requests
+# ----------------------------------------------------------------------------------------------- the requests
 class Counting(requests.adapters.HTTPAdapter):
     def __init__(self):
         super().__init__()
@@ -436,7 +434,7 @@ def test_no_such_series_is_one_line_with_the_query(shared, tmp_path, capsys):
     )
 
 
-# ----------------------------------------------------------------------------------------- calls, latencies and objects
+# ------------------------------------------------------------------------------- calls, latencies and objects
 def test_callers_that_are_no_services_are_external(shared, tmp_path):
     services = {"web": {}, "reviews": {"workloads": ["reviews-v1", "reviews-v2"]}}
     settings = load_settings(settings_file(tmp_path, shared, "callers", services))
@@ -510,10 +508,10 @@ def test_latencies_count_what_enters_the_application(shared, tmp_path):
     table = KubernetesCluster(settings).latencies(T0, T0 + 300, 60.0)
     assert list(table["time"]) == [T0 + 60 * k for k in range(1, 6)] and set(table["endpoint"]) == {"GET /"}
     half = 12 * 60 / 2  # spread evenly over (50, 100] ms and over (100, 250] ms; the SLO is 150 ms
-    for column, expected in {
-        "offered": 13.5 * 60, "failed": 1.5 * 60, "done": 12 * 60, "duration_seconds": 12 * 60 * 0.12, "slow": half * 2 / 3, "le_0.05": 0,
-        "le_0.075": half / 2, "le_0.1": half / 2, "le_0.15": half / 3, "le_0.2": half / 3, "le_0.25": half / 3, "le_1": 0, "le_inf": 0,
-    }.items():  # fmt: skip
+    counts = {"offered": 13.5 * 60, "failed": 1.5 * 60, "done": 12 * 60, "duration_seconds": 12 * 60 * 0.12}
+    counts |= {"slow": half * 2 / 3, "le_0.05": 0, "le_0.075": half / 2, "le_0.1": half / 2}
+    counts |= {"le_0.15": half / 3, "le_0.2": half / 3, "le_0.25": half / 3, "le_1": 0, "le_inf": 0}
+    for column, expected in counts.items():
         np.testing.assert_allclose(table[column], expected, rtol=1e-6, atol=1e-6, err_msg=column)
     buckets = table[[f"le_{bound:g}" for bound in LATENCY_BUCKETS] + ["le_inf"]]
     np.testing.assert_allclose(buckets.sum(axis=1), table["done"], rtol=1e-6)
@@ -552,7 +550,7 @@ def test_objects_are_read_from_kube_state_metrics(shared, tmp_path):
     assert pod.usage_time == shop.times[-1] and pod.usage_cores == pytest.approx(0.5 * LIMIT)
 
 
-# ------------------------------------------------------------------------------------------------------------- the server
+# ------------------------------------------------------------------------------------------------- the server
 def test_a_metrics_page_is_what_prometheus_parses(tmp_path):
     if prometheus_server.find() is None:
         start_or_skip()
@@ -606,8 +604,7 @@ def test_a_server_that_cant_start_gives_its_log(own):
         pass
 
 
-def test_four_days_of_ten_services_are_read_in_seconds(own, tmp_path, capsys):
-    """Measured, not required: the target is 5 s on two idle cores."""
+def test_four_days_of_ten_services_are_read_whole(own, tmp_path):
     length, count = 4 * 1440 + 1, 10
     path = settings_file(tmp_path, own, "days", {f"s{n}": {} for n in range(count)}, step=60.0, window="2m")
     app = load_settings(path).app
@@ -628,15 +625,7 @@ def test_four_days_of_ten_services_are_read_in_seconds(own, tmp_path, capsys):
                 durations={(caller, 200): Durations(0.01 * counts[k, n], counts[k, n])},
             )
         snapshots.append(CounterSnapshot(T0 + 60 * k, services))
-    began = time.perf_counter()
-    series = exposition_series(snapshots, app)
-    made = time.perf_counter()
-    written = remote_write(own.url, series)
-    wrote = time.perf_counter()
+    remote_write(own.url, exposition_series(snapshots, app))
     panel = KubernetesCluster(load_settings(path)).metrics(T0, T0 + 60 * (length - 1), 60.0)
-    read = time.perf_counter()
-    with capsys.disabled():
-        print(f"\n4 days x 10 services x 5 metrics: {written} samples made in {made - began:.1f} s, written in {wrote - made:.1f} s, "
-              f"panel read in {read - wrote:.1f} s", file=sys.stderr)  # fmt: skip
     np.testing.assert_allclose(panel.feature("req")[1:], rates[1:], rtol=1e-4)
     assert np.isfinite(panel.values[1:]).all() and len(panel) == length

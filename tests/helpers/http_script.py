@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 
 
 def matrix(*series):
-    """Series as (labels, {time: text})."""
+    """The answer to a range query; each series is (labels, {time: text})."""
     result = [
         {"metric": labels, "values": [[moment, text] for moment, text in points.items()]}
         for labels, points in series
@@ -16,7 +16,12 @@ def matrix(*series):
 
 
 class Script:
-    """An HTTP server that gives the answers of a list in turn (the last one for ever) and keeps what it was asked."""
+    """An HTTP server that gives the answers of a list in turn, the last one for ever.
+
+    Attributes:
+        answers: what is still to be given, as (status, JSON or text[, headers]); status None: no answer at all.
+        seen: (method, path, headers, body) of every request.
+    """
 
     def __init__(self, *answers):
         self.answers, self.seen = list(answers), []

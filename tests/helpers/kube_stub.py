@@ -1,6 +1,6 @@
-"""A small API server for tests: objects by path, resourceVersions, the scale subresource, rights by token, every request counted.
+"""A small API server for tests, which keeps objects by path and notes every request.
 
-Its refusals are the recorded ones of v1.36 (facts/kubernetes_api_v1.36.json), shortened.
+It knows resourceVersions, the scale subresource and rights. It refuses as a real v1.36 does, in fewer words.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
 class KubeStub:
-    """Serves on a free port of 127.0.0.1 while it is a context.
+    """Serves on a free port of 127.0.0.1 within a `with` block.
 
     Attributes:
         objects: path -> object.
         seen: (method, path, body) of every request.
-        denied: (verb, resource) that RBAC refuses, as in ("list", "pods") or ("patch", "deployments/scale").
-        token: that is accepted; None: any.
+        denied: (verb, resource) pairs that RBAC refuses: ("list", "pods"), ("patch", "deployments/scale").
+        token: the one that is accepted; None: any.
         before: called with (method, path) before a request is answered.
-        page: objects a page of a list.
+        page: objects per page of a list.
     """
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ class KubeStub:
         return self._store(f"{collection}/{name}", copy.deepcopy(item))
 
     def edit(self, path: str, **changes: Any) -> None:
-        """Change fields by dotted name (`spec__replicas=5`), as somebody else would."""
+        """Change fields by their path (`spec__replicas=5`), as somebody else would."""
         item = copy.deepcopy(self.objects[path])
         for dotted, value in changes.items():
             *parents, last = dotted.split("__")
@@ -141,56 +141,60 @@ class KubeStub:
 
     # ------------------------------------------------------------------------------------------------- inside
     def reply(self, method: str, target: str, body: Any, headers: Any) -> tuple[int, dict[str, Any]]:
+        """Status and body of the answer to one request."""
         url = urlsplit(target)
-        path, query = url.path, parse_qs(url.query)
+        path = url.path
         self.before(method, path)
         self.seen.append((method, path, body))
         if self.token is not None and headers.get("Authorization") != f"Bearer {self.token}":
             return refusal(401, "Unauthorized", "Unauthorized")
         if path == REVIEWS:
-            asked = body["spec"]["resourceAttributes"]
-            sub = asked.get("subresource")
-            resource = asked["resource"] + (f"/{sub}" if sub else "")
-            return 201, {**body, "status": {"allowed": (asked["verb"], resource) not in self.denied}}
+            return self._review(body)
         scale = path.endswith("/scale")
         path = path.removesuffix("/scale")
         collection = path if path in self.collections else path.rpartition("/")[0]
         if collection not in self.collections:
             return refusal(404, "NotFound", "the server could not find the requested resource")
-        verb = {"POST": "create", "PUT": "update", "PATCH": "patch"}.get(
-            method, "list" if path == collection else "get"
-        )
+        reading = "list" if path == collection else "get"
+        verb = {"POST": "create", "PUT": "update", "PATCH": "patch"}.get(method, reading)
         resource = collection.rpartition("/")[2] + ("/scale" if scale else "")
         if (verb, resource) in self.denied:
-            message = f'{resource} is forbidden: User "me" cannot {verb} resource "{resource}" in the namespace "shop"'
-            return refusal(403, "Forbidden", message)
+            what = f'cannot {verb} resource "{resource}" in the namespace "shop"'
+            return refusal(403, "Forbidden", f'{resource} is forbidden: User "me" {what}')
         if verb == "list":
-            return 200, self._list(path, query)
+            return 200, self._list(path, parse_qs(url.query))
         if verb == "create":
-            path = f"{collection}/{body['metadata']['name']}"
-            if path in self.objects:
-                return refusal(
-                    409, "AlreadyExists", f'{resource} "{body["metadata"]["name"]}" already exists'
-                )
-            return 201, self._store(path, body)
-        item = self.objects.get(path)
+            return self._create(collection, resource, body)
+        return self._one(verb, path, resource, body)
+
+    def _review(self, body: Any) -> tuple[int, dict[str, Any]]:
+        asked = body["spec"]["resourceAttributes"]
+        sub = asked.get("subresource")
+        resource = asked["resource"] + (f"/{sub}" if sub else "")
+        return 201, {**body, "status": {"allowed": (asked["verb"], resource) not in self.denied}}
+
+    def _create(self, collection: str, resource: str, body: Any) -> tuple[int, dict[str, Any]]:
+        name = body["metadata"]["name"]
+        if f"{collection}/{name}" in self.objects:
+            return refusal(409, "AlreadyExists", f'{resource} "{name}" already exists')
+        return 201, self._store(f"{collection}/{name}", body)
+
+    def _one(self, verb: str, path: str, resource: str, body: Any) -> tuple[int, dict[str, Any]]:
+        """Read or change one object, or its scale."""
+        scale, name, item = resource.endswith("/scale"), path.rpartition("/")[2], self.objects.get(path)
         if item is None:
-            return refusal(404, "NotFound", f'{resource} "{path.rpartition("/")[2]}" not found')
+            return refusal(404, "NotFound", f'{resource} "{name}" not found')
         if verb == "get":
             return 200, _scale(item) if scale else item
         given = ((body.get("metadata") or {}).get("resourceVersion")) if body else None
         if given not in (None, "", item["metadata"]["resourceVersion"]):
-            message = f'Operation cannot be fulfilled on {resource} "{path.rpartition("/")[2]}": the object has been modified'
-            return refusal(409, "Conflict", message)
+            said = f'Operation cannot be fulfilled on {resource} "{name}": the object has been modified'
+            return refusal(409, "Conflict", said)
         if scale:
             item = self._store(path, {**item, "spec": {**item["spec"], "replicas": body["spec"]["replicas"]}})
             return 200, _scale(item)
-        return 200, self._store(
-            path,
-            body
-            if verb == "update"
-            else {**item, **body, "metadata": {**item["metadata"], **body["metadata"]}},
-        )
+        merged = {**item, **body, "metadata": {**item["metadata"], **body["metadata"]}}
+        return 200, self._store(path, body if verb == "update" else merged)
 
     def _list(self, path: str, query: dict[str, list[str]]) -> dict[str, Any]:
         items = [item for key, item in sorted(self.objects.items()) if key.rpartition("/")[0] == path]
@@ -237,7 +241,7 @@ def _scale(item: dict[str, Any]) -> dict[str, Any]:
 def deployment(
     name: str, replicas: int = 2, cpu: str | None = "500m", request: str | None = "100m", **metadata: Any
 ) -> dict[str, Any]:
-    """One container of the Deployment's name."""
+    """A Deployment with one container, both called `name`."""
     resources = {
         "limits": {"cpu": cpu, "memory": "128Mi"} if cpu else {},
         "requests": {"cpu": request} if request else {},
@@ -260,7 +264,7 @@ def deployment(
 def pod(
     owner: str, index: int, created: str, ready: str | None, sidecar: str | None = None, **metadata: Any
 ) -> dict[str, Any]:
-    """A pod of `deployment(owner)`; `ready` is when it became so."""
+    """A pod of `deployment(owner)`; `ready` is when it became ready."""
     containers = copy.deepcopy(deployment(owner)["spec"]["template"]["spec"]["containers"])
     if sidecar:
         containers.append(

@@ -1,1 +1,1 @@
-"""A real Kubernetes cluster: its API, its Deployments and pods, its metrics, its Lease."""
+"""A real Kubernetes cluster: its API, its Deployments and pods, its measurements, its Lease."""

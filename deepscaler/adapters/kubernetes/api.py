@@ -1,7 +1,7 @@
-"""A thin client of the Kubernetes API: JSON in, JSON out, through the official client's configuration, TLS and credentials.
+"""A thin client of the Kubernetes API: JSON in, JSON out.
 
-Its generated models aren't used: they validate every object on the way in, and a field one of them doesn't expect would
-cost a tick.
+Configuration, TLS and credentials are the official client's. Its generated models aren't used: they validate
+every object that comes in, and a field that one of them doesn't expect would make a tick fail.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ _GONE = 410
 Object = Mapping[str, Any]
 """A Kubernetes object as JSON has it."""
 _ADVICE = {
-    401: "the credentials are missing, wrong or expired: renew those of the kubeconfig (cluster.kubeconfig, cluster.context)",
+    401: "the credentials are missing, wrong or expired: renew those of the kubeconfig "
+    "(cluster.kubeconfig, cluster.context)",
     403: "bind a Role with this right to the user or service account",
 }
 
 
 class ApiError(ClusterError):
-    """A refused or failed request.
+    """A request that was refused or failed.
 
     Attributes:
         status: of the HTTP answer; 0 where there was none.
@@ -37,11 +38,11 @@ class ApiError(ClusterError):
 
 
 class KubeApi:
-    """Requests to one API server; connects at the first of them.
+    """Sends requests to one API server; connects at the first of them.
 
     Args:
         section: kubeconfig, context, time-out.
-        retries: further tries of a request that couldn't connect, and of a read that broke.
+        retries: how often a request that couldn't connect, or a read that broke, is tried again.
     """
 
     def __init__(self, section: ClusterSection, retries: int = 1) -> None:
@@ -52,12 +53,16 @@ class KubeApi:
         """The object or list at `path`.
 
         Raises:
-            ApiError: no way to a server, no answer, a refusal (its `status` says which), or no JSON.
+            ApiError: there is no way to a server, no answer, a refusal (`status` says which), or no JSON.
         """
         return self.send("GET", path, query=query)
 
     def find(self, path: str) -> dict[str, Any] | None:
-        """As `get`; None where there is no such object or API."""
+        """The object at `path`; None where there is no such object or API.
+
+        Raises:
+            ApiError: as `get`.
+        """
         try:
             return self.get(path)
         except ApiError as error:
@@ -66,7 +71,9 @@ class KubeApi:
             raise
 
     def items(self, path: str) -> list[Object]:
-        """All objects of a list, page by page; begun again where a page has expired meanwhile.
+        """All objects of a list, read page by page.
+
+        Where a page has expired meanwhile, the reading starts again.
 
         Raises:
             ApiError: as `get`.
@@ -98,7 +105,17 @@ class KubeApi:
         query: Mapping[str, Any] | None = None,
         time_out: float | None = None,
     ) -> dict[str, Any]:
-        """One request; a PATCH is a merge patch. After a 401 the kubeconfig is read again and the request sent once more.
+        """The answer to one request; a PATCH is a merge patch.
+
+        After a 401 the kubeconfig is read again and the request is sent once more: the token may have been
+        renewed.
+
+        Args:
+            method: GET, POST, PUT or PATCH.
+            path: of the object or list.
+            body: JSON to send; None: nothing.
+            query: parameters of the URL.
+            time_out: seconds; None, or more than the configured time-out: the configured one.
 
         Raises:
             ApiError: as `get`.
@@ -108,7 +125,7 @@ class KubeApi:
         except ApiError as error:
             if error.status != 401:
                 raise
-        self._client = None  # the token may have been renewed on disk
+        self._client = None  # reads the kubeconfig again
         return self._once(method, path, body, query, time_out)
 
     def _once(
@@ -189,7 +206,7 @@ class KubeApi:
 
 
 def _refusal(where: str, status: int, reason: str | None, text: bytes) -> str:
-    """`host/path: HTTP 403 Forbidden: what the server says; what to do`."""
+    """An error message such as `host/path: HTTP 403 Forbidden: what the server says; what to do`."""
     try:
         answer = json.loads(text)
         said = f" {answer['reason']}: {one_line(answer['message'])}"

@@ -1,4 +1,4 @@
-"""The application on a real cluster: measurements from Prometheus, objects and replicas through the Kubernetes API."""
+"""The application on a real cluster, through Prometheus and the Kubernetes API."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ class KubernetesCluster:
         clock: current time, seconds since the epoch.
         sleep: waits so many seconds.
         progress: told (requests done, requests in all) while `metrics` runs.
-        past: whether the clock stands in the past. `workloads` and `pods` are then told as of that time, by Prometheus.
+        past: whether the clock stands in the past. `workloads` and `pods` are then told as of that time, by
+            Prometheus.
 
     Attributes:
         api_failures: HTTP status (0: no answer) -> how often the Kubernetes API couldn't be read.
@@ -83,7 +84,7 @@ class KubernetesCluster:
         """Return when `moment` has come."""
         self._sleep(max(moment - self._clock(), 0.0))
 
-    # --------------------------------------------------------------------------------------------------- measurements
+    # ------------------------------------------------------------------------------------------- measurements
     def metrics(self, start: float, end: float, step: float) -> MetricPanel:
         """The five features at start, start + step, … <= end.
 
@@ -108,12 +109,12 @@ class KubernetesCluster:
         """
         return self._telemetry.latencies(start, end, step)
 
-    # -------------------------------------------------------------------------------------------------------- objects
+    # ------------------------------------------------------------------------------------------------ objects
     def workloads(self) -> Sequence[Workload]:
-        """One entry per service whose Deployment exists, with limits and requests of the service's own container.
+        """One entry per service whose Deployment exists; limits and requests are those of its own container.
 
-        They come from the Kubernetes API. Where it can't be read, they come from Prometheus, and `scale` then checks
-        the replicas before it writes.
+        They come from the Kubernetes API. Where it can't be read, they come from Prometheus, and `scale` then
+        checks the replicas before it writes.
 
         Raises:
             ClusterError: the API has none of the Deployments, or neither it nor Prometheus can be read.
@@ -132,7 +133,7 @@ class KubernetesCluster:
         return found
 
     def pods(self) -> Sequence[Pod]:
-        """All pods of all services; their usage comes from metrics.k8s.io where it exists, else from Prometheus.
+        """All pods of all services; usage comes from metrics.k8s.io where it exists, else from Prometheus.
 
         Raises:
             ClusterError: neither the API nor Prometheus can be read.
@@ -172,29 +173,29 @@ class KubernetesCluster:
         return usage
 
     def _boot_seconds_of_today(self) -> dict[str, float]:
-        """Start-up times of the pods that the API has now, which the past can't have known; nothing without the API."""
+        """Start-up times of the pods that the API has now, for a past that Prometheus doesn't know."""
         try:
             return self._orchestrator.boot_seconds()
         except ApiError as error:
             _LOG.info("start-up times aren't known from the Kubernetes API either: %s", error)
             return {}
 
-    # -------------------------------------------------------------------------------------------------------- scaling
+    # ------------------------------------------------------------------------------------------------ scaling
     def scale(self, targets: Mapping[str, int]) -> ScaleReport:
-        """Set `spec.replicas` of these services' Deployments through the `scale` subresource, one after the other.
+        """Set `spec.replicas` of these services' Deployments, one after the other.
 
         What somebody else has changed since `workloads()` isn't overwritten but reported as a conflict.
 
         Raises:
-            ClusterError: an unknown service, or a target that isn't an integer of at least 1. It is raised before
-                any request.
+            ClusterError: an unknown service, or a target that isn't an integer of at least 1. It is raised
+                before any request.
         """
         return self._orchestrator.scale(
             {service: self._checked(service, target) for service, target in targets.items()}
         )
 
     def _checked(self, service: str, target: object) -> int:
-        """The target as a Python integer: the official client refuses numpy's, and the API takes `null` for 0."""
+        """The target as a Python integer: the client refuses numpy's, and the API would take `null` for 0."""
         if service not in self.services:
             raise ClusterError(f"scale: unknown service {service!r}; services: {', '.join(self.services)}")
         if not self._settings.app.services[service].scaled:
@@ -213,7 +214,8 @@ class KubernetesCluster:
         """Check that this user may read and scale all that is to be scaled.
 
         Raises:
-            ClusterError: rights are missing (each is named), a service is no Deployment, or the API can't be asked.
+            ClusterError: rights are missing (each is named), a service is no Deployment, or the API can't be
+                asked.
         """
         lease = self._settings.cluster.lease
         missing = self._orchestrator.missing_rights(
@@ -221,13 +223,14 @@ class KubernetesCluster:
         )
         if missing:
             raise ClusterError(
-                f"missing rights: {'; '.join(map(str, missing))}. Bind a Role with them to this user or service "
-                "account, or run with --dry-run"
+                f"missing rights: {'; '.join(map(str, missing))}. "
+                "Bind a Role with them to this user or service account, or run with --dry-run"
             )
         for service, kind in self._orchestrator.unsupported().items():
+            where = f"{self._names.namespace}/{self._names.scaled[service]}"
             raise ClusterError(
-                f"{service}: {self._names.namespace}/{self._names.scaled[service]} is a {kind}, which is not supported: "
-                f"only Deployments are scaled; set app.services.{service}.scaled to false"
+                f"{service}: {where} is a {kind}, which is not supported: only Deployments are scaled; "
+                f"set app.services.{service}.scaled to false"
             )
 
     def pod_history(self, start: float, end: float) -> None:
@@ -236,9 +239,10 @@ class KubernetesCluster:
 
     @contextmanager
     def leadership(self, *, wait: bool = False) -> Iterator[LeaseElection | Undisputed]:
-        """Check the rights, then run an election until the block ends; `scale` writes only while this process leads.
+        """Check the rights, then run an election until the block ends.
 
-        With `cluster.lease` off there is no election, and this process always leads.
+        `scale` writes only while this process leads. With `cluster.lease` off there is no election, and it
+        always leads.
 
         Args:
             wait: for as long as it takes to lead, or to know that another controller does.
@@ -258,7 +262,7 @@ class KubernetesCluster:
         with election.running():
             if wait and not election.wait():
                 raise ClusterError(
-                    f"Lease {election.namespace}/{election.name}: {election.holder or 'nobody'} holds it, so nothing "
-                    "was written; stop that controller, or run with --dry-run"
+                    f"Lease {election.namespace}/{election.name}: {election.holder or 'nobody'} holds it, "
+                    "so nothing was written; stop that controller, or run with --dry-run"
                 )
             yield election

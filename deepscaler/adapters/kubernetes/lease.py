@@ -1,10 +1,12 @@
-"""Leader election: of all replicas of the controller, the holder of one Kubernetes Lease writes.
+"""Leader election: of all replicas of the controller, the one that holds a Kubernetes Lease writes.
 
-Source: the protocol of client-go's `leaderelection` (record of holder and renewal in a Lease, others wait `duration` of
-their own clock after the last *change* they saw; machines' clocks are never compared).
-Differs: `kubernetes.leaderelection` isn't used: its requests have no time-out, a broken connection ends its thread, it
-doesn't release, and nothing tells its leader for how long a write is still safe. Here a leader may write until
-`renew_deadline` after the *start* of its last successful renewal, which ends before anybody else's `duration` can.
+Source: the protocol of client-go's `leaderelection`. A record of holder and renewal is kept in a Lease. The
+others wait for `duration` by their own clock after the last *change* they saw, so that clocks of machines are
+never compared.
+Differs: `kubernetes.leaderelection` isn't used. Its requests have no time-out, a broken connection ends its
+thread, it doesn't release the Lease, and nothing tells its leader for how long a write is still safe. Here a
+leader may write until `renew_deadline` after the *start* of its last successful renewal, which ends before
+the `duration` that anybody else waits.
 """
 
 from __future__ import annotations
@@ -28,22 +30,25 @@ _JOIN_SECONDS = 5.0
 
 
 def steady_seconds() -> float:
-    """A clock that never jumps and, where there is one, goes on while the machine is suspended."""
+    """Seconds of a clock that never jumps; on Linux it also counts while the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 class LeaseElection:
-    """One candidate.
+    """One candidate for the lead.
 
     Args:
         settings: name, namespace and times of the Lease.
-        api: carries the requests; of its own by default, so that a slow request elsewhere can't delay a renewal.
-        steady: seconds of a clock that only ever moves on.
-        wall: seconds since the epoch, for the record's readers.
+        api: carries the requests; by default a client of its own, so that slow requests of others can't delay
+            a renewal.
+        steady: seconds of a clock that never jumps.
+        wall: seconds since the epoch, for people who read the Lease.
 
     Attributes:
+        name: of the Lease.
+        namespace: of the Lease.
         identity: of this candidate.
-        holder: who holds the Lease, as last seen; "" for nobody.
+        holder: who held the Lease when it was last read; "" for nobody.
     """
 
     def __init__(
@@ -67,21 +72,22 @@ class LeaseElection:
         self._lock = threading.Lock()  # one round at a time
         self._released = False
 
-    # ---------------------------------------------------------------------------------------------------------- asking
+    # ------------------------------------------------------------------------------------------------- asking
     def seconds_left(self) -> float:
-        """Seconds for which this candidate may still write; 0 when it doesn't lead."""
+        """For how many seconds this candidate may still write; 0 when it doesn't lead."""
         renewed = self._renewed
         return 0.0 if renewed is None else max(renewed + self._section.renew_deadline - self._steady(), 0.0)
 
     def leading(self) -> bool:
-        """May this candidate write now?"""
+        """Whether this candidate may write now."""
         return self.seconds_left() > 0.0
 
-    # --------------------------------------------------------------------------------------------------------- a round
+    # ------------------------------------------------------------------------------------------------ a round
     def attempt(self) -> bool:
-        """One round: take the Lease if it is free, renew it if it is ours. Returns whether we lead afterwards.
+        """Take the Lease if it is free, renew it if it is ours, and return whether we lead afterwards.
 
-        An API that can't be reached or refuses is logged, not raised; a leader then leads on until its deadline.
+        An API that refuses or can't be reached is logged, not raised. A leader then goes on until its
+        deadline.
         """
         with self._lock:
             if self._released:
@@ -99,13 +105,13 @@ class LeaseElection:
                     "Lease %s/%s: %s",
                     self.namespace,
                     self.name,
-                    f"{self.identity} leads" if leads else "leading no longer",
+                    f"{self.identity} leads" if leads else f"{self.identity} no longer leads",
                 )
             return leads
 
     def _consequence(self) -> str:
         left = self.seconds_left()
-        return f"; leading for {left:.0f} s more" if left else "; not writing"
+        return f"; still leading for {left:.0f} s" if left else "; not writing"
 
     def _round(self) -> None:
         began = self._steady()
@@ -134,20 +140,20 @@ class LeaseElection:
             self._observed = version, self._steady()
 
     def _expired(self, spec: dict[str, Any]) -> bool:
-        """Has the other's record stood still for as long as it promised to renew it, by our own clock?"""
+        """Whether the holder hasn't renewed its record for as long as it promised to, by our own clock."""
         assert self._observed is not None
         return self._steady() >= self._observed[1] + float(
             spec.get("leaseDurationSeconds") or self._section.duration
         )
 
     def _accept(self, method: str, path: str, body: dict[str, Any], began: float) -> None:
-        """Write the record; the resourceVersion in `body` lets only one candidate win."""
+        """Write the record; the resourceVersion in `body` lets only one of several candidates win."""
         try:
             answer = self._api.send(method, path, body)
         except ApiError as error:
             if error.status == 409:
                 self._renewed = None if self.holder != self.identity else self._renewed
-                _LOG.info("Lease %s/%s: another was faster", self.namespace, self.name)
+                _LOG.info("Lease %s/%s: another candidate was faster", self.namespace, self.name)
                 return
             raise
         self._see(str((answer.get("metadata") or {}).get("resourceVersion", "")), self.identity)
@@ -167,7 +173,7 @@ class LeaseElection:
         }
 
     def release(self) -> None:
-        """Give the Lease back, so that another needn't wait for it to run out; leads no longer in any case."""
+        """Stop leading, and give the Lease back so that others needn't wait for it to run out."""
         with self._lock:
             held, self._renewed, self._released = self._renewed is not None, None, True
             if not held:
@@ -186,16 +192,22 @@ class LeaseElection:
                     _LOG.info("Lease %s/%s: released", self.namespace, self.name)
             except ClusterError as error:
                 _LOG.warning(
-                    "Lease %s/%s: not released, others wait %d s: %s",
+                    "Lease %s/%s: not released, so others wait %d s: %s",
                     self.namespace,
                     self.name,
                     self._section.duration,
                     error,
                 )
 
-    # -------------------------------------------------------------------------------------------------- in the background
+    # -------------------------------------------------------------------------------------- in the background
     def wait(self, sleep: Callable[[float], object] = time.sleep) -> bool:
-        """Try until we lead, or for so long that a holder that is gone would have lost the Lease. Returns whether we lead."""
+        """Try to lead, and return whether we do.
+
+        It gives up after the time in which a holder that is gone would have lost the Lease.
+
+        Args:
+            sleep: waits so many seconds between tries.
+        """
         end = self._steady() + self._section.duration + 2 * self._section.retry_period
         while not (self.leading() or self.attempt()):
             if self._steady() >= end:
@@ -205,7 +217,7 @@ class LeaseElection:
 
     @contextmanager
     def running(self) -> Iterator[LeaseElection]:
-        """Try at once, then every `retry_period` in a thread of its own; released at the end."""
+        """Try at once, then every `retry_period` in a thread of its own. The Lease is released at the end."""
         self.attempt()
         stop = threading.Event()
 
@@ -214,7 +226,9 @@ class LeaseElection:
                 try:
                     self.attempt()
                 except Exception:  # a thread that ends silently would never lead again
-                    _LOG.exception("Lease %s/%s: going on", self.namespace, self.name)
+                    _LOG.exception(
+                        "Lease %s/%s: a round failed; the next one is tried", self.namespace, self.name
+                    )
 
         thread = threading.Thread(target=work, name="lease", daemon=True)
         thread.start()

@@ -32,11 +32,12 @@ class MeasuredObjects:
         self._settings, self._prometheus, self._now = settings, prometheus, now
         self._names = Names(settings.app)
 
-    # ------------------------------------------------------------------------------------------------------- workloads
+    # ---------------------------------------------------------------------------------------------- workloads
     def workloads(self, boot_seconds: Callable[[], Mapping[str, float]] = dict) -> list[Workload]:
         """One entry per service whose Deployment Prometheus knows.
 
-        Without kube-state-metrics the running containers are counted as replicas, and the limits are cAdvisor's.
+        Without kube-state-metrics the running containers are counted as replicas, and the limits are
+        cAdvisor's.
 
         Args:
             boot_seconds: asked for start-up times by service where Prometheus knows none of some service.
@@ -98,7 +99,7 @@ class MeasuredObjects:
                 values.setdefault(service, []).append(value)
         return {service: median(one) for service, one in values.items()}
 
-    # ------------------------------------------------------------------------------------------------------------ pods
+    # --------------------------------------------------------------------------------------------------- pods
     def pods(self) -> list[Pod]:
         """All pods of all services, by name.
 

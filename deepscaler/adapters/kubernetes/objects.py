@@ -1,4 +1,4 @@
-"""Reading Kubernetes objects as JSON has them: amounts, times, selectors, containers, readiness, start-up times."""
+"""What the JSON of Kubernetes objects says: amounts, times, selectors, containers, readiness, start-up."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Usage = tuple[float, float, float]
 """What a pod uses: cores, the time of the sample, and over how many seconds before it the mean was taken."""
 
 
-# ------------------------------------------------------------------------------------------------------------- values
+# ----------------------------------------------------------------------------------------------------- values
 def quantity(text: str | float | None) -> float | None:
     """A Kubernetes quantity (`250m`, `1.5`, `64Mi`, `2e3`) as a number; None for None.
 
@@ -49,7 +49,7 @@ def span_seconds(text: str) -> float:
     )
 
 
-# ------------------------------------------------------------------------------------------------------------ objects
+# ---------------------------------------------------------------------------------------------------- objects
 def name_of(item: Object) -> str:
     """`metadata.name`."""
     return str(item["metadata"]["name"])
@@ -92,7 +92,7 @@ def amounts(container: Object, resource: str) -> Amounts:
 
 
 def pod_cores(pod_spec: Object) -> Amounts:
-    """CPU limit and request of all containers of a pod together, sidecars included; None where none states any."""
+    """CPU limit and request of all containers of a pod together, with sidecars; None where none has any."""
     sums: dict[Kind, float | None] = {"limits": None, "requests": None}
     sidecars = [
         item for item in pod_spec.get("initContainers") or () if item.get("restartPolicy") == "Always"
@@ -105,7 +105,7 @@ def pod_cores(pod_spec: Object) -> Amounts:
 
 
 def ready_condition(status: Object) -> tuple[bool | None, float | None]:
-    """The Ready condition of a pod's status and the time of its last transition; None, None where there is none."""
+    """The Ready condition of a pod's status and when it changed last; None, None where there is none."""
     for condition in status.get("conditions") or ():
         if condition.get("type") == "Ready":
             return condition.get("status") == "True", seconds_since_epoch(condition.get("lastTransitionTime"))
@@ -113,7 +113,7 @@ def ready_condition(status: Object) -> tuple[bool | None, float | None]:
 
 
 def usage_of(item: Object, containers: Container[str]) -> Usage | None:
-    """What these containers of a pod use together, from its PodMetrics; None where nothing is known of them."""
+    """What these containers of a pod use together, from its PodMetrics; None where that isn't known."""
     time = seconds_since_epoch(item.get("timestamp"))
     cores = [
         quantity((container.get("usage") or {}).get("cpu"))
@@ -129,9 +129,9 @@ def usage_of(item: Object, containers: Container[str]) -> Usage | None:
 class BootTimes:
     """How many seconds pods take from their creation to Ready: the median of the newest pods of each service.
 
-    Each pod counts once, by the first transition that was seen, and only if its containers never restarted: later
-    transitions tell of trouble, not of start-up. A pod that was ready as soon as it was created didn't start here
-    (it was adopted or is emulated), so it doesn't count.
+    Each pod counts once, by the first transition that was seen, and only if its containers never restarted:
+    later transitions tell of trouble, not of start-up. A pod that was ready as soon as it was created didn't
+    start here (it was adopted or is emulated), so it doesn't count.
 
     Args:
         keep: how many pods per service are remembered.

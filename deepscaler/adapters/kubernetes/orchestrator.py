@@ -1,4 +1,4 @@
-"""One application in the Kubernetes API: its Deployments, pods and rival autoscalers, and writes of their replicas."""
+"""One application in the Kubernetes API: its Deployments and pods are read, its replicas are written."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Orchestrator:
     def _path(self, group: str, resource: str) -> str:
         return f"{group}/namespaces/{self._namespace}/{resource}"
 
-    # ------------------------------------------------------------------------------------------------------- workloads
+    # ---------------------------------------------------------------------------------------------- workloads
     def workloads(self) -> list[Workload]:
         """One entry per service whose Deployment exists.
 
@@ -73,8 +73,8 @@ class Orchestrator:
         self._name_the_missing(deployments)
         if not scaled:
             raise ClusterError(
-                f"namespace {self._namespace} has none of the Deployments {', '.join(self._names.scaled.values())}; "
-                "check app.namespace and app.services"
+                f"namespace {self._namespace} has none of the Deployments "
+                f"{', '.join(self._names.scaled.values())}; check app.namespace and app.services"
             )
         rivals = rival_autoscalers(self._api, self._namespace, self._on_change)
         if not self._boots:
@@ -193,7 +193,7 @@ class Orchestrator:
         pod = None if seen is None else seen[quota.kind]
         return replace(workload, quota_cores=quota.cores, pod_cores=own if pod is None else pod)
 
-    # ------------------------------------------------------------------------------------------------------------ pods
+    # --------------------------------------------------------------------------------------------------- pods
     def pods(self, usage: Mapping[str, Usage] | None = None) -> list[Pod]:
         """All pods of all services, by name.
 
@@ -230,7 +230,7 @@ class Orchestrator:
         return {name: usage for name, usage in found.items() if usage is not None}
 
     def _pods(self) -> list[tuple[str, Object]]:
-        """Service and pod, by the pod's name. What the pods tell of start-up times and sizes is remembered."""
+        """Service and pod, by the pod's name. Start-up times and sizes of the pods are remembered."""
         found = []
         for item in self._api.items(self._path("/api/v1", "pods")):
             labels = item["metadata"].get("labels") or {}
@@ -267,7 +267,7 @@ class Orchestrator:
             cpu_request_cores=amounts(container, "cpu")["requests"],
         )
 
-    # --------------------------------------------------------------------------------------------------------- writing
+    # ------------------------------------------------------------------------------------------------ writing
     def scale(self, targets: Mapping[str, int]) -> ScaleReport:
         """Set `spec.replicas` of these services' Deployments, one after the other, as `ReplicaWriter` does.
 

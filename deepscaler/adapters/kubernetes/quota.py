@@ -29,10 +29,11 @@ class CpuQuota:
 
 
 def tightest(quotas: Iterable[Object], pods: Sequence[tuple[Amounts, int]]) -> CpuQuota | None:
-    """The quota that leaves the least room, measured against what the scaled services take now; None without one.
+    """The quota that leaves the least room for growth by a common factor; None without one.
 
     Args:
-        quotas: the ResourceQuotas of the namespace. Those with a scope hold for some pods only and are left out.
+        quotas: the ResourceQuotas of the namespace. Those with a scope hold for some pods only and are left
+            out.
         pods: per scaled Deployment, the cores of one whole pod and how many pods there are.
     """
     taken: dict[Kind, float] = {

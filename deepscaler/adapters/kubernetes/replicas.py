@@ -39,7 +39,7 @@ class DeploymentState:
         )
 
     def same_but_for_status(self, other: DeploymentState) -> bool:
-        """Whether at most the status differs, because pods became ready; a decision on one then holds for the other."""
+        """Whether at most the status differs, because pods became ready; then one decision holds for both."""
         return (self.replicas, self.generation, self.annotations) == (
             other.replicas,
             other.generation,
@@ -76,9 +76,9 @@ class ReplicaWriter:
     def write(self, name: str, replicas: int) -> None:
         """Set the replicas of one Deployment.
 
-        The write carries the resourceVersion that was read. Where the object has changed since, it is read again. If
-        only its status has changed, the write is repeated on the new version. If somebody edited the spec or the
-        annotations, theirs stand.
+        The write carries the resourceVersion that was read. Where the object has changed since, it is read
+        again. If only its status has changed, the write is repeated on the new version. If somebody edited
+        the spec or the annotations, theirs stand.
 
         Raises:
             ApiError: a conflict with somebody's edit, a refusal, or no answer.
@@ -86,8 +86,8 @@ class ReplicaWriter:
         state = self._read_before.pop(name, None) or self._read(name)
         if self._believed.get(name, state.replicas) != state.replicas:
             raise ApiError(
-                f"conflict: the decision was made for {self._believed[name]} replicas, there are {state.replicas}; "
-                "not written",
+                f"conflict: the decision was made for {self._believed[name]} replicas, "
+                f"there are {state.replicas}; not written",
                 _CONFLICT,
             )
         for _ in range(_TRIES):
@@ -98,7 +98,8 @@ class ReplicaWriter:
                     raise
                 state = self._unless_edited(name, state, error)
         raise ApiError(
-            f"conflict: its status changed {_TRIES} times while it was being written; the next tick tries again",
+            f"conflict: its status changed {_TRIES} times while it was being written; "
+            "the next tick tries again",
             _CONFLICT,
         )
 
@@ -108,7 +109,8 @@ class ReplicaWriter:
         got = (answer.get("spec") or {}).get("replicas")
         if got != replicas:
             raise ApiError(
-                f"asked for {replicas} replicas, but the API server set {got}; is a webhook or a policy acting on it?"
+                f"asked for {replicas} replicas, but the API server set {got}; "
+                "is a webhook or a policy acting on it?"
             )
 
     def _unless_edited(self, name: str, before: DeploymentState, conflict: ApiError) -> DeploymentState:

@@ -1,4 +1,4 @@
-"""What the controller's user or service account must be allowed to do, and how to ask the API server whether it is."""
+"""What the controller's user or service account must be allowed to do, and what of it is missing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class Right:
     def __str__(self) -> str:
         """`patch deployments.apps/scale in namespace shop`."""
         kind = f"{self.resource}.{self.group}" if self.group else self.resource
-        return f"{self.verb} {kind}{'/' if self.subresource else ''}{self.subresource} in namespace {self.namespace}"
+        part = f"/{self.subresource}" if self.subresource else ""
+        return f"{self.verb} {kind}{part} in namespace {self.namespace}"
 
 
 READS = (
@@ -34,7 +35,7 @@ LEASE_VERBS = ("get", "create", "update")
 
 
 def needed_rights(namespace: str, lease_namespace: str | None = None) -> list[Right]:
-    """All rights that reading and scaling need in `namespace`, and those of a Lease where one is to be taken."""
+    """All rights that reading and scaling need in `namespace`, and those of a Lease where one is taken."""
     rights = [Right(*right, namespace=namespace) for right in (*READS, *WRITES)]
     if lease_namespace is not None:
         group, resource = "coordination.k8s.io", "leases"

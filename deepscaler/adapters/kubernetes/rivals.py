@@ -10,7 +10,8 @@ from deepscaler.logs import OnChange
 def rival_autoscalers(api: KubeApi, namespace: str, on_change: OnChange) -> dict[str, list[str]]:
     """Deployment -> HorizontalPodAutoscalers and KEDA's ScaledObjects that act on it, as `kind/name`.
 
-    KEDA makes an HPA for each ScaledObject; both are named. Where ScaledObjects can't be read, the HPAs tell enough.
+    KEDA makes an HPA for each ScaledObject; both are named. Where ScaledObjects can't be read, the HPAs tell
+    enough.
 
     Raises:
         ApiError: the HPAs can't be read.

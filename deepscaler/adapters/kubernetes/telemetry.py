@@ -1,4 +1,4 @@
-"""What an application did, as Prometheus (or Jaeger) tells it: the five features, the calls, the response times."""
+"""What an application did, as Prometheus (or Jaeger) tells it: features, calls and response times."""
 
 from __future__ import annotations
 
@@ -59,16 +59,16 @@ class Telemetry:
         self._progress = progress
         self._limited: set[str] = set()  # services that have shown a CPU limit or request
 
-    # -------------------------------------------------------------------------------------------------------- features
+    # ----------------------------------------------------------------------------------------------- features
     def metrics(self, start: float, end: float, step: float) -> MetricPanel:
         """The five features at start, start + step, … <= end.
 
         The number of requests doesn't depend on the number of services.
 
         Raises:
-            MetricsError: Prometheus can't be reached, knows no series of a feature, or a service has neither a CPU
-                limit nor a CPU request. The last is an error only at first sight: a service that loses them later
-                becomes NaN, which is logged.
+            MetricsError: Prometheus can't be reached, knows no series of a feature, or a service has neither
+                a CPU limit nor a CPU request. The last is an error only at first sight: a service that loses
+                them later becomes NaN, which is logged.
         """
         collect = self._settings.collect
         queries = {feature: collect.queries.get(feature, query) for feature, query in FEATURE_QUERIES.items()}
@@ -114,7 +114,7 @@ class Telemetry:
         return advance
 
     def _refuse_unlimited(self, used: Array, limits: Array) -> None:
-        """Refuse services whose CPU usage has never had anything to be compared with; log those that lost it."""
+        """Refuse services that have never had a CPU limit or request; log those that lost it."""
         limited: NDArray[np.bool_] = np.asarray(np.isfinite(limits).any(axis=1))
         services = self._names.services
         self._limited |= {service for service, has in zip(services, limited, strict=True) if has}
@@ -145,11 +145,12 @@ class Telemetry:
                     service,
                 )
 
-    # ----------------------------------------------------------------------------------------------------------- calls
+    # -------------------------------------------------------------------------------------------------- calls
     def calls(self, start: float, end: float) -> CallGraph:
         """Calls in (start, end] by whole windows of `collect.calls_window`; a shorter span is one window.
 
-        Callers that are no services of this application (gateways, `unknown`, other namespaces) are `external`.
+        Callers that are no services of this application (gateways, `unknown`, other namespaces) are
+        `external`.
 
         Raises:
             MetricsError: Prometheus can't be reached or knows no calls at all.
@@ -182,14 +183,15 @@ class Telemetry:
             return None
         return self._names.service(label, labels.get(label, ""))
 
-    # -------------------------------------------------------------------------------------------------- response times
+    # ----------------------------------------------------------------------------------------- response times
     def latencies(self, start: float, end: float, step: float) -> pd.DataFrame:
-        """Per entry and step in (start, end]: `ENDPOINT_COLUMNS`, from what the sidecars of the entry services report.
+        """Per entry and step in (start, end]: `ENDPOINT_COLUMNS`, as the sidecars of the entries report them.
 
-        Istio doesn't know endpoints. A service with one entry gives rows under that entry's name. A service with
-        several gives rows under the *service's* name, whose `slow` counts against the tightest of their SLOs. Only
-        calls from outside the application count. Failed are 5xx and broken connections. Istio's bucket bounds (…, 50,
-        100, 250, 500, 1000, 2500, … ms) are exact; between them counts are spread evenly, as `histogram_quantile` does.
+        Istio doesn't know endpoints. A service with one entry gives rows under that entry's name. A service
+        with several gives rows under the *service's* name, whose `slow` counts against the tightest of their
+        SLOs. Only calls from outside the application count. Failed are 5xx and broken connections. Istio's
+        bucket bounds (…, 50, 100, 250, 500, 1000, 2500, … ms) are exact; between them counts are spread
+        evenly, as `histogram_quantile` does.
 
         Raises:
             MetricsError: Prometheus can't be reached or knows no requests at the entries.
@@ -257,7 +259,7 @@ class Telemetry:
                 buckets[bound] = buckets.get(bound, 0.0) + np.nan_to_num(values)
         return buckets
 
-    # --------------------------------------------------------------------------------------------------------- helpers
+    # ------------------------------------------------------------------------------------------------ helpers
     def _by_service(self, found: RangeVector, label: str) -> Array:
         """Values `[N, L]`: the series of each service added up; NaN where none of them has a sample."""
         out = np.full((len(self._names.services), len(found.times)), np.nan)
@@ -279,7 +281,8 @@ def cumulative(buckets: Mapping[float, Array], at: Array, length: int) -> Array:
     """Counts `[len(at), L]` up to each bound of `at`; NaN where there is no histogram.
 
     Args:
-        buckets: the histogram's upper bounds -> cumulative counts `[L]`; between bounds counts are spread evenly.
+        buckets: the histogram's upper bounds -> cumulative counts `[L]`; between bounds counts are spread
+            evenly.
         at: ascending bounds to count up to; infinity takes all.
         length: L, for a histogram without buckets.
     """

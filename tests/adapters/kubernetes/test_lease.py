@@ -22,7 +22,7 @@ PATH = f"{LEASES}/deepscaler-shop"
 
 
 class Direct:
-    """The stub without the network: what `KubeApi` asks is answered at once, or not at all while `down`."""
+    """Answers what `KubeApi` asks without a network: at once, or not at all while `down`."""
 
     def __init__(self, stub):
         self.stub, self.down, self.delay = stub, False, lambda: None
@@ -49,7 +49,7 @@ class Direct:
 
 
 class World:
-    """A stub, a clock, and candidates on it."""
+    """A stub of an API server, a clock, and candidates that use both."""
 
     def __init__(self, count=2, **lease):
         self.stub, self.now = KubeStub(), 1000.0
@@ -117,7 +117,7 @@ def test_a_short_outage_changes_nothing(world, caplog):
     for api in world.apis:
         api.down = True
     assert [world.turn() for _ in range(3)] == [[0]] * 3
-    assert "leading for 6 s more" in caplog.text or "leading for 8 s more" in caplog.text
+    assert "still leading for 6 s" in caplog.text or "still leading for 8 s" in caplog.text
     for api in world.apis:
         api.down = False
     assert [world.turn() for _ in range(10)] == [[0]] * 10
@@ -221,9 +221,9 @@ def test_never_two_at_once_whatever_fails(script):
             assert len(world.leaders()) <= 1
 
 
-# ----------------------------------------------------------------------------------------------------------- controllers
+# ------------------------------------------------------------------------------------------------ controllers
 def test_of_two_controllers_one_writes_and_the_other_takes_over_warm():
-    """Both decide each tick; the standby's rows say so, and its history holds the scale-down when it takes over."""
+    """Both decide in each tick. The standby's rows say so, and its history later holds the scale-down."""
     world, cluster = World(), FakeCluster(replicas={"web": 4})
     wish = [8.0]
     controllers = []

@@ -1,0 +1,1 @@
+"""Drafts the settings of an application from its namespace: `python -m deepscaler.adapters.discover`."""

@@ -1,0 +1,89 @@
+"""The client of the Kubernetes API: lists, credentials, contexts, and what a refusal says."""
+
+import pytest
+from helpers.kube_shop import make
+from helpers.recordings import kubernetes_answers
+
+from deepscaler.adapters.kubernetes.api import ApiError, KubeApi
+from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
+from deepscaler.errors import ClusterError
+
+
+def test_lists_are_read_page_by_page(stub, shop):
+    stub.page = 1
+    assert [item.service for item in shop().workloads()] == ["web", "api"]
+    assert len(shop().pods()) == 4
+
+
+def test_a_token_renewed_on_disk_is_taken_up(stub, shop, tmp_path):
+    cluster = shop()
+    assert len(cluster.workloads()) == 2
+    stub.token = "renewed"
+    stub.kubeconfig(tmp_path / "kubeconfig", "renewed")
+    assert len(cluster.workloads()) == 2
+
+
+def test_the_context_chooses_the_cluster(stub, shop, tmp_path):
+    settings = make(stub, tmp_path)
+    stub.kubeconfig(tmp_path / "kubeconfig", contexts=("away", "here-too"))
+    with pytest.raises(ClusterError, match="no answer"):
+        KubernetesCluster(settings).workloads()
+    there = settings.model_copy(
+        update={"cluster": settings.cluster.model_copy(update={"context": "here-too"})}
+    )
+    assert len(KubernetesCluster(there).workloads()) == 2
+
+
+def test_in_a_pod_the_service_account_is_used(stub, shop, tmp_path, monkeypatch):
+    from kubernetes.config import incluster_config
+
+    settings = make(stub, tmp_path)
+    account = settings.model_copy(
+        update={"cluster": settings.cluster.model_copy(update={"kubeconfig": None})}
+    )
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
+    with pytest.raises(ClusterError, match=r"no way to the Kubernetes API: .*set cluster.kubeconfig"):
+        KubernetesCluster(account).workloads()
+    seen = []
+
+    def load(client_configuration):
+        client_configuration.host = stub.url
+        client_configuration.api_key["BearerToken"] = "bearer of-the-pod"
+        seen.append(incluster_config)
+
+    monkeypatch.setattr("kubernetes.config.load_incluster_config", load)
+    assert len(KubernetesCluster(account).workloads()) == 2 and seen
+
+
+def test_what_isnt_a_kubernetes_api_is_said(stub, shop, monkeypatch):
+    monkeypatch.setattr(stub, "reply", lambda *_: (200, []))
+    with pytest.raises(ClusterError, match="is this a Kubernetes API server"):
+        shop().workloads()
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "said"),
+    [
+        ("patch scale with stale resourceVersion", 409, "HTTP 409 Conflict: Operation cannot be fulfilled"),
+        ("patch scale negative", 422, "HTTP 422 Invalid: .*must be greater than or equal to 0"),
+        (
+            "unauthenticated (bad token)",
+            401,
+            "HTTP 401 Unauthorized: Unauthorized; the credentials are missing",
+        ),
+        (
+            "forbidden list",
+            403,
+            'HTTP 403 Forbidden: deployments.apps is forbidden: User .* cannot list resource "deployments"',
+        ),
+        ("get missing", 404, 'HTTP 404 NotFound: deployments.apps "nope" not found'),
+        ("discovery /apis/nope.io/v1", 404, "HTTP 404 Not Found"),
+        ("list expired continue token", 410, "HTTP 410 Expired"),
+    ],
+)
+def test_recorded_refusals_are_understood(stub, tmp_path, monkeypatch, name, status, said):
+    [body] = [item["response"]["body"] for item in kubernetes_answers() if item["name"] == name]
+    monkeypatch.setattr(stub, "reply", lambda *_: (status, body))
+    with pytest.raises(ApiError, match=said) as caught:
+        KubeApi(make(stub, tmp_path).cluster).get("/apis/apps/v1/namespaces/shop/deployments")
+    assert caught.value.status == status

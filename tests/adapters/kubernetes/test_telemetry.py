@@ -1,0 +1,50 @@
+"""Series of Prometheus become features of services."""
+
+import logging
+
+import numpy as np
+from helpers.http_script import Script, matrix
+
+from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
+from deepscaler.adapters.kubernetes.telemetry import cumulative
+from deepscaler.adapters.queries import FEATURE_QUERIES
+from deepscaler.settings import Settings
+
+T0 = 1_767_571_200.0
+
+
+def test_series_of_one_service_are_added_before_they_are_divided(caplog):
+    """reviews: 2 of 4 cores in v1, 1 of 1 in v2: 3 / 5, not 0.5 + 1."""
+    answers = {
+        "cpu": [{"v1": "2", "v2": "1"}, {"v1": "4", "v2": "1"}],
+        "mem": [{"v1": "1"}, {"v1": "2"}],
+        "res": [{"v1": "0.3", "v2": "0.1"}, {"v1": "1", "v2": "3"}],
+        "req": [{"v1": "1", "v2": "3"}],
+        "pod": [{"v1": "2", "v2": "1"}],
+    }
+    script = [
+        matrix(*(({FEATURE_QUERIES[feature].label: name}, {T0: text}) for name, text in answer.items()))
+        for feature in FEATURE_QUERIES
+        for answer in answers[feature]
+    ]
+    with Script(*script) as server, caplog.at_level(logging.WARNING):
+        services = {"reviews": {"workloads": ["v1", "v2"]}, "gone": {}}
+        entries = [{"name": "GET /", "service": "reviews"}]
+        document = {
+            "app": {"name": "shop", "namespace": "shop", "services": services, "entries": entries},
+            "cluster": {"kind": "kubernetes", "prometheus": {"url": server.url}},
+        }
+        panel = KubernetesCluster(Settings.model_validate(document)).metrics(T0, T0, 15.0)
+    np.testing.assert_allclose(panel.values[0, 0], [3, 0.6, 0.5, 0.1, 4], rtol=1e-6)
+    assert np.isnan(panel.values[0, 1]).all() and "gone: no samples of pod, cpu, mem, res, req" in caplog.text
+
+
+def test_counts_between_the_bounds_of_a_histogram_are_spread_evenly():
+    """10 up to 0.1 s, 30 up to 0.2 s, 40 in all."""
+    buckets = {0.1: np.array([10.0]), 0.2: np.array([30.0]), np.inf: np.array([40.0])}
+    at = np.array([0.05, 0.1, 0.15, 0.2, 1.0, np.inf])
+    np.testing.assert_allclose(cumulative(buckets, at, 1)[:, 0], [5, 10, 20, 30, 30, 40])
+
+
+def test_without_a_histogram_counts_are_unknown():
+    assert np.isnan(cumulative({np.inf: np.ones(3)}, np.array([0.1, np.inf]), 3)).all()
