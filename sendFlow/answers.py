@@ -1,7 +1,8 @@
 """What an emulated application answers, so that the load generators find their way through it; no locust here.
 
-Train-Ticket's users need a token, trips, contacts and orders from earlier answers; the bodies have the fields of its
-public API that `load_generator_train.py` reads. The other applications' pages are never read by their users.
+Train-Ticket's users need a token, trips, contacts and orders from earlier answers; the bodies have the fields
+of its public API that `load_generator_train.py` reads. The other applications' pages are never read by their
+users.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Requests per CPU-second of the generator's FastHttpUser beside a plain HttpUser: python sendFlow/bench.py
 
-Each kind runs Online Boutique's tasks without waits in a process of its own against a small server on loopback; what is
-divided by is the CPU time of that process alone.
+Each kind runs Online Boutique's tasks without waits in a process of its own against a small server on
+loopback; what is divided by is the CPU time of that process alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Users of Online Boutique or Bookinfo: locust -f sendFlow/load_generator.py --headless --host http://localhost:30001
 
-`--application` or SENDFLOW_APPLICATION says which: boutique (default), bookinfo, or a YAML whose `testbed.application`
-says so. A user does one task after the other with a second between them; the load follows a trace (load_shape.py).
+`--application` or SENDFLOW_APPLICATION says which: boutique (default), bookinfo, or a YAML whose
+`testbed.application` says so. A user does one task after the other with a second between them; the load
+follows a trace (load_shape.py).
 """
 
 from __future__ import annotations

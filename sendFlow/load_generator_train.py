@@ -1,9 +1,9 @@
 """Users of Train-Ticket: locust -f sendFlow/load_generator_train.py --headless --host http://localhost:30001
 
-Every user logs in and keeps the token it is given; a token that is refused is replaced by logging in again. Accounts are
-those that the public images create; SENDFLOW_USER, SENDFLOW_PASSWORD, SENDFLOW_ADMIN_USER and SENDFLOW_ADMIN_PASSWORD
-name others. Tasks and weights are those of testbed/apps/train_ticket.yaml, a second between tasks; the load follows a
-trace (load_shape.py).
+Every user logs in and keeps the token it is given; a token that is refused is replaced by logging in again.
+Accounts are those that the public images create; SENDFLOW_USER, SENDFLOW_PASSWORD, SENDFLOW_ADMIN_USER and
+SENDFLOW_ADMIN_PASSWORD name others. Tasks and weights are those of testbed/apps/train_ticket.yaml, a second
+between tasks; the load follows a trace (load_shape.py).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class TrainTicketTasks(Visitor):
         )
         self.log_in(self.passenger)
 
-    # ------------------------------------------------------------------------------------------------------- tasks
+    # -------------------------------------------------------------------------------------------------- tasks
     @task(27)
     def login(self) -> None:
         self.log_in(self.passenger)
@@ -195,7 +195,7 @@ class TrainTicketTasks(Visitor):
             self.rows(endpoint, self.clerk)
         self.rows("POST /admin/users", self.clerk, json=new_user())
 
-    # ------------------------------------------------------------------------------------------------------- steps
+    # -------------------------------------------------------------------------------------------------- steps
     def log_in(self, session: Session) -> None:
         """Take a token; an answer without one counts as a failed request."""
         self.ask("GET /verifycode")

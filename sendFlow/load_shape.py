@@ -1,8 +1,8 @@
 """The shared load shape: Locust's users follow a `.req` trace (users a line, 5 s each).
 
-A locustfile imports `TraceShape` and calls `load_trace` when Locust starts. Options, on the command line or in the
-environment: `--trace` SENDFLOW_TRACE, `--scale` SENDFLOW_SCALE, `--period` SENDFLOW_PERIOD, `--loop` SENDFLOW_LOOP,
-`--idle-steps` SENDFLOW_IDLE_STEPS.
+A locustfile imports `TraceShape` and calls `load_trace` when Locust starts. Options, on the command line or
+in the environment: `--trace` SENDFLOW_TRACE, `--scale` SENDFLOW_SCALE, `--period` SENDFLOW_PERIOD, `--loop`
+SENDFLOW_LOOP, `--idle-steps` SENDFLOW_IDLE_STEPS.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class TraceShape(LoadTestShape):
 def load_trace(environment: Environment) -> None:
     """Read the trace that the options name; a broken one ends Locust with one line. SIGTERM ends a pass as Ctrl-C does.
 
-    Without a window Locust hears SIGTERM only after a shape has ended; before, it would die without its last counts.
+    Without a window Locust hears SIGTERM only after a shape has ended; before, it would die without its last
+    counts.
     """
     shape, options = environment.shape_class, environment.parsed_options
     if not isinstance(shape, TraceShape) or options is None or isinstance(environment.runner, WorkerRunner):

@@ -1,8 +1,9 @@
 """Make a load trace: python sendFlow/make_trace.py [--shape sharp_increase --seed 1 --out sharp_increase.req]
 
-Without a shape it makes the README's: 903 values between 25 and 100 users, smooth. Its values follow a cosine path between
-random levels, bent until their mean is right and roughened until the standard deviation of the step is. Only Python's own
-`random` is used, whose stream is the same on every version and machine. The shapes are those of sendFlow/shapes.py.
+Without a shape it makes the README's: 903 values between 25 and 100 users, smooth. Its values follow a cosine
+path between random levels, bent until their mean is right and roughened until the standard deviation of the
+step is. Only Python's own `random` is used, whose stream is the same on every version and machine. The shapes
+are those of sendFlow/shapes.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Which URL of an application is which endpoint of `testbed/apps`: data and look-up, no locust here.
 
-The load generators ask by endpoint name and take the URL from here; the testbed's gateway reads a request's endpoint from
-here. So Locust's request names, the gateway's endpoints and `app.entries` of `config/*.yaml` are one set of names.
+The load generators ask by endpoint name and take the URL from here; the testbed's gateway reads a request's
+endpoint from here. So Locust's request names, the gateway's endpoints and `app.entries` of `config/*.yaml`
+are one set of names.
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ BOOKINFO = (
     Route("GET", "/ratings", "GET /ratings"),
 )
 
-# Source: the controllers of the public Train-Ticket (FudanSELab) and its nginx.conf, which sends these paths to the
-# service of that name; preserveOther, routePlan, travelPlan/transferResult, routes and avatar aren't in that nginx.conf:
-# benchmarks/train-ticket's gateway has to route them.
+# Source: the controllers of the public Train-Ticket (FudanSELab) and its nginx.conf, which sends these paths
+# to the service of that name; preserveOther, routePlan, travelPlan/transferResult, routes and avatar aren't
+# in that nginx.conf: benchmarks/train-ticket's gateway has to route them.
 TRAIN_TICKET = (
     Route("GET", "/api/v1/verifycode/generate", "GET /verifycode"),
     Route("POST", "/api/v1/users/login", "POST /users/login"),

@@ -1,7 +1,7 @@
 """Generated load: the README's five shapes and more, by seed; no locust here.
 
-A shape moves between `load.low` and `load.high` and carries normal noise. Everything is drawn from streams that belong to
-(seed, shape), so one seed is one load for every policy, in virtual time and behind Locust.
+A shape moves between `load.low` and `load.high` and carries normal noise. Everything is drawn from streams
+that belong to (seed, shape), so one seed is one load for every policy, in virtual time and behind Locust.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def stream(seed: int, shape: str, part: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(shape.encode()), part]))
 
 
-# -------------------------------------------------------------------------------------------------------------- shapes
+# ----------------------------------------------------------------------------------------------------- shapes
 def _steady(times: Floats, load: Load, duration: float, random: np.random.Generator) -> Floats:
     return np.full(len(times), (load.low + load.high) / 2)
 

@@ -17,8 +17,8 @@ MAX_REDIRECTS = 5
 class Visitor(User):
     """Asks an application by endpoint; combined with a Locust user whose `client` may be fast or plain.
 
-    Locust counts a followed redirect as part of the request that caused it. Here each hop is a request under its own
-    endpoint's name, as the gateway and Istio count it.
+    Locust counts a followed redirect as part of the request that caused it. Here each hop is a request under
+    its own endpoint's name, as the gateway and Istio count it.
     """
 
     abstract = True

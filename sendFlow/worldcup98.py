@@ -1,12 +1,14 @@
 """Turn World Cup 1998 logs into a load trace: python sendFlow/worldcup98.py wc_day66_*.gz --out worldcup98.req
 
-Reads the official binary logs of the Internet Traffic Archive, plain or gzip, and CSVs of counts (a column `time` and one
-other), in any order and number. The requests of every `--seconds` become one value, scaled until the largest is
-`--max-users`; a `.req` value is replayed for 5 s, so `--seconds 5` keeps the pace and 60 (the default) plays an hour in
-five minutes. With an output ending in .csv the unscaled counts are written instead (time,requests).
+Reads the official binary logs of the Internet Traffic Archive, plain or gzip, and CSVs of counts (a column
+`time` and one other), in any order and number. The requests of every `--seconds` become one value, scaled
+until the largest is `--max-users`; a `.req` value is replayed for 5 s, so `--seconds 5` keeps the pace and 60
+(the default) plays an hour in five minutes. With an output ending in .csv the unscaled counts are written
+instead (time,requests).
 
-A log is a row of 20-byte records, big-endian: timestamp, clientID, objectID, size (4 bytes each), method, status, type,
-server (1 byte each); timestamps are seconds since the epoch, GMT. Source: the archive's README of the 1998 World Cup logs.
+A log is a row of 20-byte records, big-endian: timestamp, clientID, objectID, size (4 bytes each), method,
+status, type, server (1 byte each); timestamps are seconds since the epoch, GMT. Source: the archive's README
+of the 1998 World Cup logs.
 """
 
 from __future__ import annotations

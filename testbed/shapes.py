@@ -19,10 +19,11 @@ TRACES = (".req", ".csv", ".txt")
 def users(load: Load, duration: float, seed: int) -> tuple[Floats, NDArray[np.int64] | Floats]:
     """Times in seconds from 0 every `load.step` below `duration`, `[K]`, and what holds from each until the next, `[K]`.
 
-    With `load.kind` closed these are users (integers, at least 1); with open, requests per second (floats, at least 0).
-    `load.shape` is one of `SHAPES`, `req` (the README's trace), or a path to `.req`, `.txt` or `.csv`; `#` and an ISO
-    8601 time after a CSV say where in it to begin. Each value of a trace lasts `load.step` seconds. Counts of a CSV are
-    taken as a rate per second; times `load.scale` they are users or requests per second.
+    With `load.kind` closed these are users (integers, at least 1); with open, requests per second (floats, at
+    least 0). `load.shape` is one of `SHAPES`, `req` (the README's trace), or a path to `.req`, `.txt` or
+    `.csv`; `#` and an ISO 8601 time after a CSV say where in it to begin. Each value of a trace lasts
+    `load.step` seconds. Counts of a CSV are taken as a rate per second; times `load.scale` they are users or
+    requests per second.
 
     Raises:
         SettingsError: unknown shape (names those that are known), or low above high.

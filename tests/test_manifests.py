@@ -354,7 +354,8 @@ def test_every_address_in_the_environment_is_a_service_and_its_port(application:
 
 def called_in_testbed(application: str) -> set[tuple[str, str]]:
     """Edges of the testbed's call graph."""
-    from testbed.application import Call, Parallel, load_application
+    from testbed.applications.application import Call, Parallel
+    from testbed.applications.loading import load_application
 
     app = load_application(application)
 

@@ -1,10 +1,10 @@
 """Cumulative counters of the emulated application as the series a cluster's exporters would show.
 
-A `CounterSnapshot` is what one virtual scrape sees. `samples` turns it into named, labelled values: cAdvisor's containers,
-Istio's two reports of each request, kube-state-metrics's objects. From there go
+A `CounterSnapshot` is what one virtual scrape sees. `samples` turns it into named, labelled values:
+cAdvisor's containers, Istio's two reports of each request, kube-state-metrics's objects. From there go
 
-* `exposition_series`: snapshots -> series for remote write (`testbed.prometheus_server.remote_write`), with the staleness
-  markers that a real scrape leaves where a series ends;
+* `exposition_series`: snapshots -> series for remote write (`testbed.prometheus_server.remote_write`), with
+  the staleness markers that a real scrape leaves where a series ends;
 * `exposition_text`: one snapshot -> a `/metrics` page.
 
 Counters start anywhere and only grow; a pod that is gone is simply absent from the next snapshot.
@@ -64,8 +64,8 @@ class Durations:
     Attributes:
         sum_seconds: their sum.
         count: how many.
-        buckets: how many took at most each of the bounds (cumulative over bounds, without the open bucket); empty where
-            no histogram is kept.
+        buckets: how many took at most each of the bounds (cumulative over bounds, without the open bucket);
+            empty where no histogram is kept.
     """
 
     sum_seconds: float
@@ -80,12 +80,13 @@ class ServiceCounters:
     Attributes:
         pods: those whose container runs.
         spec_replicas: what its Deployment asks for.
-        ready_replicas: what its Deployment's status says; by default the ready pods that aren't being deleted.
-        requests: (caller, response code) -> requests that this service has answered; caller `external` is the world outside,
-            shown as `istio-ingressgateway`.
-        durations: (caller, response code) -> their durations at this service. Where only a service's totals are kept, give
-            them under one key of `requests`: the mean response time needs no more, and an entry that only the world outside
-            calls gets its exact histogram from `(EXTERNAL, 200)`.
+        ready_replicas: what its Deployment's status says; by default the ready pods that aren't being
+            deleted.
+        requests: (caller, response code) -> requests that this service has answered; caller `external` is the
+            world outside, shown as `istio-ingressgateway`.
+        durations: (caller, response code) -> their durations at this service. Where only a service's totals
+            are kept, give them under one key of `requests`: the mean response time needs no more, and an
+            entry that only the world outside calls gets its exact histogram from `(EXTERNAL, 200)`.
         cpu_limit_cores, memory_limit_bytes: of one pod; None where it has none.
         cpu_request_cores, memory_request_bytes: likewise.
     """
@@ -156,8 +157,8 @@ def samples(snapshot: CounterSnapshot, app: App) -> Iterator[tuple[Labels, float
 def exposition_series(snapshots: Sequence[CounterSnapshot], app: App) -> list[Series]:
     """Snapshots in time order as series ready for remote write.
 
-    A series that is in one snapshot and not in the next gets a `STALE` sample at the next one's time, as a real scrape
-    leaves it: gauges of a vanished pod end at once instead of counting for five more minutes.
+    A series that is in one snapshot and not in the next gets a `STALE` sample at the next one's time, as a
+    real scrape leaves it: gauges of a vanished pod end at once instead of counting for five more minutes.
     """
     columns: dict[Labels, tuple[list[float], list[float]]] = {}
     before: set[Labels] = set()
@@ -186,7 +187,7 @@ def exposition_text(snapshot: CounterSnapshot, app: App) -> str:
     return "\n".join(line for lines in families.values() for line in lines) + "\n"
 
 
-# ---------------------------------------------------------------------------------------------------------- exporters
+# -------------------------------------------------------------------------------------------------- exporters
 # Label sets are made once and cached: a day of scrapes asks for the same ones thousands of times.
 def _deployment(namespace: str, deployment: str, counters: ServiceCounters) -> Iterator[tuple[Labels, float]]:
     ready = counters.ready_replicas

@@ -20,7 +20,7 @@ from deepscaler.panel import FEATURES, MetricPanel
 from deepscaler.runs import POD_COLUMNS
 from deepscaler.settings import Settings
 from testbed import shapes
-from testbed.application import load_application
+from testbed.applications.loading import load_application
 from testbed.cluster.counters import counter_snapshot
 from testbed.cluster.exposition import CounterSnapshot, deployment_of, pod_name
 from testbed.engine import kernel as core
@@ -56,7 +56,8 @@ class ScrapeHistory:
 
     Attributes:
         times: `[L]` seconds since the epoch.
-        features: float32 `[L, N, 5]` in the order of `FEATURES`, as PromQL derives them from the last two scrapes.
+        features: float32 `[L, N, 5]` in the order of `FEATURES`, as PromQL derives them from the last two
+            scrapes.
         endpoints: `[L, K, 5 + B]` offered, done, failed, slow, seconds and buckets since the scrape before.
         edges: `[L, E]` calls finished since the scrape before.
         pods: `[L, N, 3]` spec, starting, ready.
@@ -108,7 +109,8 @@ class VirtualCluster:
         plan: the load; default by `testbed.load` for `testbed.duration` seconds.
         keep_counters: keep the cumulative counters of every scrape, for remote write.
 
-    Time starts `testbed.warmup` before `testbed.start`; the clock stands at `testbed.start` after construction.
+    Time starts `testbed.warmup` before `testbed.start`; the clock stands at `testbed.start` after
+    construction.
     """
 
     def __init__(
@@ -139,7 +141,7 @@ class VirtualCluster:
         self._usage.update(self._last.pod_uid, self._last.pod_cpu, self._origin, self._step)
         self.sleep_until(self._origin + bed.warmup)
 
-    # ----------------------------------------------------------------------------------------------------- the port
+    # ----------------------------------------------------------------------------------------------- the port
     @property
     def services(self) -> tuple[str, ...]:
         """In the order of the configuration."""
@@ -268,7 +270,7 @@ class VirtualCluster:
                 applied[name] = replicas
         return ScaleReport(applied, failed)
 
-    # ------------------------------------------------------------------------------------------------ beyond the port
+    # ---------------------------------------------------------------------------------------- beyond the port
     def pod_history(self, start: float, end: float) -> pd.DataFrame:
         """`POD_COLUMNS` at every scrape in (start, end]."""
         times, pods = (
@@ -295,7 +297,7 @@ class VirtualCluster:
         """Requests under way."""
         return self._simulator.in_flight
 
-    # ------------------------------------------------------------------------------------------------------- scraping
+    # ----------------------------------------------------------------------------------------------- scraping
     def _between(self, start: float, end: float) -> slice:
         """Rows of the history in (start, end]."""
         low = int(np.floor((start - self._origin) / self._step + 1e-9))

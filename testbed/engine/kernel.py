@@ -1,14 +1,18 @@
-"""The request-level discrete-event engine (numba): processor-sharing pods under CFS quotas, one clock, any chunking.
+"""The discrete-event engine, request by request (numba): processor-sharing pods under CFS quotas, one clock.
 
-A request runs the linear program of its endpoint (`testbed.application.compile_program`). A pod shares its cores
-equally among its runnable jobs, at most one core a job, and stops for the rest of each 0.1 s period once its quota is
-used up. With the number of jobs constant, the work done over any stretch of time is known in closed form, so a pod has
-exactly one pending event, its next completion, and idle pods have none.
+A request runs the linear program of its endpoint (`testbed.engine.program.compile_program`). A pod shares its
+cores equally among its runnable jobs, at most one core per job, and stops for the rest of each 0.1 s period
+when its quota is used up. While the number of jobs is constant, the work done over any stretch of time is
+known in closed form. So a pod has exactly one pending event, its next completion, and an idle pod has none.
 
-Every random number is a hash of (seed, stream, user, request, place in the program): two policies on one seed see the
-same users ask for the same things. `advance` is the only way to move time, and splitting an advance changes nothing.
+Every random number is a hash of (seed, stream, user, request, place in the program): with one seed, two
+policies see the same users ask for the same things. `advance` is the only way to move time, and splitting an
+advance changes nothing.
 
-Source: CFS bandwidth control, Linux kernel documentation (scheduler/sched-bwc); pairing heap, Fredman et al. 1986.
+Tables refer to each other by index; -1 means none. Numba compiles the names below in as constants.
+
+Source: CFS bandwidth control, Linux kernel documentation (scheduler/sched-bwc).
+Source: the pairing heap, Fredman et al. 1986.
 """
 
 from __future__ import annotations
@@ -22,14 +26,53 @@ from numba.extending import intrinsic
 
 PERIOD = 0.1
 """Seconds of a CFS bandwidth period."""
-ENTER, CPU, EXIT, BRANCH, FORK, JOIN, END = range(7)
-STARTING, READY, DRAINING = 1, 2, 3
-ON_CPU, IN_QUEUE, AT_JOIN = 1, 2, 3
-BALANCING = ("random", "round_robin", "least_request", "two_choices")
-DEMAND = ("deterministic", "exponential")
-OK, GROW, BROKEN = 0, 1, 2
 INF = np.inf
-S_TASK, S_DEMAND, S_BALANCE, S_BOOT, S_START, S_ARRIVAL, S_THINK = range(1, 8)
+NO_BOUND = 1 << 30
+"""More requests than a pod ever serves at once."""
+
+ENTER, CPU, EXIT, BRANCH, FORK, JOIN, END = range(7)
+"""Operations of a program; `testbed.engine.program.Program` says what each one's arguments mean."""
+FREE, STARTING, READY, DRAINING = range(4)
+"""States of a pod; a `FREE` slot of the table holds no pod."""
+RUNNABLE, ON_CPU, IN_QUEUE, AT_JOIN = range(4)
+"""States of a task: on the stack of those to run, at work in a pod, queued at a pod, awaiting branches."""
+RANDOM, ROUND_ROBIN, LEAST_REQUEST, TWO_CHOICES = range(4)
+BALANCING = ("random", "round_robin", "least_request", "two_choices")
+"""Names of the kinds of load balancing, in the order of their numbers."""
+DETERMINISTIC, EXPONENTIAL = range(2)
+DEMAND = ("deterministic", "exponential")
+"""Names of the distributions of a visit's CPU time, in the order of their numbers."""
+OK, GROW, BROKEN = range(3)
+"""How an `advance` ends: done, the tables must grow first, a table overflowed."""
+TIMER_USER, TIMER_POD = range(2)
+"""Kinds of timers: a user has finished thinking, a pod has finished booting."""
+(
+    EVENT_NONE,
+    EVENT_COMPLETION,
+    EVENT_THINK,
+    EVENT_TIMER,
+    EVENT_CHANGE,
+    EVENT_ARRIVAL,
+    EVENT_INJECTED,
+    EVENT_TIMEOUT,
+) = range(8)
+"""Sources of events; `EVENT_TIMEOUT + i` is the ring of time-out i."""
+
+STREAM_TASK, STREAM_DEMAND = 1, 2
+STREAM_BOOT, STREAM_START, STREAM_ARRIVAL, STREAM_THINK = 4, 5, 6, 7
+"""Streams of random numbers: the first word of a number's key after the seed."""
+FROM_ARRIVAL, FROM_INJECTED = 1, 2
+"""Last word of the key of a request that no user makes, but the open loop or the gateway."""
+FIRST_ATTEMPT = 0
+"""Word of a request's first attempt; that of a retry is its number."""
+FOLLOWING_REQUEST = 77
+"""Word that leads from a request's key to that of the next request of the same scenario."""
+SECOND_CHOICE = 1
+"""Word that leads from the first of two chosen pods to the second."""
+FIRST_ARRIVAL = 1 << 40
+"""Number of the arrival before the first of the open loop, beyond all others."""
+BOOT_PHASE = 1 << 32
+"""Added to the number of a boot: the draw of where in a CFS period the pod begins."""
 
 
 def record(**names: str) -> np.dtype[Any]:
@@ -46,7 +89,8 @@ TASK = record(
     f8="finish start",
     u8="key base",
     i8="injected",
-    i4="pc depth state alive endpoint user scenario at attempt retry parent pending first left right child next prev free_next",
+    i4="pc depth state alive endpoint user scenario at attempt retry"
+    " parent pending first left right child next prev free_next",
 )
 FRAME = record(f8="start", i8="token", i4="pod op retries")
 OP = record(f8="value", i4="op arg0 arg1 exit_pc timeout ignore retries")
@@ -115,10 +159,10 @@ def borrowed(typing_context: Any, array: Any) -> Any:
 
 
 inlined = njit(cache=True, forceinline=True)
-"""The hot path is one function to the compiler: handing `State` over by value at each call took most of the time."""
+"""The compiler sees the hot path as one function: handing `State` over at each call took most of the time."""
 
 
-# ------------------------------------------------------------------------------------------------------------- hashing
+# ---------------------------------------------------------------------------------------------------- hashing
 @inlined
 def mix(a, b):
     """A 64-bit hash of two words. Source: the finaliser of SplitMix64 (Steele et al. 2014)."""
@@ -146,9 +190,10 @@ def draw(seed, stream, a, b):
     return unit(keyed(np.uint64(seed), stream, a, b))
 
 
-# ---------------------------------------------------------------------------------------------- the heap of pods' events
+# ----------------------------------------------------------------------------------- the heap of pods' events
 @inlined
 def heap_place(st, at, pod, key):
+    """Put a pod at a place of the heap."""
     st.heap[at] = pod
     st.heap_keys[at] = key
     st.pods[pod].heap_at = at
@@ -156,6 +201,7 @@ def heap_place(st, at, pod, key):
 
 @inlined
 def heap_up(st, at, pod, key):
+    """Move a pod from `at` towards the top until its parent's key isn't larger."""
     while at > 0:
         above = (at - 1) >> 2
         if st.heap_keys[above] <= key:
@@ -167,6 +213,7 @@ def heap_up(st, at, pod, key):
 
 @inlined
 def heap_down(st, at, pod, key):
+    """Move a pod from `at` towards the bottom until no child's key is smaller."""
     size = st.clock[0].heap
     while True:
         first = 4 * at + 1
@@ -185,6 +232,7 @@ def heap_down(st, at, pod, key):
 
 @inlined
 def heap_set(st, pod, key):
+    """Put a pod into the heap, or give it another key."""
     at = st.pods[pod].heap_at
     if at < 0:
         at = st.clock[0].heap
@@ -198,6 +246,7 @@ def heap_set(st, pod, key):
 
 @inlined
 def heap_remove(st, pod):
+    """Take a pod out of the heap if it is there."""
     at = st.pods[pod].heap_at
     if at < 0:
         return
@@ -212,9 +261,10 @@ def heap_remove(st, pod):
             heap_down(st, at, moved, key)
 
 
-# ------------------------------------------------------------------------------- a pod's jobs: a pairing heap by finish
+# --------------------------------------------------------------------- a pod's jobs: a pairing heap by finish
 @inlined
 def meld(tasks, a, b):
+    """The root of two pairing heaps made one; -1 is an empty heap."""
     if a < 0:
         return b
     if b < 0:
@@ -275,7 +325,7 @@ def jobs_remove(tasks, root, node):
     return meld(tasks, root, merge_children(tasks, node))
 
 
-# --------------------------------------------------------------------------------------------- processor sharing and CFS
+# ---------------------------------------------------------------------------------- processor sharing and CFS
 @inlined
 def pod_advance(pod, now):
     """Bring a pod's attained service, CPU counter and quota up to `now`."""
@@ -306,7 +356,7 @@ def pod_advance(pod, now):
 
 @inlined
 def pod_work(pod, now):
-    """CPU-seconds a pod has done by `now`, without touching it."""
+    """CPU-seconds that a pod has done by `now`; the pod isn't changed."""
     if pod.jobs == 0 or now <= pod.time:
         return pod.cpu
     rate = min(np.float64(pod.jobs), pod.cores)
@@ -342,6 +392,7 @@ def pod_schedule(st, index):
 
 @inlined
 def job_start(st, task, index, work, now):
+    """Give a task `work` CPU-seconds to do in a pod, more of them while the pod is warming up."""
     pod = st.pods[index]
     pod_advance(pod, now)
     if now < pod.warm_until:
@@ -359,6 +410,7 @@ def job_start(st, task, index, work, now):
 
 @njit(cache=True)
 def job_cancel(st, task, index, now):
+    """Take a task off a pod's CPU."""
     pod = st.pods[index]
     pod_advance(pod, now)
     pod.root = jobs_remove(st.tasks, pod.root, task)
@@ -366,9 +418,10 @@ def job_cancel(st, task, index, now):
     pod_schedule(st, index)
 
 
-# ------------------------------------------------------------------------------------------------------ small containers
+# ------------------------------------------------------------------------------------------- small containers
 @njit(cache=True)
 def timer_add(st, moment, kind, who, uid):
+    """Set a timer of this kind for a user or a pod."""
     clock = st.clock[0]
     at = clock.timers
     if at >= len(st.timers):
@@ -393,6 +446,7 @@ def timer_add(st, moment, kind, who, uid):
 
 @inlined
 def timer_before(a, b):
+    """True where timer a is due before b; of simultaneous ones the older comes first."""
     return a.time < b.time or (a.time == b.time and a.order < b.order)
 
 
@@ -420,6 +474,7 @@ def timer_drop(st):
 
 @inlined
 def task_new(st):
+    """Index of a task from the free list, its fields reset."""
     clock = st.clock[0]
     index = clock.free_task
     if index < 0:
@@ -430,7 +485,7 @@ def task_new(st):
     clock.free_tasks -= 1
     task.alive = 1
     task.depth = 0
-    task.attempt = 0
+    task.attempt = FIRST_ATTEMPT
     task.retry = -1
     task.parent = -1
     task.pending = 0
@@ -441,6 +496,7 @@ def task_new(st):
 
 @inlined
 def task_free(st, index):
+    """Give a task back to the free list."""
     task = st.tasks[index]
     task.alive = 0
     task.free_next = st.clock[0].free_task
@@ -450,6 +506,7 @@ def task_free(st, index):
 
 @inlined
 def to_run(st, task):
+    """Put a task on the stack of those that can run now."""
     clock = st.clock[0]
     if clock.stack >= len(st.stack):
         clock.broken = 1
@@ -467,18 +524,20 @@ def bucket_of(st, seconds):
     return at
 
 
-# -------------------------------------------------------------------------------------------------------------- pod life
+# --------------------------------------------------------------------------------------------------- pod life
 @njit(cache=True)
 def pod_free(st, index, now):
+    """A pod ends: its CPU time goes to its service, its slot is free again."""
     pod = st.pods[index]
     service = st.services[pod.service]
     service.cpu_gone += pod.cpu + pod.idle * (now - pod.created)
-    pod.state = 0
+    pod.state = FREE
     heap_remove(st, index)
 
 
 @njit(cache=True)
 def pod_ready(st, index):
+    """A pod may be given requests from now on."""
     pod = st.pods[index]
     service = st.services[pod.service]
     pod.state = READY
@@ -513,6 +572,7 @@ def pod_remove(st, index, now):
 
 @inlined
 def choose_pod(st, service_index, key):
+    """A ready pod of the service, by the kind of load balancing; -1 where none is ready."""
     service = st.services[service_index]
     count = service.ready
     if count == 0:
@@ -520,22 +580,34 @@ def choose_pod(st, service_index, key):
     if count == 1:
         return st.ready[service_index, 0]
     mode = st.clock[0].balancing
-    if mode == 0:
+    if mode == RANDOM:
         return st.ready[service_index, np.int64(unit(key) * count)]
-    if mode == 1:
-        service.turn = (service.turn + 1) % count
-        return st.ready[service_index, service.turn]
-    if mode == 3:
-        a = np.int64(unit(key) * count)
-        b = np.int64(unit(mix(key, np.uint64(1))) * (count - 1))
-        if b >= a:
-            b += 1
-        one, other = st.ready[service_index, a], st.ready[service_index, b]
-        return one if st.pods[one].in_flight <= st.pods[other].in_flight else other
+    if mode == TWO_CHOICES:
+        return choose_of_two(st, service_index, count, key)
     service.turn = (service.turn + 1) % count
-    best, fewest = -1, 1 << 30
+    if mode == ROUND_ROBIN:
+        return st.ready[service_index, service.turn]
+    return choose_least_busy(st, service_index, count)
+
+
+@inlined
+def choose_of_two(st, service_index, count, key):
+    """The one of two random pods that has fewer requests in flight."""
+    a = np.int64(unit(key) * count)
+    b = np.int64(unit(mix(key, np.uint64(SECOND_CHOICE))) * (count - 1))
+    if b >= a:
+        b += 1
+    one, other = st.ready[service_index, a], st.ready[service_index, b]
+    return one if st.pods[one].in_flight <= st.pods[other].in_flight else other
+
+
+@inlined
+def choose_least_busy(st, service_index, count):
+    """The pod with the fewest requests in flight; among equals the first from the service's turn on."""
+    turn = st.services[service_index].turn
+    best, fewest = -1, NO_BOUND
     for step in range(count):
-        at = service.turn + step
+        at = turn + step
         if at >= count:
             at -= count
         candidate = st.ready[service_index, at]
@@ -547,7 +619,7 @@ def choose_pod(st, service_index, key):
     return best
 
 
-# --------------------------------------------------------------------------------------------------- requests and visits
+# ---------------------------------------------------------------------------------------- requests and visits
 @inlined
 def visit_end(st, task_index, ok, now):
     """Pop the top frame: counters, the pod's queue, a draining pod's end."""
@@ -581,6 +653,7 @@ def visit_end(st, task_index, ok, now):
 
 @njit(cache=True)
 def queue_remove(st, pod_index, task_index):
+    """Take a task out of a pod's queue."""
     pod, task = st.pods[pod_index], st.tasks[task_index]
     if task.prev >= 0:
         st.tasks[task.prev].next = task.next
@@ -592,16 +665,17 @@ def queue_remove(st, pod_index, task_index):
         pod.wait_tail = task.prev
     task.next = -1
     task.prev = -1
-    task.state = 0
+    task.state = RUNNABLE
 
 
 @inlined
 def request_start(st, task_index, endpoint, base, now):
+    """A task begins a request to an endpoint."""
     task = st.tasks[task_index]
     task.endpoint = endpoint
     task.base = base
-    task.key = mix(base, np.uint64(0))
-    task.attempt = 0
+    task.key = mix(base, np.uint64(FIRST_ATTEMPT))
+    task.attempt = FIRST_ATTEMPT
     task.retry = -1
     task.start = now
     task.pc = st.endpoints[endpoint].start
@@ -636,7 +710,8 @@ def request_end(st, task_index, ok, now):
         return
     task.at += 1
     if ok and task.at < st.scenario_at[task.scenario + 1]:
-        request_start(st, task_index, st.scenario_requests[task.at], mix(task.base, np.uint64(77)), now)
+        base = mix(task.base, np.uint64(FOLLOWING_REQUEST))
+        request_start(st, task_index, st.scenario_requests[task.at], base, now)
         return
     user = task.user
     task_free(st, task_index)
@@ -646,6 +721,7 @@ def request_end(st, task_index, ok, now):
 
 @inlined
 def think(st, user, now):
+    """A user pauses: in the ring where all pauses are equally long, else by a timer."""
     clock = st.clock[0]
     if clock.think_low == clock.think_high:
         slot = st.think[clock.think_tail % len(st.think)]
@@ -653,15 +729,17 @@ def think(st, user, now):
         slot.user = user
         clock.think_tail += 1
     else:
-        share = unit(keyed(clock.seed, S_THINK, user, st.users[user].requests))
-        timer_add(st, now + clock.think_low + share * (clock.think_high - clock.think_low), 0, user, 0)
+        share = unit(keyed(clock.seed, STREAM_THINK, user, st.users[user].requests))
+        moment = now + clock.think_low + share * (clock.think_high - clock.think_low)
+        timer_add(st, moment, TIMER_USER, user, 0)
 
 
 @inlined
 def scenario_start(st, user, base, now):
+    """Draw a scenario from the mix and begin its first request; user -1 is the open loop."""
     clock = st.clock[0]
     count = st.mix_probability.shape[1]
-    place = unit(mix(base, np.uint64(S_TASK))) * count
+    place = unit(mix(base, np.uint64(STREAM_TASK))) * count
     scenario = min(np.int64(place), count - 1)
     if place - scenario >= st.mix_probability[clock.mix, scenario]:
         scenario = st.mix_alias[clock.mix, scenario]
@@ -675,13 +753,14 @@ def scenario_start(st, user, base, now):
 
 @inlined
 def user_wakes(st, user, now):
+    """A user begins the next scenario, or leaves where the plan has fewer users by now."""
     clock = st.clock[0]
     if user >= clock.users:
         st.users[user].active = 0
         return
     number = st.users[user].requests
     st.users[user].requests = number + 1
-    scenario_start(st, user, keyed(clock.seed, S_DEMAND, user, number), now)
+    scenario_start(st, user, keyed(clock.seed, STREAM_DEMAND, user, number), now)
 
 
 @njit(cache=True)
@@ -722,11 +801,12 @@ def interrupt(st, task_index, now):
         st.pods[pod].active += 1  # visit_end gives the slot back
     else:
         drop_from_stack(st, task_index)
-    task.state = 0
+    task.state = RUNNABLE
 
 
 @njit(cache=True)
 def drop_from_stack(st, task_index):
+    """Take a task off the stack of those that can run."""
     for at in range(st.clock[0].stack):
         if st.stack[at] == task_index:
             st.stack[at] = -1
@@ -734,7 +814,7 @@ def drop_from_stack(st, task_index):
 
 @njit(cache=True)
 def fail(st, task_index, now):
-    """The call in progress (top frame, or the request itself) has failed: retry, ignore or hand it to the caller."""
+    """The call in progress (top frame, or the request itself) failed: retry, ignore or tell the caller."""
     while True:
         task = st.tasks[task_index]
         if task.depth == 0:
@@ -745,7 +825,7 @@ def fail(st, task_index, now):
             child_unlink(st, task_index)
             task_free(st, task_index)
             cancel_children(st, parent, now)
-            st.tasks[parent].state = 0
+            st.tasks[parent].state = RUNNABLE
             task_index = parent
             continue
         frame = st.frames[task_index, task.depth - 1]
@@ -775,6 +855,7 @@ def retry_or_ignore(st, task_index, at, retries):
 
 @njit(cache=True)
 def child_unlink(st, task_index):
+    """Take a branch out of its parent's list."""
     task = st.tasks[task_index]
     if task.left >= 0:
         st.tasks[task.left].right = task.right
@@ -786,6 +867,7 @@ def child_unlink(st, task_index):
 
 @njit(cache=True)
 def fork(st, task_index, op):
+    """Start the branches of a parallel group; the parent waits at the join."""
     parent = st.tasks[task_index]
     parent.pc = op.exit_pc
     parent.pending = op.arg0
@@ -801,7 +883,7 @@ def fork(st, task_index, op):
         child.base = parent.base
         child.attempt = parent.attempt
         child.parent = task_index
-        child.state = 0
+        child.state = RUNNABLE
         child.left = -1
         child.right = parent.first
         if parent.first >= 0:
@@ -864,43 +946,61 @@ def enter(st, task_index, pc, now):
 
 
 @inlined
+def work_starts(st, task_index, pc, op, now):
+    """The task's visit asks its pod for CPU time: the mean, or an exponential draw around it."""
+    task = st.tasks[task_index]
+    work = op.value
+    if st.clock[0].demand == EXPONENTIAL:
+        work *= -np.log(unit(mix(task.key, np.uint64(pc))))
+    task.pc = pc + 1
+    job_start(st, task_index, st.frames[task_index, task.depth - 1].pod, work, now)
+
+
+@inlined
+def branch_taken(task, op, pc):
+    """Where a BRANCH leads: on with its probability, else beyond what it guards."""
+    return pc + 1 if unit(mix(task.key, np.uint64(pc))) < op.value else op.arg0
+
+
+@inlined
+def branch_ends(st, task_index):
+    """A parallel branch is done; the last one lets its parent go on."""
+    parent = st.tasks[task_index].parent
+    child_unlink(st, task_index)
+    task_free(st, task_index)
+    st.tasks[parent].pending -= 1
+    if st.tasks[parent].pending == 0:
+        st.tasks[parent].state = RUNNABLE
+        to_run(st, parent)
+
+
+@inlined
 def run(st, task_index, now):
     """Run a task's program until it waits for something."""
     task = st.tasks[task_index]
-    while True:
+    goes_on = True
+    while goes_on:
         pc = task.pc
         op = st.ops[pc]
         kind = op.op
+        goes_on = False
         if kind == ENTER:
-            if not enter(st, task_index, pc, now):
-                return
+            goes_on = enter(st, task_index, pc, now)
         elif kind == CPU:
-            work = op.value
-            if st.clock[0].demand == 1:
-                work *= -np.log(unit(mix(task.key, np.uint64(pc))))
-            task.pc = pc + 1
-            job_start(st, task_index, st.frames[task_index, task.depth - 1].pod, work, now)
-            return
+            work_starts(st, task_index, pc, op, now)
         elif kind == EXIT:
             visit_end(st, task_index, True, now)
             task.pc = pc + 1
+            goes_on = True
         elif kind == BRANCH:
-            task.pc = pc + 1 if unit(mix(task.key, np.uint64(pc))) < op.value else op.arg0
+            task.pc = branch_taken(task, op, pc)
+            goes_on = True
         elif kind == FORK:
             fork(st, task_index, op)
-            return
         elif kind == JOIN:
-            parent = task.parent
-            child_unlink(st, task_index)
-            task_free(st, task_index)
-            st.tasks[parent].pending -= 1
-            if st.tasks[parent].pending == 0:
-                st.tasks[parent].state = 0
-                to_run(st, parent)
-            return
+            branch_ends(st, task_index)
         else:
             request_end(st, task_index, True, now)
-            return
 
 
 @inlined
@@ -914,9 +1014,10 @@ def drain(st, now):
             run(st, task, now)
 
 
-# -------------------------------------------------------------------------------------------------------------- events
+# ----------------------------------------------------------------------------------------------------- events
 @inlined
 def on_completion(st, now):
+    """The pod's next job has had all its CPU time: its task goes on."""
     index = st.heap[0]
     pod = st.pods[index]
     task_index = pod.root
@@ -924,13 +1025,14 @@ def on_completion(st, now):
     pod.attained = st.tasks[task_index].finish
     pod.root = merge_children(st.tasks, task_index)
     pod.jobs -= 1
-    st.tasks[task_index].state = 0
+    st.tasks[task_index].state = RUNNABLE
     pod_schedule(st, index)
     to_run(st, task_index)
 
 
 @njit(cache=True)
 def on_timeout(st, which, now):
+    """A call's time is up: what lies above its frame ends, and the call fails."""
     ring = st.rings[which]
     slot = ring[st.ring_ends[which, 0] % len(ring)]
     st.ring_ends[which, 0] += 1
@@ -940,7 +1042,7 @@ def on_timeout(st, which, now):
         return
     if task.state == AT_JOIN:
         cancel_children(st, task_index, now)
-        task.state = 0
+        task.state = RUNNABLE
     else:
         interrupt(st, task_index, now)
     while task.depth > depth + 1:
@@ -964,30 +1066,33 @@ def on_change(st, now):
     for user in range(before, change.users):
         if st.users[user].active == 0:
             st.users[user].active = 1
-            share = unit(keyed(clock.seed, S_START, user, st.users[user].requests))
-            timer_add(st, now + share * clock.spread, 0, user, 0)
+            share = unit(keyed(clock.seed, STREAM_START, user, st.users[user].requests))
+            timer_add(st, now + share * clock.spread, TIMER_USER, user, 0)
 
 
 @inlined
 def arrival_schedule(clock, now):
+    """Set the moment of the open loop's next arrival from the work it still needs at this rate."""
     clock.arrival_next = now + clock.arrival_need / clock.rate if clock.rate > 0 else INF
 
 
 @inlined
 def on_arrival(st, now):
+    """A request of the open loop arrives, and the next one is drawn."""
     clock = st.clock[0]
     number = clock.arrivals
     clock.arrivals = number + 1
-    clock.arrival_need = -np.log(unit(keyed(clock.seed, S_ARRIVAL, number, 0)))
+    clock.arrival_need = -np.log(unit(keyed(clock.seed, STREAM_ARRIVAL, number, 0)))
     arrival_schedule(clock, now)
-    scenario_start(st, -1, keyed(clock.seed, S_DEMAND, number, 1), now)
+    scenario_start(st, -1, keyed(clock.seed, STREAM_DEMAND, number, FROM_ARRIVAL), now)
 
 
 @njit(cache=True)
 def on_timer(st, now):
+    """A timer is due: a user goes on, or a pod is ready if it still exists."""
     kind, who, uid = st.timers[0].kind, st.timers[0].who, st.timers[0].uid
     timer_drop(st)
-    if kind == 0:
+    if kind == TIMER_USER:
         user_wakes(st, who, now)
     elif st.pods[who].state == STARTING and st.pods[who].uid == uid:
         pod_ready(st, who)
@@ -995,15 +1100,19 @@ def on_timer(st, now):
 
 @njit(cache=True)
 def on_injected(st, arrival, now):
+    """A request arrives that Python handed in."""
     clock = st.clock[0]
     index = task_new(st)
     st.tasks[index].user = -1
     st.tasks[index].injected = arrival.id
-    request_start(st, index, arrival.endpoint, keyed(clock.seed, S_DEMAND, arrival.id, 2), now)
+    request_start(
+        st, index, arrival.endpoint, keyed(clock.seed, STREAM_DEMAND, arrival.id, FROM_INJECTED), now
+    )
 
 
 @inlined
 def has_room(st, margin):
+    """False where the tables of tasks or time-outs might overflow within the next event."""
     clock = st.clock[0]
     if clock.free_tasks < margin:
         return False
@@ -1014,29 +1123,68 @@ def has_room(st, margin):
 
 
 @inlined
+def first_timeout(st, moment, source):
+    """The earliest pending time-out if it comes before `moment`, else `moment` and `source` unchanged."""
+    for which in range(len(st.timeouts)):
+        if st.ring_ends[which, 0] < st.ring_ends[which, 1]:
+            head = st.rings[which][st.ring_ends[which, 0] % len(st.rings[which])].time
+            if head < moment:
+                moment, source = head, EVENT_TIMEOUT + which
+    return moment, source
+
+
+@inlined
+def next_event(st, arrivals):
+    """When the next event is, and where it comes from; of simultaneous ones the first in this order."""
+    clock = st.clock[0]
+    moment, source = INF, EVENT_NONE
+    if clock.heap > 0:
+        moment, source = st.heap_keys[0], EVENT_COMPLETION
+    if clock.think_head < clock.think_tail:
+        head = st.think[clock.think_head % len(st.think)].time
+        if head < moment:
+            moment, source = head, EVENT_THINK
+    if clock.timers > 0 and st.timers[0].time < moment:
+        moment, source = st.timers[0].time, EVENT_TIMER
+    if clock.change < len(st.changes) and st.changes[clock.change].time < moment:
+        moment, source = st.changes[clock.change].time, EVENT_CHANGE
+    if clock.arrival_next < moment:
+        moment, source = clock.arrival_next, EVENT_ARRIVAL
+    moment, source = first_timeout(st, moment, source)
+    if clock.injected_at < len(arrivals) and arrivals[clock.injected_at].time < moment:
+        moment, source = arrivals[clock.injected_at].time, EVENT_INJECTED
+    return moment, source
+
+
+@inlined
+def handle(st, source, arrivals, now):
+    """Process the event that is due."""
+    clock = st.clock[0]
+    if source == EVENT_COMPLETION:
+        on_completion(st, now)
+    elif source == EVENT_THINK:
+        user = st.think[clock.think_head % len(st.think)].user
+        clock.think_head += 1
+        user_wakes(st, user, now)
+    elif source == EVENT_TIMER:
+        on_timer(st, now)
+    elif source == EVENT_CHANGE:
+        on_change(st, now)
+    elif source == EVENT_ARRIVAL:
+        on_arrival(st, now)
+    elif source == EVENT_INJECTED:
+        on_injected(st, arrivals[clock.injected_at], now)
+        clock.injected_at += 1
+    else:
+        on_timeout(st, source - EVENT_TIMEOUT, now)
+
+
+@inlined
 def loop(st, until, arrivals, margin):
+    """Process events one after the other up to and including `until`."""
     clock = st.clock[0]
     while True:
-        moment, source = INF, 0
-        if clock.heap > 0:
-            moment, source = st.heap_keys[0], 1
-        if clock.think_head < clock.think_tail:
-            head = st.think[clock.think_head % len(st.think)].time
-            if head < moment:
-                moment, source = head, 2
-        if clock.timers > 0 and st.timers[0].time < moment:
-            moment, source = st.timers[0].time, 3
-        if clock.change < len(st.changes) and st.changes[clock.change].time < moment:
-            moment, source = st.changes[clock.change].time, 4
-        if clock.arrival_next < moment:
-            moment, source = clock.arrival_next, 5
-        for which in range(len(st.timeouts)):
-            if st.ring_ends[which, 0] < st.ring_ends[which, 1]:
-                head = st.rings[which][st.ring_ends[which, 0] % len(st.rings[which])].time
-                if head < moment:
-                    moment, source = head, 7 + which
-        if clock.injected_at < len(arrivals) and arrivals[clock.injected_at].time < moment:
-            moment, source = arrivals[clock.injected_at].time, 6
+        moment, source = next_event(st, arrivals)
         if moment > until:
             clock.now = until
             return OK
@@ -1044,23 +1192,7 @@ def loop(st, until, arrivals, margin):
             return GROW
         clock.now = moment
         clock.events += 1
-        if source == 1:
-            on_completion(st, moment)
-        elif source == 2:
-            user = st.think[clock.think_head % len(st.think)].user
-            clock.think_head += 1
-            user_wakes(st, user, moment)
-        elif source == 3:
-            on_timer(st, moment)
-        elif source == 4:
-            on_change(st, moment)
-        elif source == 5:
-            on_arrival(st, moment)
-        elif source == 6:
-            on_injected(st, arrivals[clock.injected_at], moment)
-            clock.injected_at += 1
-        else:
-            on_timeout(st, source - 7, moment)
+        handle(st, source, arrivals, moment)
         drain(st, moment)
         if clock.broken:
             return BROKEN
@@ -1104,7 +1236,10 @@ def unmanaged(st):
 
 @njit(cache=True)
 def advance(st, until, arrivals, margin):
-    """Process every event up to and including `until`. Returns OK, or GROW where Python must enlarge the arrays first."""
+    """Process every event up to and including `until`.
+
+    Returns OK; GROW where Python must enlarge the arrays and call again; BROKEN where a table overflowed.
+    """
     return loop(unmanaged(st), until, borrowed(arrivals), margin)
 
 
@@ -1113,4 +1248,4 @@ def pods_work(st, now, out):
     """CPU-seconds of every pod slot by `now`, the idle share included; 0 for free slots."""
     for index in range(len(st.pods)):
         pod = st.pods[index]
-        out[index] = pod_work(pod, now) + pod.idle * (now - pod.created) if pod.state else 0.0
+        out[index] = pod_work(pod, now) + pod.idle * (now - pod.created) if pod.state != FREE else 0.0

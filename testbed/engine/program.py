@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepscaler.errors import SettingsError
-from testbed.application import Application, Call, Parallel, Steps, calls_of
+from testbed.applications.application import Application, Call, Parallel, Steps, calls_of
+from testbed.engine.kernel import BRANCH, CPU, END, ENTER, EXIT, FORK, JOIN
 
-ENTER, CPU, EXIT, BRANCH, FORK, JOIN, END = range(7)
 EXTERNAL = -1
 """Caller of the calls that come from outside."""
 MAX_OPS = 1_000_000
@@ -20,26 +20,30 @@ MAX_OPS = 1_000_000
 
 @dataclass(frozen=True)
 class Program:
-    """What the engine runs, and the tables that its Python side reads. P operations, N services, K endpoints, S tasks.
+    """What the engine runs, and the tables that its Python side reads.
+
+    There are P operations, N services, K endpoints, S tasks of users and E edges (caller, callee).
+
 
     Attributes:
-        ops: `[P]` one of ENTER, CPU, EXIT, BRANCH, FORK, JOIN, END.
-        arg0: `[P]` ENTER: callee; BRANCH: where to jump; FORK: number of branches.
-        arg1: `[P]` ENTER: row of `edges`; FORK: first place in `branches`.
-        exit_pc: `[P]` ENTER: after its EXIT; FORK: where the parent goes on.
-        timeout: `[P]` ENTER: place in `timeouts`, -1 without one.
-        ignore: `[P]` ENTER: 1 where a failure doesn't fail the caller.
-        retries: `[P]` ENTER.
-        value: `[P]` CPU: mean seconds; BRANCH: probability of going on.
+        ops: `[P]` one of the kernel's ENTER, CPU, EXIT, BRANCH, FORK, JOIN, END.
+        arg0: `[P]` of ENTER: the callee; of BRANCH: where to jump; of FORK: the number of branches.
+        arg1: `[P]` of ENTER: the row of `edges`; of FORK: the first place in `branches`.
+        exit_pc: `[P]` of ENTER: the operation after its EXIT; of FORK: where the parent goes on.
+        timeout: `[P]` of ENTER: place in `timeouts`, -1 without one.
+        ignore: `[P]` of ENTER: 1 where a failure doesn't fail the caller.
+        retries: `[P]` of ENTER: how often a failed call is tried again.
+        value: `[P]` of CPU: mean seconds; of BRANCH: probability of going on.
         branches: starts of the branches of every FORK.
         timeouts: distinct time-outs in seconds, rising.
-        edges: `[E, 2]` caller, callee; caller -1 is outside.
-        endpoint_start: `[K]` first operation; endpoint_service `[K]`.
+        edges: `[E, 2]` caller and callee; caller -1 is the world outside.
+        endpoint_start: `[K]` first operation.
+        endpoint_service: `[K]` the service that receives the request.
         max_depth: deepest nesting of visits within one task of a request.
         max_tasks: tasks that a request may have at once (1 without parallel calls).
-        task_ptr, task_requests: endpoints of task s are `task_requests[task_ptr[s]:task_ptr[s + 1]]`.
-        task_weights: `[S]`.
-        max_in_flight: `[N]` 0: no bound.
+        task_ptr, task_requests: the endpoints of task s are `task_requests[task_ptr[s]:task_ptr[s + 1]]`.
+        task_weights: `[S]` how often users choose each task.
+        max_in_flight: `[N]` requests that a pod serves at a time; 0 means no bound.
     """
 
     name: str
@@ -80,11 +84,10 @@ class Program:
     cores: NDArray[np.int32]
     warm_seconds: NDArray[np.float64]
     warm_slowdown: NDArray[np.float64]
-    takes_injected: bool = True
 
     @property
     def num_services(self) -> int:
-        """N."""
+        """Number of services."""
         return len(self.services)
 
 
@@ -102,7 +105,7 @@ class _Op:
 
 @dataclass
 class _Writer:
-    """Emits the operations of one application."""
+    """Writes the operations of one application, one after the other."""
 
     demands: list[float]
     timeouts: list[float]
@@ -120,7 +123,7 @@ class _Writer:
         return op
 
     def visit(self, caller: int, call: Call, depth: int) -> None:
-        """ENTER, CPU, calls, CPU, EXIT."""
+        """One visit: ENTER, CPU, the calls, CPU, EXIT."""
         self.depth = max(self.depth, depth)
         edge = self.edges.setdefault((caller, call.service), len(self.edges))
         timeout = -1 if call.timeout_seconds is None else self.timeouts.index(call.timeout_seconds)
@@ -177,14 +180,14 @@ def _timeouts_of(steps: Steps) -> Iterator[float]:
         yield from _timeouts_of(call.calls)
 
 
-def _tasks_of(steps: Steps) -> int:
-    """Tasks that a request may have at once within these calls, the one that makes them included."""
+def tasks_at_once(steps: Steps) -> int:
+    """Engine tasks that a request may need at once within these calls, the one that makes them included."""
     most = 1
     for step in steps:
         if isinstance(step, Parallel):
-            most = max(most, 1 + sum(_tasks_of(call.calls) for call in step.calls))
+            most = max(most, 1 + sum(tasks_at_once(call.calls) for call in step.calls))
         else:
-            most = max(most, _tasks_of(step.calls))
+            most = max(most, tasks_at_once(step.calls))
     return most
 
 
@@ -229,7 +232,7 @@ def compile_program(application: Application) -> Program:
         endpoint_start=np.array(starts, np.int32),
         endpoint_service=np.array([endpoint.service for endpoint in application.endpoints], np.int32),
         max_depth=writer.depth,
-        max_tasks=max(_tasks_of(endpoint.calls) for endpoint in application.endpoints),
+        max_tasks=max(tasks_at_once(endpoint.calls) for endpoint in application.endpoints),
         task_ptr=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32),
         task_requests=np.array(
             [request for task in application.tasks for request in task.requests], np.int32

@@ -1,4 +1,4 @@
-"""The engine's Python side: memory, pods' life, snapshots."""
+"""The Python side of the engine: its memory, the life of its pods, snapshots of its counters."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadPlan:
-    """Offered load over time, in engine seconds; each line holds until the next.
+    """Offered load over time, in engine seconds; each of the K rows holds until the next.
 
     Attributes:
-        times: `[K]`, rising, the first at or before 0.
+        times: `[K]` rising, the first at or before 0.
         users: `[K]` users of the closed loop.
         rates: `[K]` scenario arrivals per second of the open loop.
         mixes: `[M, S]` weights of the scenarios.
-        mix: `[K]` which row of `mixes` holds.
+        mix: `[K]` the row of `mixes` that holds.
         spread: seconds over which new users start.
     """
 
@@ -41,23 +41,32 @@ class LoadPlan:
         """A closed loop of users with one mix."""
         count = len(np.atleast_1d(times))
         return cls(
-            np.atleast_1d(np.asarray(times, np.float64)), np.atleast_1d(np.asarray(users, np.int64)), np.zeros(count),
-            np.atleast_2d(np.asarray(weights, np.float64)), np.zeros(count, np.int64), spread,
-        )  # fmt: skip
+            times=np.atleast_1d(np.asarray(times, np.float64)),
+            users=np.atleast_1d(np.asarray(users, np.int64)),
+            rates=np.zeros(count),
+            mixes=np.atleast_2d(np.asarray(weights, np.float64)),
+            mix=np.zeros(count, np.int64),
+            spread=spread,
+        )
 
     @classmethod
     def open(cls, times: Any, rates: Any, weights: Any) -> LoadPlan:
         """Poisson arrivals with a piecewise constant rate and one mix."""
         count = len(np.atleast_1d(times))
         return cls(
-            np.atleast_1d(np.asarray(times, np.float64)), np.zeros(count, np.int64), np.atleast_1d(np.asarray(rates, np.float64)),
-            np.atleast_2d(np.asarray(weights, np.float64)), np.zeros(count, np.int64),
-        )  # fmt: skip
+            times=np.atleast_1d(np.asarray(times, np.float64)),
+            users=np.zeros(count, np.int64),
+            rates=np.atleast_1d(np.asarray(rates, np.float64)),
+            mixes=np.atleast_2d(np.asarray(weights, np.float64)),
+            mix=np.zeros(count, np.int64),
+        )
 
     def remixed(self, moment: float, weights: Any) -> LoadPlan:
         """The same load with another mix from `moment` on."""
         at = int(np.searchsorted(self.times, moment))
-        if at == len(self.times) or self.times[at] != moment:  # a line of its own; users and rate go on
+        if (
+            at == len(self.times) or self.times[at] != moment
+        ):  # a row of its own, in which users and rate go on
             before = max(at - 1, 0)
             longer = replace(
                 self,
@@ -78,12 +87,18 @@ class Snapshot:
     """Cumulative counters at one moment, as a scrape would read them.
 
     Attributes:
+        time: engine seconds.
         pod_uid, pod_service, pod_state: `[P]` of the pods alive.
         pod_created: `[P]` engine seconds.
-        pod_cpu: `[P]` CPU-seconds since creation; pod_in_flight `[P]`.
-        service_failed, service_finished, service_seconds: `[N]`; service_buckets `[N, B]`.
-        edges: `[E, 3]` started, done, failed.
-        endpoints: `[K, 4]` offered, done, failed, slow; endpoint_seconds `[K]`; endpoint_buckets `[K, B]`.
+        pod_cpu: `[P]` CPU-seconds since creation.
+        pod_in_flight: `[P]` requests being served or queued now.
+        service_failed, service_finished: `[N]` visits.
+        service_seconds: `[N]` sum of the durations of the finished visits.
+        service_buckets: `[N, B]` finished visits by duration (`LATENCY_BUCKETS` and the open bucket).
+        edges: `[E, 3]` calls started, done, failed.
+        endpoints: `[K, 4]` requests offered, done, failed, slow.
+        endpoint_seconds: `[K]` sum of the durations of the requests done.
+        endpoint_buckets: `[K, B]` requests done by duration.
         spec: `[N]` replicas asked for.
     """
 
@@ -111,11 +126,11 @@ class Simulator:
     Args:
         program: the compiled application.
         plan: the load.
-        seed: of every random stream.
-        replicas: `[N]` ready at time 0.
-        balancing: `core.BALANCING`.
-        demand: `core.DEMAND`.
-        slo_seconds: `[K]` per endpoint: slower requests are counted.
+        seed: seed of every random stream.
+        replicas: `[N]` pods that are ready at time 0.
+        balancing: one of `core.BALANCING`.
+        demand: one of `core.DEMAND`.
+        slo_seconds: `[K]` requests that take longer are counted as slow; None: none is.
     """
 
     def __init__(
@@ -141,14 +156,14 @@ class Simulator:
         clock["think_low"], clock["think_high"] = program.think_low, program.think_high
         clock["spread"] = plan.spread
         clock["arrival_next"] = np.inf
-        clock["arrival_need"] = -np.log(core.draw(seed, core.S_ARRIVAL, 1 << 40, 0))
+        clock["arrival_need"] = -np.log(core.draw(seed, core.STREAM_ARRIVAL, core.FIRST_ARRIVAL, 0))
         self._spec = np.zeros(program.num_services, np.int64)
         for service, count in enumerate(replicas):
             for _ in range(int(count)):
                 self._create(service, ready=True)
             self._spec[service] = int(count)
 
-    # ------------------------------------------------------------------------------------------------------ time
+    # --------------------------------------------------------------------------------------------------- time
     @property
     def now(self) -> float:
         """Engine seconds."""
@@ -165,10 +180,14 @@ class Simulator:
         return self._spec.copy()
 
     def advance(self, until: float, arrivals: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Move time to `until`; returns the completions (`core.COMPLETION`) of injected arrivals (`core.ARRIVAL`, by time).
+        """Move time to `until`; returns the injected requests that finished by then (`core.COMPLETION`).
+
+        Args:
+            until: engine seconds.
+            arrivals: requests to inject (`core.ARRIVAL`), in the order of their times.
 
         Raises:
-            RuntimeError: a fixed table overflowed: a bug, never silent.
+            RuntimeError: a table overflowed, which is a bug of the engine.
         """
         injected = np.empty(0, core.ARRIVAL) if arrivals is None else arrivals
         if len(injected) or self.in_flight > 0:
@@ -189,15 +208,11 @@ class Simulator:
 
     def _injected_in_flight(self) -> int:
         tasks = self._state.tasks
-        return (
-            int(((tasks["alive"] == 1) & (tasks["injected"] >= 0)).sum())
-            if self.program.takes_injected
-            else 0
-        )
+        return int(((tasks["alive"] == 1) & (tasks["injected"] >= 0)).sum())
 
-    # ------------------------------------------------------------------------------------------------------ pods
+    # --------------------------------------------------------------------------------------------------- pods
     def scale(self, service: int, replicas: int) -> None:
-        """Set the replicas of a service: new pods start booting, surplus ones go, youngest first."""
+        """Set the replicas of a service: new pods begin to boot; surplus ones go, the youngest first."""
         pods = self._state.pods
         mine = np.flatnonzero(
             (pods["service"] == service) & ((pods["state"] == core.STARTING) | (pods["state"] == core.READY))
@@ -219,30 +234,25 @@ class Simulator:
         self._spec[service] = replicas
 
     def _create(self, service: int, *, ready: bool) -> None:
-        free = np.flatnonzero(self._state.pods["state"] == 0)
+        free = np.flatnonzero(self._state.pods["state"] == core.FREE)
         if not len(free):
             self._grow_pods()
-            free = np.flatnonzero(self._state.pods["state"] == 0)
+            free = np.flatnonzero(self._state.pods["state"] == core.FREE)
         self._fit_ready_list(service)
         index = int(free[0])
         now, clock = self.now, self._clock
         program = self.program
         number = int(self._boots[service])
         self._boots[service] = number + 1
-        jitter = core.draw(int(clock["seed"]), core.S_BOOT, service, number)
-        phase = core.draw(int(clock["seed"]), core.S_BOOT, service, number + (1 << 32))
+        jitter = core.draw(int(clock["seed"]), core.STREAM_BOOT, service, number)
+        phase = core.draw(int(clock["seed"]), core.STREAM_BOOT, service, number + core.BOOT_PHASE)
         boot = program.boot_seconds[service] * (0.9 + 0.2 * jitter)
         boot = np.ceil(boot / program.readiness_period) * program.readiness_period
         pod = self._state.pods[index]
-        pod["service"], pod["state"], pod["jobs"], pod["heap_at"], pod["root"] = (
-            service,
-            core.STARTING,
-            0,
-            -1,
-            -1,
-        )
+        pod["service"], pod["state"] = service, core.STARTING
+        pod["jobs"], pod["heap_at"], pod["root"] = 0, -1, -1
         pod["in_flight"], pod["active"], pod["wait_head"], pod["wait_tail"] = 0, 0, -1, -1
-        pod["cap"] = program.max_in_flight[service] if program.max_in_flight[service] > 0 else 1 << 30
+        pod["cap"] = program.max_in_flight[service] if program.max_in_flight[service] > 0 else core.NO_BOUND
         pod["attained"], pod["cpu"] = 0.0, 0.0
         pod["idle"] = program.idle_cores[service]
         pod["quota"] = (program.limit_cores[service] - program.idle_cores[service]) * core.PERIOD
@@ -258,15 +268,15 @@ class Simulator:
         if ready:
             core.pod_ready(self._state, index)
         else:
-            core.timer_add(self._state, pod["ready_at"], 1, index, pod["uid"])
+            core.timer_add(self._state, pod["ready_at"], core.TIMER_POD, index, pod["uid"])
 
-    # -------------------------------------------------------------------------------------------------- measuring
+    # ---------------------------------------------------------------------------------------------- measuring
     def snapshot(self) -> Snapshot:
-        """Counters now; the state isn't touched."""
+        """The counters now; the state doesn't change."""
         state = self._state
         work = np.zeros(len(state.pods))
         core.pods_work(state, self.now, work)
-        alive = np.flatnonzero(state.pods["state"])
+        alive = np.flatnonzero(state.pods["state"] != core.FREE)
         pods = state.pods[alive]
         return Snapshot(
             time=self.now,
@@ -292,7 +302,7 @@ class Simulator:
     def pod_times(self) -> NDArray[Any]:
         """`uid`, `service`, `state`, `created`, `ready_at` of the pods alive."""
         pods = self._state.pods
-        alive: NDArray[Any] = pods[pods["state"] > 0][
+        alive: NDArray[Any] = pods[pods["state"] != core.FREE][
             ["uid", "service", "state", "created", "ready_at"]
         ].copy()
         return alive
@@ -301,7 +311,7 @@ class Simulator:
         """CPU-seconds of each service since the start, `[N]`, pods that are gone included."""
         work = np.zeros(len(self._state.pods))
         core.pods_work(self._state, self.now, work)
-        alive = self._state.pods["state"] > 0
+        alive = self._state.pods["state"] != core.FREE
         living = np.bincount(
             self._state.pods["service"][alive], weights=work[alive], minlength=self.program.num_services
         )
@@ -317,7 +327,7 @@ class Simulator:
         """Size of all tables."""
         return sum(array.nbytes for array in self._state if isinstance(array, np.ndarray))
 
-    # ---------------------------------------------------------------------------------------------------- memory
+    # ------------------------------------------------------------------------------------------------- memory
     @property
     def _clock(self) -> Any:
         return self._state.clock[0]
@@ -334,12 +344,8 @@ class Simulator:
         records["start"] = program.endpoint_start
         records["slo"] = np.inf if slo_seconds is None else slo_seconds
         changes = np.zeros(len(plan.times), core.CHANGE)
-        changes["time"], changes["users"], changes["rate"], changes["mix"] = (
-            plan.times,
-            plan.users,
-            plan.rates,
-            plan.mix,
-        )
+        changes["time"], changes["mix"] = plan.times, plan.mix
+        changes["users"], changes["rate"] = plan.users, plan.rates
         tables = [_alias(weights) for weights in plan.mixes]
         bounds = np.array(LATENCY_BUCKETS)
         clock = np.zeros(1, core.CLOCK)
@@ -403,7 +409,7 @@ class Simulator:
     def _fit_ready_list(self, service: int) -> None:
         """Room for one more pod in the service's list."""
         width = self._state.ready.shape[1]
-        if (self._state.pods["service"][self._state.pods["state"] > 0] == service).sum() >= width:
+        if (self._state.pods["service"][self._state.pods["state"] != core.FREE] == service).sum() >= width:
             self._state = self._state._replace(ready=np.pad(self._state.ready, ((0, 0), (0, width))))
 
     def _grow_pods(self) -> None:

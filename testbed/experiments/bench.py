@@ -1,7 +1,7 @@
 """How fast the engine is on one core: `python -m testbed.experiments.bench [--json]`.
 
-Visits a second of three applications (median of five stretches), the 5 ms step of wall-clock mode at about 140 requests
-a second, and the time from a fresh interpreter to the first simulated second.
+Visits a second of three applications (median of five stretches), the 5 ms step of wall-clock mode at about
+140 requests a second, and the time from a fresh interpreter to the first simulated second.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 
 import numpy as np
 
-from testbed.application import load_application
+from testbed.applications.loading import load_application
 from testbed.engine import kernel as core
 from testbed.engine.program import compile_program
 from testbed.engine.simulator import LoadPlan, Simulator

@@ -7,7 +7,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from testbed.application import Application, endpoint_shares, expected_visits, load_application, mean_demand
+from testbed.applications.application import Application
+from testbed.applications.loading import load_application
+from testbed.applications.truth import endpoint_shares, expected_visits, mean_demand
 from testbed.engine import kernel as core
 from testbed.engine.program import compile_program
 from testbed.engine.simulator import LoadPlan, Simulator

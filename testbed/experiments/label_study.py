@@ -2,9 +2,9 @@
 
 python -m testbed.experiments.label_study --config config/studies/labels.yaml --balancing random
 
-Collects telemetry under the exploring policy and fits the demand model by the stage scripts, once a draw of demands and
-counts; then replays the fitted model's labels of the true future load (`foreseen`), each shape on every seed. Violations
-are minutes whose entry mean is above the SLA.
+Collects telemetry under the exploring policy and fits the demand model by the stage scripts, once a draw of
+demands and counts; then replays the fitted model's labels of the true future load (`foreseen`), each shape on
+every seed. Violations are minutes whose entry mean is above the SLA.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-# ------------------------------------------------------------------------------------------------------------ learning
+# --------------------------------------------------------------------------------------------------- learning
 def make_cases(config: str, overrides: Sequence[str], draws: int, balancing: str | None) -> list[Case]:
     """The application as it is, or its draws 1 to `draws`.
 
@@ -187,7 +187,7 @@ def fit_errors(settings: Settings) -> dict[str, Any]:
     }
 
 
-# -------------------------------------------------------------------------------------------------------------- replay
+# ----------------------------------------------------------------------------------------------------- replay
 def replay(cases: Sequence[Case]) -> Iterator[dict[str, Any]]:
     """The measures of each run: case, shape, policy and seed."""
     jobs = [(case, shape) for case in cases for shape in case.settings.scale.shapes]
@@ -249,7 +249,7 @@ def judge(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return verdicts
 
 
-# --------------------------------------------------------------------------------------------------------------- table
+# ------------------------------------------------------------------------------------------------------ table
 def table(result: Mapping[str, Any]) -> str:
     """Rows by shape and policy, then a sentence a shape."""
     lines = [

@@ -26,7 +26,8 @@ from deepscaler.policies.oracle import ForeseenPolicy, OraclePolicy
 from deepscaler.policies.registry import FORESEEN, make_policy
 from deepscaler.runs import PolicyName, Run, write_run
 from deepscaler.settings import Settings
-from testbed.application import endpoint_shares, expected_visits, load_application
+from testbed.applications.loading import load_application
+from testbed.applications.truth import endpoint_shares, expected_visits
 from testbed.cluster.virtual import VirtualCluster, make_program
 
 log = logging.getLogger(__name__)

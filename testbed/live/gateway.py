@@ -38,7 +38,8 @@ class Gateway:
 
     Attributes:
         answered: (endpoint, status) -> answers.
-        unknown: requests that are no endpoint's (404, 405), or that no endpoint could be asked for (408, 413, 500).
+        unknown: requests that are no endpoint's (404, 405), or that no endpoint could be asked for (408, 413,
+            500).
     """
 
     def __init__(self, program: Program, clock: WallClock) -> None:

@@ -37,7 +37,7 @@ SAMPLES_A_REQUEST = 100_000
 _MISSING = "no prometheus program: run `python -m testbed.live.prometheus_server --install` (needs Debian's apt-get), or put one on PATH"
 
 
-# --------------------------------------------------------------------------------------------------- finding, unpacking
+# ----------------------------------------------------------------------------------------- finding, unpacking
 def find() -> Path | None:
     """The `prometheus` program: on PATH, else unpacked under `.cache/debian`; None where there is none."""
     found = shutil.which("prometheus")
@@ -99,7 +99,7 @@ def _run(command: list[str], cwd: Path | str) -> None:
         raise ClusterError(f"{' '.join(command[:1] + command[-2:])} ended with {done.returncode}: {said}")
 
 
-# ----------------------------------------------------------------------------------------------------------- the server
+# ------------------------------------------------------------------------------------------------- the server
 @dataclass(frozen=True)
 class PrometheusServer:
     """A running server: its address, process and directory."""
@@ -194,7 +194,7 @@ def _free_port() -> int:
         return port
 
 
-# --------------------------------------------------------------------------------------------------------- remote write
+# ----------------------------------------------------------------------------------------------- remote write
 def _write_request() -> Any:
     """The message class `WriteRequest` of remote write 0.1.0, built from descriptors (no generated code)."""
     kinds = descriptor_pb2.FieldDescriptorProto

@@ -34,8 +34,8 @@ class Answer:
 class WallClock:
     """A thread that moves a simulator to the real time elapsed, every few milliseconds.
 
-    Engine time is real time since construction. A step that comes late changes no finish time, because the engine doesn't
-    depend on how time is cut up: only the answer is late then.
+    Engine time is real time since construction. A step that comes late changes no finish time, because the
+    engine doesn't depend on how time is cut up: only the answer is late then.
 
     Args:
         simulator: with no load of its own.
@@ -70,7 +70,7 @@ class WallClock:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.step_seconds: deque[float] = deque(maxlen=4096)
 
-    # ------------------------------------------------------------------------------------------------------- life
+    # --------------------------------------------------------------------------------------------------- life
     def start(self) -> None:
         """Begin to move."""
         self._thread.start()
@@ -99,7 +99,7 @@ class WallClock:
             if future.set_running_or_notify_cancel():
                 future.set_exception(ClusterError(why))
 
-    # --------------------------------------------------------------------------------------------------- requests
+    # ----------------------------------------------------------------------------------------------- requests
     def submit(self, endpoint: int) -> Future[Answer]:
         """A request to this endpoint, arriving now.
 
@@ -132,7 +132,7 @@ class WallClock:
                 if future is not None and future.set_running_or_notify_cancel():
                     future.set_result(Answer(float(row["start"]), float(row["time"]), bool(row["ok"])))
 
-    # ---------------------------------------------------------------------------------------------- the application
+    # ---------------------------------------------------------------------------------------- the application
     @property
     def now(self) -> float:
         """Engine seconds of the last step."""

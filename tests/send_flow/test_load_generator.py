@@ -43,7 +43,7 @@ APPLICATIONS = {
 }
 
 
-# ---------------------------------------------------------------------------------------------------------- playing
+# ---------------------------------------------------------------------------------------------------- playing
 def test_a_round_is_played_as_often_as_asked_and_then_ends() -> None:
     one = trace.Series(np.array([3.0, 7.4]), 5.0).with_idle_ends(1)
     assert [trace.users_at(one, elapsed, rounds=2) for elapsed in (0, 4.9, 5, 10, 15, 20, 25, 39.9)] == [
@@ -67,7 +67,7 @@ def test_scale_and_period_stretch_a_trace() -> None:
     assert trace.users_at(one, 913 * 2.0) is None and trace.users_at(one, 913 * 2.0 - 0.1) == 0
 
 
-# ---------------------------------------------------------------------------------------------------------- shapes
+# ----------------------------------------------------------------------------------------------------- shapes
 @pytest.mark.parametrize("shape", shapes.SHAPES)
 def test_every_shape_can_be_made_and_is_the_testbeds(shape: str, tmp_path: Path) -> None:
     out = tmp_path / "made.req"
@@ -104,7 +104,7 @@ def test_a_shape_with_low_above_high_is_refused(capsys: pytest.CaptureFixture[st
     assert "--low: 9 is above --high 5" in capsys.readouterr().err
 
 
-# ---------------------------------------------------------------------------------------------------------- routes
+# ----------------------------------------------------------------------------------------------------- routes
 @pytest.mark.parametrize("application", routes.ROUTES)
 def test_every_endpoint_has_a_url_and_every_url_an_endpoint(application: str) -> None:
     endpoints = set(APPLICATIONS[application]["endpoints"])
@@ -149,7 +149,7 @@ def test_redirects_are_those_of_the_virtual_tasks() -> None:
             assert follows.get(asked, following) == following
 
 
-# ------------------------------------------------------------------------------------------------------- world cup
+# -------------------------------------------------------------------------------------------------- world cup
 START = worldcup98.FIRST + 120 * 86400
 
 
@@ -288,7 +288,7 @@ def test_the_real_counts_keep_their_peak_and_sum(tmp_path: Path) -> None:
     assert (len(users), users.max()) == (1440, 100)
 
 
-# ---------------------------------------------------------------------------------------------------- a small server
+# --------------------------------------------------------------------------------------------- a small server
 class Application(ThreadingHTTPServer):
     """Answers an application's URLs as the testbed does, asks for its token, and remembers what was asked."""
 
@@ -433,7 +433,7 @@ def living(group: int) -> list[str]:
     return found
 
 
-# -------------------------------------------------------------------------------------------------------- the script
+# ------------------------------------------------------------------------------------------------- the script
 def test_sendloop_is_posix_shell() -> None:
     for shell in ("sh", "dash"):
         try:
@@ -512,7 +512,7 @@ def test_the_pure_parts_do_not_import_locust() -> None:
     assert done.stdout.strip() == "[]"
 
 
-# ------------------------------------------------------------------------------------------------------------ locust
+# ----------------------------------------------------------------------------------------------------- locust
 def sequences(server: Application) -> dict[int, list[str]]:
     """What each connection asked, in order."""
     found: dict[int, list[str]] = {}

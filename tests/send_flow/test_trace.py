@@ -25,7 +25,7 @@ def written(tmp_path: Path, text: str, name: str = "trace.csv") -> Path:
     return path
 
 
-# ------------------------------------------------------------------------------------------------------ the README's
+# ----------------------------------------------------------------------------------------------- the README's
 def test_the_committed_trace_is_what_its_script_makes(tmp_path: Path) -> None:
     assert make_trace.main(["--output", str(tmp_path / "made.req")]) == 0
     assert (tmp_path / "made.req").read_bytes() == README_TRACE.read_bytes()
@@ -52,7 +52,7 @@ def test_one_round_of_the_readme_trace_takes_76_minutes() -> None:
     assert not one.values[:5].any() and not one.values[-5:].any() and one.values[5:-5].all()
 
 
-# ------------------------------------------------------------------------------------------------------------- .req
+# ------------------------------------------------------------------------------------------------------- .req
 @settings(deadline=None)
 @given(values=st.lists(st.integers(0, 10**6), min_size=1, max_size=50))
 def test_what_is_written_reads_back_equal(
@@ -83,7 +83,7 @@ def test_a_missing_trace_names_the_command_that_makes_one(tmp_path: Path) -> Non
         trace.read_req(tmp_path / "none.req")
 
 
-# -------------------------------------------------------------------------------------------------------------- CSV
+# -------------------------------------------------------------------------------------------------------- CSV
 def test_counts_become_a_rate_per_second(tmp_path: Path) -> None:
     path = written(
         tmp_path, "time,requests\n2026-01-05T00:00:00Z,60\n2026-01-05T00:01:00Z,120\n2026-01-05T00:02:00Z,0\n"

@@ -14,17 +14,12 @@ from hypothesis import strategies as st
 
 from deepscaler.errors import SettingsError
 from deepscaler.settings import load_settings
-from testbed import application as apps
-from testbed.application import (
-    Application,
-    Call,
-    Parallel,
-    endpoint_shares,
-    expected_visits,
-    load_application,
-)
-from testbed.engine import program as ops
-from testbed.engine.program import Program, compile_program
+from testbed.applications import truth
+from testbed.applications.application import Application, Call, Parallel
+from testbed.applications.loading import load_application
+from testbed.applications.truth import endpoint_shares, expected_visits
+from testbed.engine import kernel as ops
+from testbed.engine.program import Program, compile_program, tasks_at_once
 
 SHIPPED = ("boutique", "bookinfo", "train_ticket")
 BOUTIQUE_EDGES = {
@@ -113,7 +108,7 @@ def loaded(tmp_path: Path, *calls: object) -> Application:
     return load_application(written(tmp_path, small(endpoints=endpoint(*calls))))
 
 
-# ---------------------------------------------------------------------------------------------------------- the shipped
+# ------------------------------------------------------------------------------------------------ the shipped
 def test_boutique_has_the_call_graph_of_its_source() -> None:
     assert edges(compile_program(load_application("boutique"))) == {
         (caller, callee) for caller, callees in BOUTIQUE_EDGES.items() for callee in callees.split()
@@ -133,7 +128,7 @@ def test_call_graphs_equal_the_recorded_facts(name: str) -> None:
 def test_train_ticket_has_the_deployed_services_and_a_mean_demand_of_5_ms() -> None:
     application = load_application("train_ticket")
     assert len(application.services) == 41
-    assert apps.mean_demand(application).mean() == pytest.approx(0.005, rel=0.01)
+    assert truth.mean_demand(application).mean() == pytest.approx(0.005, rel=0.01)
     facts = recordings.table("train_ticket_services")
     assert list(application.service_names) == [row["service"] for row in facts]
 
@@ -201,7 +196,7 @@ def test_the_configuration_of_a_shipped_application_agrees_with_it(name: str) ->
 def test_running_a_program_visits_what_is_expected_on_average(name: str) -> None:
     application = load_application(name)
     program, expected = compile_program(application), expected_visits(application)
-    random, demand = np.random.default_rng(1), apps.mean_demand(application)
+    random, demand = np.random.default_rng(1), truth.mean_demand(application)
     for row, want in enumerate(expected):
         runs = [walk(program, row, random) for _ in range(400)]
         visits = np.array([visits for visits, _, _ in runs])
@@ -211,7 +206,7 @@ def test_running_a_program_visits_what_is_expected_on_average(name: str) -> None
         assert max(depth for _, _, depth in runs) <= program.max_depth
 
 
-# ----------------------------------------------------------------------------------------------------------- programs
+# --------------------------------------------------------------------------------------------------- programs
 def test_a_chain_compiles_to_the_program_on_paper(tmp_path: Path) -> None:
     program = compile_program(loaded(tmp_path, {"service": "b", "calls": ["c"], "retries": 2}))
     kinds = [
@@ -296,7 +291,7 @@ def test_units_become_cores_seconds_and_bytes(tmp_path: Path) -> None:
     assert (program.warm_seconds.tolist(), program.warm_slowdown.tolist()) == ([60, 0, 0], [2, 1, 1])
 
 
-# ------------------------------------------------------------------------------------------------------------- errors
+# ----------------------------------------------------------------------------------------------------- errors
 def broken(key: str, value: object) -> dict[str, object]:
     document = small()
     document["services"]["a"][key] = value  # type: ignore[index]
@@ -362,20 +357,20 @@ def test_an_unknown_application_is_refused_with_its_name(name: str) -> None:
 
 
 def test_a_program_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops, "MAX_OPS", 1000)
+    monkeypatch.setattr("testbed.engine.program.MAX_OPS", 1000)
     with pytest.raises(SettingsError, match="operations"):
         compile_program(
             loaded(tmp_path, {"service": "b", "times": 20, "calls": [{"service": "c", "times": 20}]})
         )
 
 
-# --------------------------------------------------------------------------------------------------------- variations
+# ------------------------------------------------------------------------------------------------- variations
 def test_sigma_draws_demands_and_counts_around_the_files_with_the_same_mean() -> None:
     plain = load_application("boutique")
     demand, visits = [], []
     for seed in range(150):
         varied = load_application("boutique", sigma=0.3, seed=seed)
-        demand.append(apps.mean_demand(varied) / apps.mean_demand(plain))
+        demand.append(truth.mean_demand(varied) / truth.mean_demand(plain))
         visits.append(expected_visits(varied).sum(1))
     logs = np.log(demand)
     assert logs.std() == pytest.approx(0.3, rel=0.05)
@@ -420,4 +415,4 @@ def test_a_generated_request_makes_a_few_dozen_visits_whatever_the_size(size: in
 
 def test_a_branch_is_a_task_whatever_it_holds() -> None:
     group = Parallel((Call(0), Call(0, calls=(Parallel((Call(0), Call(0))),))))
-    assert ops._tasks_of((group,)) == 1 + 1 + 3
+    assert tasks_at_once((group,)) == 1 + 1 + 3

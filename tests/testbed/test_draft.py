@@ -11,7 +11,7 @@ from helpers.paths import ROOT
 
 from deepscaler.settings import load_settings
 from testbed.__main__ import main
-from testbed.application import load_application
+from testbed.applications.loading import load_application
 from testbed.experiments.draft import draft, unloaded_response
 
 

@@ -10,7 +10,7 @@ import ciw
 import numpy as np
 import pytest
 
-from testbed.application import load_application
+from testbed.applications.loading import load_application
 from testbed.engine import kernel as core
 from testbed.engine.program import Program, compile_program
 from testbed.engine.simulator import LoadPlan, Simulator

@@ -22,7 +22,7 @@ from deepscaler.errors import ClusterError
 from deepscaler.panel import read_panel
 from deepscaler.runs import read_run
 from deepscaler.settings import load_settings
-from testbed.application import load_application
+from testbed.applications.loading import load_application
 from testbed.cluster.virtual import VirtualCluster
 from testbed.engine.program import compile_program
 from testbed.engine.simulator import LoadPlan

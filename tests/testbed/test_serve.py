@@ -20,7 +20,7 @@ from helpers.paths import ROOT
 from deepscaler.errors import ClusterError, SettingsError
 from deepscaler.settings import load_settings
 from sendFlow.routes import ROUTES, url_of
-from testbed.application import load_application
+from testbed.applications.loading import load_application
 from testbed.engine import kernel as core
 from testbed.engine.program import compile_program
 from testbed.engine.simulator import LoadPlan, Simulator
@@ -41,7 +41,7 @@ SEGMENTS = {
 }
 
 
-# ----------------------------------------------------------------------------------------------------------- the driver
+# ------------------------------------------------------------------------------------------------- the driver
 class Witness(Simulator):
     """A simulator that remembers what was done to it."""
 
@@ -144,7 +144,7 @@ def test_an_engine_that_fails_is_reported_and_nobody_waits_for_ever():
     clock.stop()
 
 
-# ------------------------------------------------------------------------------------------------------- over the network
+# ------------------------------------------------------------------------------------------- over the network
 def fast_application(directory):
     """Boutique whose pods are ready within a second."""
     document = yaml.safe_load((ROOT / "testbed/apps/boutique.yaml").read_text(encoding="utf-8"))
@@ -563,7 +563,7 @@ def test_a_taken_port_is_named_with_the_setting_and_nothing_stays(tmp_path, live
     assert threading.active_count() == threads
 
 
-# ----------------------------------------------------------------------------------------------------------- the command
+# ------------------------------------------------------------------------------------------------ the command
 def children(pid):
     """Processes whose parent is `pid`."""
     found = []

@@ -128,7 +128,7 @@ def test_scale_multiplies_a_shape() -> None:
     assert (values("square", scale=2.0) == 2 * values("square")).all()
 
 
-# --------------------------------------------------------------------------------------------------------------- traces
+# ----------------------------------------------------------------------------------------------------- traces
 def test_req_is_the_readme_trace_in_a_loop_with_idle_ends() -> None:
     load = values("req", duration=2 * 913 * 5.0, noise=2.0)
     assert (load[:913] == load[913:]).all()

@@ -24,7 +24,7 @@ from deepscaler.policies.registry import make_policy
 from deepscaler.runs import read_run
 from deepscaler.settings import Settings, load_settings
 from testbed import VirtualCluster, collect
-from testbed.application import load_application
+from testbed.applications.loading import load_application
 from testbed.cluster.exposition import deployment_of
 from testbed.engine.simulator import LoadPlan
 from testbed.experiments.runs import look_ahead, run_many, run_one, seed_use, true_demand
@@ -73,7 +73,7 @@ def scaled() -> VirtualCluster:
     return collect(boutique("testbed.load={shape: fluctuation, low: 20, high: 60}"), START, START + 600)
 
 
-# -------------------------------------------------------------------------------------------------------------- samples
+# ---------------------------------------------------------------------------------------------------- samples
 def test_samples_are_stamped_with_their_end_and_missing_before_the_start(scaled: VirtualCluster) -> None:
     panel = scaled.metrics(START - 300, START + 660, STEP)
     assert list(panel.times[:2] - START) == [-300, -285] and panel.step == STEP
@@ -152,7 +152,7 @@ def test_cpu_of_a_pod_counts_from_its_second_scrape_and_pods_that_start_arent_re
     )  # idle from the start: the mean over pods is the same
 
 
-# --------------------------------------------------------------------------------------------------------------- counts
+# ----------------------------------------------------------------------------------------------------- counts
 def test_every_request_that_was_offered_is_done_failed_or_under_way(scaled: VirtualCluster) -> None:
     table = scaled.latencies(START - 180, START + 600, STEP)
     assert table["offered"].sum() == table["done"].sum() + table["failed"].sum() + scaled.in_flight
@@ -207,7 +207,7 @@ def test_a_span_shorter_than_a_window_of_calls_is_one_window(scaled: VirtualClus
     assert scaled.calls(START + 60, START + 60).frame.empty
 
 
-# ----------------------------------------------------------------------------------------------------------- pods, scale
+# ------------------------------------------------------------------------------------------------ pods, scale
 def test_usage_of_pods_is_that_of_the_scrape_before_the_last(scaled: VirtualCluster) -> None:
     pods = [pod for pod in scaled.pods() if pod.usage_cores is not None]
     assert len(pods) >= 10
@@ -300,7 +300,7 @@ def test_pods_are_called_after_their_deployment(tmp_path: Path) -> None:
     }
 
 
-# ------------------------------------------------------------------------------------------------------------ by name
+# ---------------------------------------------------------------------------------------------------- by name
 def test_the_order_of_the_services_is_the_configurations_and_the_numbers_go_by_name() -> None:
     usual = boutique("testbed.load={shape: steady, low: 30, high: 30}")
     services = dict(reversed(usual.app.services.items()))
@@ -347,7 +347,7 @@ def test_nothing_is_known_before_the_start_of_the_testbed() -> None:
         collect(boutique(), START - 60, START + 60)
 
 
-# ------------------------------------------------------------------------------------------------------------- the seed
+# --------------------------------------------------------------------------------------------------- the seed
 def test_the_same_seed_collects_the_same_bytes_and_another_one_doesnt(tmp_path: Path) -> None:
     texts = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
@@ -518,7 +518,7 @@ def test_the_true_demand_is_the_applications_own() -> None:
     assert deployment_of(settings.app, "frontend") == "frontend"
 
 
-# -------------------------------------------------------------------------------------------------------- a real load
+# ------------------------------------------------------------------------------------------------ a real load
 @pytest.mark.skipif(not WORLDCUP98.is_file(), reason=WORLDCUP98_MISSING)
 def test_the_counts_of_the_world_cup_are_a_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The hour before the opening match, a 50th of it, against the HPA; what is offered is what was counted."""
