@@ -19,7 +19,7 @@ class Script:
     """An HTTP server that gives the answers of a list in turn, the last one for ever.
 
     Attributes:
-        answers: what is still to be given, as (status, JSON or text[, headers]); status None: no answer at all.
+        answers: those still to be given, as (status, JSON or text[, headers]); status None: no answer at all.
         seen: (method, path, headers, body) of every request.
     """
 

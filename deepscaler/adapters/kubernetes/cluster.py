@@ -234,15 +234,15 @@ class KubernetesCluster:
             )
 
     def pod_history(self, start: float, end: float) -> None:
-        """None: the controller's recorder samples the pods."""
+        """None, because the controller's recorder samples the pods itself."""
         return
 
     @contextmanager
     def leadership(self, *, wait: bool = False) -> Iterator[LeaseElection | Undisputed]:
         """Check the rights, then run an election until the block ends.
 
-        `scale` writes only while this process leads. With `cluster.lease` off there is no election, and it
-        always leads.
+        `scale` writes only while this process leads. With `cluster.lease` off there is no election, and this
+        process always leads.
 
         Args:
             wait: for as long as it takes to lead, or to know that another controller does.
