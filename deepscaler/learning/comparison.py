@@ -202,7 +202,7 @@ def _done(
 _NOTHING: dict[str, Any] = {
     "series": np.zeros(0, np.float32),
     "labels": np.zeros(0, np.float32),
-    "exact": None,
+    "unrounded": None,
     "present": None,
 }
 """A worker is given the arrays once, not with every job."""

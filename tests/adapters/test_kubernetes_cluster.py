@@ -254,12 +254,12 @@ def test_the_namespaces_quota_bounds_the_plan_sidecars_counted(stub, shop):
 
 
 def decisions(workloads, wishes):
-    from deepscaler.control.guard_rails import History, Stance
+    from deepscaler.control.guard_rails import RecommendationHistory, Stance
     from deepscaler.settings import GuardRails
 
     proposals = {name: Proposal(wish, Reason.FORECAST, predicted=wish) for name, wish in wishes.items()}
     return decide(
-        proposals, workloads, History(0.0), T0, rails=GuardRails(), stance=Stance(True, True, frozenset())
+        proposals, workloads, RecommendationHistory(0.0), T0, rails=GuardRails(), stance=Stance(True, True, frozenset())
     )
 
 

@@ -170,8 +170,8 @@ def test_missing_broken_and_other_versions_are_refused_in_one_line(tmp_path, mon
     with pytest.raises(DataError, match="broken data set"):
         read_dataset(tmp_path)
     (tmp_path / "dataset.npz").write_bytes(whole)
-    monkeypatch.setattr(module, "VERSION", 2)
-    with pytest.raises(DataError, match="version 1, expected 2"):
+    monkeypatch.setattr(module, "VERSION", 3)
+    with pytest.raises(DataError, match="version 2, expected 3"):
         read_dataset(tmp_path)
 
 
