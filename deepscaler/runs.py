@@ -1,4 +1,4 @@
-"""The run directory: what a run leaves behind and `calculate.py` reads, from the testbed or a real cluster alike."""
+"""The run directory: what a run on the testbed or a real cluster leaves behind, for `calculate.py`."""
 
 from __future__ import annotations
 
@@ -31,13 +31,44 @@ DECISION_COLUMNS = (
 POD_COLUMNS = ("time", "service", "spec", "starting", "ready")
 
 
+@dataclass(frozen=True)
+class PolicyName:
+    """The name of a policy, with what it means.
+
+    Attributes:
+        text: the name as the user writes it: `hpa_70`, `deepscaler`.
+        family: the kind of policy, which settings of one knob share: `hpa`, `deepscaler`.
+        knob: the number that tells members of a family apart: 70; None for a policy without one.
+    """
+
+    text: str
+    family: str
+    knob: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> PolicyName:
+        """The name taken apart: a number after the last `_` is the knob."""
+        family, _, knob = text.rpartition("_")
+        if family and knob.replace(".", "", 1).isdecimal():
+            return cls(text, family, float(knob))
+        return cls(text, text)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entries of run.json that name the policy."""
+        return {"policy": self.text, "family": self.family, "knob": self.knob}
+
+    def __str__(self) -> str:
+        return self.text
+
+
 @dataclass
 class Run:
     """One policy on one load.
 
     Attributes:
-        info: policy, settings, limits (service -> cores), sla and slo (endpoint -> s), seed, versions, bundle hash;
-            on the testbed also `oracle` (service -> list of replicas, a value a minute).
+        info: policy (with family and knob), settings, limits (service -> cores), sla and slo (endpoint -> s),
+            seed, versions, bundle hash; on the testbed also `oracle` (service -> list of replicas, one value
+            per minute).
         endpoints: `ENDPOINT_COLUMNS`; times are seconds since the epoch.
         decisions: `DECISION_COLUMNS`.
         pods: `POD_COLUMNS`, sampled regularly.
@@ -50,12 +81,19 @@ class Run:
     pods: pd.DataFrame
     panel: MetricPanel | None = field(default=None, repr=False)
 
+    @property
+    def policy(self) -> PolicyName:
+        """Which policy ran. Older run directories state its name alone, which is then taken apart."""
+        if "family" not in self.info:
+            return PolicyName.parse(self.info["policy"])
+        return PolicyName(self.info["policy"], self.info["family"], self.info.get("knob"))
+
 
 def write_run(run: Run, directory: str | Path) -> None:
-    """Write the five files beside those that are there, then let them take their places at once, `run.json` last.
+    """Write the five files beside the old ones, then let them take their places at once, `run.json` last.
 
-    A process killed while it writes leaves the previous run whole; killed in the instant of the exchange it leaves no
-    `run.json`, and so no run.
+    A process killed while it writes leaves the previous run whole; killed in the instant of the exchange it
+    leaves no `run.json`, and so no run.
     """
     directory = Path(directory)
     with ExitStack() as exchange:
@@ -116,7 +154,8 @@ def _read_info(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(info, dict):
         raise DataError(
-            f"{path}: expected an object, found {type(info).__name__}; make runs with: python predict_scale.py"
+            f"{path}: expected an object, found {type(info).__name__}; "
+            "make runs with: python predict_scale.py"
         )
     return info
 

@@ -17,15 +17,15 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from helpers import recordings
 from kubernetes import client
 
-from deepscaler.adapters.kubernetes import orchestrator
+from deepscaler.adapters.kubernetes import rights
 from deepscaler.settings import Settings, load_settings
 from sendFlow.routes import ROUTES
 from testbed.kubernetes_api import KubernetesApi, KubernetesStore
 
 ROOT = Path(__file__).resolve().parents[1]
-FACTS = ROOT.parent / "shared/facts"
 APPLICATIONS = {
     "bookinfo": ("bookinfo/bookinfo.yaml", "bookinfo/bookinfo-gateway.yaml"),
     "boutique": ("boutique/boutique.yaml", "boutique/boutique-gateway.yaml"),
@@ -369,14 +369,6 @@ def called_in_testbed(application: str) -> set[tuple[str, str]]:
     return {edge for endpoint in app.endpoints for edge in below(endpoint.service, endpoint.calls)}
 
 
-def recorded_edges(name: str) -> list[dict[str, str]]:
-    path = FACTS / f"{name}_edges.csv"
-    if not path.exists():
-        pytest.skip(f"{path} is not on this machine")
-    header, *rows = [line.split(",") for line in path.read_text().split()]
-    return [dict(zip(header, row, strict=True)) for row in rows]
-
-
 BOUTIQUE_EDGES = {
     "frontend": {
         "productcatalogservice",
@@ -425,18 +417,16 @@ def test_the_call_graph_here_is_the_recorded_one(application: str, edges: dict[s
         ("loadgenerator", "frontend"),
         ("ratings", "mongodb"),
     }  # sendFlow/ loads; ratings-v1 keeps its rows in memory
-    recorded = {(row["caller"], row["callee"]) for row in recorded_edges(application)} - left_out
+    recorded = {(row["caller"], row["callee"]) for row in recordings.table(f"{application}_edges")} - left_out
     assert {(caller, callee) for caller, callees in edges.items() for callee in callees} == recorded
 
 
 def test_train_tickets_built_in_callees_are_services_at_the_ports_its_images_know() -> None:
     services = objects("train_ticket", "Service")
-    for row in recorded_edges("train_ticket"):
+    for row in recordings.table("train_ticket_edges"):
         if row["both_deployed"] == "yes":
             assert {row["caller"], row["callee"]} <= set(services)
-    header, *rows = [line.split(",") for line in (FACTS / "train_ticket_services.csv").read_text().split()]
-    assert header == ["service", "port"]
-    assert {name: port for name, port in rows} == {
+    assert {row["service"]: row["port"] for row in recordings.table("train_ticket_services")} == {
         name: str(item["spec"]["ports"][0]["port"]) for name, item in services.items() if not is_helper(name)
     }
 
@@ -571,15 +561,11 @@ def test_the_shadow_role_changes_nothing_and_neither_role_goes_further_than_it_m
 
 
 def test_the_roles_give_the_rights_that_the_adapter_asks_for() -> None:
-    rights = [
-        (verb, group, f"{what}/{sub}" if sub else what) for verb, group, what, sub in orchestrator.READS
-    ]
-    assert set(rights) <= set(allowed("rbac-shadow.yaml"))
-    rights = [
-        (verb, group, f"{what}/{sub}" if sub else what) for verb, group, what, sub in orchestrator.WRITES
-    ]
-    rights += [(verb, "coordination.k8s.io", "leases") for verb in ("get", "create", "update")]
-    assert set(rights) <= set(allowed("rbac-shadow.yaml", "rbac-act.yaml"))
+    needed = [(verb, group, f"{what}/{sub}" if sub else what) for verb, group, what, sub in rights.READS]
+    assert set(needed) <= set(allowed("rbac-shadow.yaml"))
+    needed = [(verb, group, f"{what}/{sub}" if sub else what) for verb, group, what, sub in rights.WRITES]
+    needed += [(verb, "coordination.k8s.io", "leases") for verb in rights.LEASE_VERBS]
+    assert set(needed) <= set(allowed("rbac-shadow.yaml", "rbac-act.yaml"))
 
 
 def test_the_roles_are_bound_to_the_controllers_own_account() -> None:

@@ -20,8 +20,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from deepscaler.adapters.kubernetes.api import ApiError, KubeApi, Object, quantity
-from deepscaler.adapters.kubernetes.orchestrator import own_container, selects
+from deepscaler.adapters.kubernetes.api import ApiError, KubeApi, Object
+from deepscaler.adapters.kubernetes.objects import own_container, quantity, selects
 from deepscaler.adapters.prometheus import PrometheusClient
 from deepscaler.adapters.queries import quoted
 from deepscaler.artefacts import replacing

@@ -11,6 +11,7 @@ import pandas as pd
 import requests
 
 from deepscaler.adapters.queries import Names
+from deepscaler.artefacts import one_line
 from deepscaler.calls import COLUMNS, EXTERNAL, CallGraph
 from deepscaler.errors import MetricsError
 from deepscaler.settings import Jaeger
@@ -52,16 +53,16 @@ class JaegerClient:
             answer = self._session.get(self.url, params=span, headers=headers, timeout=self.settings.timeout)
         except requests.RequestException as error:
             raise MetricsError(
-                f"{self.url}: no answer ({_one_line(error)}); is Jaeger there? Set cluster.jaeger.url"
+                f"{self.url}: no answer ({one_line(error)}); is Jaeger there? Set cluster.jaeger.url"
             ) from error
         if answer.status_code != 200:
             raise MetricsError(
-                f"{self.url}: HTTP {answer.status_code} ({_one_line(answer.text)}); check cluster.jaeger (port, path prefix, token)"
+                f"{self.url}: HTTP {answer.status_code} ({one_line(answer.text)}); check cluster.jaeger (port, path prefix, token)"
             )
         try:
             found: Any = answer.json()
             if found.get("errors"):
-                raise MetricsError(f"{self.url}: {_one_line(found['errors'])}")
+                raise MetricsError(f"{self.url}: {one_line(found['errors'])}")
             links = [
                 Dependency(str(item["parent"]), str(item["child"]), float(item["callCount"]))
                 for item in found["data"] or ()
@@ -120,8 +121,3 @@ def service_of(names: Names, traced: str) -> str | None:
     return (
         names.workloads.get(name) or names.deployments.get(name) or (name if name in names.services else None)
     )
-
-
-def _one_line(value: object) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 300 else text[:299] + "…"

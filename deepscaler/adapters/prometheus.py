@@ -14,6 +14,7 @@ import requests
 from numpy.typing import NDArray
 from requests.auth import AuthBase, HTTPBasicAuth
 
+from deepscaler.artefacts import one_line
 from deepscaler.errors import MetricsError
 from deepscaler.settings import Prometheus
 
@@ -165,17 +166,17 @@ class PrometheusClient:
                 )
             except requests.exceptions.SSLError as error:
                 raise MetricsError(
-                    f"{self.url}: {_one_line(error)}; set cluster.prometheus.ca_file to its authority"
+                    f"{self.url}: {one_line(error)}; set cluster.prometheus.ca_file to its authority"
                 ) from error
             except (requests.ConnectionError, requests.Timeout) as error:
                 if last:
                     raise MetricsError(
-                        f"{self.url}: no answer in {attempt + 1} tries ({_one_line(error)}); is Prometheus running there? "
+                        f"{self.url}: no answer in {attempt + 1} tries ({one_line(error)}); is Prometheus running there? "
                         "Set cluster.prometheus.url"
                     ) from error
-                reason = _one_line(error)
+                reason = one_line(error)
             except requests.RequestException as error:
-                raise MetricsError(f"{self.url}: {_one_line(error)}; check cluster.prometheus") from error
+                raise MetricsError(f"{self.url}: {one_line(error)}; check cluster.prometheus") from error
             else:
                 if response.status_code == 200:
                     return response
@@ -199,8 +200,8 @@ class PrometheusClient:
             said = response.text[:200] or response.reason or ""
         advice = _ADVICE.get(code)
         if advice is None:
-            advice = f"query: {_one_line(query)}" if code in (400, 422) else f"gave up after {tries} tries"
-        return MetricsError(f"{self.url}: HTTP {code} ({_one_line(said)}); {advice}")
+            advice = f"query: {one_line(query)}" if code in (400, 422) else f"gave up after {tries} tries"
+        return MetricsError(f"{self.url}: HTTP {code} ({one_line(said)}); {advice}")
 
     def _matrix(self, response: requests.Response, query: str) -> list[_Series]:
         """Labels, times and values of every series; the shape of the answer is checked."""
@@ -214,10 +215,10 @@ class PrometheusClient:
         if not isinstance(answer, dict) or answer.get("status") != "success":
             said = answer.get("error", answer) if isinstance(answer, dict) else answer
             raise MetricsError(
-                f"{self.url}: answered without success ({_one_line(said)}); query: {_one_line(query)}"
+                f"{self.url}: answered without success ({one_line(said)}); query: {one_line(query)}"
             )
         for warning in answer.get("warnings") or ():
-            _LOG.warning("%s: %s", self.url, _one_line(warning))
+            _LOG.warning("%s: %s", self.url, one_line(warning))
         try:
             if answer["data"]["resultType"] != "matrix":
                 raise ValueError(f"resultType {answer['data']['resultType']!r}")
@@ -226,7 +227,7 @@ class PrometheusClient:
             ]
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise MetricsError(
-                f"{self.url}: not the answer of a range query ({_one_line(error)}); is this Prometheus?"
+                f"{self.url}: not the answer of a range query ({one_line(error)}); is this Prometheus?"
             ) from error
 
     def _auth(self) -> AuthBase:
@@ -239,7 +240,7 @@ class PrometheusClient:
                 return _Bearer(Path(self.settings.token_file).read_text(encoding="utf-8").strip())
             except (OSError, UnicodeDecodeError) as error:
                 raise MetricsError(
-                    f"cluster.prometheus.token_file {self.settings.token_file}: {_one_line(error)}"
+                    f"cluster.prometheus.token_file {self.settings.token_file}: {one_line(error)}"
                 ) from error
         return _Nobody()
 
@@ -264,6 +265,9 @@ def _retry_after(response: requests.Response) -> float:
     return min(float(text), MAX_BACKOFF_SECONDS) if text.isdigit() else 0.0
 
 
-def _one_line(value: object) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 400 else text[:399] + "…"
+def no_such_series(url: str, query: str) -> MetricsError:
+    """The error of an answer without any series."""
+    return MetricsError(
+        f"{url}: Prometheus answered but knows no such series in this time; check app.namespace and app.services "
+        f"(deployment, container, workloads), and that it scrapes the cluster; query: {' '.join(query.split())}"
+    )

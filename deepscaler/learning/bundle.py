@@ -103,6 +103,11 @@ class Bundle:
         """What the network sees."""
         return Graphs(self.reverse, self.affinity)
 
+    @property
+    def description(self) -> dict[str, Any]:
+        """What a user's expectations are compared with: network, sizes and what the data set says about itself."""
+        return {"network": self.network, "sizes": self.sizes, **self.meta}
+
     def build(self) -> Network:
         """The network with its weights, ready to forecast."""
         network = build_network(self.network, self.shape, self.sizes)
@@ -118,50 +123,6 @@ class Bundle:
             new=tuple(name for name in live if name not in self.services),
         )
 
-    def check(
-        self,
-        *,
-        app: str | None = None,
-        features: Sequence[str] | None = None,
-        step: float | None = None,
-        services: Sequence[str] | None = None,
-        min_known: float = 0.0,
-    ) -> None:
-        """Refuse what doesn't fit; what isn't given isn't checked.
-
-        Args:
-            app: the application's name.
-            features: what the live metrics hold; more than the bundle needs is fine.
-            step: seconds a step of the model.
-            services: live services.
-            min_known: share of them that the bundle must know (`scale.min_known_services`).
-
-        Raises:
-            BundleError: naming both sides.
-        """
-        if app is not None and app != self.meta.get("app"):
-            raise BundleError(
-                f"bundle of application {self.meta.get('app')!r}, asked for {app!r}; choose another --config or --model_path"
-            )
-        absent = [name for name in self.features if features is not None and name not in features]
-        if absent:
-            raise BundleError(
-                f"bundle trained on features {', '.join(self.features)}; the metrics hold {', '.join(features or ())}, "
-                f"without {', '.join(absent)}: collect them, or train again with: python main.py"
-            )
-        if step is not None and abs(step - self.meta["step"]) > 1e-6:
-            raise BundleError(
-                f"bundle trained at a step of {self.meta['step']:g} s, asked for {step:g} s; set process.step or train again"
-            )
-        if services is not None:
-            known = [name for name in services if name in self.services]
-            if len(known) < min_known * len(services) or not known:
-                unknown = [name for name in services if name not in self.services]
-                raise BundleError(
-                    f"bundle knows {len(known)} of {len(services)} services, at least {min_known:.0%} are needed; unknown to it: "
-                    f"{', '.join(unknown)}; it knows: {', '.join(self.services)}"
-                )
-
 
 STATE = tuple(item.name for item in fields(Bundle) if item.name != "normalizer")
 STATISTICS = tuple(item.name for item in fields(Normalizer))
@@ -173,17 +134,15 @@ def _tidy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def describe(bundle: Bundle) -> dict[str, Any]:
     """The bundle without its tensors."""
-    meta = {
+    described = {
         key: value
-        for key, value in bundle.meta.items()
+        for key, value in bundle.description.items()
         if key not in ("statistics", "bounds", "version", "settings")
     }
     return plain(  # type: ignore[no-any-return]
         {
             "version": VERSION,
-            "network": bundle.network,
-            "sizes": bundle.sizes,
-            **meta,
+            **described,
             "lookback_steps": bundle.meta["window"],
             "process": bundle.meta.get("settings"),
             "statistics": {name: getattr(bundle.normalizer, name) for name in STATISTICS},

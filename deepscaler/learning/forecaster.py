@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 from deepscaler.errors import BundleError, MetricsError
 from deepscaler.labels.required import Labelled, live_labels
 from deepscaler.learning.bundle import Bundle, Match, load_bundle
+from deepscaler.learning.description import Expected, check_bundle
 from deepscaler.learning.judging import round_up
 from deepscaler.learning.windowing import day_share, label_lag
 from deepscaler.panel import MetricPanel, trailing_means
 from model.layers import Graphs
 from model.windows import CYCLES, Windows
+
+COLLECT = "collect them, or train again with: python main.py"
 
 
 class Forecaster:
@@ -130,7 +133,8 @@ class Forecaster:
             raise MetricsError(
                 "no sample to forecast from; is Prometheus scraping, and does the panel reach up to now?"
             )
-        self.bundle.check(features=panel.features)
+        at_hand = Expected("the metrics hold", COLLECT, features_at_hand=panel.features)
+        check_bundle(self.bundle.description, "bundle", at_hand)
         base, step = self._base(panel), float(self.bundle.meta["step"])
         rows = round(step / base)
         if rows < 1 or abs(rows * base - step) > 1e-3 * step:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from deepscaler.learning.dataset import Dataset
+from deepscaler.learning.description import REPLICA_LABELS
 from model.forecast_errors import forecast_errors
 from model.layers import Graphs
 from model.naive import Persistence, SeasonalNaive
@@ -38,7 +39,7 @@ def round_up(values: Array) -> Array:
 
 def is_replicas(meta: dict[str, Any]) -> bool:
     """Are labels replicas, not a feature?"""
-    return not str(meta["label"]).startswith("feature:")
+    return meta["label"] in REPLICA_LABELS
 
 
 def targets(dataset: Dataset, ends: NDArray[np.int64]) -> Array:

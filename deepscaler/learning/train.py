@@ -17,6 +17,7 @@ from deepscaler.artefacts import plain, replacing
 from deepscaler.errors import BundleError, DataError, SettingsError
 from deepscaler.learning.bundle import Bundle, load_bundle, load_tensors, side_path
 from deepscaler.learning.dataset import Dataset
+from deepscaler.learning.description import Expected, check_bundle
 from deepscaler.learning.graph_report import Subject, judge_graph
 from deepscaler.learning.history import write_history
 from deepscaler.learning.judging import judge_forecasts, shape_of
@@ -31,6 +32,8 @@ from model.trainer import Progress, Trainer, TrainSettings
 from model.windows import Windows
 
 log = logging.getLogger(__name__)
+CONTINUED = ("services", "features", "window", "horizon", "step")
+"""What a data set has to share with the bundle whose training goes on with it."""
 
 
 def _silent(progress: Progress) -> None:
@@ -287,21 +290,12 @@ def train_settings(train: Train, batch_size: int) -> TrainSettings:
 def _start_from(network: Network, learner: GraphLearner, task: TrainingTask, path: str) -> Tensor:
     """Put a bundle's weights in place and return its affinity; what is fitted in closed form is fitted anew later."""
     bundle, meta = load_bundle(path), task.dataset.meta
-    for what, ours, theirs in (
-        ("network", (task.name, task.sizes), (bundle.network, bundle.sizes)),
-        ("services", tuple(meta["services"]), bundle.services),
-        ("features", tuple(meta["features"]), bundle.features),
-        (
-            "window and horizon",
-            (meta["window"], meta["horizon"]),
-            (bundle.meta["window"], bundle.meta["horizon"]),
-        ),
-        ("step", meta["step"], bundle.meta["step"]),
-    ):
-        if ours != theirs:
-            raise BundleError(
-                f"--init_from {path}: {what} of the bundle: {theirs}, of this training: {ours}; start without --init_from"
-            )
+    expected = Expected(
+        who="this training has",
+        remedy="start without --init_from",
+        values={"network": task.name, "sizes": task.sizes, **{key: meta[key] for key in CONTINUED}},
+    )
+    check_bundle(bundle.description, f"--init_from {path}", expected)
     network.load_state_dict(bundle.weights)
     if set(bundle.learner) == set(learner.state_dict()):
         learner.load_state_dict(bundle.learner)

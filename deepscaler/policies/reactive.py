@@ -1,31 +1,28 @@
-"""`reactive_holistic` and the reactive floor: the `required` rule on the present, demand-corrected rate."""
+"""The policy `reactive_holistic` and the reactive floor: the `required` rule on the present request rates."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from deepscaler.cluster import Pod, Workload
-from deepscaler.errors import BundleError, DataError
 from deepscaler.labels.demand import DemandModel, present_requirement, requirement_from_usage
-from deepscaler.policies.base import Observation, Proposal, Reason
-from deepscaler.settings import Floor, Settings
+from deepscaler.policies.base import Observation, Policy, Proposal, Reason
+from deepscaler.settings import Floor
 
 HISTORY_SECONDS = 60.0
 
 
 class ReactiveFloor:
-    """Replicas that the present load needs, for all services at once.
+    """Computes the replicas that the present load needs, for all services at once.
 
     Args:
-        model: the demand fit; services that it doesn't know (or whose CPU it never saw, or whose requests are missing now)
-            are sized by the cores they use now over ρ_max of their limits; so are all without a fit.
-        settings: stretch of the rate and ρ_max.
+        model: the demand fit; None if there is none. Services that it can't size (they are new, their CPU was
+            never seen, or their requests are missing now) are sized by the cores that they use, over rho_max
+            of their limits.
+        settings: the stretch of time that the rate is taken over, and rho_max.
     """
 
     def __init__(self, model: DemandModel | None, settings: Floor) -> None:
@@ -34,7 +31,7 @@ class ReactiveFloor:
         self.history_seconds = max(HISTORY_SECONDS, settings.seconds)
 
     def replicas(self, observation: Observation) -> dict[str, float]:
-        """Whole replicas by service; services with too little data are left out."""
+        """Whole numbers of replicas by service; services with too little data are left out."""
         panel, rule = observation.panel, self._settings
         if not len(panel):
             return {}
@@ -61,8 +58,8 @@ class ReactiveFloor:
         }
 
 
-class ReactivePolicy:
-    """The reactive floor as a policy of its own: all services at once, no forecast."""
+class ReactivePolicy(Policy):
+    """The reactive floor as a policy of its own: it sizes all services at once, without a forecast."""
 
     guarded = True
 
@@ -75,7 +72,7 @@ class ReactivePolicy:
         self._floor = floor
 
     def decide(self, observation: Observation) -> Mapping[str, Proposal]:
-        """The floor; services without data are held."""
+        """The floor of every service; services without data are held."""
         floors = self._floor.replicas(observation)
         held = {workload.service: Proposal(None, Reason.HELD_MISSING) for workload in observation.workloads}
         return {
@@ -87,9 +84,10 @@ class ReactivePolicy:
 def usage_floor(
     workloads: Sequence[Workload], pods: Sequence[Pod], now: float, fresh_seconds: float, rho_max: float
 ) -> dict[str, float]:
-    """Replicas by the cores that pods use now over ρ_max of the limit: what is left when Prometheus can't be read.
+    """Replicas by the cores that pods use now, over rho_max of the limit, for when Prometheus can't be read.
 
-    Services without a limit (or request) or without a fresh sample are left out.
+    Services without a limit (or else a request), or without a sample of at most `fresh_seconds`, are left
+    out.
     """
     cores: dict[str, float] = {}
     for pod in pods:
@@ -103,54 +101,3 @@ def usage_floor(
     return {
         service: float(max(math.ceil(used / (rho_max * limit) - 1e-6), 1)) for service, used, limit in sized
     }
-
-
-def describe_bundle(bundle: str | Path) -> dict[str, Any] | None:
-    """`<bundle>.json`, the bundle without its tensors; None where there is no bundle. Doesn't need torch.
-
-    Raises:
-        BundleError: it can't be read.
-    """
-    path = Path(bundle).with_suffix(".json")
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise BundleError(
-            f"{path}: not readable ({error}); make the bundle again with: python main.py"
-        ) from error
-    if not isinstance(described, dict):
-        raise BundleError(
-            f"{path}: expected a mapping, found {type(described).__name__}; make the bundle again with: python main.py"
-        )
-    return described
-
-
-def load_demand(settings: Settings) -> DemandModel:
-    """The demand fit of the bundle, else of the data set.
-
-    Raises:
-        DataError: neither holds one.
-        BundleError: the bundle's description can't be read.
-    """
-    described = describe_bundle(settings.scale.bundle)
-    if described and described.get("demand"):
-        return DemandModel.from_dict(described["demand"])
-    meta = Path(settings.process.output_dir) / "meta.json"
-    try:
-        demand = json.loads(meta.read_text(encoding="utf-8")).get("demand")
-    except FileNotFoundError as error:
-        raise DataError(
-            f"no demand fit: neither {Path(settings.scale.bundle).with_suffix('.json')} nor {meta} is there; "
-            "make one with: python data_process.py (and python main.py)"
-        ) from error
-    except ValueError as error:
-        raise DataError(
-            f"{meta}: not readable ({error}); make it again with: python data_process.py"
-        ) from error
-    if not demand:
-        raise DataError(
-            f"{meta}: holds no demand fit; make it again with: python data_process.py --set process.label=required"
-        )
-    return DemandModel.from_dict(demand)

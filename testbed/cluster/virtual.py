@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 from deepscaler.artefacts import utc_seconds
 from deepscaler.calls import EXTERNAL, CallGraph
-from deepscaler.cluster import ENDPOINT_COLUMNS, Pod, ScaleReport, Workload
+from deepscaler.cluster import ENDPOINT_COLUMNS, Pod, ScaleReport, Undisputed, Workload
 from deepscaler.errors import ClusterError, SettingsError
 from deepscaler.panel import FEATURES, MetricPanel
 from deepscaler.runs import POD_COLUMNS
@@ -144,6 +145,11 @@ class VirtualCluster:
         """In the order of the configuration."""
         return self._services
 
+    @property
+    def api_failures(self) -> Mapping[int, int]:
+        """None: there is no API between."""
+        return {}
+
     def now(self) -> float:
         """Virtual time."""
         return self._origin + self._simulator.now
@@ -272,6 +278,10 @@ class VirtualCluster:
         frame.insert(0, "service", list(self._services) * len(times))
         frame.insert(0, "time", np.repeat(times, len(self._services)))
         return frame[list(POD_COLUMNS)]
+
+    def leadership(self, *, wait: bool = False) -> AbstractContextManager[Undisputed]:
+        """Always led: a virtual cluster has one controller."""
+        return nullcontext(Undisputed())
 
     def counters(self) -> list[CounterSnapshot]:
         """The cumulative counters of every scrape (with `keep_counters`)."""

@@ -19,11 +19,11 @@ from deepscaler.control.controller import Controller
 from deepscaler.labels.demand import DemandModel, required_replicas
 from deepscaler.labels.required import Reach, peaks, required_labels
 from deepscaler.labels.visits import Visits
+from deepscaler.learning.description import load_demand
 from deepscaler.panel import MetricPanel
 from deepscaler.policies.oracle import ForeseenPolicy, OraclePolicy
-from deepscaler.policies.reactive import load_demand
-from deepscaler.policies.registry import TOLD, make_policy
-from deepscaler.runs import Run, write_run
+from deepscaler.policies.registry import FORESEEN, make_policy
+from deepscaler.runs import PolicyName, Run, write_run
 from deepscaler.settings import Settings
 from testbed.application import endpoint_shares, expected_visits, load_application
 from testbed.cluster.virtual import VirtualCluster, make_program
@@ -118,9 +118,10 @@ def look_ahead(settings: Settings, seed: int, policies: Sequence[str] = ()) -> d
     truth = find_truth(settings, seed)
     found = {"oracle": make_oracle(settings, truth)}
     for name in policies:
-        told = TOLD.match(name)
-        if told and name != "oracle":
-            found[name] = make_foreseen(settings, truth, name, int(told[1]) / 100 if told[1] else None)
+        asked = PolicyName.parse(name)
+        if asked.family == FORESEEN:
+            rho_max = None if asked.knob is None else asked.knob / 100
+            found[name] = make_foreseen(settings, truth, name, rho_max)
     return found
 
 
@@ -183,12 +184,10 @@ def run_one(
     minutes = np.arange(start + ORACLE_STEP, end + 1e-6, ORACLE_STEP)
     info = {
         **controller.describe(seed, start),
-        "policy": policy_name,
         "seed_use": seed_use(seed),
         "shape": bed.load.shape,
         "duration_seconds": end - start,
         "wall_seconds": time.perf_counter() - began,
-        "targets": getattr(policy, "targets", None),
         "oracle": oracle.replicas_at(minutes),
         "oracle_times": minutes,
         "in_flight_at_end": cluster.in_flight,

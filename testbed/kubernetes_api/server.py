@@ -7,6 +7,7 @@ import logging
 import os
 import select
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,7 +17,6 @@ from typing import Any
 
 import yaml
 
-from deepscaler.artefacts import write_text
 from testbed.kubernetes_api.requests import KubernetesStore
 
 HOST = "127.0.0.1"
@@ -97,9 +97,19 @@ class KubernetesApi:
             "contexts": [{"name": "testbed", "context": context}],
             "current-context": "testbed",
         }
-        write_text(path, yaml.safe_dump(document, sort_keys=False))
-        os.chmod(path, 0o600)
-        return Path(path)
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}."
+        )  # nobody else may read it
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                yaml.safe_dump(document, file, sort_keys=False)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        return path
 
 
 class _Server(ThreadingHTTPServer):

@@ -24,12 +24,15 @@ from helpers.kube_stub import (
     hpa,
     pod,
 )
+from helpers.recordings import kubernetes_answers
 
 import predict_scale
-from deepscaler.adapters.kubernetes.api import ApiError, KubeApi, quantity, seconds_since_epoch, span_seconds
+from deepscaler.adapters.kubernetes.api import ApiError, KubeApi
 from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
-from deepscaler.adapters.kubernetes.orchestrator import selects
-from deepscaler.adapters.queries import WORKLOAD_QUERIES
+from deepscaler.adapters.kubernetes.measured_objects import MeasuredObjects
+from deepscaler.adapters.kubernetes.objects import quantity, seconds_since_epoch, selects, span_seconds
+from deepscaler.adapters.prometheus import PrometheusClient
+from deepscaler.adapters.queries import WORKLOAD_QUERIES, Names
 from deepscaler.control.controller import Controller
 from deepscaler.control.guard_rails import decide
 from deepscaler.control.self_metrics import exposition, serving_metrics
@@ -184,7 +187,9 @@ def test_usage_comes_from_the_metrics_server(stub, shop):
 def test_without_a_metrics_server_prometheus_tells_usage(stub, shop, monkeypatch):
     cluster, name = shop(), "web-5d9c5b8f6d-00000"
     monkeypatch.setattr(
-        cluster._brief, "query", lambda text, _now: [({"pod": name}, 0.25 if "rate" in text else T0)]
+        PrometheusClient,
+        "query",
+        lambda _client, text, _now: [({"pod": name}, 0.25 if "rate" in text else T0)],
     )
     pods = {item.name: item for item in cluster.pods()}
     assert (pods[name].usage_cores, pods[name].usage_time, pods[name].usage_window_seconds) == (
@@ -258,9 +263,7 @@ def decisions(workloads, wishes):
     from deepscaler.settings import GuardRails
 
     proposals = {name: Proposal(wish, Reason.FORECAST, predicted=wish) for name, wish in wishes.items()}
-    return decide(
-        proposals, workloads, RecommendationHistory(0.0), T0, rails=GuardRails(), stance=Stance(True, True, frozenset())
-    )
+    return decide(proposals, workloads, RecommendationHistory(0.0), T0, rails=GuardRails(), stance=Stance())
 
 
 # -------------------------------------------------------------------------------------------------------- when it can't be read
@@ -310,13 +313,16 @@ def test_refusals_are_loud_and_prometheus_stands_in(
         stub.denied.add(("list", "deployments"))
     with (
         caplog.at_level(logging.ERROR),
-        pytest.raises(ClusterError, match=message + ".*Prometheus can't stand in: .*no answer"),
+        pytest.raises(ClusterError, match=message + ".*Prometheus can't help either: .*no answer"),
     ):
         cluster.workloads()
-    monkeypatch.setattr(cluster, "_measured_workloads", lambda: [])
+    monkeypatch.setattr(MeasuredObjects, "workloads", lambda _: [])
     for _ in range(3):
         assert cluster.workloads() == []
-    assert caplog.text.count("Deployments can't be read from the Kubernetes API, Prometheus stands in") == 1
+    assert (
+        caplog.text.count("Deployments can't be read from the Kubernetes API, so they come from Prometheus")
+        == 1
+    )
     assert cluster.api_failures == {status: 4}
     stub.token = None
     stub.denied.clear()
@@ -443,12 +449,12 @@ def test_replicas_read_from_prometheus_are_checked_before_a_write(stub, shop, mo
     cluster = shop()
     truth = cluster.workloads()
     stub.denied.add(("list", "deployments"))
-    monkeypatch.setattr(cluster, "_measured_workloads", lambda: list(truth))
+    monkeypatch.setattr(MeasuredObjects, "workloads", lambda _: list(truth))
     assert len(cluster.workloads()) == 2
     stub.edit(f"{DEPLOYMENTS}/web", spec__replicas=9)
     report = cluster.scale({"web": 5, "api": 3})
     assert report.applied == {"api": 3} and stub.replicas("web") == 9
-    assert "conflict: 2 replicas were thought to be there, 9 are" in report.failed["web"]
+    assert "conflict: the decision was made for 2 replicas, there are 9" in report.failed["web"]
 
 
 def test_one_refusal_doesnt_stop_the_rest(stub, shop, tmp_path):
@@ -563,7 +569,10 @@ def test_a_rival_is_refused_by_name_when_acting(stub, shop, tmp_path, capsys, ca
             == 0
         )
     assert (stub.replicas("web"), stub.replicas("api")) == (2, 4)
-    assert "other autoscalers on it: HorizontalPodAutoscaler/web-hpa; refused until it is gone" in caplog.text
+    assert (
+        "other autoscalers act on it: HorizontalPodAutoscaler/web-hpa; refused until it is gone"
+        in caplog.text
+    )
     assert "rival_autoscaler" in capsys.readouterr().out
 
 
@@ -611,7 +620,7 @@ def test_quantities(text, value):
 
 
 def test_a_quantity_that_is_none_is_refused():
-    with pytest.raises(ClusterError, match="not a Kubernetes quantity: 'much'"):
+    with pytest.raises(ClusterError, match="'much' is not a Kubernetes quantity such as 100m"):
         quantity("much")
 
 
@@ -640,17 +649,17 @@ def test_selectors():
     )
 
 
-def test_of_the_past_start_up_times_come_from_the_pods_of_today(stub, shop, monkeypatch):
-    cluster = shop()
-    cluster._past = True
+def test_of_the_past_start_up_times_come_from_the_pods_of_today(stub, shop, tmp_path, monkeypatch):
+    settings = make(stub, tmp_path)
+    cluster = KubernetesCluster(settings, clock=lambda: T0, past=True)
     told = {"replicas": [({"deployment": "web"}, 3.0)], "boot": []}
-    monkeypatch.setattr(
-        cluster,
-        "_now",
-        lambda template: next(
-            (rows for name, rows in told.items() if WORKLOAD_QUERIES[name] == template), []
-        ),
-    )
+    names, window = Names(settings.app), settings.collect.window
+
+    def query(_client, text, _now):
+        asked = {names.render(WORKLOAD_QUERIES[name], window=window): rows for name, rows in told.items()}
+        return asked.get(text, [])
+
+    monkeypatch.setattr(PrometheusClient, "query", query)
     assert [(item.replicas, item.boot_seconds) for item in cluster.workloads()] == [(3, 12.0)]
     told["boot"] = [
         ({"pod": f"web-5d9c5b8f6d-{index:05d}"}, value) for index, value in enumerate((5.0, 7.0, 90.0))
@@ -820,10 +829,6 @@ def test_rights_of_the_emulated_api_are_checked(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------- recorded answers of v1.36
-FACTS = Path(__file__).parents[3] / "shared" / "facts" / "kubernetes_api_v1.36.json"
-
-
-@pytest.mark.skipif(not FACTS.is_file(), reason=f"the recordings aren't here: {FACTS}")
 @pytest.mark.parametrize(
     ("name", "status", "said"),
     [
@@ -845,7 +850,7 @@ FACTS = Path(__file__).parents[3] / "shared" / "facts" / "kubernetes_api_v1.36.j
     ],
 )
 def test_recorded_refusals_are_understood(stub, tmp_path, monkeypatch, name, status, said):
-    [body] = [item["response"]["body"] for item in json.loads(FACTS.read_text()) if item["name"] == name]
+    [body] = [item["response"]["body"] for item in kubernetes_answers() if item["name"] == name]
     monkeypatch.setattr(stub, "reply", lambda *_: (status, body))
     with pytest.raises(ApiError, match=said) as caught:
         KubeApi(make(stub, tmp_path).cluster).get("/apis/apps/v1/namespaces/shop/deployments")

@@ -259,10 +259,10 @@ def test_a_lost_lease_stops_the_pass_under_way(tmp_path):
         cluster = KubernetesCluster(live(stub, tmp_path))
         cluster.workloads()
         left = iter([3.0, 0.0, 0.0])
-        cluster._orchestrator.fence = lambda: next(left)
+        cluster._orchestrator.writer.fence = lambda: next(left)
         report = cluster.scale(dict.fromkeys(names, 5))
         assert report.applied == {"web": 5} and set(report.failed) == {"api", "db"}
-        assert "this controller leads no longer" in report.failed["api"]
+        assert "this controller no longer leads" in report.failed["api"]
         assert [stub.replicas(name) for name in names] == [5, 2, 2]
 
 
@@ -324,5 +324,5 @@ def test_with_the_lease_off_that_is_said(tmp_path, caplog):
     with KubeStub() as stub:
         stub.put(DEPLOYMENTS, deployment("web"))
         with KubernetesCluster(live(stub, tmp_path, enabled=False)).leadership() as election:
-            assert election is None
+            assert election.leading()
     assert "cluster.lease is off" in caplog.text and not any("/leases" in path for path in stub.writes)

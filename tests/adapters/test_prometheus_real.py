@@ -591,7 +591,10 @@ def test_no_program_says_what_to_do(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(prometheus_server, "UNPACKED", tmp_path / "debian")
     assert prometheus_server.find() is None
-    with pytest.raises(ClusterError, match=r"python -m testbed\.live\.prometheus_server --install"), running():
+    with (
+        pytest.raises(ClusterError, match=r"python -m testbed\.live\.prometheus_server --install"),
+        running(),
+    ):
         pass
     assert prometheus_server.main(["--install"]) == 1
     assert "no apt-get on this machine; put a prometheus program on PATH" in capsys.readouterr().err

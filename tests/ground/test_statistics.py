@@ -1,4 +1,4 @@
-"""Means leave out what is unknown, and say NaN where all is."""
+"""Means, tests and intervals for a handful of runs, in closed form; unknown values are left out."""
 
 import math
 import subprocess
@@ -6,8 +6,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from deepscaler.statistics import nan_mean
+from deepscaler.statistics import (
+    bootstrap_interval,
+    holm,
+    nan_mean,
+    paired,
+    rank_biserial,
+    wilcoxon_p,
+)
 
 ROOT = Path(__file__).parents[2]
 NAN = math.nan
@@ -33,3 +41,41 @@ def test_float32_is_summed_in_float64():
 def test_means_take_no_scipy():
     code = "import sys, deepscaler.statistics\nassert 'scipy' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_bootstrap_is_the_same_each_time_and_holds_the_mean():
+    values = [1.0, 2, 3, 4, 10]
+    low, high = bootstrap_interval(values)
+    assert (low, high) == bootstrap_interval(values)
+    assert 1 < low < 4 < high < 10
+    assert bootstrap_interval([3.0, 3.0, math.nan]) == (3.0, 3.0)
+    assert bootstrap_interval([3.0, math.nan]) is None
+
+
+def test_wilcoxon_of_no_difference_is_one_and_of_nothing_unknown():
+    assert wilcoxon_p([0.0] * 20) == 1.0
+    assert math.isnan(wilcoxon_p([math.nan]))
+    assert wilcoxon_p([1.0, 2, 3, 4, 5]) == pytest.approx(2 / 2**5)
+    assert wilcoxon_p([0.0, 0, 1.0, 2, 3, 4, 5]) == pytest.approx(2 / 2**5)
+
+
+def test_rank_biserial_runs_from_minus_one_to_one():
+    assert rank_biserial([-1.0, -2, 0]) == -1
+    assert rank_biserial([3.0, -1, -2]) == 0
+    assert rank_biserial([0.0, 0]) == 0
+
+
+def test_holm_steps_down_and_keeps_the_order_given():
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([0.5, math.nan, 0.9])[::2] == pytest.approx([1.0, 1.0])
+    assert math.isnan(holm([0.5, math.nan])[1])
+
+
+def test_pairs_are_made_by_seed_and_unknown_ones_are_left_out():
+    result = paired({"1": 5.0, "2": 7.0, "3": 9.0, "4": math.nan}, {"1": 4.0, "2": 6.0, "4": 1.0, "5": 2.0})
+    assert (result["pairs"], result["mean_difference"], result["mean_difference_ci"], result["effect"]) == (
+        2,
+        1.0,
+        (1.0, 1.0),
+        1.0,
+    )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
 from deepscaler.calls import CallGraph
-from deepscaler.cluster import ENDPOINT_COLUMNS, Pod, ScaleReport, Workload
+from deepscaler.cluster import ENDPOINT_COLUMNS, Pod, ScaleReport, Undisputed, Workload
 from deepscaler.errors import ClusterError, MetricsError
 from deepscaler.panel import FEATURES, MetricPanel
-from deepscaler.policies.base import Observation, Proposal, Reason
+from deepscaler.policies.base import Observation, Policy, Proposal, Reason
 from deepscaler.settings import Settings
 
 START = 1_767_571_200.0
@@ -50,6 +51,7 @@ class FakeCluster:
     usage: dict[str, float] = field(default_factory=dict)
     limit_cores: float | None = 1.0
     writes: list[dict[str, int]] = field(default_factory=list)
+    api_failures: dict[int, int] = field(default_factory=dict)
     hooks: list[Callable[[float], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -136,6 +138,12 @@ class FakeCluster:
             cpu_request_cores=0.5,
         )
 
+    def pod_history(self, start: float, end: float) -> pd.DataFrame | None:
+        return None
+
+    def leadership(self, *, wait: bool = False) -> AbstractContextManager[Undisputed]:
+        return nullcontext(Undisputed())
+
     def scale(self, targets: Mapping[str, int]) -> ScaleReport:
         self.writes.append(dict(targets))
         assert all(type(value) is int and value >= 1 for value in targets.values())
@@ -145,7 +153,7 @@ class FakeCluster:
 
 
 @dataclass
-class ScriptedPolicy:
+class ScriptedPolicy(Policy):
     """Wants what a function of time says, for every workload; `seen` keeps the observations."""
 
     wish: Callable[[float, str], float | None]

@@ -8,12 +8,10 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from testbed.kubernetes_api import Identity, KubernetesStore, Response, Rule
 
-RECORDINGS = Path(__file__).resolve().parents[3] / "shared" / "facts" / "kubernetes_api_v1.36.json"
 FIRST_VERSION = 205  # the recorded server's, before the first recorded change
 CLUSTER = "/apis/apps/v1/namespaces/gold/deployments"
 TOKEN = {"Authorization": "Bearer admin", "User-Agent": "python-requests/2"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from deepscaler.labels.required import label_requirements, present_requirements
 from deepscaler.labels.visits import Visits
 from deepscaler.learning.bundle import Bundle, load_bundle, save_bundle
 from deepscaler.learning.dataset import Dataset, Normalizer
+from deepscaler.learning.description import Expected, check_bundle
 from deepscaler.learning.forecaster import Forecaster, load_forecaster
 from deepscaler.learning.judging import round_up
 from deepscaler.learning.train import TrainingTask, train
@@ -156,28 +158,36 @@ def test_weights_that_do_not_fit_their_sizes_are_refused(bundle: Bundle, tmp_pat
 
 
 def test_what_does_not_fit_is_refused_naming_both_sides(bundle: Bundle) -> None:
-    bundle.check(
-        app="toy",
-        features=("req", "mem", "cpu", "pod"),
-        step=60.0,
+    def check(**expected: Any) -> None:
+        check_bundle(bundle.description, "toy.pt", Expected("this asks for", "train again", **expected))
+
+    check(
+        values={"app": "toy", "step": 60.0, "features": frozenset(("req", "cpu", "pod"))},
+        features_at_hand=("req", "mem", "cpu", "pod"),
         services=("db", "web", "new"),
         min_known=0.5,
+        replicas=True,
     )
-    with pytest.raises(BundleError, match="'toy', asked for 'shop'"):
-        bundle.check(app="shop")
-    with pytest.raises(
-        BundleError, match="trained on features pod, req, cpu; the metrics hold pod, cpu, without req"
+    check()
+    for value, words in (
+        ({"app": "shop"}, "application toy, this asks for shop; train again"),
+        ({"step": 30.0}, r"step in seconds 60\.0, this asks for 30\.0"),
+        (
+            {"features": ["req", "cpu", "pod"]},
+            r"features \['pod', 'req', 'cpu'\], this asks for \['req', 'cpu', 'pod'\]",
+        ),
+        ({"absent": 1}, "absent None, this asks for 1"),
     ):
-        bundle.check(features=("pod", "cpu"))
-    with pytest.raises(BundleError, match="step of 60 s, asked for 30 s"):
-        bundle.check(step=30.0)
+        with pytest.raises(BundleError, match=rf"toy\.pt: trained for {words}"):
+            check(values=value)
     with pytest.raises(
-        BundleError,
-        match="knows 1 of 3 services, at least 50% are needed; unknown to it: x, y; it knows: web",
+        BundleError, match="trained on features pod, req, cpu, this asks for pod, cpu, without req"
     ):
-        bundle.check(services=("web", "x", "y"), min_known=0.5)
+        check(features_at_hand=("pod", "cpu"))
+    with pytest.raises(BundleError, match=r"knows 1 of 3 services.* 50%; unknown to it: x, y; it knows: web"):
+        check(services=("web", "x", "y"), min_known=0.5)
     with pytest.raises(BundleError, match="knows 0 of 1"):
-        bundle.check(services=("x",))
+        check(services=("x",))
 
 
 def test_services_are_matched_by_name(bundle: Bundle) -> None:

@@ -147,7 +147,7 @@ def test_training_starts_from_a_bundle_where_asked(here: Path, capsys: pytest.Ca
     assert run("--init_from", "first.pt", "--data_dir", "other") == 1
     error = capsys.readouterr().err
     assert (
-        "services of the bundle: ('web', 'cart', 'pay', 'db', 'mail'), of this training: ('web', 'cart', 'pay', 'db')"
+        "trained for services ['web', 'cart', 'pay', 'db', 'mail'], this training has ['web', 'cart', 'pay', 'db']"
         in error
     )
 

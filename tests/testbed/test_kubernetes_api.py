@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from helpers import kubernetes_replay
+from helpers.recordings import kubernetes_answers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kubernetes import client, config, watch
@@ -116,31 +117,17 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------- recordings
-@pytest.mark.skipif(
-    not kubernetes_replay.RECORDINGS.is_file(),
-    reason="the recorded answers (../shared/facts) aren't on this machine",
-)
-def test_recorded_answers_are_given_alike(quick: None, capsys: pytest.CaptureFixture[str]) -> None:
-    outcomes = kubernetes_replay.replay(json.loads(kubernetes_replay.RECORDINGS.read_text(encoding="utf-8")))
+def test_recorded_answers_are_given_alike(quick: None) -> None:
+    outcomes = kubernetes_replay.replay(kubernetes_answers())
     unlike = {outcome.name: outcome.differences for outcome in outcomes if outcome.differences}
-    with capsys.disabled():
-        print(
-            f"\nKubernetes API: {len(outcomes) - len(unlike)} of {len(outcomes)} recorded answers equal; the rest:"
-        )
-        for name, differences in unlike.items():
-            print(f"  {name}: {REST.get(name, differences)}")
     assert len(outcomes) == 110
     assert {name: differences for name, differences in unlike.items() if name not in REST} == {}
     for name in REST.keys() & unlike.keys():  # nothing wrong is said, only less
         assert all(difference.endswith("is missing") for difference in unlike[name])
 
 
-@pytest.mark.skipif(
-    not kubernetes_replay.RECORDINGS.is_file(),
-    reason="the recorded answers (../shared/facts) aren't on this machine",
-)
 def test_another_answer_than_recorded_is_noticed(quick: None) -> None:
-    recordings = json.loads(kubernetes_replay.RECORDINGS.read_text(encoding="utf-8"))[:50]
+    recordings = kubernetes_answers()[:50]
     answers = {recording["name"]: recording["response"] for recording in recordings}
     answers["patch scale merge"]["body"]["spec"]["replicas"] = 6
     answers["get missing"]["body"]["reason"] = "Gone"

@@ -7,12 +7,10 @@ cost a tick.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
-from datetime import datetime
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from deepscaler.artefacts import one_line
 from deepscaler.errors import ClusterError
 from deepscaler.settings import ClusterSection
 
@@ -141,7 +139,7 @@ class KubeApi:
         except (ApiException, HTTPError, OSError) as error:
             said = error.reason if isinstance(error, ApiException) else error
             raise ApiError(
-                f"{where}: no answer ({_one_line(said)}); is the API server there? Check cluster.kubeconfig"
+                f"{where}: no answer ({one_line(said)}); is the API server there? Check cluster.kubeconfig"
             ) from error
         if not 200 <= answer.status <= 299:
             raise ApiError(_refusal(where, answer.status, answer.reason, text), answer.status)
@@ -175,7 +173,7 @@ class KubeApi:
                     config.load_incluster_config(client_configuration=configuration)
             except (ConfigException, OSError, ValueError, KeyError, TypeError) as error:
                 raise ApiError(
-                    f"no way to the Kubernetes API: {_one_line(error)}; set cluster.kubeconfig"
+                    f"no way to the Kubernetes API: {one_line(error)}; set cluster.kubeconfig"
                 ) from error
             # Only what can't have reached the server, or changes nothing there, is sent again.
             configuration.retries = Retry(
@@ -194,53 +192,8 @@ def _refusal(where: str, status: int, reason: str | None, text: bytes) -> str:
     """`host/path: HTTP 403 Forbidden: what the server says; what to do`."""
     try:
         answer = json.loads(text)
-        said = f" {answer['reason']}: {_one_line(answer['message'])}"
+        said = f" {answer['reason']}: {one_line(answer['message'])}"
     except (ValueError, KeyError, TypeError):
         said = f" {reason}" if reason else ""
     advice = f"; {_ADVICE[status]}" if status in _ADVICE else ""
     return f"{where}: HTTP {status}{said}{advice}"
-
-
-# ------------------------------------------------------------------------------------------------------------- values
-_UNITS = {
-    **{"n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"), "": Decimal(1)},
-    **{unit: Decimal(1000) ** (power + 1) for power, unit in enumerate("kMGTPE")},
-    **{f"{unit}i": Decimal(1024) ** (power + 1) for power, unit in enumerate("KMGTPE")},
-}
-
-
-def quantity(text: str | float | None) -> float | None:
-    """A Kubernetes quantity (`250m`, `1.5`, `64Mi`, `2e3`) as a number; None for None.
-
-    Raises:
-        ApiError: it is none.
-    """
-    if text is None:
-        return None
-    digits = str(text).strip()
-    number = digits.rstrip("inumkKMGTPE")
-    try:
-        return float(Decimal(number) * _UNITS[digits[len(number) :]])
-    except (InvalidOperation, KeyError) as error:
-        raise ApiError(f"not a Kubernetes quantity: {text!r}") from error
-
-
-def seconds_since_epoch(text: str | None) -> float | None:
-    """A Kubernetes time (RFC 3339) as seconds since the epoch; None for None or nonsense."""
-    try:
-        return None if text is None else datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        return None
-
-
-def span_seconds(text: str) -> float:
-    """A Go duration such as `15s`, `1m30.5s` or `20.1ms`."""
-    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-    return sum(
-        float(number) * units[unit] for number, unit in re.findall(r"([0-9.]+)(h|ms|m|us|µs|ns|s)", text)
-    )
-
-
-def _one_line(value: object) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 400 else text[:399] + "…"

@@ -1,0 +1,157 @@
+"""Deployments and pods as Prometheus knows them, from kube-state-metrics and cAdvisor.
+
+It stands in where the Kubernetes API can't be read, and it is the only source that knows the past.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+
+from deepscaler.adapters.kubernetes.objects import Usage
+from deepscaler.adapters.prometheus import PrometheusClient, no_such_series
+from deepscaler.adapters.queries import POD_QUERIES, WORKLOAD_QUERIES, Names, seconds
+from deepscaler.cluster import Pod, Workload
+from deepscaler.settings import Settings
+
+_LOG = logging.getLogger(__name__)
+_Sample = tuple[Mapping[str, str], float]
+
+
+class MeasuredObjects:
+    """Deployments and pods by queries at one moment.
+
+    Args:
+        settings: the application.
+        prometheus: carries the queries.
+        now: the moment that is asked for, in seconds since the epoch.
+    """
+
+    def __init__(self, settings: Settings, prometheus: PrometheusClient, now: Callable[[], float]) -> None:
+        self._settings, self._prometheus, self._now = settings, prometheus, now
+        self._names = Names(settings.app)
+
+    # ------------------------------------------------------------------------------------------------------- workloads
+    def workloads(self, boot_seconds: Callable[[], Mapping[str, float]] = dict) -> list[Workload]:
+        """One entry per service whose Deployment Prometheus knows.
+
+        Without kube-state-metrics the running containers are counted as replicas, and the limits are cAdvisor's.
+
+        Args:
+            boot_seconds: asked for start-up times by service where Prometheus knows none of some service.
+
+        Raises:
+            MetricsError: Prometheus can't be reached or knows none of the Deployments.
+        """
+        found = {name: self._query(template) for name, template in WORKLOAD_QUERIES.items()}
+        if not found["replicas"]:
+            raise no_such_series(
+                self._prometheus.url, self._names.render(WORKLOAD_QUERIES["replicas"], window="1m")
+            )
+        replicas = {labels["deployment"]: value for labels, value in found["replicas"]}
+        boots = self._boot_seconds(found["boot"])
+        if set(self._names.services) - set(boots):
+            boots = {**boot_seconds(), **boots}
+        workloads = []
+        for service in self._names.services:
+            deployment = self._names.scaled[service]
+            if deployment in replicas:
+                workloads.append(
+                    self._workload(service, round(replicas[deployment]), found, boots.get(service))
+                )
+            else:
+                where = f"{self._names.namespace}/{deployment}"
+                _LOG.warning("%s: Prometheus knows no Deployment %s", service, where)
+        return workloads
+
+    def _workload(
+        self, service: str, replicas: int, found: Mapping[str, Sequence[_Sample]], boot_seconds: float | None
+    ) -> Workload:
+        deployment = self._names.scaled[service]
+        limits, requests = (
+            {labels["resource"]: value for labels, value in found[kind] if labels["deployment"] == deployment}
+            for kind in ("limits", "requests")
+        )
+        configured = self._settings.process.boot_seconds.get(service)
+        return Workload(
+            service=service,
+            replicas=replicas,
+            cpu_limit_cores=limits.get("cpu"),
+            cpu_request_cores=requests.get("cpu"),
+            memory_limit_bytes=limits.get("memory"),
+            memory_request_bytes=requests.get("memory"),
+            boot_seconds=configured if boot_seconds is None else boot_seconds,
+            autoscalers=tuple(
+                f"HorizontalPodAutoscaler/{labels['horizontalpodautoscaler']}"
+                for labels, _ in found["autoscalers"]
+                if labels["scaletargetref_name"] == deployment
+            ),
+        )
+
+    def _boot_seconds(self, by_pod: Sequence[_Sample]) -> dict[str, float]:
+        """Service -> median of its pods' start-up times."""
+        values: dict[str, list[float]] = {}
+        for labels, value in by_pod:
+            service = self._names.service("pod", labels["pod"])
+            if service is not None and value > 0:
+                values.setdefault(service, []).append(value)
+        return {service: median(one) for service, one in values.items()}
+
+    # ------------------------------------------------------------------------------------------------------------ pods
+    def pods(self) -> list[Pod]:
+        """All pods of all services, by name.
+
+        Raises:
+            MetricsError: Prometheus can't be reached or knows none of the pods.
+        """
+        found = {
+            name: {labels["pod"]: value for labels, value in self._query(template)}
+            for name, template in POD_QUERIES.items()
+            if name != "phase"
+        }
+        phases = {labels["pod"]: labels["phase"] for labels, _ in self._query(POD_QUERIES["phase"])}
+        if not phases:
+            raise no_such_series(self._prometheus.url, self._names.render(POD_QUERIES["phase"], window="1m"))
+        owners = {name: self._names.service("pod", name) for name in phases}
+        return [
+            self._pod(service, name, phases[name], found)
+            for name, service in sorted(owners.items())
+            if service is not None
+        ]
+
+    def _pod(self, service: str, name: str, phase: str, found: Mapping[str, Mapping[str, float]]) -> Pod:
+        ready = found["ready"].get(name)
+        return Pod(
+            service=service,
+            name=name,
+            phase=phase,
+            deleting=name in found["deleting"],
+            start_time=found["start"].get(name),
+            ready=None if ready is None else ready == 1,
+            ready_since=found["ready_since"].get(name) if ready == 1 else None,
+            usage_cores=found["usage"].get(name),
+            usage_time=found["usage_time"].get(name) if name in found["usage"] else None,
+            usage_window_seconds=seconds(self._settings.collect.window),
+            cpu_request_cores=found["request"].get(name),
+        )
+
+    def usage(self, client: PrometheusClient) -> dict[str, Usage]:
+        """Pod -> cores, time of the sample, and over how many seconds the mean was taken, from cAdvisor.
+
+        Args:
+            client: carries the queries; one that gives up early suits a caller that can do without.
+
+        Raises:
+            MetricsError: Prometheus can't be reached.
+        """
+        cores, times = (
+            {labels["pod"]: value for labels, value in self._query(POD_QUERIES[name], client)}
+            for name in ("usage", "usage_time")
+        )
+        window = seconds(self._settings.collect.window)
+        return {pod: (value, times[pod], window) for pod, value in cores.items() if pod in times}
+
+    def _query(self, template: str, client: PrometheusClient | None = None) -> list[_Sample]:
+        text = self._names.render(template, window=self._settings.collect.window)
+        return (client or self._prometheus).query(text, self._now())

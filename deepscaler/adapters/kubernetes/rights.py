@@ -1,0 +1,68 @@
+"""What the controller's user or service account must be allowed to do, and how to ask the API server whether it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from deepscaler.adapters.kubernetes.api import KubeApi
+
+
+@dataclass(frozen=True)
+class Right:
+    """One permission as RBAC states it."""
+
+    verb: str
+    group: str
+    resource: str
+    subresource: str = ""
+    namespace: str = ""
+
+    def __str__(self) -> str:
+        """`patch deployments.apps/scale in namespace shop`."""
+        kind = f"{self.resource}.{self.group}" if self.group else self.resource
+        return f"{self.verb} {kind}{'/' if self.subresource else ''}{self.subresource} in namespace {self.namespace}"
+
+
+READS = (
+    ("list", "apps", "deployments", ""),
+    ("list", "", "pods", ""),
+    ("list", "autoscaling", "horizontalpodautoscalers", ""),
+)
+WRITES = (("get", "apps", "deployments", ""), ("patch", "apps", "deployments", "scale"))
+LEASE_VERBS = ("get", "create", "update")
+
+
+def needed_rights(namespace: str, lease_namespace: str | None = None) -> list[Right]:
+    """All rights that reading and scaling need in `namespace`, and those of a Lease where one is to be taken."""
+    rights = [Right(*right, namespace=namespace) for right in (*READS, *WRITES)]
+    if lease_namespace is not None:
+        group, resource = "coordination.k8s.io", "leases"
+        rights += [Right(verb, group, resource, namespace=lease_namespace) for verb in LEASE_VERBS]
+    return rights
+
+
+def missing_rights(api: KubeApi, rights: Iterable[Right]) -> list[Right]:
+    """Those of `rights` that this user doesn't have, by one SelfSubjectAccessReview each.
+
+    Raises:
+        ApiError: the API server can't be asked.
+    """
+    return [right for right in rights if not _allows(api, right)]
+
+
+def _allows(api: KubeApi, right: Right) -> bool:
+    attributes = {
+        "namespace": right.namespace,
+        "verb": right.verb,
+        "group": right.group,
+        "resource": right.resource,
+        "subresource": right.subresource,
+    }
+    body = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }
+    answer = api.send("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body)
+    return bool((answer.get("status") or {}).get("allowed"))

@@ -1,0 +1,296 @@
+"""What an application did, as Prometheus (or Jaeger) tells it: the five features, the calls, the response times."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+import requests
+from numpy.typing import NDArray
+
+from deepscaler.adapters.jaeger import JaegerClient
+from deepscaler.adapters.prometheus import (
+    PrometheusClient,
+    RangeVector,
+    grid,
+    no_such_series,
+    requests_needed,
+)
+from deepscaler.adapters.queries import (
+    CALLS_QUERY,
+    ENTRY_QUERIES,
+    FEATURE_QUERIES,
+    Names,
+    duration,
+    seconds,
+)
+from deepscaler.calls import COLUMNS as CALL_COLUMNS
+from deepscaler.calls import EXTERNAL, CallGraph
+from deepscaler.cluster import ENDPOINT_COLUMNS, LATENCY_BUCKETS
+from deepscaler.errors import MetricsError
+from deepscaler.panel import FEATURES, MetricPanel
+from deepscaler.settings import Query, Settings
+
+_LOG = logging.getLogger(__name__)
+Array = NDArray[np.float64]
+
+
+class Telemetry:
+    """The measurements of `KubernetesCluster`.
+
+    Args:
+        settings: the application and how it is measured.
+        prometheus: carries the queries.
+        session: carries the requests to Jaeger.
+        progress: told (requests done, requests in all) while `metrics` runs.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        prometheus: PrometheusClient,
+        session: requests.Session | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self._settings, self._prometheus, self._session = settings, prometheus, session
+        self._names = Names(settings.app)
+        self._progress = progress
+        self._limited: set[str] = set()  # services that have shown a CPU limit or request
+
+    # -------------------------------------------------------------------------------------------------------- features
+    def metrics(self, start: float, end: float, step: float) -> MetricPanel:
+        """The five features at start, start + step, … <= end.
+
+        The number of requests doesn't depend on the number of services.
+
+        Raises:
+            MetricsError: Prometheus can't be reached, knows no series of a feature, or a service has neither a CPU
+                limit nor a CPU request. The last is an error only at first sight: a service that loses them later
+                becomes NaN, which is logged.
+        """
+        collect = self._settings.collect
+        queries = {feature: collect.queries.get(feature, query) for feature, query in FEATURE_QUERIES.items()}
+        times = grid(start, end, step)
+        parts = sum(1 + (query.divide_by is not None) for query in queries.values())
+        advance = self._counter(parts * requests_needed(len(times), collect.chunk_points))
+
+        def fetch(template: str, label: str) -> Array:
+            text = self._names.render(template, label, window=collect.window)
+            found = self._prometheus.query_range(
+                text, start, end, step, chunk_points=collect.chunk_points, progress=advance
+            )
+            self._require(found, text)
+            return self._by_service(found, label)
+
+        columns = [self._feature(feature, query, fetch) for feature, query in queries.items()]  # [L, N] each
+        values = np.stack(columns, axis=2).astype(np.float32)  # [L, N, F]
+        panel = MetricPanel(times, self._names.services, tuple(FEATURES), values)
+        self._name_the_unknown(panel)
+        return panel
+
+    def _feature(self, feature: str, query: Query, fetch: Callable[[str, str], Array]) -> Array:
+        """One feature `[L, N]`; NaN where it is unknown or not finite."""
+        values = fetch(query.query, query.label)
+        if query.divide_by is not None:
+            divisor = fetch(query.divide_by, query.label)
+            if feature == "cpu":
+                self._refuse_unlimited(values, divisor)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                values = values / divisor
+        return np.where(np.isfinite(values), values, np.nan).T
+
+    def _counter(self, total: int) -> Callable[[], None]:
+        """Tells `progress` about one more request each time it is called."""
+        done = 0
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            if self._progress:
+                self._progress(done, total)
+
+        return advance
+
+    def _refuse_unlimited(self, used: Array, limits: Array) -> None:
+        """Refuse services whose CPU usage has never had anything to be compared with; log those that lost it."""
+        limited: NDArray[np.bool_] = np.asarray(np.isfinite(limits).any(axis=1))
+        services = self._names.services
+        self._limited |= {service for service, has in zip(services, limited, strict=True) if has}
+        bare = [
+            service
+            for row, service in enumerate(services)
+            if np.isfinite(used[row]).any() and not limited[row]
+        ]
+        refused = [service for service in bare if service not in self._limited]
+        if refused:
+            raise MetricsError(
+                f"cpu of {', '.join(refused)}: neither a CPU limit nor a CPU request to compare with "
+                "(container_spec_cpu_quota, kube_pod_container_resource_requests); "
+                "set resources.limits.cpu in the Deployment"
+            )
+        if bare:
+            _LOG.warning("cpu of %s: the CPU limit is no longer known, so cpu is missing", ", ".join(bare))
+
+    def _name_the_unknown(self, panel: MetricPanel) -> None:
+        absent: NDArray[np.bool_] = np.asarray(np.isnan(panel.values).all(axis=0))  # [N, F]
+        for row, service in enumerate(panel.services):
+            features = [feature for feature, gone in zip(panel.features, absent[row], strict=True) if gone]
+            if features:
+                _LOG.warning(
+                    "%s: no samples of %s; check app.services.%s (deployment, container, workloads)",
+                    service,
+                    ", ".join(features),
+                    service,
+                )
+
+    # ----------------------------------------------------------------------------------------------------------- calls
+    def calls(self, start: float, end: float) -> CallGraph:
+        """Calls in (start, end] by whole windows of `collect.calls_window`; a shorter span is one window.
+
+        Callers that are no services of this application (gateways, `unknown`, other namespaces) are `external`.
+
+        Raises:
+            MetricsError: Prometheus can't be reached or knows no calls at all.
+        """
+        collect, cluster = self._settings.collect, self._settings.cluster
+        window = min(collect.calls_window, end - start)
+        if cluster.call_graph == "jaeger":
+            return JaegerClient(cluster.jaeger, self._session).calls(self._names, start, end, window)
+        query = collect.calls_query or CALLS_QUERY
+        text = self._names.render(query.query, query.label, window=duration(window))
+        found = self._prometheus.query_range(
+            text, start + window, end, window, chunk_points=collect.chunk_points
+        )
+        self._require(found, text)
+        frames = []
+        for labels, rates in zip(found.labels, found.values, strict=True):
+            callee = self._names.service(query.label, labels.get(query.label, ""))
+            if callee is not None:
+                caller = self._caller(query.caller, labels) or EXTERNAL
+                columns = (found.times, caller, callee, rates)
+                frame = pd.DataFrame(dict(zip(CALL_COLUMNS, columns, strict=True)))
+                frames.append(frame[np.isfinite(rates)])
+        calls: pd.DataFrame = pd.concat(frames) if frames else pd.DataFrame(columns=list(CALL_COLUMNS))
+        sums = calls.groupby(["time", "caller", "callee"])["calls_per_second"].sum()
+        return CallGraph(sums.reset_index())
+
+    def _caller(self, label: str, labels: Mapping[str, str]) -> str | None:
+        """The calling service; None where another namespace or none of the services called."""
+        if labels.get(f"{label}_namespace", self._names.namespace) != self._names.namespace:
+            return None
+        return self._names.service(label, labels.get(label, ""))
+
+    # -------------------------------------------------------------------------------------------------- response times
+    def latencies(self, start: float, end: float, step: float) -> pd.DataFrame:
+        """Per entry and step in (start, end]: `ENDPOINT_COLUMNS`, from what the sidecars of the entry services report.
+
+        Istio doesn't know endpoints. A service with one entry gives rows under that entry's name. A service with
+        several gives rows under the *service's* name, whose `slow` counts against the tightest of their SLOs. Only
+        calls from outside the application count. Failed are 5xx and broken connections. Istio's bucket bounds (…, 50,
+        100, 250, 500, 1000, 2500, … ms) are exact; between them counts are spread evenly, as `histogram_quantile` does.
+
+        Raises:
+            MetricsError: Prometheus can't be reached or knows no requests at the entries.
+        """
+        entries = self._entries()
+        results = self._entered(tuple(entries), start, end, step)
+        label = "destination_workload"
+        offered, failed, milliseconds = (
+            self._by_service(results[name], label) * step for name in ("offered", "failed", "milliseconds")
+        )  # [N, L] each
+        frames = []
+        for service, (endpoint, slo) in entries.items():
+            row = self._names.services.index(service)
+            lost = np.nan_to_num(failed[row])
+            times = results["offered"].times
+            bounds = np.array([*LATENCY_BUCKETS, slo, np.inf])
+            below = cumulative(self._buckets(results["buckets"], service), bounds, len(times)) * step
+            counts = np.diff(np.delete(below, -2, axis=0), axis=0, prepend=0.0)  # [buckets, L]
+            columns = [
+                times,
+                np.full(len(times), endpoint, dtype=object),
+                offered[row],
+                offered[row] - lost,
+                lost,
+                below[-1] - below[-2],
+                np.nan_to_num(milliseconds[row]) / 1000,
+                *counts,
+            ]
+            frame = pd.DataFrame(dict(zip(ENDPOINT_COLUMNS, columns, strict=True)))
+            frames.append(frame[np.isfinite(offered[row])])
+        table: pd.DataFrame = pd.concat(frames)
+        return table.sort_values(["time", "endpoint"], ignore_index=True)
+
+    def _entries(self) -> dict[str, tuple[str, float]]:
+        """Entry service -> name of its row, tightest SLO in seconds."""
+        entries: dict[str, tuple[str, float]] = {}
+        for entry in self._settings.app.entries:
+            several = entry.service in entries
+            slo = min(entry.slo, entries[entry.service][1]) if several else entry.slo
+            entries[entry.service] = (entry.service if several else entry.name, slo)
+        return entries
+
+    def _entered(
+        self, entries: tuple[str, ...], start: float, end: float, step: float
+    ) -> dict[str, RangeVector]:
+        """The series of each of `ENTRY_QUERIES`."""
+        collect = self._settings.collect
+        window = duration(max(step, seconds(collect.window)))
+        results = {}
+        for name, template in ENTRY_QUERIES.items():
+            text = self._names.render(template, window=window, entries=entries)
+            results[name] = self._prometheus.query_range(
+                text, start + step, end, step, chunk_points=collect.chunk_points
+            )
+            if name == "offered":
+                self._require(results[name], text)
+        return results
+
+    def _buckets(self, found: RangeVector, service: str) -> dict[float, Array]:
+        """Upper bound in seconds -> cumulative rate `[L]` of one service."""
+        buckets: dict[float, Array] = {}
+        for labels, values in zip(found.labels, found.values, strict=True):
+            if self._names.service("destination_workload", labels.get("destination_workload", "")) == service:
+                bound = float(labels.get("le", "nan")) / 1000
+                buckets[bound] = buckets.get(bound, 0.0) + np.nan_to_num(values)
+        return buckets
+
+    # --------------------------------------------------------------------------------------------------------- helpers
+    def _by_service(self, found: RangeVector, label: str) -> Array:
+        """Values `[N, L]`: the series of each service added up; NaN where none of them has a sample."""
+        out = np.full((len(self._names.services), len(found.times)), np.nan)
+        for labels, values in zip(found.labels, found.values, strict=True):
+            service = self._names.service(label, labels.get(label, ""))
+            if service is not None:
+                row = self._names.services.index(service)
+                out[row] = np.where(
+                    np.isnan(values), out[row], np.where(np.isnan(out[row]), values, out[row] + values)
+                )
+        return out
+
+    def _require(self, found: RangeVector, query: str) -> None:
+        if not found.labels:
+            raise no_such_series(self._prometheus.url, query)
+
+
+def cumulative(buckets: Mapping[float, Array], at: Array, length: int) -> Array:
+    """Counts `[len(at), L]` up to each bound of `at`; NaN where there is no histogram.
+
+    Args:
+        buckets: the histogram's upper bounds -> cumulative counts `[L]`; between bounds counts are spread evenly.
+        at: ascending bounds to count up to; infinity takes all.
+        length: L, for a histogram without buckets.
+    """
+    finite = sorted(bound for bound in buckets if np.isfinite(bound))
+    if not finite:
+        return np.full((len(at), length), np.nan)
+    known = np.maximum.accumulate(np.stack([np.zeros(length), *(buckets[bound] for bound in finite)]), axis=0)
+    bounds = np.array([0.0, *finite])
+    right = np.clip(np.searchsorted(bounds, at), 1, len(bounds) - 1)
+    below_right = np.where(np.isinf(at), bounds[-1], at) - bounds[right - 1]
+    share = np.clip(below_right / (bounds[right] - bounds[right - 1]), 0.0, 1.0)[:, None]
+    below: Array = known[right - 1] + share * (known[right] - known[right - 1])
+    below[np.isinf(at)] = np.maximum(buckets.get(np.inf, known[-1]), known[-1])
+    return below

@@ -1,0 +1,83 @@
+"""From run directories to summary.json: every run is measured, and the policies are compared."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deepscaler.artefacts import write_json
+from deepscaler.errors import DataError
+from deepscaler.evaluation.comparison import Entrant, Outcome, compare
+from deepscaler.evaluation.measures import evaluate_run
+from deepscaler.runs import PolicyName, find_runs, read_run
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One run as it was found, before it is known which names repeat."""
+
+    directory: str
+    policy: PolicyName
+    unit: str
+    place: Path
+    measures: dict[str, Any]
+
+
+def gather(directories: Sequence[str], warmup: float) -> list[Outcome]:
+    """Measure every run below `directories`, after `warmup` seconds are cut from its start.
+
+    The directory becomes part of a policy's name if one of the policies lies in several directories. A unit
+    is a seed, with the subdirectory before it where runs lie deeper.
+
+    Raises:
+        DataError: there are no runs, one of them is broken (the message names it), or two are of one policy
+            and seed.
+    """
+    found = [
+        _measure(directory, place, warmup)
+        for directory in dict.fromkeys(directories)
+        for place in find_runs(directory)
+    ]
+    shared = Counter(text for _, text in {(run.directory, run.policy.text) for run in found})
+    prefixed = any(count > 1 for count in shared.values())
+    places: dict[tuple[Entrant, str], Path] = {}
+    outcomes = []
+    for run in found:
+        entrant = Entrant(run.policy, Path(run.directory).resolve().name if prefixed else "")
+        earlier = places.setdefault((entrant, run.unit), run.place)
+        if earlier != run.place:
+            twice = f"same policy and seed ({entrant}, {run.unit}) as {earlier}"
+            raise DataError(f"{run.place}: {twice}; give their directories one by one to --runs")
+        outcomes.append(Outcome(entrant, run.unit, run.measures, run.place))
+    return outcomes
+
+
+def _measure(directory: str, place: Path, warmup: float) -> _Measured:
+    run = read_run(place)
+    try:
+        measures = evaluate_run(run, warmup)
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from error
+    inner, seed = place.relative_to(directory).parent.as_posix(), str(run.info.get("seed", "?"))
+    return _Measured(directory, run.policy, seed if inner == "." else f"{inner}/{seed}", place, measures)
+
+
+def summarize(outcomes: Sequence[Outcome], baseline: str) -> dict[str, Any]:
+    """The content of summary.json: what `compare` returns, the measures of all `runs`, and `baseline`."""
+    runs = [
+        {"policy": str(outcome.entrant), "unit": outcome.unit, **outcome.measures} for outcome in outcomes
+    ]
+    return {**compare(outcomes, baseline), "runs": runs, "baseline": baseline}
+
+
+def write_summary(path: Path, summary: dict[str, Any]) -> None:
+    """Write summary.json, but keep its `stages`, where `make demo` notes how long each stage took."""
+    try:
+        stages = json.loads(path.read_text(encoding="utf-8")).get("stages")
+    except (FileNotFoundError, json.JSONDecodeError, AttributeError):
+        stages = None
+    write_json(path, {**summary, **({"stages": stages} if stages is not None else {})})

@@ -1,0 +1,155 @@
+"""What a bundle says about itself in `<name>.json`, and whether it fits whoever wants to use it. Without torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deepscaler.errors import BundleError, DataError
+from deepscaler.labels.demand import DemandModel
+from deepscaler.settings import Settings
+
+REPLICA_LABELS = ("required", "observed")
+"""Labels whose forecasts are replicas."""
+WORDS = {"app": "application", "step": "step in seconds"}
+"""How messages name what a description calls `app` and `step`; other keys name themselves."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What whoever uses a bundle expects of it; what is left out isn't checked.
+
+    Attributes:
+        who: whose expectation it is, as it stands in messages: `the configuration says`.
+        remedy: what to do where the bundle differs, as it stands in messages.
+        values: values by their key in the description; the order counts in lists, not in sets.
+        features_at_hand: the bundle may need no other features than these.
+        services: services of which the bundle has to know at least one, and the share `min_known`.
+        min_known: the setting `scale.min_known_services`.
+        replicas: the bundle has to forecast replicas.
+    """
+
+    who: str
+    remedy: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    features_at_hand: Sequence[str] | None = None
+    services: Sequence[str] = ()
+    min_known: float = 0.0
+    replicas: bool = False
+
+
+def expected_by(settings: Settings) -> Expected:
+    """What the controller's configuration expects of the bundle that it names."""
+    app, process = settings.app, settings.process
+    return Expected(
+        who="the configuration says",
+        remedy="choose the right --config or --model_path, or train with: python main.py",
+        values={"app": app.name, "features": frozenset(process.features), "step": process.step},
+        services=[name for name, service in app.services.items() if service.scaled],
+        min_known=settings.scale.min_known_services,
+        replicas=True,
+    )
+
+
+def check_bundle(described: Mapping[str, Any], bundle: str | Path, expected: Expected) -> None:
+    """Refuse a bundle that doesn't fit.
+
+    Args:
+        described: what the bundle says about itself.
+        bundle: its file, as it stands in messages.
+        expected: what is asked of it.
+
+    Raises:
+        BundleError: it doesn't fit; the message names both sides.
+    """
+    for key, wanted in expected.values.items():
+        in_any_order = isinstance(wanted, frozenset)
+        trained, asked = (
+            sorted(side or ()) if in_any_order else side for side in (described.get(key), wanted)
+        )
+        if trained != asked:
+            raise BundleError(
+                f"{bundle}: trained for {WORDS.get(key, key)} {trained}, {expected.who} {asked}; "
+                f"{expected.remedy}"
+            )
+    if expected.replicas and described.get("label") not in REPLICA_LABELS:
+        raise BundleError(
+            f"{bundle}: forecasts {described.get('label')!r}, not replicas ({' or '.join(REPLICA_LABELS)}); "
+            "set process.label"
+        )
+    _check_features(described, bundle, expected)
+    _check_services(described, bundle, expected)
+
+
+def _check_features(described: Mapping[str, Any], bundle: str | Path, expected: Expected) -> None:
+    at_hand = expected.features_at_hand
+    missing = [name for name in described["features"] if name not in at_hand] if at_hand is not None else []
+    if missing:
+        raise BundleError(
+            f"{bundle}: trained on features {', '.join(described['features'])}, {expected.who} "
+            f"{', '.join(at_hand or ())}, without {', '.join(missing)}; {expected.remedy}"
+        )
+
+
+def _check_services(described: Mapping[str, Any], bundle: str | Path, expected: Expected) -> None:
+    services = expected.services
+    unknown = [name for name in services if name not in described["services"]]
+    known = len(services) - len(unknown)
+    if services and known < max(expected.min_known * len(services), 1):
+        raise BundleError(
+            f"{bundle}: knows {known} of {len(services)} services; needed are one and the share "
+            f"scale.min_known_services, {expected.min_known:.0%}; unknown to it: {', '.join(unknown)}; "
+            f"it knows: {', '.join(described['services'])}"
+        )
+
+
+def describe_bundle(bundle: str | Path) -> dict[str, Any] | None:
+    """`<bundle>.json`: what the bundle holds beside its tensors; None where there is no bundle.
+
+    Raises:
+        BundleError: the file can't be read.
+    """
+    path = Path(bundle).with_suffix(".json")
+    again = "make the bundle again with: python main.py"
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: not readable ({error}); {again}") from error
+    if not isinstance(described, dict):
+        raise BundleError(f"{path}: expected a mapping, found {type(described).__name__}; {again}")
+    return described
+
+
+def load_demand(settings: Settings) -> DemandModel:
+    """The demand fit that the bundle carries, or else the data set's.
+
+    Raises:
+        DataError: neither holds one.
+        BundleError: the bundle's description can't be read.
+    """
+    described = describe_bundle(settings.scale.bundle)
+    if described and described.get("demand"):
+        return DemandModel.from_dict(described["demand"])
+    meta = Path(settings.process.output_dir) / "meta.json"
+    try:
+        demand = json.loads(meta.read_text(encoding="utf-8")).get("demand")
+    except FileNotFoundError as error:
+        raise DataError(
+            f"no demand fit: neither {Path(settings.scale.bundle).with_suffix('.json')} nor {meta} is there; "
+            "make one with: python data_process.py (and python main.py)"
+        ) from error
+    except ValueError as error:
+        raise DataError(
+            f"{meta}: not readable ({error}); make it again with: python data_process.py"
+        ) from error
+    if not demand:
+        raise DataError(
+            f"{meta}: holds no demand fit; "
+            "make it again with: python data_process.py --set process.label=required"
+        )
+    return DemandModel.from_dict(demand)

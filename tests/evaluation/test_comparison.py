@@ -1,0 +1,136 @@
+"""Policies compared over seeds, in closed form."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deepscaler.evaluation.comparison import (
+    Entrant,
+    Outcome,
+    at_equal_cost,
+    at_equal_violations,
+    baseline_of,
+    compare,
+    pareto_front,
+    sweeps,
+)
+from deepscaler.runs import PolicyName
+
+points = st.dictionaries(
+    st.text("abcdef", min_size=1, max_size=2),
+    st.tuples(st.integers(0, 5).map(float), st.integers(0, 5).map(float)),
+    min_size=1,
+)
+
+
+@given(points)
+def test_the_front_holds_exactly_the_points_that_nothing_dominates(places):
+    front = pareto_front(places)
+
+    def beaten(name):
+        return any(
+            a <= places[name][0] and b <= places[name][1] and (a, b) != places[name]
+            for a, b in places.values()
+        )
+
+    assert set(front) == {name for name in places if not beaten(name)}
+    assert front
+    costs = [places[name][1] for name in front]
+    assert costs == sorted(costs)
+
+
+def test_a_point_with_unknown_violations_is_not_on_the_front():
+    assert pareto_front({"a": (math.nan, 0.0), "b": (1.0, 1.0)}) == ["b"]
+
+
+def test_a_sweep_is_read_linearly_at_equal_cost_and_equal_violations():
+    sweep = [(0.10, 4.0), (0.04, 5.0), (0.0, 7.0)]
+    assert at_equal_cost(sweep, 4.5) == pytest.approx(0.07)
+    assert at_equal_violations(sweep, 0.07) == pytest.approx(4.5)
+    assert at_equal_violations(sweep, 0.0) == 7.0
+    assert at_equal_cost(sweep, 3.9) is None
+    assert at_equal_cost(sweep, 7.1) is None
+    assert at_equal_violations(sweep, 0.2) is None
+
+
+def test_a_rival_is_read_at_its_best_not_at_its_dominated_settings():
+    sweep = [(0.10, 4.0), (0.0, 5.0), (0.0, 7.0), (0.12, 6.0)]
+    assert at_equal_cost(sweep, 6.0) == 0
+    assert at_equal_violations(sweep, 0.0) == 5.0
+    assert at_equal_violations(sweep, 0.11) == 4.0
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 9)), min_size=1, max_size=6), st.floats(0, 9))
+def test_more_money_never_buys_a_rival_more_violations(sweep, cost):
+    here, dearer = at_equal_cost(sweep, cost), at_equal_cost(sweep, max(c for _, c in sweep))
+    assert here is None or dearer <= here + 1e-12
+
+
+def entrant(name):
+    """The policy `<directory>/<policy>`, or `<policy>`."""
+    directory, _, policy = name.rpartition("/")
+    return Entrant(PolicyName.parse(policy), directory)
+
+
+def outcomes(policy, values, cost):
+    return [
+        Outcome(entrant(policy), str(seed), {"violation_rate": value, "core_hours": cost})
+        for seed, value in enumerate(values)
+    ]
+
+
+def test_policies_are_compared_over_seeds_and_against_the_baseline():
+    rates = np.linspace(0.1, 0.2, 8)
+    runs = [
+        *outcomes("hpa_70", rates, 5.0),
+        *outcomes("hpa_50", rates / 4, 6.0),
+        *outcomes("deepscaler", rates - 0.05, 4.0),
+    ]
+    result = compare(runs, "hpa_70")
+    ours = result["policies"]["deepscaler"]
+    assert ours["seeds"] == 8
+    assert ours["violation_rate"] == pytest.approx(0.10)
+    assert ours["violation_rate_ci"][0] < 0.10 < ours["violation_rate_ci"][1]
+    assert ours["core_hours_ci"] == (4.0, 4.0)
+    entry = result["paired"]["deepscaler"]
+    assert entry["baseline"] == "hpa_70"
+    assert entry["violation_rate"]["mean_difference_ci"] == pytest.approx((-0.05, -0.05))
+    assert entry["violation_rate"]["p"] == pytest.approx(2 / 2**8)
+    assert entry["violation_rate"]["p_holm"] == pytest.approx(4 / 2**8)
+    assert "hpa_70" not in result["paired"]
+    assert result["pareto"] == ["deepscaler", "hpa_50"]
+    assert result["equal"]["deepscaler"]["hpa"] == {
+        "members": ["hpa_50", "hpa_70"],
+        "violation_rate_at_equal_cost": None,
+        "core_hours_at_equal_violations": pytest.approx(5.0 + 0.05 / 0.1125),
+    }
+
+
+def test_the_oracle_is_a_reference_and_beats_nobody():
+    result = compare(
+        [*outcomes("oracle", [0.0, 0.0], 1.0), *outcomes("deepscaler", [0.1, 0.1], 2.0)], "hpa_70"
+    )
+    assert result["pareto"] == ["deepscaler"]
+    assert "oracle" in result["policies"]
+
+
+def test_directories_keep_their_own_baseline_and_sweep():
+    names = ["sharp/hpa_70", "sharp/hpa_80", "square/hpa_70", "square/deepscaler", "plain/deepscaler"]
+    found = {name: entrant(name) for name in names}
+    everybody = list(found.values())
+    assert baseline_of(found["square/deepscaler"], "hpa_70", everybody) == found["square/hpa_70"]
+    assert baseline_of(found["plain/deepscaler"], "hpa_70", everybody) is None  # ambiguous
+    assert baseline_of(found["plain/deepscaler"], "hpa_80", everybody) == found["sharp/hpa_80"]
+    hpa = {"hpa": [found["sharp/hpa_70"], found["sharp/hpa_80"]]}
+    assert sweeps(entrant("sharp/deepscaler"), everybody) == hpa
+    assert sweeps(found["sharp/hpa_70"], everybody) == {}
+
+
+def test_members_of_a_sweep_are_in_the_order_of_their_knobs():
+    everybody = [entrant(name) for name in ("hpa_100", "hpa_50", "deepscaler")]
+    assert [str(one) for one in sweeps(everybody[2], everybody)["hpa"]] == ["hpa_50", "hpa_100"]
