@@ -81,7 +81,7 @@ def _asked(kind: type[BaseModel]) -> dict[str, Any]:
 
 
 def _mergeable(kind: type[BaseModel]) -> set[str]:
-    """Names of the section and of the sections in it, of which a file may state parts and its base the rest."""
+    """Names of the sections of which a file may state one part and its base the rest."""
     return {kind.__name__, *(name for _, section in _sections(kind) for name in _mergeable(section))}
 
 
