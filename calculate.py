@@ -105,7 +105,7 @@ def draw(summary: dict[str, Any], outcomes: list[Outcome], settings: Evaluate, o
 
 
 def in_timelines(summary: dict[str, Any], settings: Evaluate) -> list[str]:
-    """Names of the policies to draw over time: those asked for, else deepscaler, the baseline and the best other."""
+    """Names of the policies to draw over time; by default deepscaler, the baseline and the best other one."""
     order, rows = by_violations(summary), summary["policies"]
     wanted = settings.timeline_policies or [OWN, settings.baseline]
     chosen = [name for text in wanted for name in order if text in (name, rows[name]["policy"])]

@@ -1,4 +1,4 @@
-"""The cluster port: all that the pipeline knows of the outside world, the clock included."""
+"""The cluster port: all that the pipeline knows of the outside world, its clock included."""
 
 from __future__ import annotations
 
@@ -32,28 +32,32 @@ LATENCY_BUCKETS = (
     5.0,
     10.0,
 )
-"""Upper bounds in seconds of the duration histogram of an endpoint; the last bucket is open."""
+"""Upper bounds, in seconds, of the durations of an endpoint; the bucket above them is open."""
 ENDPOINT_COLUMNS = (
     *("time", "endpoint", "offered", "done", "failed", "slow", "duration_seconds"),
     *(f"le_{bound:g}" for bound in LATENCY_BUCKETS),
     "le_inf",
 )
-"""Columns of `endpoints.csv`: counts within the step that ends at `time` (seconds since the epoch in memory, ISO 8601 on
-disk); `slow` are done but slower than the endpoint's SLO; `duration_seconds` is the sum over `done`; `le_*` are the
-counts of `done` in each bucket up to that bound, not cumulative."""
+"""Columns of `endpoints.csv`: counts within the step that ends at `time`.
+
+`time` is in seconds since the epoch in memory, and ISO 8601 on disk. `slow` requests are done, but slower
+than the SLO of the endpoint; `duration_seconds` is the sum over `done`. `le_*` count the requests `done` in
+the bucket up to that bound; they are not cumulative.
+"""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What the orchestrator says of one service's Deployment.
+    """What the orchestrator says of the Deployment of one service.
 
     Attributes:
         replicas: `spec.replicas`.
-        cpu_limit_cores: limit of one replica; None where it has none.
-        boot_seconds: from creation of a pod to ready, as configured or measured; None if unknown.
+        cpu_limit_cores: limit of one replica; None if it has none.
+        boot_seconds: time from the creation of a pod until it is ready, configured or measured; None if
+            unknown.
         autoscalers: names of other autoscalers (`HorizontalPodAutoscaler/web`) that act on it.
-        quota_cores: CPU cores that the replicas of *all* these services together may take of the namespace's quota; None
-            without one.
+        quota_cores: CPU cores that the replicas of *all* these services together may take of the namespace's
+            quota; None without one.
         pod_cores: what one replica takes of it, sidecars included.
     """
 
@@ -76,8 +80,8 @@ class Pod:
 
     Attributes:
         phase: Pending, Running, Succeeded, Failed or Unknown.
-        ready: the Ready condition; None where there is none.
-        usage_cores: mean over `usage_window_seconds` up to `usage_time`; None without a sample.
+        ready: the Ready condition; None if there is none.
+        usage_cores: mean over `usage_window_seconds` up to `usage_time`; None if there is no sample.
     """
 
     service: str
@@ -95,14 +99,14 @@ class Pod:
 
 @dataclass(frozen=True)
 class ScaleReport:
-    """What one pass over the Deployments did: service -> replicas written, and service -> why they weren't."""
+    """What a pass over the Deployments did: service -> replicas written, service -> why they weren't."""
 
     applied: Mapping[str, int]
     failed: Mapping[str, str] = field(default_factory=dict)
 
 
 class Leadership(Protocol):
-    """Tells whether this controller may write: of several controllers of one application only the leader may."""
+    """Says whether this controller may write: of several for one application only the leader may."""
 
     def leading(self) -> bool:
         """Whether this controller may write now."""
@@ -127,7 +131,7 @@ class Cluster(Protocol):
 
     @property
     def api_failures(self) -> Mapping[int, int]:
-        """HTTP status (0: no answer) -> times that the orchestrator's API couldn't be read; empty if it never failed."""
+        """HTTP status (0 means no answer) -> how often the orchestrator's API couldn't be read with it."""
         ...
 
     def now(self) -> float:
@@ -150,7 +154,7 @@ class Cluster(Protocol):
         """Calls in (start, end] by windows of `collect.calls_window`.
 
         Raises:
-            MetricsError: likewise.
+            MetricsError: the source can't be reached or knows none of the series.
         """
         ...
 
@@ -167,7 +171,7 @@ class Cluster(Protocol):
         ...
 
     def pod_history(self, start: float, end: float) -> pd.DataFrame | None:
-        """`POD_COLUMNS` of every sample in (start, end]; None if the cluster keeps none and the recorder has to sample."""
+        """The pods in (start, end] as `POD_COLUMNS`; None if the recorder has to sample them."""
         ...
 
     def leadership(self, *, wait: bool = False) -> AbstractContextManager[Leadership]:

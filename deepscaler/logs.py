@@ -7,7 +7,7 @@ import os
 import sys
 
 VARIABLE = "DEEPSCALER_LOG"
-"""Environment variable with the lowest level shown: DEBUG, INFO (default), WARNING or ERROR."""
+"""Environment variable for the lowest level that is shown: DEBUG, INFO (default), WARNING or ERROR."""
 
 
 def start_logging() -> None:
@@ -40,7 +40,7 @@ class OnChange:
             self._logger.log(self._level, "%s", text)
         self._told[subject] = text
 
-    def well(self, subject: str) -> None:
-        """Nothing is wrong with `subject` (any more)."""
+    def well(self, subject: str, text: str | None = None) -> None:
+        """Nothing is wrong with `subject` (any more); `text` says so, by default `subject: well again`."""
         if self._told.pop(subject, None) is not None:
-            self._logger.warning("%s: well again", subject)
+            self._logger.warning("%s", text or f"{subject}: well again")

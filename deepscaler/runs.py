@@ -1,4 +1,4 @@
-"""The run directory: what a run leaves behind and `calculate.py` reads, from the testbed or a real cluster alike."""
+"""The run directory: what a run on the testbed or a real cluster leaves behind, for `calculate.py`."""
 
 from __future__ import annotations
 
@@ -66,8 +66,9 @@ class Run:
     """One policy on one load.
 
     Attributes:
-        info: policy (with family and knob), settings, limits (service -> cores), sla and slo (endpoint -> s), seed,
-            versions, bundle hash; on the testbed also `oracle` (service -> list of replicas, one value per minute).
+        info: policy (with family and knob), settings, limits (service -> cores), sla and slo (endpoint -> s),
+            seed, versions, bundle hash; on the testbed also `oracle` (service -> list of replicas, one value
+            per minute).
         endpoints: `ENDPOINT_COLUMNS`; times are seconds since the epoch.
         decisions: `DECISION_COLUMNS`.
         pods: `POD_COLUMNS`, sampled regularly.
@@ -89,10 +90,10 @@ class Run:
 
 
 def write_run(run: Run, directory: str | Path) -> None:
-    """Write the five files beside those that are there, then let them take their places at once, `run.json` last.
+    """Write the five files beside the old ones, then let them take their places at once, `run.json` last.
 
-    A process killed while it writes leaves the previous run whole; killed in the instant of the exchange it leaves no
-    `run.json`, and so no run.
+    A process killed while it writes leaves the previous run whole; killed in the instant of the exchange it
+    leaves no `run.json`, and so no run.
     """
     directory = Path(directory)
     with ExitStack() as exchange:
@@ -153,7 +154,8 @@ def _read_info(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(info, dict):
         raise DataError(
-            f"{path}: expected an object, found {type(info).__name__}; make runs with: python predict_scale.py"
+            f"{path}: expected an object, found {type(info).__name__}; "
+            "make runs with: python predict_scale.py"
         )
     return info
 

@@ -2,7 +2,8 @@
 
 NaN means *unknown*: it is left out, and the number of units that remain is reported.
 
-scipy is imported by the functions that need it: it takes a second and 60 MB, which the controller does without.
+scipy is imported by the functions that need it: it takes a second and 60 MB, which the controller does
+without.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ RESAMPLES = 9999
 
 
 def bootstrap_interval(values: ArrayLike, level: float = 0.95, seed: int = 0) -> tuple[float, float] | None:
-    """Percentile bootstrap interval of the mean; None with fewer than two known values. The same `seed` gives the same."""
+    """Percentile bootstrap interval of the mean; None with fewer than two known values.
+
+    The same `seed` gives the same interval.
+    """
     from scipy import stats
 
     known = _known(values)
@@ -34,7 +38,10 @@ def bootstrap_interval(values: ArrayLike, level: float = 0.95, seed: int = 0) ->
 
 
 def t_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float] | None:
-    """Student's interval of the mean, for a handful of values (where a bootstrap is too narrow); None with fewer than two."""
+    """Student's interval of the mean; None with fewer than two known values.
+
+    It suits a handful of values, for which a bootstrap is too narrow.
+    """
     from scipy import stats
 
     known = _known(values)
@@ -53,7 +60,7 @@ def rank_correlation(one: ArrayLike, other: ArrayLike) -> float:
 
 
 def wilcoxon_p(differences: ArrayLike) -> float:
-    """Two-sided p of the signed-rank test; zeros are dropped, and when all are zero p = 1. NaN without any pair."""
+    """Two-sided p of the signed-rank test, without zeros; 1 if all are zero, NaN without any pair."""
     from scipy import stats
 
     known = _known(differences)
@@ -64,9 +71,11 @@ def wilcoxon_p(differences: ArrayLike) -> float:
 
 
 def rank_biserial(differences: ArrayLike) -> float:
-    """Matched-pairs rank-biserial correlation in [-1, 1]: (W+ − W−) / (W+ + W−) over the non-zero differences, else 0.
+    """Matched-pairs rank-biserial correlation in [-1, 1]; 0 if all are zero, NaN without any pair.
 
-    Source: Kerby 2014, "The simple difference formula". NaN without any pair.
+    It is (W+ - W-) / (W+ + W-) over the differences that aren't zero.
+
+    Source: Kerby 2014, "The simple difference formula".
     """
     from scipy import stats
 
@@ -81,7 +90,7 @@ def rank_biserial(differences: ArrayLike) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p values, in the order given; NaN stays NaN and doesn't count in the family."""
+    """Holm's step-down adjusted p values, in the order given; NaN stays NaN and isn't counted."""
     adjusted = [math.nan] * len(p_values)
     order = sorted((p, index) for index, p in enumerate(p_values) if not math.isnan(p))
     highest = 0.0
@@ -95,8 +104,8 @@ def paired(values: Mapping[str, float], baseline: Mapping[str, float]) -> dict[s
     """How `values` differ from `baseline`, unit by unit (value − baseline; below 0 is less).
 
     Returns:
-        `pairs` (units known on both sides), `mean_difference`, `mean_difference_ci` (95 %, bootstrap), `p` (Wilcoxon),
-        `effect` (rank biserial).
+        `pairs` (units known on both sides), `mean_difference`, `mean_difference_ci` (95 %, bootstrap),
+        `p` (Wilcoxon), `effect` (rank biserial).
     """
     units = [unit for unit in values if unit in baseline]
     differences = _known([values[unit] - baseline[unit] for unit in units])
@@ -120,7 +129,8 @@ def nan_mean(values: ArrayLike, axis: int) -> NDArray[np.float64]: ...
 def nan_mean(values: ArrayLike, axis: int | None = None) -> float | NDArray[np.float64]:
     """Mean of the known values: of all of them, or along `axis`; NaN where none is known.
 
-    Unlike `numpy.nanmean` it doesn't warn when nothing is known. Infinity counts as unknown. Sums are made in float64.
+    Unlike `numpy.nanmean` it doesn't warn when nothing is known. Infinity counts as unknown. Sums are made in
+    float64.
     """
     if axis is None:
         known = _known(values)

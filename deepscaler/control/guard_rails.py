@@ -1,7 +1,7 @@
-"""Guard rails: from what a policy proposes to integers that may be written, each with its reason.
+"""Guard rails: from what a policy proposes to replicas that may be written, each with its reason.
 
-Pure: numbers, limits, history and now in; decisions out. The order is
-forced values, opt-outs and pauses -> tolerance -> scale-down stabilization -> step limits -> min/max -> quota.
+The rails are pure: numbers, limits, history and the time go in, decisions come out. Their order is
+opt-outs and pauses, forced values -> tolerance -> scale-down stabilization -> step limits -> min/max -> quota.
 """
 
 from __future__ import annotations
@@ -18,25 +18,26 @@ from deepscaler.policies.base import Proposal, Reason
 from deepscaler.settings import GuardRails
 
 PAUSE_ANNOTATION = "deepscaler.io/paused"
-"""On a Deployment: anything but an explicit no ("false", "0", "no", "") leaves it alone."""
+"""Annotation that keeps a Deployment from being scaled, unless its value is "false", "0", "no" or ""."""
 LEFT_ALONE = frozenset({Reason.SCALED_TO_ZERO, Reason.PAUSED, Reason.RIVAL_AUTOSCALER})
-"""Never written, whatever the other rails say."""
+"""Services with these reasons are never written, whatever the other rails say."""
 HELD = frozenset({Reason.HELD_STALE, Reason.HELD_MISSING, Reason.HELD_TROUBLE, Reason.UNKNOWN_SERVICE})
-"""What is, stays, for want of trustworthy data."""
+"""Services with these reasons keep their replicas, because their data can't be trusted."""
 _REMEMBERED = ["time", "service", "current", "predicted", "floor", "target", "reason"]
 _SLACK = 1e-9
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of one service.
+    """What is decided for one service.
 
     Attributes:
         current: replicas in the spec when they were read.
-        target: replicas to have, a Python int; >= 1 unless the owner's 0 is respected.
-        reason: the rail that changed the target last; else the policy's own; `unchanged` where that is what is.
-        recommended: what the stabilization history remembers: the rounded wish before the rails, or the current
-            replicas of a service that is held or left alone.
+        target: replicas to have, a Python int; at least 1, unless the owner set 0, which is respected.
+        reason: the rail that changed the target last, or else the policy's own reason; `unchanged` if the
+            policy wants the current replicas.
+        recommended: what the stabilization history remembers: the rounded wish before the rails, or the
+            current replicas of a service that is held or left alone.
     """
 
     service: str
@@ -51,7 +52,8 @@ class Stance:
     """How strict the rails are in this tick.
 
     Attributes:
-        acting: False in a dry run, where a rival autoscaler is the incumbent to compare with, not a reason to refuse.
+        acting: False in a dry run. There a rival autoscaler is what the policy is compared with, no reason to
+            refuse.
         guarded: False for a policy with its own tolerance, stabilization and step limits.
         no_scale_down: services whose traffic fell together with errors or missing data.
     """
@@ -64,7 +66,8 @@ class Stance:
 class RecommendationHistory:
     """Recommendations of the last `window` seconds by service: the memory of the scale-down stabilization.
 
-    At first sight of a service its current replicas are to be recorded, so that the first scale-down waits a window too.
+    When a service is seen first, record its current replicas, so that its first scale-down waits for a
+    window, too.
     """
 
     def __init__(self, window: float) -> None:
@@ -72,21 +75,21 @@ class RecommendationHistory:
         self._records: dict[str, list[tuple[float, int]]] = {}
 
     def restore(self, rows: pd.DataFrame, now: float, round_up_threshold: float) -> None:
-        """Recall what a controller that wrote these rows of decisions.csv (times in seconds) remembered."""
+        """Remember what an earlier controller did, from its rows of decisions.csv (times in seconds)."""
         settled = {reason.value for reason in (*LEFT_ALONE, *HELD, Reason.FORCED)}
         recent = rows[rows["time"] > now - self.window].sort_values("time", kind="stable")
-        for time, service, current, predicted, floor, target, reason in recent[_REMEMBERED].itertuples(
-            index=False, name=None
-        ):
-            wishes = [float(value) for value in (predicted, floor) if pd.notna(value)]
-            wish = (
-                None if reason in settled else round_replicas(max(wishes, default=None), round_up_threshold)
-            )
-            past = int(target if reason in settled else current)
-            self.record(str(service), float(time), past if wish is None else wish)
+        entries = recent[_REMEMBERED].itertuples(index=False, name=None)
+        for time, service, current, predicted, floor, target, reason in entries:
+            if reason in settled:
+                remembered = int(target)
+            else:
+                wishes = [float(value) for value in (predicted, floor) if pd.notna(value)]
+                wish = round_replicas(max(wishes, default=None), round_up_threshold)
+                remembered = int(current) if wish is None else wish
+            self.record(str(service), float(time), remembered)
 
     def knows(self, service: str) -> bool:
-        """Has anything ever been recorded of `service`?"""
+        """Whether anything was ever recorded for `service`."""
         return service in self._records
 
     def record(self, service: str, time: float, replicas: int) -> None:
@@ -95,7 +98,7 @@ class RecommendationHistory:
         self._records[service] = [*kept, (time, replicas)]
 
     def highest(self, service: str, now: float) -> int | None:
-        """Highest recommendation younger than the window; None where there is none."""
+        """Highest recommendation that is younger than the window; None if there is none."""
         return max(
             (replicas for time, replicas in self._records.get(service, ()) if now - time < self.window),
             default=None,
@@ -103,7 +106,9 @@ class RecommendationHistory:
 
 
 def round_replicas(target: float | None, threshold: float) -> int | None:
-    """Up where the fraction exceeds `threshold`, else down, at least 1; None for what is no finite number.
+    """The target as a whole number of at least 1; None if it is no finite number.
+
+    It is rounded up if its fraction exceeds `threshold`, else down.
 
     Source: the published controller (0.35).
     """
@@ -122,7 +127,7 @@ def decide(
     rails: GuardRails,
     stance: Stance,
 ) -> list[Decision]:
-    """One decision a workload, in their order; a workload without a proposal is held. Nothing is recorded in `history`."""
+    """One decision per workload, in their order; a workload without a proposal is held."""
     nothing = Proposal(None, Reason.UNKNOWN_SERVICE)
     plan = [
         _bounded(proposals.get(workload.service, nothing), workload, history, now, rails=rails, stance=stance)
@@ -143,7 +148,7 @@ def decide(
 
 
 def cores_of(workload: Workload) -> float:
-    """What a replica takes of the quota: its CPU limit, its request without one, 0 with neither."""
+    """Cores of the quota that one replica takes: its CPU limit, or else its CPU request, or else 0."""
     return workload.cpu_limit_cores or workload.cpu_request_cores or 0.0
 
 
@@ -156,7 +161,7 @@ def _bounded(
     rails: GuardRails,
     stance: Stance,
 ) -> Decision:
-    """All rails but the quota, for one service."""
+    """Apply all rails but the quota to one service."""
     service, current = workload.service, workload.replicas
     alone = left_alone(workload, rails, stance.acting)
     if alone is not None:
@@ -166,9 +171,8 @@ def _bounded(
         return _clamped(Decision(service, current, value, Reason.FORCED, value), rails)
     wish = round_replicas(proposal.target, rails.round_up_threshold)
     if wish is None:
-        reason = (
-            proposal.reason if proposal.target is None else Reason.HELD_MISSING
-        )  # a non-finite forecast is none
+        # A forecast that isn't finite is none.
+        reason = proposal.reason if proposal.target is None else Reason.HELD_MISSING
         return _clamped(Decision(service, current, current, reason, current), rails)
     decision = Decision(service, current, wish, proposal.reason, wish)
     if stance.guarded:
@@ -184,7 +188,7 @@ def _bounded(
 
 
 def left_alone(workload: Workload, rails: GuardRails, acting: bool) -> Reason | None:
-    """Why this workload isn't touched at all, if so: the owner's 0, then a pause, then a rival autoscaler when acting."""
+    """Why a workload isn't touched at all (owner's 0, pause or rival autoscaler); None if it may be."""
     if workload.replicas == 0:
         return Reason.SCALED_TO_ZERO
     annotation = workload.annotations.get(PAUSE_ANNOTATION, "false").strip().lower()
@@ -194,7 +198,7 @@ def left_alone(workload: Workload, rails: GuardRails, acting: bool) -> Reason | 
 
 
 def _tolerated(decision: Decision, tolerance: float) -> Decision:
-    """A relative change within the tolerance is none."""
+    """Drop a relative change that lies within the tolerance."""
     change = abs(decision.target - decision.current)
     small = change <= tolerance * decision.current + _SLACK
     return (
@@ -205,7 +209,7 @@ def _tolerated(decision: Decision, tolerance: float) -> Decision:
 
 
 def _stabilized(decision: Decision, history: RecommendationHistory, now: float, troubled: bool) -> Decision:
-    """A scale-down goes no lower than the highest recommendation of the window; it never turns into a scale-up."""
+    """Let a scale-down go no lower than the highest recommendation of the window, and never up."""
     if decision.target >= decision.current:
         return decision
     if troubled:
@@ -217,7 +221,7 @@ def _stabilized(decision: Decision, history: RecommendationHistory, now: float, 
 
 
 def _stepped(decision: Decision, rails: GuardRails) -> Decision:
-    """At most `max_step_up` more or `max_step_down` fewer at once."""
+    """Allow at most `max_step_up` more or `max_step_down` fewer replicas at once."""
     low, high = decision.current - rails.max_step_down, decision.current + rails.max_step_up
     limited = min(max(decision.target, low), high)
     return (
@@ -228,7 +232,7 @@ def _stepped(decision: Decision, rails: GuardRails) -> Decision:
 
 
 def _clamped(decision: Decision, rails: GuardRails) -> Decision:
-    """Between the service's min and max, also when it is held or within tolerance."""
+    """Keep the target between the min and max of the service, even if it is held or within tolerance."""
     low, high = rails.bounds(decision.service)
     if decision.target < low:
         return replace(decision, target=low, reason=Reason.MIN_REPLICAS)
@@ -236,11 +240,12 @@ def _clamped(decision: Decision, rails: GuardRails) -> Decision:
 
 
 def within_quota(plan: Sequence[Decision], cores: Mapping[str, float], quota: float) -> list[Decision]:
-    """The plan, with its scale-ups reduced where all targets together would take more than `quota` cores.
+    """The plan, with smaller scale-ups if all targets together would take more than `quota` cores.
 
-    Scale-downs stand, and what they free is given away. The rest is handed out a replica at a time, always to the
-    service that has the smallest share of what it asked for (by name where shares are equal): the bottleneck is as wide
-    as it can be. A service whose next replica doesn't fit gets no more. Each that got less than it asked for says so.
+    Scale-downs stand, and the cores that they free are given away, too. Free cores are handed out one replica
+    at a time, always to the service that has the smallest share of what it asked for (by name if shares are
+    equal), so that the bottleneck of the application is as wide as it can be. A service whose next replica
+    doesn't fit gets no more. Services that get less than they asked for have the reason `quota`.
     """
     if sum(cores[item.service] * item.target for item in plan) <= quota + _SLACK:
         return list(plan)

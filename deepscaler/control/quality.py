@@ -1,4 +1,4 @@
-"""The quality gate: what of the raw metrics may be believed. Pure, but for the memory of a drop."""
+"""How far the metrics can be trusted: gaps, age, and drops in traffic that come with trouble."""
 
 from __future__ import annotations
 
@@ -11,24 +11,27 @@ from numpy.typing import NDArray
 
 from deepscaler.panel import MetricPanel
 from deepscaler.policies.base import Reason
+from deepscaler.statistics import nan_mean
 
 NO_TRAFFIC = 1e-9
-"""Requests per second at or below which a service serves none: its missing `res` is fresh data then."""
+"""Requests per second up to which a service is idle: it then has no response time, so `res` isn't missing."""
 RECENT_SECONDS = 60.0
 BEFORE_SECONDS = 300.0
 DROP_SHARE = 0.7
-"""Traffic fell where the rate of the last minute is below this share of the five minutes before."""
+"""Traffic fell if the rate of the last minute is below this share of that of the five minutes before."""
 
 
 @dataclass(frozen=True, eq=False)
 class Quality:
-    """What came of the gate.
+    """Metrics and how far they can be trusted.
 
     Attributes:
-        panel: single gaps filled forward; what is missing for longer stays NaN.
-        ages: `[N]` seconds since the newest usable sample of the feature that is behind most; inf: none at all.
-        held: services whose metrics are stale or missing, with the reason.
-        doubtful: services that aren't held, but whose newest samples are missing beyond the fill.
+        panel: the metrics. Short gaps are filled forward; what is missing for longer stays NaN.
+        ages: `[N]` seconds since the newest usable sample of the feature that is most behind; inf if it has
+            none.
+        held: services whose metrics are stale or missing -> the reason.
+        doubtful: services that aren't held, but whose newest samples are missing for longer than gaps are
+            filled.
     """
 
     panel: MetricPanel
@@ -38,14 +41,14 @@ class Quality:
 
     @property
     def lost(self) -> bool:
-        """Did some service have metrics and lose them?"""
+        """Whether some service had metrics and lost them."""
         return bool(self.doubtful) or Reason.HELD_STALE in self.held.values()
 
 
 def assess(
     raw: MetricPanel, needed: Collection[str], now: float, fill_samples: int, stale_after: float
 ) -> Quality:
-    """Judge each service by the features `needed` at `now`; samples are the panel's own step apart."""
+    """Judge the metrics of each service at `now`, by the features that are `needed`."""
     panel = fill_forward(raw, fill_samples)
     names = [name for name in raw.features if name in needed]
     usable = np.isfinite(raw.values[:, :, [raw.features.index(name) for name in names]])
@@ -65,13 +68,13 @@ def assess(
 
 
 def _silent(panel: MetricPanel) -> NDArray[np.bool_]:
-    """`[L, N]`: known to have no traffic."""
+    """Where a service is known to have no traffic, `[L, N]`."""
     silent: NDArray[np.bool_] = panel.feature("req") <= NO_TRAFFIC
     return silent
 
 
 def fill_forward(panel: MetricPanel, samples: int) -> MetricPanel:
-    """The panel with gaps of at most `samples` rows after a known value filled by it, also at its end.
+    """The panel, with gaps of at most `samples` rows filled by the value before them, also at its end.
 
     Of a longer gap the first `samples` rows are filled. `res` without traffic is no gap and stays NaN.
     """
@@ -86,7 +89,7 @@ def fill_forward(panel: MetricPanel, samples: int) -> MetricPanel:
 
 
 def _carried(values: NDArray[np.float32], samples: int) -> NDArray[np.float32]:
-    """Last known value of each series where it is at most `samples` rows old. `[L, N, F]`"""
+    """The values `[L, N, F]`, with the last known value in gaps of at most `samples` rows."""
     rows = np.arange(len(values))[:, None, None]
     newest = np.maximum.accumulate(np.where(np.isfinite(values), rows, -1), axis=0)
     carried = np.take_along_axis(values, np.maximum(newest, 0), axis=0) if len(values) else values
@@ -99,22 +102,23 @@ def _carried(values: NDArray[np.float32], samples: int) -> NDArray[np.float32]:
 def blank_panel(
     services: tuple[str, ...], features: tuple[str, ...], times: NDArray[np.float64]
 ) -> MetricPanel:
-    """What is known when the source of metrics can't be reached: nothing."""
+    """Metrics of which nothing is known, for when their source can't be reached."""
     return MetricPanel(
         times, services, features, np.full((len(times), len(services), len(features)), np.nan, np.float32)
     )
 
 
 def error_share(latencies: pd.DataFrame) -> float:
-    """Share of the requests that failed, over all endpoints and rows; NaN where nothing ended."""
+    """Share of the requests that failed, over all endpoints and rows; NaN if no request ended."""
     failed, done = float(latencies["failed"].sum()), float(latencies["done"].sum())
     return failed / (failed + done) if failed + done > 0 else float("nan")
 
 
 class DropWatch:
-    """Services whose traffic fell while something was wrong: a dependency's outage makes its callers look idle.
+    """Remembers services whose traffic fell while something was wrong: an outage makes its callers look idle.
 
-    A service is watched from the drop until its traffic is back near the level before, or nothing is wrong any more.
+    A service is watched from the drop until its traffic is back near the level before, or nothing is wrong
+    any more.
     """
 
     def __init__(self) -> None:
@@ -122,12 +126,12 @@ class DropWatch:
 
     @property
     def watching(self) -> bool:
-        """Is any service watched?"""
+        """Whether any service is watched."""
         return bool(self._levels)
 
     @staticmethod
     def drops(panel: MetricPanel) -> dict[str, tuple[float, float]]:
-        """Service -> requests per second of the last minute and before, where they fell below `DROP_SHARE`."""
+        """Services whose traffic fell -> requests per second of the last minute, and before it."""
         recent, before = DropWatch._rates(panel)
         fell = np.flatnonzero(recent < DROP_SHARE * before)
         return {panel.services[index]: (float(recent[index]), float(before[index])) for index in fell}
@@ -147,19 +151,11 @@ class DropWatch:
 
     @staticmethod
     def _rates(panel: MetricPanel) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean request rates `[N]` of the last minute and of the five minutes before it; NaN where unknown."""
+        """Mean request rates `[N]` of the last minute and of the five minutes before it; NaN if unknown."""
         unknown = np.full(len(panel.services), np.nan)
         if "req" not in panel.features or not len(panel):
             return unknown, unknown
         age = panel.times[-1] - panel.times
         recent = panel.feature("req")[age < RECENT_SECONDS]
         before = panel.feature("req")[(age >= RECENT_SECONDS) & (age < RECENT_SECONDS + BEFORE_SECONDS)]
-        return _mean(recent), _mean(before)
-
-
-def _mean(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    known = np.isfinite(values)
-    count = known.sum(axis=0)
-    total = np.where(known, values, 0.0).sum(axis=0, dtype=np.float64)
-    mean: NDArray[np.float64] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-    return mean
+        return nan_mean(recent, 0), nan_mean(before, 0)

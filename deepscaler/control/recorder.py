@@ -1,11 +1,12 @@
-"""What a controller leaves behind: rows of decisions.csv and pods.csv, and its counters."""
+"""What a controller leaves behind: the rows of decisions.csv and pods.csv, and its counters."""
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,19 +14,23 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from deepscaler.artefacts import replacing, utc_text
-from deepscaler.cluster import Pod, Workload
+from deepscaler.cluster import Pod, ScaleReport, Workload
+from deepscaler.control.guard_rails import Decision
 from deepscaler.errors import DataError
+from deepscaler.policies.base import Proposal, Reason
 from deepscaler.runs import DECISION_COLUMNS, POD_COLUMNS
 
 ACTING, DRY_RUN, STANDBY = "act", "dry_run", "standby"
 """Values of the column `mode`."""
+SHOWN = ("service", "current", "ready", "predicted", "floor", "target", "applied", "reason", "mode")
+"""Columns that `decision_table` prints."""
 
 
 class DecisionRow(NamedTuple):
-    """A line of decisions.csv (`DECISION_COLUMNS`).
+    """One line of decisions.csv (`DECISION_COLUMNS`).
 
-    `predicted` is the policy's wish where it has no forecast as such; `applied` are the replicas written in this tick,
-    None where nothing was to be written, nothing may be (dry run) or the write failed.
+    `predicted` is what the policy wants if it makes no forecast. `applied` are the replicas that this tick
+    wrote; None if nothing was to be written, nothing may be written (dry run, standby) or the write failed.
     """
 
     time: float
@@ -41,7 +46,7 @@ class DecisionRow(NamedTuple):
 
 
 class PodRow(NamedTuple):
-    """A line of pods.csv (`POD_COLUMNS`)."""
+    """One line of pods.csv (`POD_COLUMNS`)."""
 
     time: float
     service: str
@@ -54,7 +59,8 @@ class Recorder:
     """Keeps the rows of decisions.csv and pods.csv: in memory, or appended to a run directory tick by tick.
 
     Args:
-        directory: append to the files there, going on where an earlier controller stopped; None keeps rows in memory.
+        directory: append to the files in it, after the rows of earlier controllers; None keeps the rows in
+            memory.
     """
 
     def __init__(self, directory: str | Path | None = None) -> None:
@@ -65,19 +71,19 @@ class Recorder:
                 _open_table(self._directory / f"{name}.csv", columns)
 
     def add_decisions(self, rows: Sequence[DecisionRow]) -> None:
-        """Rows of one tick."""
+        """Add the rows of one tick."""
         self._add("decisions", rows)
 
     def add_pods(self, rows: Sequence[PodRow]) -> None:
-        """Rows of one moment."""
+        """Add the rows of one moment."""
         self._add("pods", rows)
 
     def decisions(self) -> pd.DataFrame:
-        """All rows so far, times in seconds; those of earlier controllers too where they are on disk."""
+        """All decisions so far, times in seconds; on disk also those of earlier controllers."""
         return self._frame("decisions", DECISION_COLUMNS)
 
     def pods(self) -> pd.DataFrame:
-        """Likewise."""
+        """All samples of pods so far, likewise."""
         return self._frame("pods", POD_COLUMNS)
 
     def _add(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -91,35 +97,34 @@ class Recorder:
         )
         handle = os.open(self._directory / f"{name}.csv", os.O_WRONLY | os.O_APPEND)
         try:
-            os.write(
-                handle, text.getvalue().encode()
-            )  # one write a tick: whole lines, or a tail that the next start cuts
+            # One write per tick: a killed process leaves whole lines, or a tail that the next start cuts off.
+            os.write(handle, text.getvalue().encode())
         finally:
             os.close(handle)
 
     def _frame(self, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
         if self._directory is None:
             frame = pd.DataFrame(self._rows[name], columns=list(columns))
-            return frame.astype(
-                {column: float for column in ("predicted", "floor", "applied") if column in columns}
-            )  # None is NaN
+            optional = [column for column in ("predicted", "floor", "applied") if column in columns]
+            return frame.astype(dict.fromkeys(optional, float))  # None becomes NaN
         frame = pd.read_csv(self._directory / f"{name}.csv")
         times = pd.to_datetime(frame["time"], utc=True, format="ISO8601")
         return frame.assign(time=(times - pd.Timestamp(0, tz="UTC")).dt.total_seconds())
 
 
 def _open_table(path: Path, columns: tuple[str, ...]) -> None:
-    """Make the file with its header, or cut an unfinished last line off the one that is there.
+    """Make the file with its header; cut an unfinished last line off a file that is there.
 
     Raises:
-        DataError: it holds other columns.
+        DataError: the file has other columns.
     """
     header = ",".join(columns) + "\n"
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     whole = text[: text.rfind("\n") + 1] or header
     if not whole.startswith(header):
         raise DataError(
-            f"{path}: columns {whole.splitlines()[0]!r}, expected {header.strip()!r}; move the file away or choose another scale.run_dir"
+            f"{path}: columns {whole.splitlines()[0]!r}, expected {header.strip()!r}; "
+            "move the file away or choose another scale.run_dir"
         )
     if whole != text:
         with replacing(path) as temporary:
@@ -128,7 +133,7 @@ def _open_table(path: Path, columns: tuple[str, ...]) -> None:
 
 @dataclass
 class Statistics:
-    """What a controller counts."""
+    """What a controller counts; `decision_seconds` are the times that its ticks took."""
 
     ticks: int = 0
     failed_ticks: int = 0
@@ -140,13 +145,61 @@ class Statistics:
     decision_seconds: list[float] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """For run.json: `decision_seconds` at the top, the counters under `counters`."""
+        """The entries of run.json: `decision_seconds`, and the counters under `counters`."""
         counters = {name: value for name, value in vars(self).items() if name != "decision_seconds"}
         return {"decision_seconds": self.decision_seconds, "counters": counters}
 
 
+def decision_rows(
+    now: float,
+    decisions: Sequence[Decision],
+    proposals: Mapping[str, Proposal],
+    ready: Mapping[str, int],
+    mode: str,
+) -> list[DecisionRow]:
+    """One row per service, before anything is written to the cluster."""
+    rows = []
+    for item in decisions:
+        proposal = proposals.get(item.service, Proposal(None, Reason.UNKNOWN_SERVICE))
+        bare = proposal.predicted is None and proposal.floor is None
+        row = DecisionRow(
+            time=now,
+            service=item.service,
+            current=item.current,
+            ready=ready.get(item.service, 0),
+            predicted=_finite(proposal.target if bare else proposal.predicted),
+            floor=_finite(proposal.floor),
+            target=item.target,
+            applied=None,
+            reason=item.reason.value,
+            mode=mode,
+        )
+        rows.append(row)
+    return rows
+
+
+def with_outcome(row: DecisionRow, report: ScaleReport) -> DecisionRow:
+    """The row with what its write did."""
+    why = report.failed.get(row.service)
+    if why is None:
+        return row._replace(applied=report.applied.get(row.service))
+    return row._replace(reason=(Reason.CONFLICT if "conflict" in why.lower() else Reason.WRITE_FAILED).value)
+
+
+def decision_table(rows: Sequence[DecisionRow]) -> str:
+    """The rows of one tick for people to read."""
+    recorder = Recorder()
+    recorder.add_decisions(rows)
+    shown = recorder.decisions().loc[:, list(SHOWN)]
+    return shown.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.3g}")
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
 def count_pods(pods: Sequence[Pod]) -> tuple[dict[str, int], dict[str, int]]:
-    """Ready and starting pods by service; those being deleted are neither."""
+    """Ready and starting pods by service; pods that are being deleted are neither."""
     ready: dict[str, int] = {}
     starting: dict[str, int] = {}
     for pod in pods:
@@ -157,7 +210,7 @@ def count_pods(pods: Sequence[Pod]) -> tuple[dict[str, int], dict[str, int]]:
 
 
 def pod_rows(now: float, workloads: Sequence[Workload], pods: Sequence[Pod]) -> list[PodRow]:
-    """A row a service."""
+    """One row per service."""
     ready, starting = count_pods(pods)
     return [
         PodRow(now, item.service, item.replicas, starting.get(item.service, 0), ready.get(item.service, 0))

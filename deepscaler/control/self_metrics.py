@@ -1,4 +1,4 @@
-"""The controller's own metrics, as Prometheus scrapes them: counters, the newest decision a service, mode and leadership."""
+"""The controller's own metrics for Prometheus: counters, the newest decisions, mode and leadership."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from deepscaler.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 _COUNTERS = {
-    "ticks": "Ticks that went through.",
+    "ticks": "Ticks that ended without an error.",
     "failed_ticks": "Ticks that ended in an error.",
-    "metrics_failures": "Times that metrics couldn't be had.",
-    "held": "Services held for want of trustworthy data.",
+    "metrics_failures": "Times that the metrics couldn't be read.",
+    "held": "Services held because their data couldn't be trusted, summed over ticks.",
     "writes": "Replicas written.",
-    "failed_writes": "Writes that were refused or in conflict.",
-    "foreign_edits": "Replicas found edited by somebody else.",
+    "failed_writes": "Writes that were refused or conflicted with another write.",
+    "foreign_edits": "Times that somebody else was found to have edited replicas.",
 }
 _VALUES = {
-    "current": "spec.replicas when they were read.",
+    "current": "spec.replicas when the tick read them.",
     "ready": "Ready replicas.",
-    "predicted": "The policy's wish.",
+    "predicted": "Replicas that the policy wants.",
     "floor": "The reactive floor.",
-    "target": "Replicas decided upon.",
+    "target": "Replicas that were decided.",
 }
 
 
 def exposition(controller: Controller, policy: str, app: str) -> str:
-    """The page in Prometheus's text format."""
+    """The page in the text format of Prometheus."""
     statistics, rows, mode = controller.statistics, controller.last_rows, controller.mode()
     lines: list[str] = []
 
@@ -43,13 +43,23 @@ def exposition(controller: Controller, policy: str, app: str) -> str:
             lines.extend((f"# HELP deepscaler_{name} {text}", f"# TYPE deepscaler_{name} {kind}"))
             lines.extend(f"deepscaler_{name}{_labels(labels)} {value:.15g}" for labels, value in samples)
 
-    family("info", "gauge", "What runs.", [({"app": app, "policy": policy, "mode": mode}, 1.0)])
-    family("leader", "gauge", "1: this controller writes.", [({}, float(mode == ACTING))])
+    family(
+        "info",
+        "gauge",
+        "Application, policy and mode of this controller.",
+        [({"app": app, "policy": policy, "mode": mode}, 1.0)],
+    )
+    family("leader", "gauge", "1 if this controller may write, else 0.", [({}, float(mode == ACTING))])
     for name, text in _COUNTERS.items():
         family(f"{name}_total", "counter", text, [({}, float(getattr(statistics, name)))])
     seconds = list(statistics.decision_seconds)
-    family("decision_seconds_sum", "counter", "Time that ticks took.", [({}, sum(seconds))])
-    family("decision_seconds_count", "counter", "Ticks that were timed.", [({}, float(len(seconds)))])
+    family("decision_seconds_sum", "counter", "Time that all ticks took together.", [({}, sum(seconds))])
+    family(
+        "decision_seconds_count",
+        "counter",
+        "Number of ticks whose time was taken.",
+        [({}, float(len(seconds)))],
+    )
     failures = controller.cluster.api_failures
     samples: list[tuple[Mapping[str, str], float]] = [
         ({"status": str(code)}, float(count)) for code, count in sorted(failures.items())
@@ -57,11 +67,11 @@ def exposition(controller: Controller, policy: str, app: str) -> str:
     family(
         "api_failures_total",
         "counter",
-        "Times that the Kubernetes API couldn't be read, by HTTP status (0: no answer).",
+        "Times that the Kubernetes API couldn't be read, by HTTP status (0 means no answer).",
         samples,
     )
     if rows:
-        family("last_tick_timestamp_seconds", "gauge", "When the newest tick decided.", [({}, rows[0].time)])
+        family("last_tick_timestamp_seconds", "gauge", "Time of the newest tick.", [({}, rows[0].time)])
     for name, text in _VALUES.items():
         known = [({"service": row.service}, getattr(row, name)) for row in rows]
         family(
@@ -73,16 +83,19 @@ def exposition(controller: Controller, policy: str, app: str) -> str:
     reasons: list[tuple[Mapping[str, str], float]] = [
         ({"service": row.service, "reason": row.reason}, 1.0) for row in rows
     ]
-    family("decision", "gauge", "Why a service got its target.", reasons)
+    family("decision", "gauge", "1 for the reason why a service got its target.", reasons)
     return "\n".join(lines) + "\n"
 
 
 @contextmanager
 def serving_metrics(controller: Controller, settings: Settings) -> Iterator[int | None]:
-    """Serve `/metrics` and `/healthz` on `scale.metrics_port` until the end; yields the port, None where none is set.
+    """Serve `/metrics` and `/healthz` on `scale.metrics_port` until the `with` block ends.
+
+    Yields:
+        The port; None if no port is set, and nothing is served.
 
     Raises:
-        ClusterError: the port can't be had.
+        ClusterError: the port can't be opened.
     """
     if settings.scale.metrics_port is None:
         yield None
@@ -112,7 +125,7 @@ def serving_metrics(controller: Controller, settings: Settings) -> Iterator[int 
         server = ThreadingHTTPServer(address, Handler)
     except OSError as error:
         raise ClusterError(
-            f"metrics page on {address[0]}:{address[1]}: {error}; set scale.metrics_port"
+            f"the metrics page can't be served on {address[0]}:{address[1]} ({error}); set scale.metrics_port"
         ) from error
     thread = threading.Thread(
         target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="metrics", daemon=True

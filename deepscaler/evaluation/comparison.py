@@ -1,6 +1,7 @@
-"""Comparison of policies: means over seeds, paired differences, the Pareto front, rivals at equal cost or violations.
+"""Policies compared: means over seeds, paired differences, the Pareto front, rivals at equal cost.
 
-The unit is one run (one seed). NaN means *unknown*: it is left out, and the number of units that remain is reported.
+The unit is one run (one seed). NaN means *unknown*: it is left out, and the number of units that
+remain is reported.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ PAIRED = (
 )
 """Measures that are paired with the baseline by seed."""
 REFERENCES = ("oracle", "foreseen")
-"""Families of policies that know the future. They are shown but are no rivals, so they are never on the front."""
+"""Families of policies that know the future: they are shown, but are no rivals and never on the front."""
 
 
 def pareto_front(points: Mapping[str, Point]) -> list[str]:
     """Names that no other name dominates, cheapest first.
 
-    One point dominates another if it is at most as large in violations and in cost, and smaller in one of them. A point
-    with an unknown coordinate is never on the front. Equal points are on it together.
+    One point dominates another if it is at most as large in violations and in cost, and smaller in one of
+    them. A point with an unknown coordinate is never on the front. Equal points are on it together.
     """
     known = {name: point for name, point in points.items() if not any(math.isnan(value) for value in point)}
     front = [
@@ -47,10 +48,10 @@ def pareto_front(points: Mapping[str, Point]) -> list[str]:
 
 
 def at_equal_cost(sweep: Sequence[Point], cost: float) -> float | None:
-    """Violations that a rival reaches at `cost`, linear between its settings; None outside the costs it was run at.
+    """Violations of a rival at `cost`, linear between its settings; None outside the costs it was run at.
 
-    The rival is read at its best: only its non-dominated points count, and beyond the dearest of them its violations
-    stay the same (it needn't spend more).
+    The rival is read at its best: only its non-dominated points count, and beyond the dearest of them its
+    violations stay the same (it needn't spend more).
     """
     front, known = _front_points(sweep)
     if not known or not min(p[1] for p in known) <= cost <= max(p[1] for p in known):
@@ -59,7 +60,7 @@ def at_equal_cost(sweep: Sequence[Point], cost: float) -> float | None:
 
 
 def at_equal_violations(sweep: Sequence[Point], violations: float) -> float | None:
-    """A rival's cost at `violations`, linear between its settings; None outside the violations it was run at."""
+    """Cost of a rival at `violations`, linear between its settings; None outside those it was run at."""
     front, known = _front_points(sweep)
     if not known or not min(p[0] for p in known) <= violations <= max(p[0] for p in known):
         return None
@@ -84,7 +85,7 @@ class Entrant:
 
     Attributes:
         policy: which one.
-        directory: where its runs lie, if the same policy lies in several directories that are compared; else "".
+        directory: where its runs lie, if a policy lies in several of the compared directories; else "".
     """
 
     policy: PolicyName
@@ -125,15 +126,15 @@ def compare(outcomes: Sequence[Outcome], baseline: str) -> dict[str, Any]:
     """Compare policies over seeds, and each with the baseline on the same seeds.
 
     Returns:
-        `policies`: name -> who it is (`policy`, `family`, `knob`, `directory`), `seeds`, `endpoints` and, for each
-        measure, the mean over the seeds that know it and `<name>_ci` ([low, high], bootstrap 95 %; None with fewer
-        than two).
-        `paired`: name -> `baseline` and, for each of `PAIRED`, what `statistics.paired` gives and `p_holm`, Holm's
-        correction over the policies paired with that baseline.
-        `pareto`: names on the front of (violation_rate, core_hours), for each directory where there are several;
-        without `REFERENCES`.
+        `policies`: name -> who it is (`policy`, `family`, `knob`, `directory`), `seeds`, `endpoints` and, for
+            each measure, the mean over the seeds that know it and `<name>_ci` ([low, high], bootstrap 95 %;
+            None with fewer than two).
+        `paired`: name -> `baseline` and, for each of `PAIRED`, what `statistics.paired` gives and `p_holm`,
+            Holm's correction over the policies paired with that baseline.
+        `pareto`: names on the front of (violation_rate, core_hours), for each directory if there are several;
+            without `REFERENCES`.
         `equal`: name -> rival family -> `members`, `violation_rate_at_equal_cost` and
-        `core_hours_at_equal_violations`; None outside the family's range.
+            `core_hours_at_equal_violations`; None outside the family's range.
     """
     entrants = sorted({outcome.entrant for outcome in outcomes}, key=str)
     runs = {one: [outcome for outcome in outcomes if outcome.entrant == one] for one in entrants}
@@ -181,7 +182,7 @@ def _fronts(points: Mapping[Entrant, Point]) -> list[str]:
 
 
 def _at_equal(points: Mapping[Entrant, Point]) -> dict[str, Any]:
-    """For each policy what each rival family reaches at the policy's cost, and what it costs at its violations."""
+    """For each policy: what each rival family reaches at its cost, and what it costs at its violations."""
     equal: dict[str, Any] = {str(one): {} for one in points}
     for one, (violations, cost) in points.items():
         for family, members in sweeps(one, list(points)).items():
@@ -202,9 +203,10 @@ def baseline_of(one: Entrant, baseline: str, entrants: Sequence[Entrant]) -> Ent
 
 
 def sweeps(one: Entrant, entrants: Sequence[Entrant]) -> dict[str, list[Entrant]]:
-    """Families that ran at two or more knobs (`hpa` with 50 and 70), by knob, without the family of `one` itself.
+    """Families that ran at two or more knobs (`hpa` with 50 and 70), without the family of `one` itself.
 
-    Of several directories the policy's own counts, else the only other one that has the family.
+    Members are in the order of their knobs. Of several directories the policy's own counts, else the only
+    other one that has the family.
     """
     families: dict[str, dict[str, list[Entrant]]] = {}
     for other in entrants:

@@ -1,64 +1,50 @@
-"""What a run is worth: violations, latency, cost and elasticity of one run.
+"""The measures of one run: violations, latency, cost and elasticity.
 
-Shares are in [0, 1], times in seconds. NaN is *unknown* (nothing was measured), never "no violation".
+Shares are in [0, 1], times in seconds. NaN means *unknown* (nothing was measured), never "no violation".
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from deepscaler.artefacts import utc_seconds
 from deepscaler.cluster import ENDPOINT_COLUMNS, LATENCY_BUCKETS
 from deepscaler.errors import DataError
-from deepscaler.runs import DECISION_COLUMNS, POD_COLUMNS, Run
+from deepscaler.evaluation.span import (
+    AGAIN,
+    COUNTS,
+    MINUTE,
+    Span,
+    check_run,
+    entry_sla,
+    limits,
+    minute_sums,
+    moment_seconds,
+    replicas,
+    run_span,
+)
+from deepscaler.runs import DECISION_COLUMNS, Run
 
-MINUTE, WINDOW = 60.0, 15.0
+WINDOW = 15.0
 QUANTILES = {"p50_seconds": 0.5, "p95_seconds": 0.95, "p99_seconds": 0.99}
 BUCKETS = tuple(column for column in ENDPOINT_COLUMNS if column.startswith("le_"))
-COUNTS = tuple(column for column in ENDPOINT_COLUMNS if column not in ("time", "endpoint"))
-
-
-@dataclass(frozen=True)
-class Span:
-    """The judged part of a run: (start, end], seconds since the epoch; `begin` of the run, `step` of its endpoints."""
-
-    begin: float
-    start: float
-    end: float
-    step: float
-
-    @property
-    def hours(self) -> float:
-        """Length."""
-        return (self.end - self.start) / 3600
-
-    def count(self, seconds: float) -> int:
-        """Whole windows of `seconds` from the start; what is left at the end isn't judged by windows."""
-        return int((self.end - self.start) / seconds + 1e-6)
-
-    def index(self, times: ArrayLike, seconds: float) -> NDArray[np.int64]:
-        """The window each time (the end of a sample) falls in."""
-        return np.ceil((np.asarray(times, np.float64) - self.start) / seconds - 1e-6).astype(np.int64) - 1
-
-    def cut(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Rows inside."""
-        return frame[(frame["time"] > self.start + 1e-6) & (frame["time"] <= self.end + 1e-6)]
 
 
 def evaluate_run(run: Run, warmup: float) -> dict[str, Any]:
-    """All measures of one run after `warmup` seconds are cut from its start: numbers, and `endpoints` by name.
+    """All measures of one run, after `warmup` seconds are cut from its start.
+
+    Returns:
+        name -> number, and `endpoints`: endpoint -> the measures of `requests` for it alone.
 
     Raises:
         DataError: run.json or a file lacks something, or nothing is left after the warm-up.
     """
-    _check(run)
+    check_run(run)
     span = run_span(run, warmup)
     pods, cores = span.cut(run.pods), limits(run)
     return {
@@ -73,93 +59,17 @@ def evaluate_run(run: Run, warmup: float) -> dict[str, Any]:
     }
 
 
-# --------------------------------------------------------------------------------------------------- what a run states
-def _check(run: Run) -> None:
-    for key, kind in (("policy", str), ("limits", dict), ("sla", dict)):
-        if not isinstance(run.info.get(key), kind) or not run.info[key]:
-            expected = "a name" if kind is str else "a mapping"
-            raise DataError(
-                f"run.json: {key!r} is {run.info.get(key)!r}, expected {expected}; make the run again with: python predict_scale.py"
-            )
-    numeric = {"endpoints": COUNTS, "pods": POD_COLUMNS[2:], "decisions": ("target",)}
-    for name, columns in numeric.items():
-        frame: pd.DataFrame = getattr(run, name)
-        missing = [column for column in columns if column not in frame]
-        if missing:
-            raise DataError(f"{name}.csv: column {missing[0]!r} is missing")
-        broken = [
-            column for column in columns if len(frame) and not pd.api.types.is_numeric_dtype(frame[column])
-        ]
-        if broken:
-            raise DataError(f"{name}.csv: column {broken[0]!r} holds something that is not a number")
-    for name in ("endpoints", "pods"):
-        if getattr(run, name).empty:
-            raise DataError(f"{name}.csv: no rows; make the run again with: python predict_scale.py")
-
-
-def run_span(run: Run, warmup: float) -> Span:
-    """The judged part: from `info["start"]` (else the first step of endpoints.csv) + warm-up to the last sample.
-
-    Raises:
-        DataError: less than a minute is left.
-    """
-    times = np.unique(run.endpoints["time"].to_numpy(np.float64))
-    step = float(np.min(np.diff(times))) if len(times) > 1 else MINUTE
-    begin = moment_seconds(run.info["start"]) if run.info.get("start") is not None else float(times[0]) - step
-    span = Span(begin, begin + warmup, float(max(times[-1], run.pods["time"].max())), step)
-    if span.end - span.start < MINUTE - 1e-6:
-        lasted = f"the run lasted {span.end - begin:g} s and evaluate.warmup cuts {warmup:g} s of it"
-        raise DataError(f"{lasted}: at least 60 s must be left; run longer or cut less")
-    return span
-
-
-def moment_seconds(moment: str | float) -> float:
-    """Seconds since the epoch of a time in run.json: a number, or ISO 8601."""
-    return utc_seconds(moment) if isinstance(moment, str) else float(moment)
-
-
-def entry_sla(run: Run) -> float:
-    """Bound on the entry mean response of a minute, s: the strictest of the endpoints' (they are usually equal)."""
-    return float(min(run.info["sla"].values()))
-
-
-def limits(run: Run) -> dict[str, float]:
-    """CPU limit in cores of one replica of every service in pods.csv; its request where it has no limit.
-
-    Raises:
-        DataError: a service has neither.
-    """
-    requests_ = run.info.get("requests") or {}
-    found = {}
-    for service in run.pods["service"].unique():
-        value = run.info["limits"].get(service) or requests_.get(service)
-        if not value:
-            raise DataError(
-                f"run.json: service {service!r} has no CPU limit in 'limits' (nor a request in 'requests'): cost unknown"
-            )
-        found[str(service)] = float(value)
-    return found
-
-
-# ------------------------------------------------------------------------------------------------------- as published
-def minute_sums(endpoints: pd.DataFrame, span: Span, seconds: float) -> pd.DataFrame:
-    """Sums of all endpoints by window of `seconds`, a row a window; windows without rows are 0 (nothing offered, nothing done)."""
-    index = span.index(endpoints["time"], seconds)
-    return (
-        endpoints.loc[:, list(COUNTS)]
-        .groupby(index)
-        .sum()
-        .reindex(range(span.count(seconds)), fill_value=0.0)
-    )
-
-
+# ----------------------------------------------------------------------------------------------- as published
 def published(endpoints: pd.DataFrame, span: Span, sla: float) -> dict[str, float]:
-    """The published measures, over minutes: entry mean response (all durations / all done, over all endpoints) against the SLA.
+    """The published measures: the mean response at the entry of each minute, against the SLA.
 
-    `violation_rate` and `below_half_rate` are shares of the *known* minutes; a minute without a done request is unknown
-    (`unknown_rate`, a share of all minutes). `response_mae` is the published MAE: to three quarters of the SLA (0.15 s at 0.2 s).
+    The mean of a minute is the sum of all durations over the number of requests done, over all endpoints.
+    `violation_rate` and `below_half_rate` are shares of the *known* minutes. A minute in which no request was
+    done is unknown; `unknown_rate` is their share of all minutes. `response_mae` is the published MAE: the
+    mean distance to three quarters of the SLA (0.15 s at 0.2 s).
 
-    Source: the published calculate.py. Differs: it drops samples at or below 1 ms; here a minute is dropped only when nothing was done.
+    Source: the published calculate.py.
+    Differs: it drops samples at or below 1 ms; here a minute is dropped only if nothing was done in it.
     """
     minutes = minute_sums(endpoints, span, max(MINUTE, span.step))
     done = minutes["done"].to_numpy(np.float64)
@@ -175,12 +85,14 @@ def published(endpoints: pd.DataFrame, span: Span, sla: float) -> dict[str, floa
     }
 
 
-# ------------------------------------------------------------------------------------------------------------ requests
+# --------------------------------------------------------------------------------------------------- requests
 def requests(endpoints: pd.DataFrame) -> dict[str, Any]:
-    """Request-weighted measures over the whole run, for all requests and (`endpoints`) for each endpoint.
+    """Measures over the requests of the whole run, and in `endpoints` over those of each endpoint.
 
-    `slow_rate` = (slower than the SLO + failed) / offered; where more finished than was offered (requests from before the cut)
-    the finished count is the denominator. `unfinished_rate`: offered, neither done nor failed. Percentiles and means are of done requests.
+    `slow_rate` is the share of requests that were slower than the SLO or failed, of all that were offered. If
+    more requests finished than were offered (some came from before the cut), it is the share of those that
+    finished. `unfinished_rate` is the share of requests that were neither done nor failed. Percentiles and
+    means are over the requests that were done.
     """
     named = endpoints.groupby("endpoint")[list(COUNTS)].sum(min_count=1)
     each = {str(name): _request_measures(row) for name, row in named.iterrows()}
@@ -203,9 +115,10 @@ def _request_measures(sums: pd.Series) -> dict[str, float]:
 
 
 def quantile(counts: NDArray[np.float64], share: float) -> float:
-    """Quantile in seconds of a histogram over `LATENCY_BUCKETS`, linear within a bucket; NaN when it is empty.
+    """Quantile in seconds of a histogram over `LATENCY_BUCKETS`, linear within a bucket; NaN if it is empty.
 
-    Source: Prometheus' histogram_quantile: the lowest bucket starts at 0, in the open one the answer is its lower bound.
+    Source: histogram_quantile of Prometheus. The lowest bucket starts at 0; in the open one its lower bound
+        is returned.
     """
     total = counts.sum()
     if not total > 0:
@@ -219,12 +132,13 @@ def quantile(counts: NDArray[np.float64], share: float) -> float:
 
 
 def episodes(endpoints: pd.DataFrame, span: Span) -> dict[str, float]:
-    """Windows of 15 s (or the step, if longer) in which some endpoint's p95 > its SLO, and how long such episodes last.
+    """How many windows violate the SLO of an endpoint, and how long such episodes last.
 
-    p95 > SLO exactly when more than 5 % of an endpoint's finished requests are slow or failed. A window in which nothing
-    finished is unknown: it isn't counted in `window_violation_rate` and neither starts nor ends an episode.
-    `recovery_seconds` is the mean length of a run of violating windows (one still open at the end counts as long as it is);
-    NaN when there was none.
+    A window of 15 s (or one step, if that is longer) violates if the p95 of an endpoint exceeds its SLO, that
+    is if more than 5 % of the endpoint's finished requests are slow or failed. A window in which nothing
+    finished is unknown: it doesn't count in `window_violation_rate`, and neither starts nor ends an episode.
+    `recovery_seconds` is the mean length of the episodes (one that is still open at the end counts with its
+    length so far); NaN if there was none.
     """
     seconds = max(WINDOW, span.step)
     keys = [pd.Series(span.index(endpoints["time"], seconds), endpoints.index, name="window"), "endpoint"]
@@ -243,24 +157,21 @@ def episodes(endpoints: pd.DataFrame, span: Span) -> dict[str, float]:
     }
 
 
-# ---------------------------------------------------------------------------------------------------------------- cost
-def replicas(pods: pd.DataFrame, column: str) -> pd.DataFrame:
-    """One column of pods.csv as times x services; a service not sampled at a time keeps its last value."""
-    return (
-        pods.pivot_table(index="time", columns="service", values=column, aggfunc="last").ffill().fillna(0.0)
-    )
-
-
+# ------------------------------------------------------------------------------------------------------- cost
 def cost(pods: pd.DataFrame, span: Span, cores: Mapping[str, float]) -> dict[str, float]:
-    """Cost and movement from pods.csv; a sample stands for the time since the one before it.
+    """What the replicas cost and how often they changed, from pods.csv.
 
-    `core_hours`: limits x (starting + ready) pods: one that is still starting is paid for. `published_cost` = Σ limit · mean
-    ready replicas, in cores. `changes_per_hour`: changes of any Deployment's spec between samples, whoever made them.
+    A sample stands for the time since the one before it.
+
+    `core_hours`: CPU limits of all pods that are ready or starting, because a starting pod is paid for, too.
+    `published_cost`: sum of limit * mean ready replicas, in cores. `changes_per_hour`: changes of the
+    replicas of any Deployment between two samples, whoever made them.
+
+    Raises:
+        DataError: pods.csv has no rows after the warm-up.
     """
     if pods.empty:
-        raise DataError(
-            "pods.csv: no rows after the warm-up; make the run again with: python predict_scale.py"
-        )
+        raise DataError(f"pods.csv: no rows after the warm-up; {AGAIN}")
     ready, spec = replicas(pods, "ready"), replicas(pods, "spec")
     alive = ready + replicas(pods, "starting")
     limit = np.array([cores[str(service)] for service in ready.columns])
@@ -277,7 +188,7 @@ def cost(pods: pd.DataFrame, span: Span, cores: Mapping[str, float]) -> dict[str
 
 
 def planned_core_hours(decisions: pd.DataFrame, span: Span, cores: Mapping[str, float]) -> float:
-    """Core-hours the decided targets would have taken (each holds until the next): in a dry run, what the policy would cost."""
+    """Core-hours of the decided targets, each held until the next: what a dry run would have cost."""
     known = decisions[decisions["service"].isin(list(cores)) & decisions["target"].notna()]
     if not set(DECISION_COLUMNS) <= set(decisions.columns) or known.empty:
         return math.nan
@@ -291,22 +202,25 @@ def planned_core_hours(decisions: pd.DataFrame, span: Span, cores: Mapping[str, 
     return float((targets.to_numpy() @ limit) @ spans / covered) * span.hours if covered > 0 else math.nan
 
 
-# ---------------------------------------------------------------------------------------------------------- elasticity
+# ------------------------------------------------------------------------------------------------- elasticity
 def elasticity(run: Run, span: Span) -> dict[str, float]:
-    """Supply (ready replicas) against demand (the oracle's), mean over services; empty without an oracle in run.json.
+    """How well the supply s (ready replicas) follows the demand d (the oracle's replicas), over all services.
 
-    `theta_under`, `theta_over`: accuracy, the mean of max(d − s, 0) / d and of max(s − d, 0) / d. `tau_under`, `tau_over`:
-    shares of time with s < d and s > d. `instability`: share of time in which s and d don't move the same way.
-    `replica_mae`: mean |s − d|.
+    `theta_under`, `theta_over`: accuracy, the means of max(d - s, 0) / d and of max(s - d, 0) / d.
+    `tau_under`, `tau_over`: shares of time with s < d and with s > d. `instability`: share of time in which s
+    and d don't move in the same direction. `replica_mae`: mean |s - d|. The result is empty if run.json has
+    no oracle.
 
-    Source: Herbst et al., "Ready for Rain?" (SPEC RG Cloud, 2016), as shares rather than percent.
+    Raises:
+        DataError: the oracle of run.json has no times, or not one value per time.
+
+    Source: Herbst et al., "Ready for Rain?" (SPEC RG Cloud, 2016).
+    Differs: shares instead of percent.
     """
     if not run.info.get("oracle"):
         return {}
     if len(run.info.get("oracle_times", ())) == 0:
-        raise DataError(
-            "run.json: 'oracle' without 'oracle_times'; make the run again with: python predict_scale.py"
-        )
+        raise DataError(f"run.json: 'oracle' without 'oracle_times'; {AGAIN}")
     times = np.array([moment_seconds(moment) for moment in run.info["oracle_times"]])
     inside = (times > span.start - 1e-6) & (times <= span.end + 1e-6)
     ready = replicas(run.pods, "ready")
@@ -314,7 +228,8 @@ def elasticity(run: Run, span: Span) -> dict[str, float]:
     short = [service for service in services if len(run.info["oracle"][service]) != len(times)]
     if short:
         raise DataError(
-            f"run.json: oracle of {short[0]!r} has {len(run.info['oracle'][short[0]])} values for {len(times)} oracle_times"
+            f"run.json: oracle of {short[0]!r} has {len(run.info['oracle'][short[0]])} values "
+            f"for {len(times)} oracle_times; {AGAIN}"
         )
     if not services or not inside.any():
         return {}
@@ -341,7 +256,7 @@ def elasticity_measures(supply: NDArray[np.float64], demand: NDArray[np.float64]
 
 
 def decision_latency(info: Mapping[str, Any]) -> dict[str, float]:
-    """Time a decision took, where `info["decision_seconds"]` (a number or one a tick) records it."""
+    """Mean and p95 of the time that a decision took; empty if run.json has no `decision_seconds`."""
     taken = np.atleast_1d(np.asarray(info.get("decision_seconds", []), np.float64))
     if not len(taken):
         return {}

@@ -30,11 +30,12 @@ class _Measured:
 def gather(directories: Sequence[str], warmup: float) -> list[Outcome]:
     """Measure every run below `directories`, after `warmup` seconds are cut from its start.
 
-    The directory becomes part of a policy's name if one of the policies lies in several directories. A unit is a seed,
-    with the subdirectory before it where runs lie deeper.
+    The directory becomes part of a policy's name if one of the policies lies in several directories. A unit
+    is a seed, with the subdirectory before it where runs lie deeper.
 
     Raises:
-        DataError: there are no runs, one of them is broken (the message names it), or two are of one policy and seed.
+        DataError: there are no runs, one of them is broken (the message names it), or two are of one policy
+            and seed.
     """
     found = [
         _measure(directory, place, warmup)
@@ -66,7 +67,7 @@ def _measure(directory: str, place: Path, warmup: float) -> _Measured:
 
 
 def summarize(outcomes: Sequence[Outcome], baseline: str) -> dict[str, Any]:
-    """The content of summary.json: what `compare` returns, `runs` with the measures of each, and `baseline`."""
+    """The content of summary.json: what `compare` returns, the measures of all `runs`, and `baseline`."""
     runs = [
         {"policy": str(outcome.entrant), "unit": outcome.unit, **outcome.measures} for outcome in outcomes
     ]
@@ -74,7 +75,7 @@ def summarize(outcomes: Sequence[Outcome], baseline: str) -> dict[str, Any]:
 
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:
-    """Write summary.json. The `stages` of an earlier one are kept: `make demo` notes there how long each stage took."""
+    """Write summary.json, but keep its `stages`, where `make demo` notes how long each stage took."""
     try:
         stages = json.loads(path.read_text(encoding="utf-8")).get("stages")
     except (FileNotFoundError, json.JSONDecodeError, AttributeError):

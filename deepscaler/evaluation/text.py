@@ -19,7 +19,7 @@ Slow: over the endpoint's SLO. Core-hours: CPU limits of all pods, per run. *: n
 """What the columns mean, for the reader of the table."""
 
 
-# ------------------------------------------------------------------------------------------------------------- tables
+# ----------------------------------------------------------------------------------------------------- tables
 def table(summary: Mapping[str, Any]) -> str:
     """The five columns that matter, under the terms that they use; fewest violations first, then cheapest."""
     rows = [["policy", "violating minutes %", "slow or failed %", "core-hours", "changes/h"]]
@@ -116,9 +116,9 @@ def _known(value: float | None) -> bool:
     return value is not None and not math.isnan(value)
 
 
-# ---------------------------------------------------------------------------------------------------------- paragraph
+# -------------------------------------------------------------------------------------------------- paragraph
 def verdict(summary: Mapping[str, Any], baseline: str) -> str:
-    """One paragraph from the numbers: which policies no other beats, and how deepscaler does against its rivals."""
+    """One paragraph: which policies no other beats, and how deepscaler does against its rivals."""
     sentences = [*_caveats(summary), _front_sentence(summary)]
     own = [name for name in by_violations(summary) if summary["policies"][name]["policy"] == OWN]
     for name in own:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepscaler.evaluation.measures import (
+from deepscaler.evaluation.span import (
     Span,
     entry_sla,
     limits,

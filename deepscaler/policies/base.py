@@ -1,4 +1,4 @@
-"""What a policy sees and what it proposes."""
+"""What a policy sees, what it proposes, and what every policy can do."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from deepscaler.panel import MetricPanel
 
 
 class Reason(StrEnum):
-    """Why a service got its target; the first that applies of the last that changed it."""
+    """Why a service got its target. If several reasons apply, it is the one that changed the target last."""
 
-    FORECAST = "forecast"  # the model's forecast decided
+    FORECAST = "forecast"  # the forecast of the model decided
     FLOOR = "floor"  # the reactive floor raised the forecast
-    HPA = "hpa"  # the HPA's own rules
-    STATIC = "static"
-    EXPLORE = "explore"
-    SLA_AT_RISK = "sla_at_risk"  # exploring paused: nothing is taken away, busy services get more
-    ORACLE = "oracle"
-    UNCHANGED = "unchanged"
-    HELD_STALE = "held_stale"  # metrics stale or missing: replicas stay
-    HELD_MISSING = "held_missing"  # there are no metrics at all
-    HELD_TROUBLE = "held_trouble"  # traffic fell together with errors or missing data: no scale-down
-    UNKNOWN_SERVICE = "unknown_service"  # not in the bundle, and no floor for it
-    SCALED_TO_ZERO = "scaled_to_zero"  # by its owner: respected
-    FORCED = "forced"
-    PAUSED = "paused"
-    WITHIN_TOLERANCE = "within_tolerance"
-    STABILIZED = "stabilized"  # scale-down waits for the window
-    STEP_LIMIT = "step_limit"
+    HPA = "hpa"  # the rules of the HPA decided
+    STATIC = "static"  # set by hand
+    EXPLORE = "explore"  # varied on purpose, to collect training data
+    SLA_AT_RISK = "sla_at_risk"  # exploring pauses: no service loses replicas, busy ones get more
+    ORACLE = "oracle"  # looked up in what the future load needs
+    UNCHANGED = "unchanged"  # the policy wants the current replicas
+    HELD_STALE = "held_stale"  # the metrics are too old: replicas stay
+    HELD_MISSING = "held_missing"  # there are no metrics: replicas stay
+    HELD_TROUBLE = "held_trouble"  # traffic fell while requests failed or data were lost: no scale-down
+    UNKNOWN_SERVICE = "unknown_service"  # the bundle doesn't know it, and there is no floor for it
+    SCALED_TO_ZERO = "scaled_to_zero"  # its owner set 0 replicas, which is respected
+    FORCED = "forced"  # the settings force this number
+    PAUSED = "paused"  # the settings or an annotation pause it
+    WITHIN_TOLERANCE = "within_tolerance"  # the change is too small
+    STABILIZED = "stabilized"  # a scale-down waits until the window is over
+    STEP_LIMIT = "step_limit"  # the change is cut to the largest step
     MIN_REPLICAS = "min_replicas"
     MAX_REPLICAS = "max_replicas"
-    QUOTA = "quota"
-    RIVAL_AUTOSCALER = "rival_autoscaler"  # an HPA or KEDA object acts on it
+    QUOTA = "quota"  # all services together would take more cores than the quota
+    RIVAL_AUTOSCALER = "rival_autoscaler"  # an HPA or KEDA object acts on it, too
     CONFLICT = (
-        "conflict"  # someone changed the replicas between read and write: theirs stand until the next tick
+        "conflict"  # somebody changed the replicas between read and write; theirs stand until the next tick
     )
-    WRITE_FAILED = "write_failed"  # the cluster refused; tried again at the next tick
+    WRITE_FAILED = "write_failed"  # the cluster refused the write, which is tried again at the next tick
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,11 @@ class Proposal:
     """What a policy wants for one service.
 
     Attributes:
-        target: replicas, fractional where the policy forecasts; None holds what is. Where `predicted` or `floor` is
-            given it is the larger of them, so that the history can be rebuilt from decisions.csv.
-        predicted: the forecast, where there is one.
-        floor: replicas of the reactive floor, where there is one.
+        target: replicas, fractional if the policy forecasts; None keeps the current ones. If `predicted` or
+            `floor` is given, the target is the larger of them, so that the history can be rebuilt from
+            decisions.csv.
+        predicted: the forecast, if there is one.
+        floor: replicas of the reactive floor, if there is one.
     """
 
     target: float | None
@@ -66,8 +67,11 @@ class Observation:
 
     Attributes:
         now: seconds since the epoch.
-        panel: samples at `collect.step` up to now, at least `history_seconds` of the policy where there are as many;
-            single gaps are filled forward (see `deepscaler.control.quality`), what is missing for longer is NaN.
+        panel: the metrics up to now, `collect.step` apart, for the policy's `history_seconds` at least if
+            there are as many. Short gaps are filled forward (see `deepscaler.control.quality`); what is
+            missing for longer is NaN.
+        workloads: the services that are scaled.
+        pods: the pods of all services.
     """
 
     now: float
@@ -80,12 +84,12 @@ class Policy(Protocol):
     """Turns an observation into proposals. Policies inherit from it, for what it does by default.
 
     Attributes:
-        name: as it stands in run directories (`deepscaler`, `hpa_70`).
+        name: the name that run directories state (`deepscaler`, `hpa_70`).
         period_seconds: time between decisions.
-        history_seconds: how much of the past it needs; 0 where it needs no metrics (the panel is empty then, and no
-            service is held for stale metrics).
-        guarded: False where the policy brings its own tolerance, stabilization and limits (the HPA): then only forced
-            values, pauses, min/max and the quota apply.
+        history_seconds: how much of the past the policy needs. If it is 0, the policy needs no metrics: the
+            panel is empty, and no service is held for stale metrics.
+        guarded: False if the policy has a tolerance, stabilization and limits of its own, as the HPA has.
+            Then only forced values, pauses, min/max and the quota apply.
     """
 
     name: str

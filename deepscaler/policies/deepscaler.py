@@ -1,4 +1,4 @@
-"""`deepscaler`: the bundle's forecast for all services at once, over the reactive floor."""
+"""The policy `deepscaler`: the forecast of the bundle for all services at once, over the reactive floor."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ log = logging.getLogger(__name__)
 
 
 class Forecaster(Protocol):
-    """What the policy needs of `deepscaler.learning.forecaster`.
-
-    Attributes:
-        services: N names, the order of its forecasts.
-        history_seconds: how much of the past a forecast needs.
-        label: `required`, `observed` or `feature:<name>`.
-    """
+    """What the policy needs of `deepscaler.learning.forecaster`."""
 
     @property
-    def services(self) -> tuple[str, ...]: ...
+    def services(self) -> tuple[str, ...]:
+        """N names, in the order of the forecasts."""
+        ...
 
     @property
-    def history_seconds(self) -> float: ...
+    def history_seconds(self) -> float:
+        """How much of the past a forecast needs."""
+        ...
 
     @property
-    def label(self) -> str: ...
+    def label(self) -> str:
+        """What is forecast: `required`, `observed` or `feature:<name>`."""
+        ...
 
     def forecast(self, panel: MetricPanel) -> NDArray[np.floating]:
         """Replicas `[H, N]` of the next H steps after the panel's newest sample."""
@@ -43,18 +43,18 @@ class Forecaster(Protocol):
 
 
 class DeepScalerPolicy(Policy):
-    """A forecast each `period`, the reactive floor each `floor_period`; the floor only raises.
+    """Forecasts every `period`, and computes the reactive floor every `floor_period`; the floor only raises.
 
-    With `required` labels the lead is inside the label and step 1 of the forecast is taken, else the highest of the
-    horizon. A forecast that can't be made, or isn't finite, holds: then only the floor may raise. Services that the
-    bundle doesn't know have the floor alone.
+    With `required` labels the lead is part of the label, and step 1 of the forecast is taken; otherwise the
+    highest step of the horizon. If there is no finite forecast, replicas are held and only the floor may
+    raise them. For services that the bundle doesn't know the floor alone decides.
 
     Args:
         forecaster: runs the bundle.
-        floor: None for the ablation without it.
+        floor: the reactive floor; None for the ablation without it.
         period: seconds between forecasts.
-        floor_period: seconds between decisions where there is a floor.
-        name: as it stands in run directories.
+        floor_period: seconds between decisions if there is a floor.
+        name: the name that run directories state.
     """
 
     guarded = True
@@ -77,7 +77,7 @@ class DeepScalerPolicy(Policy):
         self._forecast: dict[str, float] = {}
 
     def decide(self, observation: Observation) -> Mapping[str, Proposal]:
-        """The larger of the last forecast and the present floor, for every live service."""
+        """For every live service, the larger of the last forecast and the present floor."""
         if observation.now >= self._due - 1e-6:
             self._due = observation.now + self._period
             self._forecast = self._forecasted(observation)
@@ -88,7 +88,7 @@ class DeepScalerPolicy(Policy):
         }
 
     def _forecasted(self, observation: Observation) -> dict[str, float]:
-        """Replicas by service; empty where no forecast can be made."""
+        """Replicas by service; empty if no forecast can be made."""
         try:
             steps = np.asarray(self._forecaster.forecast(observation.panel), np.float64)
         except MetricsError as error:

@@ -1,4 +1,4 @@
-"""`explore`: varies replicas on purpose, so that the data shows what they do; for collecting training data."""
+"""The policy `explore`: varies replicas on purpose, so that training data show what replicas do."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from deepscaler.labels.demand import entry_response
 from deepscaler.panel import MetricPanel
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
 from deepscaler.settings import Explore
+from deepscaler.statistics import nan_mean
 
 SMOOTH_SECONDS = 60.0
 FULL = 0.98
-"""Measured usage never gets less than this share of its limits, whatever is drawn."""
+"""Whatever is drawn, a service is never planned to use more than this share of its limits."""
 SATURATED = 0.95
-"""Beyond this utilisation usage no longer tells the demand."""
+"""Above this utilisation, usage no longer tells the demand."""
 RELIEF = 1.25
+"""A saturated service gets this many times its ready replicas."""
 CAREFUL = 0.7
-"""After saturation, or while the SLA is at risk, the target utilisation is at most this until the next draw."""
+"""Highest target utilisation until the next draw, after saturation or while the SLA is at risk."""
 
 
 @dataclass
 class _Draw:
-    """What a service is tried at until the next draw."""
+    """How a service is varied until the next draw, the `count`th."""
 
     until: float
     utilisation: float
@@ -36,11 +38,14 @@ class _Draw:
 
 
 class SlaWatch:
-    """Is the SLA at risk? From an entry response above a share of it, or unknown, until it has been below for a while.
+    """Watches whether the SLA is at risk.
+
+    It is once the response of an entry exceeds a share of the SLA or is unknown, until it was below for some
+    time.
 
     Args:
-        slas: entry service and its bound in seconds; of several at one service the strictest counts.
-        settings: the share and the while.
+        slas: entry service and its bound in seconds; if a service has several, the strictest counts.
+        settings: the share and the time.
     """
 
     def __init__(self, slas: Sequence[tuple[str, float]], settings: Explore) -> None:
@@ -48,7 +53,7 @@ class SlaWatch:
         self._calm_at = -math.inf
 
     def at_risk(self, panel: MetricPanel, now: float) -> bool:
-        """By the newest minute of each entry; an entry without requests is at no risk, one without data is."""
+        """Whether it is, by the newest minute of each entry. Without data it is; without traffic not."""
         if any(self._slow(panel, service, sla) for service, sla in self._slas):
             self._calm_at = now + self._settings.calm_seconds
         return now < self._calm_at
@@ -68,18 +73,20 @@ class SlaWatch:
 
 
 class ExplorePolicy(Policy):
-    """Sizes each service by its own target utilisation, redrawn every few minutes, one replica more or fewer.
+    """Sizes each service by a random target utilisation of its own, plus a random -1, 0 or 1 replica.
 
-    Source: training data recipe of the design (utilisation .35-.95, ±1 replica); usage is the mean of the last minute.
-    With a watch exploring pauses while the SLA is at risk: no service loses replicas, busy ones get more.
-    The draws depend on the seed, the service's name and the number of the draw only.
+    They are drawn again every few minutes. Draws depend on the seed, the name of the service and the number
+    of the draw only. Usage is the mean of the last minute. With a watch, exploring pauses while the SLA is at
+    risk: no service loses replicas, and busy ones get more.
 
     Args:
-        seed: of the draws.
-        utilisation: range of target utilisations of the limit.
+        seed: seed of the draws.
+        utilisation: range of target utilisations, as shares of the limit.
         seconds: range of times between draws.
         period_seconds: time between decisions.
-        watch: of the SLA; None explores through everything, as is wanted of training data on the testbed.
+        watch: of the SLA; None explores whatever happens, which is wanted for training data on the testbed.
+
+    Source: the design's recipe for training data (utilisation .35-.95, ±1 replica).
     """
 
     name = "explore"
@@ -102,7 +109,7 @@ class ExplorePolicy(Policy):
         self._draws: dict[str, _Draw] = {}
 
     def decide(self, observation: Observation) -> Mapping[str, Proposal]:
-        """Usage over target utilisation, rounded up, plus the drawn -1, 0 or 1; more when it is saturated."""
+        """Usage over the target utilisation, rounded up, plus the drawn -1, 0 or 1; more if saturated."""
         panel = observation.panel
         used, busy, ready = _present(panel)
         risky = self._watch is not None and self._watch.at_risk(panel, observation.now)
@@ -118,9 +125,8 @@ class ExplorePolicy(Policy):
                 draw.offset = max(draw.offset, 0) if risky else draw.offset
             wish = math.ceil(used[index] / draw.utilisation - 1e-6) + draw.offset
             if busy[index] > SATURATED and math.isfinite(ready[index]):
-                wish = max(
-                    wish, math.ceil(RELIEF * ready[index])
-                )  # of the ready ones: starting pods don't escalate
+                # Ready replicas count, so that starting pods don't escalate the wish.
+                wish = max(wish, math.ceil(RELIEF * ready[index]))
             wish = max(wish, math.ceil(used[index] / FULL - 1e-6), 1)
             if risky:
                 wish = max(wish, current.get(service, wish))
@@ -135,9 +141,8 @@ class ExplorePolicy(Policy):
             return draw
         count = draw.count + 1 if draw else 0
         random = np.random.default_rng([self._seed, zlib.crc32(service.encode()), count])
-        length = random.uniform(*self._seconds) * (
-            1.0 if draw else random.uniform()
-        )  # services redraw at different times
+        # The first draw ends early at random, so that services are drawn again at different times.
+        length = random.uniform(*self._seconds) * (1.0 if draw else random.uniform())
         self._draws[service] = _Draw(
             now + length, random.uniform(*self._utilisation), int(random.integers(-1, 2)), count
         )
@@ -145,14 +150,14 @@ class ExplorePolicy(Policy):
 
 
 def _present(panel: MetricPanel) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Of each service `[N]`: usage of the last minute in limits of one replica, newest utilisation, newest ready replicas."""
+    """Usage of the last minute in limits of one replica, newest utilisation and newest ready replicas.
+
+    All are `[N]`, one value per service; NaN where unknown.
+    """
     if not len(panel):
         nothing = np.full(len(panel.services), np.nan)
         return nothing, nothing, nothing
     cpu, pod = panel.feature("cpu").astype(np.float64), panel.feature("pod").astype(np.float64)
     recent = panel.times > panel.times[-1] - SMOOTH_SECONDS
     used = (cpu * pod)[recent]
-    known = np.isfinite(used)
-    count = known.sum(axis=0)
-    mean = np.where(count > 0, np.where(known, used, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
-    return mean, cpu[-1], pod[-1]
+    return nan_mean(used, 0), cpu[-1], pod[-1]

@@ -1,4 +1,4 @@
-"""`reactive_holistic` and the reactive floor: the `required` rule on the present, demand-corrected rate."""
+"""The policy `reactive_holistic` and the reactive floor: the `required` rule on the present request rates."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ HISTORY_SECONDS = 60.0
 
 
 class ReactiveFloor:
-    """Replicas that the present load needs, for all services at once.
+    """Computes the replicas that the present load needs, for all services at once.
 
     Args:
-        model: the demand fit; services that it doesn't know (or whose CPU it never saw, or whose requests are missing now)
-            are sized by the cores they use now over ρ_max of their limits; so are all without a fit.
-        settings: stretch of the rate and ρ_max.
+        model: the demand fit; None if there is none. Services that it can't size (they are new, their CPU was
+            never seen, or their requests are missing now) are sized by the cores that they use, over rho_max
+            of their limits.
+        settings: the stretch of time that the rate is taken over, and rho_max.
     """
 
     def __init__(self, model: DemandModel | None, settings: Floor) -> None:
@@ -31,7 +32,7 @@ class ReactiveFloor:
         self.history_seconds = max(HISTORY_SECONDS, settings.seconds)
 
     def replicas(self, observation: Observation) -> dict[str, float]:
-        """Whole replicas by service; services with too little data are left out."""
+        """Whole numbers of replicas by service; services with too little data are left out."""
         panel, rule = observation.panel, self._settings
         if not len(panel):
             return {}
@@ -59,7 +60,7 @@ class ReactiveFloor:
 
 
 class ReactivePolicy(Policy):
-    """The reactive floor as a policy of its own: all services at once, no forecast."""
+    """The reactive floor as a policy of its own: it sizes all services at once, without a forecast."""
 
     guarded = True
 
@@ -72,7 +73,7 @@ class ReactivePolicy(Policy):
         self._floor = floor
 
     def decide(self, observation: Observation) -> Mapping[str, Proposal]:
-        """The floor; services without data are held."""
+        """The floor of every service; services without data are held."""
         floors = self._floor.replicas(observation)
         held = {workload.service: Proposal(None, Reason.HELD_MISSING) for workload in observation.workloads}
         return {
@@ -84,9 +85,10 @@ class ReactivePolicy(Policy):
 def usage_floor(
     workloads: Sequence[Workload], pods: Sequence[Pod], now: float, fresh_seconds: float, rho_max: float
 ) -> dict[str, float]:
-    """Replicas by the cores that pods use now over ρ_max of the limit: what is left when Prometheus can't be read.
+    """Replicas by the cores that pods use now, over rho_max of the limit, for when Prometheus can't be read.
 
-    Services without a limit (or request) or without a fresh sample are left out.
+    Services without a limit (or else a request), or without a sample of at most `fresh_seconds`, are left
+    out.
     """
     cores: dict[str, float] = {}
     for pod in pods:

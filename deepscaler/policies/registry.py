@@ -1,9 +1,8 @@
-"""Policies by name."""
+"""The policies by name: `deepscaler`, `hpa_70` and so on."""
 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,21 +15,25 @@ from deepscaler.policies.deepscaler import DeepScalerPolicy, Forecaster
 from deepscaler.policies.explore import ExplorePolicy, SlaWatch
 from deepscaler.policies.reactive import ReactiveFloor, ReactivePolicy
 from deepscaler.policies.static import StaticPolicy
+from deepscaler.runs import PolicyName
 from deepscaler.settings import Settings
 
 log = logging.getLogger(__name__)
-HPA = re.compile(r"hpa_(\d+)$")
-TOLD = re.compile(r"oracle$|foreseen(?:_(\d+))?$")
-"""Policies that are told the future; `foreseen_85` is `foreseen` at rho_max .85."""
+HPA = "hpa"
+"""Family of the HPAs; its knob is the target, in percent of the CPU limit."""
+FORESEEN = "foreseen"
+"""Family of the policies that know the future load; its knob is their highest utilisation, in percent."""
+TOLD = ("oracle", FORESEEN)
+"""Families of the policies that are told the future. An experiment makes them beforehand."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What policies are made from.
+    """What a policy is made from.
 
     Attributes:
-        settings: of the application.
-        seed: of what a policy draws at random.
+        settings: those of the application.
+        seed: seed of what the policy draws at random.
     """
 
     settings: Settings
@@ -40,31 +43,34 @@ class Context:
 def make_policy(
     name: str, settings: Settings, seed: int | None = None, ahead: Mapping[str, Policy] | None = None
 ) -> Policy:
-    """The policy `name`: a key of `POLICIES`, `hpa_<percent of the limit>`, or one told the future. Only `deepscaler*` imports torch.
+    """The policy `name`: a key of `POLICIES`, `hpa_<percent of the limit>`, or one of those made `ahead`.
+
+    Only `deepscaler` and `deepscaler_nofloor` import torch.
 
     Args:
-        name: which.
-        settings: of the application.
-        seed: of what a policy draws at random; `testbed.seed` by default.
-        ahead: policies by name that were made beforehand from the true future (testbed): `oracle`, `foreseen`.
+        name: which policy.
+        settings: those of the application.
+        seed: seed of what the policy draws at random; `testbed.seed` by default.
+        ahead: policies that were made beforehand from the true future (on the testbed), by name.
 
     Raises:
-        SettingsError: unknown name, or one that needs the future outside the testbed.
-        BundleError, DataError: what the policy needs is missing or doesn't fit, naming the command that makes it.
+        SettingsError: the name is unknown, or the policy needs the future and it isn't known.
+        BundleError, DataError: what the policy needs is missing or doesn't fit; the message names the command
+            that makes it.
     """
     if ahead and name in ahead:
         return ahead[name]
-    if TOLD.match(name):
+    asked = PolicyName.parse(name)
+    if asked.family in TOLD:
         raise SettingsError(
             f"policy {name!r} needs the true future: it runs on the testbed only (cluster.kind: testbed)"
         )
-    hpa = HPA.match(name)
-    if hpa and int(hpa[1]) > 0:
-        from deepscaler.policies.hpa.policy import hpa_policy
+    if asked.family == HPA and asked.knob and asked.knob.is_integer():
+        from deepscaler.policies.hpa.policy import HpaPolicy
 
-        return hpa_policy(name, settings)
+        return HpaPolicy(int(asked.knob), settings)
     if name not in POLICIES:
-        known = f"{', '.join(POLICIES)}, oracle, foreseen, hpa_<percent of the CPU limit> (hpa_70)"
+        known = f"{', '.join(POLICIES)}, {', '.join(TOLD)}, hpa_<percent of the CPU limit> (hpa_70)"
         raise SettingsError(f"policy {name!r} is unknown; allowed: {known}")
     return POLICIES[name](Context(settings, settings.testbed.seed if seed is None else seed))
 
@@ -79,12 +85,13 @@ def _deepscaler_nofloor(context: Context) -> Policy:
 
 
 def _over_bundle(settings: Settings, name: str, with_floor: bool) -> Policy:
-    described = describe_bundle(settings.scale.bundle)
+    bundle = settings.scale.bundle
+    described = describe_bundle(bundle)
     if described is None:
         raise BundleError(
-            f"{settings.scale.bundle}: no such bundle; make it with: python main.py --model_save_path {settings.scale.bundle}"
+            f"{bundle}: no such bundle; make it with: python main.py --model_save_path {bundle}"
         )
-    check_bundle(described, settings.scale.bundle, expected_by(settings))
+    check_bundle(described, bundle, expected_by(settings))
     _warn_of_a_short_horizon(described, settings)
     floor = ReactiveFloor(_fit(settings), settings.scale.floor) if with_floor else None
     return DeepScalerPolicy(
@@ -96,17 +103,20 @@ def _fit(settings: Settings) -> DemandModel | None:
     try:
         return load_demand(settings)
     except DataError:
-        return None  # labels that needed none: the floor goes by the cores in use
+        return None  # the labels needed no fit: the floor then goes by the cores in use
 
 
 def _warn_of_a_short_horizon(described: dict[str, Any], settings: Settings) -> None:
-    """With `observed` labels the horizon has to cover the lead: pod start-up and one period."""
+    """Warn if the horizon of `observed` labels is shorter than a pod's start-up and one period together."""
     boots = [value for value in (described.get("demand") or {}).get("boot_seconds", []) if value is not None]
     boots.extend(settings.process.boot_seconds.values())
     ahead, lead = described["horizon"] * described["step"], max(boots, default=0.0) + settings.scale.period
     if described["label"] == "observed" and ahead < lead:
         log.warning(
-            "the bundle looks %g s ahead; start-up and one period take %g s: set process.horizon", ahead, lead
+            "the bundle looks %g s ahead, but the start-up of a pod and one period take %g s: "
+            "set process.horizon",
+            ahead,
+            lead,
         )
 
 
@@ -130,8 +140,9 @@ def _explore(context: Context) -> Policy:
     real = settings.cluster.kind != "testbed"
     if real and not (explore.allow or settings.scale.dry_run):
         raise SettingsError(
-            "policy 'explore' varies replicas on purpose: on a real cluster only with --set scale.explore.allow=true; "
-            "guard rails apply, and it pauses while an entry's response nears its SLA"
+            "policy 'explore' varies replicas on purpose: allow it on a real cluster with "
+            "--set scale.explore.allow=true; guard rails apply, and it pauses while the response "
+            "of an entry nears its SLA"
         )
     watch = (
         SlaWatch([(entry.service, entry.sla) for entry in settings.app.entries], explore) if real else None
@@ -146,4 +157,4 @@ POLICIES: dict[str, Callable[[Context], Policy]] = {
     "static": _static,
     "explore": _explore,
 }
-"""Makers by name; `hpa_<percent>` beside them."""
+"""Name -> function that makes the policy. `make_policy` knows more names: `hpa_<percent>` and `TOLD`."""

@@ -1,4 +1,4 @@
-"""`static`: replicas set by hand, or what is."""
+"""The policy `static`: replicas that are set by hand."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from deepscaler.policies.base import Observation, Policy, Proposal, Reason
 
 
 class StaticPolicy(Policy):
-    """Proposes `replicas` where it names the service, else what is.
+    """Proposes the `replicas` of a service, or its current ones if there are none.
 
-    It needs no metrics; tolerance and stabilization have nothing to add to a constant.
+    It needs no metrics, and no guard rails of a changing target: a constant needs no tolerance and no
+    stabilization.
     """
 
     name = "static"
@@ -22,7 +23,7 @@ class StaticPolicy(Policy):
         self._replicas = dict(replicas)
 
     def decide(self, observation: Observation) -> Mapping[str, Proposal]:
-        """The same in every tick."""
+        """The same replicas at every tick."""
         return {
             workload.service: Proposal(
                 float(self._replicas.get(workload.service, workload.replicas)), Reason.STATIC

@@ -31,7 +31,7 @@ from deepscaler.evaluation.measures import evaluate_run
 from deepscaler.learning.description import load_demand
 from deepscaler.logs import VARIABLE, start_logging
 from deepscaler.policies.registry import HPA
-from deepscaler.runs import read_run
+from deepscaler.runs import PolicyName, read_run
 from deepscaler.settings import Settings, load_settings
 from testbed.experiments.runs import run_many, true_demand
 
@@ -231,7 +231,7 @@ def judge(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         rivals = {
             name: row
             for name, row in rows.items()
-            if HPA.match(name) and row["violation_rate"] <= own["violation_rate"]
+            if PolicyName.parse(name).family == HPA and row["violation_rate"] <= own["violation_rate"]
         }
         best = min(rivals, key=lambda name: rivals[name]["core_hours"], default=None)
         saving = None if best is None else 1 - own["core_hours"] / rivals[best]["core_hours"]

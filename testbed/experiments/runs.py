@@ -23,8 +23,8 @@ from deepscaler.labels.visits import Visits
 from deepscaler.learning.description import load_demand
 from deepscaler.panel import MetricPanel
 from deepscaler.policies.oracle import ForeseenPolicy, OraclePolicy
-from deepscaler.policies.registry import TOLD, make_policy
-from deepscaler.runs import Run, write_run
+from deepscaler.policies.registry import FORESEEN, make_policy
+from deepscaler.runs import PolicyName, Run, write_run
 from deepscaler.settings import Settings
 from testbed.application import endpoint_shares, expected_visits, load_application
 from testbed.cluster.virtual import VirtualCluster, make_program
@@ -119,9 +119,10 @@ def look_ahead(settings: Settings, seed: int, policies: Sequence[str] = ()) -> d
     truth = find_truth(settings, seed)
     found = {"oracle": make_oracle(settings, truth)}
     for name in policies:
-        told = TOLD.match(name)
-        if told and name != "oracle":
-            found[name] = make_foreseen(settings, truth, name, int(told[1]) / 100 if told[1] else None)
+        asked = PolicyName.parse(name)
+        if asked.family == FORESEEN:
+            rho_max = None if asked.knob is None else asked.knob / 100
+            found[name] = make_foreseen(settings, truth, name, rho_max)
     return found
 
 

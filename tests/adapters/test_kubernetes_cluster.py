@@ -570,7 +570,10 @@ def test_a_rival_is_refused_by_name_when_acting(stub, shop, tmp_path, capsys, ca
             == 0
         )
     assert (stub.replicas("web"), stub.replicas("api")) == (2, 4)
-    assert "other autoscalers on it: HorizontalPodAutoscaler/web-hpa; refused until it is gone" in caplog.text
+    assert (
+        "other autoscalers act on it: HorizontalPodAutoscaler/web-hpa; refused until it is gone"
+        in caplog.text
+    )
     assert "rival_autoscaler" in capsys.readouterr().out
 
 

@@ -22,6 +22,7 @@ from deepscaler.control.recorder import DecisionRow, Recorder
 from deepscaler.errors import ClusterError, DataError, MetricsError
 from deepscaler.panel import MetricPanel
 from deepscaler.policies.base import Proposal, Reason
+from deepscaler.policies.hpa.policy import HpaPolicy
 from deepscaler.runs import DECISION_COLUMNS, POD_COLUMNS
 
 NAN = float("nan")
@@ -47,7 +48,7 @@ def reasons(controller: Controller, service: str = "web") -> list[str]:
     return list(rows.loc[rows["service"] == service, "reason"])
 
 
-# ------------------------------------------------------------------------------------------------------------ the loop
+# --------------------------------------------------------------------------------------------------- the loop
 def test_a_tick_writes_only_what_differs_in_one_pass_and_records_a_row_a_service():
     cluster = FakeCluster()
     policy = ScriptedPolicy(lambda _now, service: {"web": 6.4, "api": 4.0, "db": 5.0}[service])
@@ -145,7 +146,7 @@ def test_once_raises_what_fails():
         controller_of(FakeCluster(api_down=(0, np.inf)), always(6.0)).run(once=True)
 
 
-# ------------------------------------------------------------------------------------------------------ metrics missing
+# -------------------------------------------------------------------------------------------- metrics missing
 def test_prometheus_down_holds_everything_says_so_and_goes_on(caplog):
     cluster, policy = FakeCluster(metrics_down=(START, START + 60)), always(1.0)
     controller = controller_of(cluster, policy, guard_rails={"scale_down_window": 0.0})
@@ -255,7 +256,7 @@ def test_a_service_that_the_policy_says_nothing_of_is_held():
     assert last(controller, "db")[["target", "reason"]].tolist() == [4, "unknown_service"]
 
 
-# ------------------------------------------------------------------------------------------- drops that can't be trusted
+# -------------------------------------------------------------------------------- drops that can't be trusted
 def outage(cluster: FakeCluster, begin: float, end: float) -> None:
     """`db` fails from `begin` to `end`: its callers lose most of their traffic."""
     for name in cluster.names:
@@ -325,7 +326,7 @@ def test_an_ordinary_drop_is_followed():
     assert cluster.replicas["web"] == 1
 
 
-# ------------------------------------------------------------------------------------------------ the cluster misbehaves
+# ------------------------------------------------------------------------------------- the cluster misbehaves
 def test_an_api_that_cannot_be_read_fails_ticks_and_the_loop_goes_on(caplog):
     cluster = FakeCluster(api_down=(START + 15, START + 45))
     controller = controller_of(cluster, always(6.0))
@@ -388,7 +389,7 @@ def test_replicas_edited_between_read_and_write_stand_until_the_next_tick_and_ar
     cluster.replicas["api"] = 2
     cluster.sleep_until(START + 30)
     controller.tick()
-    assert "api: somebody set 2 replicas, they were left at 6 here" in caplog.text
+    assert "api: somebody set 2 replicas; this controller left it at 6" in caplog.text
     assert controller.statistics.foreign_edits == 1
 
 
@@ -400,7 +401,7 @@ def test_pods_that_are_not_ready_are_no_reason_to_add_more():
     assert list(controller.decisions().query("service == 'web'")["ready"]) == [1, 3, 3, 3]
 
 
-# ------------------------------------------------------------------------------------- owners, rivals, dry run and quota
+# -------------------------------------------------------------------------- owners, rivals, dry run and quota
 def test_a_rival_autoscaler_is_refused_by_name_when_acting_whenever_it_appears(caplog):
     cluster = FakeCluster(autoscalers={"web": ("HorizontalPodAutoscaler/web",)})
     controller = controller_of(cluster, always(6.0))
@@ -408,14 +409,15 @@ def test_a_rival_autoscaler_is_refused_by_name_when_acting_whenever_it_appears(c
     assert cluster.writes == [{"api": 6, "db": 6}]
     assert last(controller)["reason"] == "rival_autoscaler"
     assert (
-        "web: other autoscalers on it: HorizontalPodAutoscaler/web; refused until it is gone" in caplog.text
+        "web: other autoscalers act on it: HorizontalPodAutoscaler/web; refused until it is gone"
+        in caplog.text
     )
     cluster.autoscalers = {"api": ("ScaledObject/api",)}
     cluster.sleep_until(START + 15)
     controller.tick()
     assert last(controller)["target"] == 6
     assert last(controller, "api")["reason"] == "rival_autoscaler"
-    assert "web: other autoscalers on it: none any more" in caplog.text
+    assert "web: no other autoscaler acts on it any more" in caplog.text
 
 
 def test_a_dry_run_writes_nothing_and_compares_with_the_incumbent():
@@ -469,7 +471,7 @@ def test_a_plan_beyond_the_quota_is_cut_before_anything_is_written():
     assert {last(controller, name)["reason"] for name in cluster.names} == {"quota"}
 
 
-# --------------------------------------------------------------------------------------------------- restart and shutdown
+# --------------------------------------------------------------------------------------- restart and shutdown
 def test_a_restarted_controller_goes_on_with_its_history_and_its_files(tmp_path):
     cluster = FakeCluster(replicas={"web": 8})
     wish = ScriptedPolicy(lambda now, _service: 8.0 if now < START + 60 else 2.0)
@@ -554,7 +556,8 @@ def test_a_signal_ends_the_process_after_the_tick_with_exit_0(number):
 import os, sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
 from helpers.fakes import FakeCluster, ScriptedPolicy, make_settings
-from deepscaler.control.controller import Controller, stopping_on_signals
+from deepscaler.control.controller import Controller
+from deepscaler.control.live import stopping_on_signals
 
 def wish(now, service):
     if service == "web":
@@ -583,7 +586,7 @@ def test_a_run_describes_itself():
     controller = controller_of(FakeCluster(), always(6.0))
     controller.run(60.0)
     info = controller.describe(3, START)
-    assert info["policy"] == "scripted"
+    assert (info["policy"], info["family"], info["knob"]) == ("scripted", "scripted", None)
     assert info["start"] == "2026-01-05T00:00:00Z"
     assert info["limits"] == {"web": 1.0, "api": 1.0, "db": 1.0}
     assert info["sla"] == {"GET /": 0.2}
@@ -592,7 +595,18 @@ def test_a_run_describes_itself():
     assert info["settings"]["app"]["name"] == "shop"
 
 
-# ----------------------------------------------------------------------------------------------------------- the gate
+def test_run_json_keeps_what_the_policy_tells_of_itself():
+    settings = make_settings()
+    controller = Controller(
+        FakeCluster(usage=dict.fromkeys(("web", "api", "db"), 0.5)), HpaPolicy(70, settings), settings
+    )
+    controller.tick()
+    info = controller.describe(3, START)
+    assert (info["policy"], info["family"], info["knob"]) == ("hpa_70", "hpa", 70.0)
+    assert info["targets"] == dict.fromkeys(("web", "api", "db"), (70, 140))
+
+
+# --------------------------------------------------------------------------------------------------- the gate
 def panel_of(*columns: list[float], features: tuple[str, ...] = ("req", "res")) -> MetricPanel:
     values = np.array(columns, np.float32).T[:, None, :]
     return MetricPanel(START + 15.0 * np.arange(len(values)), ("web",), features, values)

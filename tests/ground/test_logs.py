@@ -33,3 +33,11 @@ def test_a_trouble_that_comes_back_is_told_again(caplog: pytest.LogCaptureFixtur
         changes.trouble("keda", "keda: paused")
         changes.well("keda")
     assert [record.getMessage() for record in caplog.records] == ["keda: paused", "keda: well again"] * 2
+
+
+def test_the_end_of_a_trouble_can_have_words_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    changes = OnChange(logging.getLogger("test"))
+    changes.well("web", "web: decided again")
+    changes.trouble("web", "web: stays at 4")
+    changes.well("web", "web: decided again")
+    assert [record.getMessage() for record in caplog.records] == ["web: stays at 4", "web: decided again"]

@@ -15,24 +15,20 @@ from deepscaler.errors import MetricsError, SettingsError
 from deepscaler.panel import MetricPanel
 from deepscaler.policies.base import Observation, Proposal, Reason
 from deepscaler.policies.hpa import api as hpa_api
-from deepscaler.policies.hpa import rules
 from deepscaler.policies.hpa.api import parse_spec
-from deepscaler.policies.hpa.policy import HpaTarget, hpa_policy, millicores
-from deepscaler.policies.hpa.rules import (
-    Flags,
-    HpaPod,
-    HpaSpec,
-    HpaState,
-    Measured,
-    Metric,
-    PodMetric,
-    Sample,
-)
+from deepscaler.policies.hpa.limits import store_scale_event
+from deepscaler.policies.hpa.policy import HpaPolicy, HpaTarget, millicores
+from deepscaler.policies.hpa.recommendation import Measured, measure, metric_replicas, tolerances_for
+from deepscaler.policies.hpa.reconcile import reconcile
+from deepscaler.policies.hpa.spec import Behavior, Flags, HpaSpec, Metric, RatePolicy, ScalingRules
+from deepscaler.policies.hpa.state import HpaState
+from deepscaler.policies.hpa.usage import HpaPod, PodMetric, Sample, pod_requests
+from deepscaler.policies.registry import make_policy
 from deepscaler.quantities import canonical_quantity
 from deepscaler.settings import Settings
 
 
-# ------------------------------------------------------------------------------------------------------------- the rules
+# -------------------------------------------------------------------------------------------------- the rules
 def pod(
     usage: int | None = None,
     *,
@@ -180,7 +176,7 @@ CALCULATIONS: list[tuple[str, Metric, int, list[HpaPod], int]] = [
     ids=[row[0] for row in CALCULATIONS],
 )
 def test_replicas_of_one_metric(metric, current, pods, replicas):
-    found, _ = rules.metric_replicas(HpaSpec(1, 100, (metric,)), metric, current, named(pods), 0.0)
+    found, _ = metric_replicas(HpaSpec(1, 100, (metric,)), metric, current, named(pods), 0.0)
     assert found == replicas
 
 
@@ -214,7 +210,7 @@ FAILURES: list[tuple[str, Metric, list[HpaPod], str]] = [
 )
 def test_a_metric_fails_where(metric, pods, message):
     with pytest.raises(MetricsError, match=message):
-        rules.metric_replicas(HpaSpec(1, 100, (metric,)), metric, 2, named(pods), 0.0)
+        metric_replicas(HpaSpec(1, 100, (metric,)), metric, 2, named(pods), 0.0)
 
 
 def test_a_container_metric_reads_only_its_container():
@@ -224,20 +220,20 @@ def test_a_container_metric_reads_only_its_container():
         replace(pod(), name=f"p{i}", requests={"app": {"cpu": 100}, "proxy": {}}, sample=both)
         for i in range(2)
     ]
-    assert rules.metric_replicas(HpaSpec(1, 9, (metric,)), metric, 2, pods, 0.0)[0] == 4
+    assert metric_replicas(HpaSpec(1, 9, (metric,)), metric, 2, pods, 0.0)[0] == 4
     with pytest.raises(MetricsError, match="did not receive metrics"):
-        rules.metric_replicas(HpaSpec(1, 9, (FIFTY,)), FIFTY, 2, pods, 0.0)
+        metric_replicas(HpaSpec(1, 9, (FIFTY,)), FIFTY, 2, pods, 0.0)
 
 
 def test_requests_on_the_level_of_the_pod_come_first():
     pods = named([replace(one, pod_requests={"cpu": 2000}) for one in many(2, 900)])
-    assert rules.pod_requests(pods, "cpu") == {"p0": 2000, "p1": 2000}
-    assert rules.pod_requests(pods, "cpu", "c") == {"p0": 1000, "p1": 1000}
+    assert pod_requests(pods, "cpu") == {"p0": 2000, "p1": 2000}
+    assert pod_requests(pods, "cpu", "c") == {"p0": 1000, "p1": 1000}
 
 
 def test_metrics_of_unknown_pods_count_as_entries_of_the_filled_set():
     strangers = {"gone": PodMetric(5000, 0.0, 15), "gone2": PodMetric(1, 0.0, 15)}
-    found, usage = rules.metric_replicas(
+    found, usage = metric_replicas(
         HpaSpec(1, 99, (FIFTY,)), FIFTY, 3, named([*many(2, 900), pod()]), 0.0, strangers=strangers
     )
     assert (found, usage.utilization) == (6, 90)
@@ -252,11 +248,15 @@ def pods_policy(value: int, period: int, kind: str = "Pods") -> dict[str, Any]:
 
 
 NOW_DOWN = {"stabilizationWindowSeconds": 0}
-# spec, then per sync: time, replicas before it (None: what the last one left), recommendation (None: it failed), replicas after
+# spec, then per sync: time, replicas before it (None: what the last one left), recommendation (None: it
+# failed), replicas after
 SYNCS: list[tuple[str, dict[str, Any], list[tuple[float, int | None, int | None, int]]]] = [
-    ("a new HPA waits a window before it scales down", {}, [(0, 5, 2, 5), (150, None, 2, 5), (301, None, 2, 2)]),
-    ("an age equal to the window counts without behavior", {}, [(0, 5, 2, 5), (300, None, 2, 5), (300.001, None, 2, 2)]),
-    ("an age equal to the window is out with behavior", behavior(), [(0, 5, 2, 5), (299.999, None, 2, 5), (300, None, 2, 2)]),
+    ("a new HPA waits a window before it scales down", {},
+     [(0, 5, 2, 5), (150, None, 2, 5), (301, None, 2, 2)]),
+    ("an age equal to the window counts without behavior", {},
+     [(0, 5, 2, 5), (300, None, 2, 5), (300.001, None, 2, 2)]),
+    ("an age equal to the window is out with behavior", behavior(),
+     [(0, 5, 2, 5), (299.999, None, 2, 5), (300, None, 2, 2)]),
     ("a sync at most doubles, but to 4 at least", {}, [(0, 1, 60, 4), (15, None, 60, 8), (30, None, 60, 16)]),
     ("doubling starts at 3", {}, [(0, 3, 60, 6)]),
     ("the window's maximum acts upwards too", {}, [(0, 2, 16, 4), (15, None, 3, 8), (30, None, 3, 16)]),
@@ -266,28 +266,37 @@ SYNCS: list[tuple[str, dict[str, Any], list[tuple[float, int | None, int | None,
     ("a workload at zero is left alone", {"minReplicas": 3}, [(0, 0, 9, 0)]),
     ("it resumes when somebody starts it again", {}, [(0, 5, 5, 5), (15, 0, None, 0), (30, 1, 5, 4)]),
     ("an owner's scale-up is undone without waiting for the window", {}, [(0, 5, 5, 5), (15, 9, 5, 5)]),
-    ("a failed sync changes nothing and records nothing", {}, [(0, 5, 2, 5), (200, None, None, 5), (301, None, 2, 2)]),
+    ("a failed sync changes nothing and records nothing", {},
+     [(0, 5, 2, 5), (200, None, None, 5), (301, None, 2, 2)]),
     ("behavior adds 4 pods or doubles", behavior(), [(0, 1, 60, 5), (15, None, 60, 10), (30, None, 60, 20)]),
     ("a policy looks back one period, its edge is out", behavior(scaleUp={"policies": [pods_policy(2, 30)]}),
      [(0, 2, 9, 4), (15, None, 9, 4), (29.999, None, 9, 4), (30, None, 9, 6)]),
-    ("50 + 10 % is 56 in float64", behavior(scaleUp={"policies": [pods_policy(10, 15, "Percent")]}), [(0, 50, 99, 56)]),
-    ("30 - 90 % is 2 in float64", behavior(scaleDown={**NOW_DOWN, "policies": [pods_policy(90, 15, "Percent")]}), [(0, 30, 1, 2)]),
-    ("Min takes the smallest change up", behavior(scaleUp={"selectPolicy": "Min"}), [(0, 2, 60, 4), (15, None, 60, 8), (30, None, 60, 12)]),
+    ("50 + 10 % is 56 in float64", behavior(scaleUp={"policies": [pods_policy(10, 15, "Percent")]}),
+     [(0, 50, 99, 56)]),
+    ("30 - 90 % is 2 in float64",
+     behavior(scaleDown={**NOW_DOWN, "policies": [pods_policy(90, 15, "Percent")]}), [(0, 30, 1, 2)]),
+    ("Min takes the smallest change up", behavior(scaleUp={"selectPolicy": "Min"}),
+     [(0, 2, 60, 4), (15, None, 60, 8), (30, None, 60, 12)]),
     ("Min takes the smallest change down",
-     behavior(scaleDown={**NOW_DOWN, "selectPolicy": "Min", "policies": [pods_policy(4, 15), pods_policy(10, 15, "Percent")]}),
+     behavior(scaleDown={**NOW_DOWN, "selectPolicy": "Min",
+     "policies": [pods_policy(4, 15), pods_policy(10, 15, "Percent")]}),
      [(0, 20, 20, 20), (15, None, 1, 18)]),
     ("Disabled allows no change", behavior(scaleUp={"selectPolicy": "Disabled"}), [(0, 5, 60, 5)]),
     ("an up window takes its lowest recommendation", behavior(scaleUp={"stabilizationWindowSeconds": 60}),
      [(0, 3, 8, 3), (59, None, 8, 3), (60, None, 6, 6)]),
-    ("between the lowest and the highest nothing changes", behavior(scaleUp={"stabilizationWindowSeconds": 60}),
+    ("between the lowest and the highest nothing changes",
+     behavior(scaleUp={"stabilizationWindowSeconds": 60}),
      [(0, 5, 3, 5), (15, None, 8, 5), (30, None, 4, 5)]),
-    ("pods removed count for the other direction", behavior(scaleDown=NOW_DOWN, scaleUp={"policies": [pods_policy(1, 60)]}),
+    ("pods removed count for the other direction",
+     behavior(scaleDown=NOW_DOWN, scaleUp={"policies": [pods_policy(1, 60)]}),
      [(0, 9, 9, 9), (15, None, 4, 4), (30, None, 40, 10)]),
     ("an event past its own direction's periods is overwritten",
-     behavior(scaleDown={**NOW_DOWN, "policies": [pods_policy(9, 5)]}, scaleUp={"policies": [pods_policy(1, 60)]}),
+     behavior(scaleDown={**NOW_DOWN, "policies": [pods_policy(9, 5)]},
+     scaleUp={"policies": [pods_policy(1, 60)]}),
      [(0, 9, 9, 9), (10, None, 8, 8), (20, None, 7, 7), (30, None, 40, 9)]),
     ("of several such events the last one is overwritten",
-     behavior(scaleDown={**NOW_DOWN, "policies": [pods_policy(9, 5)]}, scaleUp={"policies": [pods_policy(1, 60)]}),
+     behavior(scaleDown={**NOW_DOWN, "policies": [pods_policy(9, 5)]},
+     scaleUp={"policies": [pods_policy(1, 60)]}),
      [(0, 20, 19, 19), (3, None, 17, 17), (10, None, 16, 16), (20, None, 40, 19)]),
 ]  # fmt: skip
 
@@ -297,17 +306,17 @@ def test_a_series_of_syncs(document, syncs):
     spec, state, left = parse_spec({"minReplicas": 1, "maxReplicas": 100, **document}), HpaState(), 0
     for now, before, recommendation, after in syncs:
         current = left if before is None else before
-        decision = rules.reconcile(spec, state, current, Measured(recommendation, "cpu"), now)
+        decision = reconcile(spec, state, current, Measured(recommendation, "cpu"), now)
         assert (now, decision.target) == (now, after)
         state, left = (
-            rules.store_scale_event(decision.state, spec, current, decision.target, now),
+            store_scale_event(decision.state, spec, current, decision.target, now),
             decision.target,
         )
 
 
 def test_the_largest_of_several_metrics_wins():
     spec = HpaSpec(1, 20, (FIFTY, Metric("memory", 25)))
-    assert rules.measure(spec, 4, named(many(4, 500)), 0.0).replicas == 8
+    assert measure(spec, 4, named(many(4, 500)), 0.0).replicas == 8
 
 
 @pytest.mark.parametrize(
@@ -315,14 +324,14 @@ def test_the_largest_of_several_metrics_wins():
 )
 def test_where_one_of_several_metrics_fails_the_others_never_scale_down(usage, recommendation):
     spec = HpaSpec(1, 20, (FIFTY, Metric("cpu", 50, container="nope")))
-    measured = rules.measure(spec, 4, named(many(4, usage)), 0.0)
+    measured = measure(spec, 4, named(many(4, usage)), 0.0)
     assert measured.replicas == recommendation
     assert measured.failed_reason == "FailedGetContainerResourceMetric"
 
 
 def test_a_tolerance_of_one_direction_leaves_the_other_at_the_flag():
     spec = parse_spec({"maxReplicas": 9, **behavior(scaleUp={"tolerance": "500m"})})
-    assert rules.tolerances_for(spec) == (0.1, 0.5)
+    assert tolerances_for(spec) == (0.1, 0.5)
 
 
 def test_policies_that_are_given_replace_the_whole_list_and_other_fields_are_filled():
@@ -375,7 +384,7 @@ def test_what_the_api_server_would_refuse_is_refused(document, message):
         parse_spec(document)
 
 
-# ------------------------------------------------------------------------------------------------------------ the policy
+# ------------------------------------------------------------------------------------------------- the policy
 NOON = 1767571200.0
 
 
@@ -419,7 +428,7 @@ def seen(
 
 
 def test_the_share_of_the_limit_is_converted_into_a_share_of_the_request():
-    policy = hpa_policy("hpa_70", settings())
+    policy = HpaPolicy(70, settings())
     proposals = policy.decide(seen(NOON, 4, 0.42))  # 210 % of the request, twice the target of 105 %
     assert policy.targets == {"web": HpaTarget(limit_percent=70, request_percent=105)}
     assert proposals == {"web": Proposal(8.0, Reason.HPA)}
@@ -427,13 +436,13 @@ def test_the_share_of_the_limit_is_converted_into_a_share_of_the_request():
 
 
 def test_a_target_is_at_least_one_percent():
-    policy = hpa_policy("hpa_1", settings())
+    policy = HpaPolicy(1, settings())
     policy.decide(seen(NOON, 1, 0.1, limit=0.1, request=1.0))
     assert policy.targets["web"].request_percent == 1
 
 
 def test_without_metrics_replicas_are_held_and_the_reason_is_kept():
-    policy = hpa_policy("hpa_70", settings())
+    policy = HpaPolicy(70, settings())
     assert policy.decide(seen(NOON, 4, None)) == {"web": Proposal(None, Reason.HELD_MISSING)}
     assert "no metrics returned" in policy.failures["web"]
     policy.decide(seen(NOON + 15, 4, 0.2))
@@ -446,34 +455,34 @@ def test_without_metrics_replicas_are_held_and_the_reason_is_kept():
 def test_without_a_cpu_request_or_limit_replicas_are_held_as_the_real_one_holds_them(
     limit, request_, message
 ):
-    policy = hpa_policy("hpa_70", settings())
+    policy = HpaPolicy(70, settings())
     assert policy.decide(seen(NOON, 4, 0.2, limit, request_)) == {"web": Proposal(None, Reason.HELD_MISSING)}
     assert message in policy.failures["web"]
     assert policy.decide(seen(NOON + 15, 25, 0.2, limit, request_)) == {"web": Proposal(20.0, Reason.HPA)}
 
 
 def test_limits_of_single_services_come_first():
-    policy = hpa_policy("hpa_70", settings(guard_rails={"max_replicas": 20, "per_service": {"web": (2, 5)}}))
+    policy = HpaPolicy(70, settings(guard_rails={"max_replicas": 20, "per_service": {"web": (2, 5)}}))
     assert policy.decide(seen(NOON, 4, 0.9))["web"].target == 5
     assert policy.decide(seen(NOON + 15, 1, 0.9))["web"].target == 2
 
 
 def test_a_workload_that_its_owner_scaled_to_zero_is_left_there():
-    assert hpa_policy("hpa_70", settings()).decide(seen(NOON, 0, 0.0)) == {
+    assert HpaPolicy(70, settings()).decide(seen(NOON, 0, 0.0)) == {
         "web": Proposal(None, Reason.SCALED_TO_ZERO)
     }
 
 
 def test_a_scale_down_waits_exactly_the_window_at_exact_ticks():
     """The real syncs drift, so that the one 20 periods ago is out of a window of 300 s; here it would tie."""
-    policy = hpa_policy("hpa_70", settings())
+    policy = HpaPolicy(70, settings())
     targets = [policy.decide(seen(NOON + 15 * tick, 4, 0.02))["web"].target for tick in range(21)]
     assert targets == [4] * 20 + [1]
 
 
 def test_flags_come_from_the_settings():
-    policy = hpa_policy(
-        "hpa_70", settings(hpa={"downscale_stabilization": 30.0, "sync_period": 10.0, "tolerance": 0.5})
+    policy = HpaPolicy(
+        70, settings(hpa={"downscale_stabilization": 30.0, "sync_period": 10.0, "tolerance": 0.5})
     )
     assert policy.period_seconds == 10
     assert [policy.decide(seen(NOON + 10 * tick, 4, 0.12))["web"].target for tick in range(4)] == [
@@ -488,7 +497,7 @@ def test_flags_come_from_the_settings():
 
 def test_a_rescale_counts_for_the_rates_only_once_it_is_seen():
     slow = {"behavior": {"scaleUp": {"policies": [pods_policy(2, 60)]}}}
-    policy = hpa_policy("hpa_70", settings(hpa=slow))
+    policy = HpaPolicy(70, settings(hpa=slow))
     assert policy.decide(seen(NOON, 4, 0.9))["web"].target == 6
     assert policy.decide(seen(NOON + 15, 4, 0.9))["web"].target == 6  # refused or a dry run
     assert policy.decide(seen(NOON + 30, 6, 0.9))["web"].target == 6  # written: wait for the period
@@ -496,7 +505,7 @@ def test_a_rescale_counts_for_the_rates_only_once_it_is_seen():
 
 
 def test_the_state_of_a_service_is_its_own():
-    one, other = hpa_policy("hpa_70", settings()), hpa_policy("hpa_70", settings())
+    one, other = HpaPolicy(70, settings()), HpaPolicy(70, settings())
     one.decide(seen(NOON, 9, 0.2))
     assert (
         other.decide(seen(NOON + 301, 4, 0.02))["web"].target == 4
@@ -511,15 +520,15 @@ def test_usage_is_whole_millicores_rounded_up(cores, milli):
 @pytest.mark.parametrize("name", ["hpa", "hpa_", "hpa_0", "hpa_7.5", "hpa_70x"])
 def test_names_without_a_percentage_are_refused(name):
     with pytest.raises(SettingsError, match="hpa_70"):
-        hpa_policy(name, settings())
+        make_policy(name, settings())
 
 
 def test_a_broken_behavior_is_refused_where_the_policy_is_made():
     with pytest.raises(SettingsError, match=r"scale\.hpa: spec\.behavior\.scaleUp\.policies: Required value"):
-        hpa_policy("hpa_70", settings(hpa={"behavior": {"scaleUp": {"policies": []}}}))
+        HpaPolicy(70, settings(hpa={"behavior": {"scaleUp": {"policies": []}}}))
 
 
-# ------------------------------------------------------------------------------------------------------ recorded decisions
+# ----------------------------------------------------------------------------------------- recorded decisions
 @pytest.fixture(scope="module")
 def recorded() -> dict[str, Any]:
     return recordings.hpa_decisions()
@@ -557,36 +566,45 @@ def pods_of(
     return pods
 
 
+FLAGS = {
+    "down_window": "downscale_stabilization_seconds",
+    "tol": "tolerance",
+    "cpu_init": "cpu_initialization_seconds",
+    "delay": "initial_readiness_seconds",
+}
+"""Flags of the controller as a recorded vector names them."""
+
+
+def flags_of(vector: dict[str, Any]) -> Flags:
+    """Every flag that the vector carries; the others have Kubernetes' defaults."""
+    return Flags(**{field: vector[key] for key, field in FLAGS.items() if key in vector})
+
+
 def tolerant_spec(config: dict[str, Any], target: int | None) -> tuple[HpaSpec, Metric]:
     """Spec and metric of a calc vector: its tolerances in force, its flags."""
+    assert set(config) <= {*FLAGS, "tol_up", "tol_down", "res", "container", "target_avg", "extra"}
     metric = Metric(
         config.get("res", "cpu"), target, config.get("target_avg"), config.get("container") or None
     )
-    flags = Flags(
-        cpu_initialization_seconds=config.get("cpu_init", 300),
-        initial_readiness_seconds=config.get("delay", 30),
+    loose = ScalingRules(0, "Max", (RatePolicy("Percent", 100, 1),))
+    behavior = Behavior(
+        replace(loose, tolerance=config.get("tol_up")), replace(loose, tolerance=config.get("tol_down"))
     )
-    loose = rules.ScalingRules(0, "Max", (rules.RatePolicy("Percent", 100, 1),))
-    behavior = rules.Behavior(
-        replace(loose, tolerance=config.get("tol_up", 0.1)),
-        replace(loose, tolerance=config.get("tol_down", 0.1)),
-    )
-    return HpaSpec(1, 1_000_000, (metric,), behavior, flags), metric
+    return HpaSpec(1, 1_000_000, (metric,), behavior, flags_of(config)), metric
 
 
-def agree(section: str, outcomes: Iterator[tuple[str, Any, Any]], capsys: pytest.CaptureFixture[str]) -> None:
-    """Print how many agree, and fail with the first ones that don't."""
+def agree(outcomes: Iterator[tuple[str, Any, Any]]) -> None:
+    """Fail with the first outcomes whose recorded and found sides differ."""
     outcomes = list(outcomes)
     wrong = [(name, expected, found) for name, expected, found in outcomes if expected != found]
-    with capsys.disabled():
-        print(f"\n{section}: {len(outcomes) - len(wrong)} of {len(outcomes)} agree", end="")
     assert outcomes
-    assert not wrong, "\n".join(
+    assert not wrong, f"{len(wrong)} of {len(outcomes)} differ\n" + "\n".join(
         f"{name}: recorded {expected}, found {found}" for name, expected, found in wrong[:5]
     )
 
 
-def test_every_recorded_calculation_is_reproduced(recorded, capsys):
+def test_every_recorded_calculation_is_reproduced(recorded):
+    assert len(recorded["calc"]) == 718
     errors = [re.escape(text).replace("POD", r"p\d+") for text in recorded["header"]["errors"]]
 
     def outcomes():
@@ -595,7 +613,7 @@ def test_every_recorded_calculation_is_reproduced(recorded, capsys):
             pods = pods_of(table, 0.0, (metric.resource,))
             strangers = {pod: PodMetric(value, 0.0, 15.0) for pod, value in config.get("extra", {}).items()}
             try:
-                replicas, usage = rules.metric_replicas(spec, metric, current, pods, 0.0, strangers=strangers)
+                replicas, usage = metric_replicas(spec, metric, current, pods, 0.0, strangers=strangers)
                 yield name, expected, [replicas, usage.utilization, usage.average]
             except MetricsError as error:
                 index = next(
@@ -603,7 +621,7 @@ def test_every_recorded_calculation_is_reproduced(recorded, capsys):
                 )
                 yield name, expected, {"err": index}
 
-    agree("calc", outcomes(), capsys)
+    agree(outcomes())
 
 
 def load_pods(
@@ -627,59 +645,91 @@ def code(codes: list[str], condition: str | None) -> int | None:
     )
 
 
-def test_every_recorded_sequence_is_reproduced(recorded, capsys):
-    codes = recorded["header"]["codes"]
-    syncs = 0
+def replay(sequence: dict[str, Any], codes: dict[str, list[str]]) -> Iterator[list[Any]]:
+    """What each sync of a sequence decides, in the columns that are recorded."""
+    assert set(sequence) <= {*FLAGS, "id", "spec", "replicas", "req", "rows", "life"}
+    document, state, flags = sequence["spec"], HpaState(), flags_of(sequence)
+    for row in sequence["rows"]:
+        now, load, current = row[:3]
+        events = (row[11] if len(row) > 11 else None) or {}
+        document = {**document, **{f"{key}Replicas": events[key] for key in ("min", "max") if key in events}}
+        spec = parse_spec(document, flags)
+        state = HpaState() if "del" in events else state  # deleted and made again: nothing is remembered
+        resources = tuple({metric.resource for metric in spec.metrics})
+        if len(row) > 12:
+            pods = pods_of(row[12] or [], now, resources)
+        else:
+            pods = load_pods(load, current, sequence["req"], events.get("nom", 0), resources)
+            pods = [shifted(pod, now) for pod in pods]
+        decision = reconcile(spec, state, current, measure(spec, current, pods, now), now)
+        recorded_now = (
+            decision.recommendation
+            if state.recommendations or decision.recommendation is not None
+            else current
+        )
+        state = store_scale_event(decision.state, spec, current, decision.target, now)
+        status = state.status
+        first = status.usages[0] if status.usages else None
+        yield [
+            recorded_now,
+            decision.target,
+            status.desired,
+            first.utilization if first else None,
+            code(codes["AbleToScale"], status.able_to_scale),
+            code(codes["ScalingActive"], status.scaling_active),
+            code(codes["ScalingLimited"], status.scaling_limited),
+            int(decision.failed is not None),
+        ]
 
-    def replay(sequence):
-        nonlocal syncs
-        document, state, spec = sequence["spec"], HpaState(), None
-        flags = Flags(cpu_initialization_seconds=sequence.get("cpu_init", 300))
-        for row in sequence["rows"]:
-            syncs += 1
-            now, load, current = row[:3]
-            events = (row[11] if len(row) > 11 else None) or {}
-            edits = {f"{key}Replicas": events[key] for key in ("min", "max") if key in events}
-            document = {**document, **edits}
-            spec = parse_spec(document, flags) if edits or spec is None else spec
-            state = HpaState() if "del" in events else state
-            resources = tuple({metric.resource for metric in spec.metrics})
-            if len(row) > 12:
-                pods = [] if not row[12] else pods_of(row[12], now, resources)
-            else:
-                pods = load_pods(load, current, sequence["req"], events.get("nom", 0), resources)
-                pods = [shifted(pod, now) for pod in pods]
-            decision = rules.reconcile(spec, state, current, rules.measure(spec, current, pods, now), now)
-            recorded_now = (
-                decision.recommendation
-                if state.recommendations or decision.recommendation is not None
-                else current
-            )
-            state = rules.store_scale_event(decision.state, spec, current, decision.target, now)
-            status = state.status
-            first = status.usages[0] if status.usages else None
-            yield [
-                recorded_now,
-                decision.target,
-                status.desired,
-                first.utilization if first else None,
-                code(codes["AbleToScale"], status.able_to_scale),
-                code(codes["ScalingActive"], status.scaling_active),
-                code(codes["ScalingLimited"], status.scaling_limited),
-                int(decision.failed is not None),
-            ]
+
+def test_every_recorded_sequence_is_reproduced(recorded):
+    assert (len(recorded["seq"]), sum(len(sequence["rows"]) for sequence in recorded["seq"])) == (244, 8858)
 
     def outcomes():
         for sequence in recorded["seq"]:
-            expected, found = [row[3:11] for row in sequence["rows"]], list(replay(sequence))
+            expected = [row[3:11] for row in sequence["rows"]]
+            found = list(replay(sequence, recorded["header"]["codes"]))
             at = next(
                 (i for i, pair in enumerate(zip(expected, found, strict=True)) if pair[0] != pair[1]), 0
             )
             yield f"{sequence['id']} sync {at}", expected[at], found[at]
 
-    agree("seq", outcomes(), capsys)
-    with capsys.disabled():
-        print(f" ({syncs} syncs)", end="")
+    agree(outcomes())
+
+
+def replayed(loads: list[tuple[int, int, dict[str, int] | None]], **flags: float) -> list[int]:
+    """Replicas after syncs 15 s apart of an HPA at 50 % of 1000 m; `loads`: load, replicas, events."""
+    rows = [
+        [15 * index, load, current, *[None] * 8, events]
+        for index, (load, current, events) in enumerate(loads)
+    ]
+    metric = {
+        "type": "Resource",
+        "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}},
+    }
+    spec = {"maxReplicas": 20, "metrics": [metric]}
+    sequence = {"id": "", "spec": spec, "replicas": loads[0][1], "req": 1000, "rows": rows, **flags}
+    codes = {
+        "AbleToScale": ["ReadyForNewScale", "ScaleDownStabilized", "SucceededRescale", "SucceededGetScale"],
+        "ScalingActive": ["True/ValidMetricFound"],
+        "ScalingLimited": ["False/DesiredWithinRange", "True/TooFewReplicas"],
+    }
+    return [found[1] for found in replay(sequence, codes)]
+
+
+def test_a_vectors_tolerance_and_downscale_window_reach_the_rules():
+    assert replayed([(2600, 4, None)]) == [6]
+    assert replayed([(2600, 4, None)], tol=0.5) == [4]
+    fall = [(2000, 4, None), (500, 4, None), (500, 4, None)]
+    assert replayed(fall) == [4, 4, 4]
+    assert replayed(fall, down_window=20) == [4, 4, 1]
+
+
+def test_an_hpa_that_was_deleted_and_made_again_remembers_nothing():
+    fall = [(2000, 4, None), (500, 4, None), (500, 2, None)]
+    made_again = [*fall[:2], (500, 2, {"del": 1})]
+    assert replayed(fall) == [4, 4, 4]  # the window still holds the 4 of before
+    assert replayed(made_again) == [4, 4, 2]
 
 
 def shifted(pod: HpaPod, by: float) -> HpaPod:
@@ -688,14 +738,14 @@ def shifted(pod: HpaPod, by: float) -> HpaPod:
     return replace(pod, start_time=pod.start_time + by, ready_since=pod.ready_since + by, sample=sample)
 
 
-def test_every_first_status_of_the_running_controller_is_reproduced(recorded, capsys):
+def test_every_first_status_of_the_running_controller_is_reproduced(recorded):
     vectors = {vector[0]: vector for vector in recorded["calc"]}
 
     def outcomes():
         for name, *expected in recorded["live_once"]:
             _, target, current, config, table, _ = vectors[name]
             spec, metric = tolerant_spec(config, target)
-            up = replace(spec.behavior.up, policies=(rules.RatePolicy("Pods", 1_000_000, 1),))
+            up = replace(spec.behavior.up, policies=(RatePolicy("Pods", 1_000_000, 1),))
             spec = replace(spec, behavior=replace(spec.behavior, up=up))
             # Memory is scripted in whole bytes and the controller counts it in milli-bytes.
             unit = 1000 if metric.resource == "memory" else 1
@@ -703,8 +753,8 @@ def test_every_first_status_of_the_running_controller_is_reproduced(recorded, ca
             strangers = {
                 pod: PodMetric(value * unit, 0.0, 15.0) for pod, value in config.get("extra", {}).items()
             }
-            decision = rules.reconcile(
-                spec, HpaState(), current, rules.measure(spec, current, pods, 0.0, strangers=strangers), 0.0
+            decision = reconcile(
+                spec, HpaState(), current, measure(spec, current, pods, 0.0, strangers=strangers), 0.0
             )
             status = decision.state.status
             conditions = [
@@ -720,24 +770,26 @@ def test_every_first_status_of_the_running_controller_is_reproduced(recorded, ca
                 found.append(f"the HPA was unable to compute the replica count: {decision.failed}")
             yield name, expected, found
 
-    agree("live_once", outcomes(), capsys)
+    agree(outcomes())
 
 
 @pytest.mark.parametrize(("section", "window"), [("live_seq_1s", 20.0), ("live_seq_default", 300.0)])
-def test_every_sequence_of_the_running_controller_is_reproduced(recorded, capsys, section, window):
-    """The recommendation is scripted there, so it is fed in; replicas, conditions and event texts are compared."""
+def test_every_sequence_of_the_running_controller_is_reproduced(recorded, section, window):
+    """Recommendations are scripted there and so fed in; replicas, conditions and events are compared."""
     flags = Flags(downscale_stabilization_seconds=window)
-    agree(section, ((sequence["id"], *live(sequence, flags)) for sequence in recorded[section]), capsys)
+    agree((sequence["id"], *live(sequence, flags)) for sequence in recorded[section])
 
 
 def live(sequence, flags):
-    """Expected and found: replicas after every sync, event texts, and every status the API server was seen to hold."""
+    """Expected and found: replicas after every sync, texts of events, and every status that was seen."""
     document, state, texts, written = sequence["spec"], HpaState(), [], []
     metric = "cpu resource utilization (percentage of request)"
     expected, found = [], []
     for row in sequence["rows"]:
         if row[1] in ("min", "max"):
             document = {**document, f"{row[1]}Replicas": row[2]}
+        if row[1] == "deleted":  # nothing is remembered if it is made again
+            state = HpaState()
         if row[1] in ("min", "max", "set", "deleted"):
             continue
         now, current = row[0], row[2] if row[1] == "failed" else row[1]
@@ -747,8 +799,8 @@ def live(sequence, flags):
             else Measured(row[2], metric)
         )
         spec = parse_spec(document, flags)
-        decision = rules.reconcile(spec, state, current, measured, now)
-        state = rules.store_scale_event(decision.state, spec, current, decision.target, now)
+        decision = reconcile(spec, state, current, measured, now)
+        state = store_scale_event(decision.state, spec, current, decision.target, now)
         expected.append((now, row[2] if row[1] == "failed" else row[3]))
         found.append((now, decision.target))
         if decision.target != current:
@@ -780,7 +832,7 @@ def live(sequence, flags):
     )
 
 
-def test_every_recorded_answer_of_the_api_server_is_reproduced(recorded, capsys):
+def test_every_recorded_answer_of_the_api_server_is_reproduced(recorded):
     def outcomes():
         for case in recorded["api"]:
             spec = hpa_api.with_defaults(case["spec"])
@@ -792,4 +844,4 @@ def test_every_recorded_answer_of_the_api_server_is_reproduced(recorded, capsys)
                 expected = {key: value for key, value in expected.items() if key != "scaleTargetRef"}
             yield case["case"], (case["status"], expected), (422 if found else 201, answer)
 
-    agree("api", outcomes(), capsys)
+    agree(outcomes())

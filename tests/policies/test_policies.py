@@ -42,8 +42,10 @@ def demand_of(names: Sequence[str] = NAMES, seconds: float = 0.1, entry: str = "
     """One core a replica, one visit each per request at the entry, no idle use and no response part."""
     ones = np.ones(len(names))
     return DemandModel(
-        services=tuple(names), idle_cores=0 * ones, demand_seconds=seconds * ones, limit_cores=ones, boot_seconds=20 * ones,
-        entries=(entry,), visits=ones[None], external_share=np.ones(1), sla_seconds=0.2, think_seconds=None, rho_max=0.9,
+        services=tuple(names), idle_cores=0 * ones, demand_seconds=seconds * ones, limit_cores=ones,
+        boot_seconds=20 * ones,
+        entries=(entry,), visits=ones[None], external_share=np.ones(1), sla_seconds=0.2, think_seconds=None,
+        rho_max=0.9,
         sla_margin=0.75, response=None, quality={},
     )  # fmt: skip
 
@@ -69,7 +71,7 @@ def deepscaler(
     return DeepScalerPolicy(forecaster, ReactiveFloor(demand, Floor()) if floor else None, 60.0, 15.0)
 
 
-# ------------------------------------------------------------------------------------------------------ static, oracle
+# --------------------------------------------------------------------------------------------- static, oracle
 def test_static_proposes_what_is_set_or_what_is():
     cluster = FakeCluster(replicas={"api": 7})
     proposals = StaticPolicy({"web": 3}, 60.0).decide(observe(cluster))
@@ -101,7 +103,7 @@ def test_a_broken_oracle_is_refused(times, table):
         OraclePolicy(times, table)
 
 
-# -------------------------------------------------------------------------------------------------------------- explore
+# ---------------------------------------------------------------------------------------------------- explore
 def explore(seed: int = 1, utilisation: tuple[float, float] = (0.35, 0.95)) -> ExplorePolicy:
     return ExplorePolicy(seed, utilisation, (180.0, 600.0))
 
@@ -168,7 +170,7 @@ def on_a_real_cluster(**explore: object) -> Settings:
 def test_exploring_a_real_cluster_has_to_be_asked_for():
     make_policy("explore", make_settings())  # the testbed's needs no leave
     make_policy("explore", on_a_real_cluster())
-    with pytest.raises(SettingsError, match=r"only with --set scale\.explore\.allow=true") as error:
+    with pytest.raises(SettingsError, match=r"with --set scale\.explore\.allow=true") as error:
         make_policy("explore", on_a_real_cluster(allow=False))
     assert "\n" not in str(error.value)
     dry = on_a_real_cluster(allow=False)
@@ -176,7 +178,7 @@ def test_exploring_a_real_cluster_has_to_be_asked_for():
 
 
 def test_exploring_a_real_cluster_keeps_to_the_guard_rails():
-    """One replica's worth is used: draws ask for 1 to 4 replicas, the rails for 2 to 3, a step down at a time."""
+    """One replica's worth is used: draws ask for 1 to 4 replicas, the rails allow 2 to 3 and steps of one."""
     settings = on_a_real_cluster(seconds=[30, 60])
     rails = settings.scale.guard_rails.model_copy(
         update={"min_replicas": 2, "max_replicas": 3, "max_step_down": 1, "scale_down_window": 0.0}
@@ -227,7 +229,7 @@ def test_an_entry_without_requests_is_at_no_risk():
     )
 
 
-# ----------------------------------------------------------------------------------------------------- reactive floor
+# --------------------------------------------------------------------------------------------- reactive floor
 def test_the_floor_sizes_all_services_by_the_rate_at_the_entry_at_once():
     cluster = FakeCluster(
         values={("web", "req"): 45.0}
@@ -270,7 +272,7 @@ def test_usage_floors_need_a_limit_and_a_fresh_sample():
     }  # against the request
 
 
-# ------------------------------------------------------------------------------------------------------------ deepscaler
+# ------------------------------------------------------------------------------------------------- deepscaler
 def test_the_forecast_is_refreshed_each_period_and_the_floor_each_tick():
     cluster, forecaster = FakeCluster(), FakeForecaster([[3.2, 4.0, 5.0]])
     policy = deepscaler(forecaster, demand_of())
@@ -361,7 +363,7 @@ def test_under_the_controller_a_low_forecast_cannot_starve_a_service_that_burns(
     assert cluster.replicas == {"web": 5, "api": 5, "db": 5}
 
 
-# ---------------------------------------------------------------------------------------------------------- the registry
+# ----------------------------------------------------------------------------------------------- the registry
 def shop(tmp_path: Path, **scale: object) -> Settings:
     settings = make_settings(bundle=str(tmp_path / "AdapGLA.pt"), **scale)
     return settings.model_copy(
@@ -471,7 +473,7 @@ def test_the_demand_fit_comes_from_the_bundle_else_from_the_data_set(tmp_path):
         load_demand(settings)
 
 
-# --------------------------------------------------------------------------------------------------------- a real bundle
+# ---------------------------------------------------------------------------------------------- a real bundle
 def real_bundle(path: Path, services: tuple[str, ...] = NAMES, **meta: object) -> None:
     """An AdapGLA that forecasts the training mean, 3, 5 and 7 replicas, whatever it sees."""
     torch = pytest.importorskip("torch")
@@ -525,4 +527,4 @@ def test_a_service_new_to_the_bundle_goes_by_the_floor_and_one_without_data_is_h
 def test_an_observed_horizon_that_does_not_cover_the_start_up_is_told(tmp_path, caplog):
     real_bundle(tmp_path / "AdapGLA.pt", label="observed", demand=demand_of().to_dict())
     make_policy("deepscaler", shop(tmp_path))
-    assert "the bundle looks 60 s ahead; start-up and one period take 80 s" in caplog.text
+    assert "the bundle looks 60 s ahead, but the start-up of a pod and one period take 80 s" in caplog.text

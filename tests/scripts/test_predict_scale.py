@@ -43,7 +43,7 @@ def config(tmp_path: Path) -> Path:
 def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     """What the script connects to."""
     fake = FakeCluster()
-    monkeypatch.setattr(predict_scale, "_connect", lambda _settings: fake)
+    monkeypatch.setattr(predict_scale, "connect", lambda _settings: fake)
     return fake
 
 

@@ -1,4 +1,4 @@
-"""HorizontalPodAutoscaler documents (autoscaling/v2): defaults, validation, and the way to `hpa_rules.HpaSpec`."""
+"""HorizontalPodAutoscaler documents (autoscaling/v2): defaults, validation, and the `HpaSpec` they mean."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from deepscaler.errors import SettingsError
-from deepscaler.policies.hpa.rules import Behavior, Flags, HpaSpec, Metric, RatePolicy, ScalingRules
+from deepscaler.policies.hpa.spec import Behavior, Flags, HpaSpec, Metric, RatePolicy, ScalingRules
 from deepscaler.quantities import canonical_quantity, parse_quantity
 
 Document = Mapping[str, Any]
@@ -36,7 +36,9 @@ _SOURCES = {"Resource": "resource", "ContainerResource": "containerResource"}
 
 
 def with_defaults(document: Document) -> dict[str, Any]:
-    """A spec as the API server stores it: every unset field filled, policies kept as a whole, quantities canonical.
+    """A spec as the API server stores it: unset fields are filled, and quantities are canonical.
+
+    A list of policies that is given replaces the whole default list.
 
     Args:
         document: `spec` of an autoscaling/v2 HorizontalPodAutoscaler, without scaleTargetRef.
@@ -143,7 +145,8 @@ def problems(spec: Document) -> list[str]:
         )
     if low == 0:
         found.append(
-            "spec.metrics: Forbidden: must specify at least one Object or External metric to support scaling to zero replicas"
+            "spec.metrics: Forbidden: must specify at least one Object or External metric "
+            "to support scaling to zero replicas"
         )
     for name, rules in spec.get("behavior", {}).items():
         found += _rules_problems(rules, f"spec.behavior.{name}")
@@ -156,63 +159,69 @@ def _source_problems(source: Document, where: str, needs_container: bool) -> lis
         found.append(f"{where}.name: Required value: must specify a resource name")
     if needs_container and not source.get("container"):
         found.append(f"{where}.container: Required value: must specify a container")
-    target, where = source["target"], f"{where}.target"
-    utilization, average = target.get("averageUtilization"), target.get("averageValue")
-    if not target.get("type"):
+    return found + _target_problems(source["target"], f"{where}.target")
+
+
+def _target_problems(target: Document, where: str) -> list[str]:
+    found = []
+    kind, utilization, average = (
+        target.get("type", ""),
+        target.get("averageUtilization"),
+        target.get("averageValue"),
+    )
+    if not kind:
         found.append(f"{where}.type: Required value: must specify a metric target type")
-    if target.get("type") not in ("Utilization", "Value", "AverageValue"):
+    if kind not in ("Utilization", "Value", "AverageValue"):
         found.append(
-            f'{where}.type: Invalid value: "{target.get("type", "")}": must be either Utilization, Value, or AverageValue'
+            f'{where}.type: Invalid value: "{kind}": must be either Utilization, Value, or AverageValue'
         )
     if average is not None and parse_quantity(average) <= 0:
         found.append(f'{where}.averageValue: Invalid value: "{average}": must be positive')
     if utilization is not None and utilization < 1:
         found.append(f"{where}.averageUtilization: Invalid value: {utilization}: must be greater than 0")
     if utilization is None and average is None:
-        found.append(
-            f"{where}.averageUtilization: Required value: must set either a target raw value or a target utilization"
-        )
+        needed = "must set either a target raw value or a target utilization"
+        found.append(f"{where}.averageUtilization: Required value: {needed}")
     if utilization is not None and average is not None:
-        found.append(
-            f"{where}.averageValue: Forbidden: may not set both a target raw value and a target utilization"
-        )
+        both = "may not set both a target raw value and a target utilization"
+        found.append(f"{where}.averageValue: Forbidden: {both}")
     return found
 
 
 def _rules_problems(rules: Document, where: str) -> list[str]:
     found = []
-    window = rules.get("stabilizationWindowSeconds", 0)
+    window, select = rules.get("stabilizationWindowSeconds", 0), rules["selectPolicy"]
+    invalid = f"{where}.stabilizationWindowSeconds: Invalid value: {window}"
     if window < 0:
-        found.append(
-            f"{where}.stabilizationWindowSeconds: Invalid value: {window}: must be greater than or equal to zero"
-        )
+        found.append(f"{invalid}: must be greater than or equal to zero")
     if window > 3600:
+        found.append(f"{invalid}: must be less than or equal to 3600")
+    if select not in ("Disabled", "Max", "Min"):
         found.append(
-            f"{where}.stabilizationWindowSeconds: Invalid value: {window}: must be less than or equal to 3600"
-        )
-    if rules["selectPolicy"] not in ("Disabled", "Max", "Min"):
-        found.append(
-            f'{where}.selectPolicy: Unsupported value: "{rules["selectPolicy"]}": supported values: "Disabled", "Max", "Min"'
+            f'{where}.selectPolicy: Unsupported value: "{select}": supported values: "Disabled", "Max", "Min"'
         )
     if not rules["policies"]:
         found.append(f"{where}.policies: Required value: must specify at least one Policy")
     for index, policy in enumerate(rules["policies"]):
-        kind, value, period = policy.get("type", ""), policy.get("value", 0), policy.get("periodSeconds", 0)
-        place = f"{where}.policies[{index}]"
-        if kind not in ("Percent", "Pods"):
-            found.append(f'{place}.type: Unsupported value: "{kind}": supported values: "Percent", "Pods"')
-        if value <= 0:
-            found.append(f"{place}.value: Invalid value: {value}: must be greater than zero")
-        if period <= 0:
-            found.append(f"{place}.periodSeconds: Invalid value: {period}: must be greater than zero")
-        if period > 1800:
-            found.append(
-                f"{place}.periodSeconds: Invalid value: {period}: must be less than or equal to 1800"
-            )
+        found += _policy_problems(policy, f"{where}.policies[{index}]")
     if "tolerance" in rules and parse_quantity(rules["tolerance"]) < 0:
         found.append(
             f'{where}.tolerance: Invalid value: "{rules["tolerance"]}": must be greater than or equal to 0'
         )
+    return found
+
+
+def _policy_problems(policy: Document, where: str) -> list[str]:
+    found = []
+    kind, value, period = policy.get("type", ""), policy.get("value", 0), policy.get("periodSeconds", 0)
+    if kind not in ("Percent", "Pods"):
+        found.append(f'{where}.type: Unsupported value: "{kind}": supported values: "Percent", "Pods"')
+    if value <= 0:
+        found.append(f"{where}.value: Invalid value: {value}: must be greater than zero")
+    if period <= 0:
+        found.append(f"{where}.periodSeconds: Invalid value: {period}: must be greater than zero")
+    if period > 1800:
+        found.append(f"{where}.periodSeconds: Invalid value: {period}: must be less than or equal to 1800")
     return found
 
 

@@ -1,9 +1,8 @@
-"""`hpa_<percent>`: the Kubernetes HorizontalPodAutoscaler, one a service, as a policy to compare with."""
+"""The policy `hpa_<percent>`: one Kubernetes HorizontalPodAutoscaler per service, to compare with."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -12,28 +11,25 @@ from deepscaler.cluster import Pod, Workload
 from deepscaler.errors import SettingsError
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
 from deepscaler.policies.hpa.api import parse_spec
-from deepscaler.policies.hpa.rules import (
-    Flags,
-    HpaPod,
-    HpaSpec,
-    HpaState,
-    Measured,
-    Metric,
-    Sample,
-    measure,
-    reconcile,
-    store_scale_event,
-)
+from deepscaler.policies.hpa.limits import store_scale_event
+from deepscaler.policies.hpa.recommendation import Measured, measure
+from deepscaler.policies.hpa.reconcile import reconcile
+from deepscaler.policies.hpa.spec import Flags, HpaSpec, Metric
+from deepscaler.policies.hpa.state import HpaState
+from deepscaler.policies.hpa.usage import HpaPod, Sample
 from deepscaler.settings import Hpa, Settings
 
 SYNC_LAG_SECONDS = 1e-3
-"""The real controller's syncs come 15.00-15.06 s apart, so a 300 s window never holds the 20th earlier one. Ticks here come
-exactly one period apart; without `behavior` that one would still count and hold every scale-down one tick longer than the
-real one does. The window is taken this much shorter."""
+"""By how much the downscale window is shortened.
+
+Syncs of the real controller come 15.00-15.06 s apart, so a window of 300 s never holds the 20th earlier one.
+Ticks here come exactly one period apart. Without `behavior` the 20th would still count, and hold every
+scale-down one tick longer than the real controller does.
+"""
 
 
 class HpaTarget(NamedTuple):
-    """One target, as shares of the CPU limit and of the CPU request, both in percent."""
+    """One target, in percent of the CPU limit and in percent of the CPU request."""
 
     limit_percent: int
     request_percent: int
@@ -46,15 +42,24 @@ class _Rescale(NamedTuple):
 
 
 class HpaPolicy(Policy):
-    """One HPA a service, each with its own memory.
+    """One HPA per service, each with a memory of its own.
+
+    Args:
+        percent: target utilisation in percent of the CPU limit.
+        settings: those of the application.
 
     Attributes:
-        percent: target utilisation as a share of the CPU limit.
-        targets: per service, the target in both measures; filled by `decide`.
-        failures: per service that was held in the last `decide`, why; in the real controller's words where it has any.
+        percent: as given.
+        targets: service -> its target in both measures; filled by `decide`.
+        failures: services that the last `decide` held -> why, in the words of the real controller if it has
+            any.
 
-    Differs: the real one counts a rescale when its own write succeeds; this one at its next sync, if the replicas are then
-        what it asked for. So dry runs, refused writes and the guard rails of others leave no trace in `behavior`'s rates.
+    Raises:
+        SettingsError: the API server would refuse `scale.hpa.behavior`.
+
+    Differs: the real controller counts a rescale when its own write succeeds; this one counts it at its next
+        sync, if the replicas are then what it asked for. So dry runs, refused writes and guard rails leave no
+        trace in the rates.
     """
 
     history_seconds = 0.0
@@ -77,7 +82,7 @@ class HpaPolicy(Policy):
         self._pending: dict[str, _Rescale] = {}
 
     def decide(self, observation: Observation) -> Mapping[str, Proposal]:
-        """Replicas of every service that is scaled. Without usable metrics it is held, but the limits still apply."""
+        """Replicas of every service that is scaled. Without usable metrics it is held, within the limits."""
         pods: dict[str, list[Pod]] = {}
         for pod in observation.pods:
             pods.setdefault(pod.service, []).append(pod)
@@ -116,24 +121,13 @@ class HpaPolicy(Policy):
         limit, request = workload.cpu_limit_cores, workload.cpu_request_cores
         if not limit or not request:
             lacks = f"no CPU limit, of which {self.name} is a share" if request else "missing request for cpu"
-            why = f"service {service}: {lacks}; set resources.{'limits' if request else 'requests'}.cpu of its Deployment"
+            setting = f"resources.{'limits' if request else 'requests'}.cpu"
+            why = f"service {service}: {lacks}; set {setting} of its Deployment"
             return spec, Measured(None, failed=why, failed_reason="FailedGetResourceMetric")
         target = HpaTarget(self.percent, max(1, round(self.percent * limit / request)))
         self.targets[service] = target
         spec = replace(spec, metrics=(Metric("cpu", utilization=target.request_percent),))
         return spec, measure(spec, workload.replicas, [_seen(pod) for pod in pods], now)
-
-
-def hpa_policy(name: str, settings: Settings) -> HpaPolicy:
-    """The policy `hpa_<percent of the CPU limit>`.
-
-    Raises:
-        SettingsError: another name, or a `scale.hpa.behavior` that the API server would refuse.
-    """
-    match = re.fullmatch(r"hpa_(\d+)", name)
-    if not match or int(match[1]) < 1:
-        raise SettingsError(f"policy {name!r}: expected hpa_<percent of the CPU limit>, such as hpa_70")
-    return HpaPolicy(int(match[1]), settings)
 
 
 def _spec(settings: Hpa, low: int, high: int) -> HpaSpec:
@@ -151,7 +145,7 @@ def _spec(settings: Hpa, low: int, high: int) -> HpaSpec:
 
 
 def _seen(pod: Pod) -> HpaPod:
-    """The pod as an HPA sees it: one container, whole millicores rounded up."""
+    """The pod as an HPA sees it: with one container, and whole millicores, rounded up."""
     sample = None
     if pod.usage_cores is not None and pod.usage_time is not None:
         sample = Sample(
@@ -172,7 +166,7 @@ def _seen(pod: Pod) -> HpaPod:
 
 
 def millicores(cores: float) -> int:
-    """Whole millicores, rounded up from the metrics server's whole nanocores.
+    """Whole millicores, rounded up from the whole nanocores of the metrics server.
 
     Source: Quantity.MilliValue.
     """

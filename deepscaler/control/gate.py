@@ -1,0 +1,83 @@
+"""The quality gate: reads the metrics of a tick and says which services must be held."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Collection
+
+import numpy as np
+
+from deepscaler.cluster import Cluster
+from deepscaler.control.quality import (
+    BEFORE_SECONDS,
+    RECENT_SECONDS,
+    DropWatch,
+    Quality,
+    assess,
+    blank_panel,
+    error_share,
+)
+from deepscaler.control.recorder import Statistics
+from deepscaler.errors import MetricsError
+from deepscaler.panel import FEATURES
+from deepscaler.policies.base import Reason
+from deepscaler.settings import Settings
+
+log = logging.getLogger(__name__)
+_EPSILON = 1e-6
+
+
+class Gate:
+    """Reads metrics and judges them; all it remembers is where traffic dropped.
+
+    Args:
+        cluster: the source of the metrics.
+        settings: those of the application.
+        statistics: where failures to read metrics are counted.
+    """
+
+    def __init__(self, cluster: Cluster, settings: Settings, statistics: Statistics) -> None:
+        self._cluster, self._settings, self._scale = cluster, settings, settings.scale
+        self._statistics = statistics
+        self._watch = DropWatch()
+
+    def judge(self, now: float, running: Collection[str], history_seconds: float) -> Quality:
+        """Read the metrics of the last `history_seconds` or more, and judge them for the services that run.
+
+        All of these are held if the metrics can't be read. For a policy that needs no metrics (0 seconds)
+        none are read, and nothing is held.
+        """
+        if not history_seconds:
+            blank = blank_panel(self._cluster.services, tuple(FEATURES), np.zeros(0))
+            return Quality(blank, np.zeros(0), {}, frozenset())
+        step = self._settings.collect.step
+        back = max(history_seconds, self._scale.stale_after + step, RECENT_SECONDS + BEFORE_SECONDS)
+        count = math.ceil(back / step - _EPSILON)
+        try:
+            raw = self._cluster.metrics(now - (count - 1) * step, now, step)
+        except MetricsError as error:
+            self._statistics.metrics_failures += 1
+            log.error("no metrics: %s", error)
+            times = now - step * np.arange(count - 1, -1, -1.0)
+            raw = blank_panel(self._cluster.services, tuple(FEATURES), times)
+        features, scale = self._settings.process.features, self._scale
+        quality = assess(raw, features, now, scale.fill_samples, scale.stale_after)
+        held = {service: reason for service, reason in quality.held.items() if service in running}
+        held.update({service: Reason.HELD_MISSING for service in running if service not in raw.services})
+        return Quality(quality.panel, quality.ages, held, quality.doubtful & frozenset(running))
+
+    def no_scale_down(self, quality: Quality, now: float) -> frozenset[str]:
+        """Services whose newest samples are missing, or whose traffic fell with errors or lost data."""
+        suspicious = self._watch.watching or bool(self._watch.drops(quality.panel))
+        troubled = suspicious and (quality.lost or self._requests_fail(now))
+        return quality.doubtful | self._watch.update(quality.panel, troubled)
+
+    def _requests_fail(self, now: float) -> bool:
+        """Whether more requests fail than `scale.error_share`; False if that isn't known."""
+        try:
+            latencies = self._cluster.latencies(now - RECENT_SECONDS, now, self._settings.collect.step)
+        except MetricsError as error:
+            log.warning("it isn't known how many requests fail: %s", error)
+            return False
+        return error_share(latencies) > self._scale.error_share

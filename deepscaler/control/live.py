@@ -1,0 +1,96 @@
+"""One policy on a live cluster: a single tick, or a run that leaves a run directory behind."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+import pandas as pd
+
+from deepscaler.cluster import ENDPOINT_COLUMNS, Cluster, Leadership, Undisputed
+from deepscaler.control.controller import Controller
+from deepscaler.control.recorder import DecisionRow, Recorder
+from deepscaler.control.self_metrics import serving_metrics
+from deepscaler.errors import ClusterError, MetricsError
+from deepscaler.policies.base import Policy
+from deepscaler.runs import PolicyName, Run, write_run
+from deepscaler.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def tick_once(cluster: Cluster, policy: Policy, settings: Settings) -> list[DecisionRow]:
+    """Decide and, unless it is a dry run, write once; returns the decisions.
+
+    Raises:
+        ClusterError: the cluster can't be read, the rights to write are missing, or another controller leads.
+    """
+    with _leave_to_write(cluster, settings, wait=True) as leadership:
+        return Controller(cluster, policy, settings, leading=leadership.leading).tick()
+
+
+def run_live(cluster: Cluster, policy: Policy, settings: Settings) -> Path:
+    """Run a policy until `scale.duration` is over or a signal comes; returns the run directory.
+
+    Decisions and pods are appended to the directory at every tick, after those of an earlier run in it.
+
+    Raises:
+        ClusterError: the rights to write are missing, or the port of the metrics page is taken.
+    """
+    seed = (settings.scale.seeds or [0])[0]
+    directory = Path(settings.scale.run_dir) / f"{policy.name}-{seed}"
+    recorder = Recorder(directory)
+    earlier = recorder.decisions()
+    start = cluster.now() if earlier.empty else float(earlier["time"].iloc[0])
+    with stopping_on_signals() as stop:
+        with _leave_to_write(cluster, settings, wait=False) as leadership:
+            leading = leadership.leading
+            controller = Controller(cluster, policy, settings, recorder, survive_bugs=True, leading=leading)
+            with serving_metrics(controller, settings):
+                controller.run(settings.scale.duration, stop=stop)
+        write_run(_recorded(controller, settings, seed, start), directory)
+    return directory
+
+
+@contextmanager
+def stopping_on_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set until the block ends, to stop a controller after its tick."""
+    stop = threading.Event()
+
+    def end(number: int, _frame: object) -> None:
+        log.info("%s: ending after the tick", signal.Signals(number).name)
+        stop.set()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave_to_write(cluster: Cluster, settings: Settings, wait: bool) -> AbstractContextManager[Leadership]:
+    """Unless it is a dry run, check the rights and let the replicas of the controller elect a leader."""
+    return nullcontext(Undisputed()) if settings.scale.dry_run else cluster.leadership(wait=wait)
+
+
+def _recorded(controller: Controller, settings: Settings, seed: int, start: float) -> Run:
+    """All that the run leaves behind.
+
+    What can't be read any more is left out and logged, because the decisions alone are worth keeping.
+    """
+    cluster, recorder, step = controller.cluster, controller.recorder, settings.collect.step
+    end = cluster.now()
+    endpoints, panel = pd.DataFrame(columns=list(ENDPOINT_COLUMNS)), None
+    info = {**PolicyName.parse(controller.policy.name).to_dict(), "seed": seed, "start": start}
+    try:
+        info = controller.describe(seed, start)
+        endpoints = cluster.latencies(start, end, step)
+        panel = cluster.metrics(start + step, end, step) if end - start >= step else None
+    except (MetricsError, ClusterError) as error:
+        log.error("the run directory is incomplete: %s", error)
+    return Run(info, endpoints, recorder.decisions(), recorder.pods(), panel)

@@ -1,0 +1,70 @@
+"""What a controller logs about replicas that others edited, rival autoscalers, and services that it holds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from deepscaler.cluster import Workload
+from deepscaler.control.guard_rails import HELD, LEFT_ALONE, Decision
+from deepscaler.control.recorder import Statistics
+from deepscaler.logs import OnChange
+
+log = logging.getLogger(__name__)
+
+
+class Notices:
+    """Logs each of them when it begins and when it is over, not at every tick.
+
+    Args:
+        statistics: where edits by others are counted.
+        dry_run: rivals are not refused then.
+
+    Attributes:
+        incumbents: service -> autoscalers seen acting on it.
+    """
+
+    def __init__(self, statistics: Statistics, dry_run: bool) -> None:
+        self.incumbents: dict[str, tuple[str, ...]] = {}
+        self._statistics = statistics
+        self._refusing = "" if dry_run else "; refused until it is gone"
+        self._rivals, self._held = OnChange(log), OnChange(log)
+        self._left_at: Mapping[str, int] = {}
+
+    def leave(self, replicas: Mapping[str, int]) -> None:
+        """Remember the replicas after a tick; if there are others at the next one, somebody edited them."""
+        self._left_at = replicas
+
+    def tell(self, workloads: Sequence[Workload], decisions: Sequence[Decision]) -> None:
+        """Log what changed since the last tick."""
+        for workload, decision in zip(workloads, decisions, strict=True):
+            self._tell_edit(workload)
+            self._tell_rivals(workload)
+            self._tell_held(decision)
+
+    def _tell_edit(self, workload: Workload) -> None:
+        service, left_at = workload.service, self._left_at.get(workload.service, workload.replicas)
+        if left_at != workload.replicas and not workload.autoscalers:
+            self._statistics.foreign_edits += 1
+            log.warning(
+                "%s: somebody set %d replicas; this controller left it at %d",
+                service,
+                workload.replicas,
+                left_at,
+            )
+
+    def _tell_rivals(self, workload: Workload) -> None:
+        service, rivals = workload.service, workload.autoscalers
+        self.incumbents[service] = rivals
+        if rivals:
+            names = ", ".join(rivals)
+            self._rivals.trouble(service, f"{service}: other autoscalers act on it: {names}{self._refusing}")
+        else:
+            self._rivals.well(service, f"{service}: no other autoscaler acts on it any more")
+
+    def _tell_held(self, decision: Decision) -> None:
+        service, reason = decision.service, decision.reason
+        if reason in LEFT_ALONE | HELD:
+            self._held.trouble(service, f"{service}: stays at {decision.target} ({reason.value})")
+        else:
+            self._held.well(service, f"{service}: decided again")
