@@ -31,8 +31,8 @@ def offered_rates(
         visits: by window.
         panel: regular samples with the features req and res.
         process: settings of the labels.
-        causal: use at each row only what is known by then: the visits of the window that ends there,
-            instead of those of the window around it.
+        causal: use at each row only what is known by then: the visits around the time one visit window
+            earlier, instead of those around the row.
 
     Returns:
         Requests per second `[L, N]`, and visits per external request `[L, N]`.

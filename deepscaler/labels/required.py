@@ -27,7 +27,7 @@ Labels = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """Labels of a series and what they rest on. All but the labels are None for labels other than `required`.
+    """Labels of a series and what they rest on; labels other than `required` bring nothing else.
 
     Attributes:
         labels: float32 `[L, N]`; NaN where unknown.
