@@ -12,7 +12,6 @@ import pytest
 import torch
 import yaml
 from helpers.model_samples import SIZES, make_dataset
-from helpers.paths import ROOT
 
 import main as script
 from deepscaler.learning.bundle import load_bundle
