@@ -49,6 +49,7 @@ HOMES = {
     "scipy": ("deepscaler/statistics.py", "deepscaler/graphs/", "deepscaler/labels/"),
     "matplotlib": ("deepscaler/pictures/",),
     "networkx": ("deepscaler/pictures/",),
+    "PIL": ("deepscaler/pictures/",),  # comes with matplotlib
     "pandas": ("deepscaler/", "testbed/", *(f"{script}.py" for script in SCRIPTS)),
     "tqdm": ("testbed/", *(f"{script}.py" for script in SCRIPTS)),
     "numpy": ("",),

@@ -1,0 +1,200 @@
+"""The pages lead somewhere: links, pictures, anchors, paths and commands; their lists are the code's."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from functools import cache
+from typing import Any
+
+import pytest
+from helpers.paths import ROOT
+
+from deepscaler.control.recorder import ACTING, DRY_RUN, STANDBY
+from deepscaler.evaluation.text import TERMS, full_table, table
+from deepscaler.pictures.architecture import BANDS, BOXES, draw_architecture
+from deepscaler.policies.base import Reason
+from deepscaler.runs import DECISION_COLUMNS
+from deepscaler.settings import GuardRails
+from testbed.experiments.demo import STAGES
+
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
+HOUSE = re.compile(
+    r"(?<![\w/.<-])(?:deepscaler|model|testbed|config|tests|sendFlow|deploy|benchmarks)/[\w./-]*"
+)
+"""What looks like a path of the repository. One with <name> or * in it is judged by the folder before it."""
+MADE = {"config/cluster.yaml"}
+"""Made by a command of docs/cluster.md."""
+
+
+@cache
+def text(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def prose(page: str) -> str:
+    return BLOCK.sub("", text(page))
+
+
+def commands(page: str) -> list[list[str]]:
+    """Words of each command in the page's code blocks, without comments."""
+    blocks = [
+        body for language, body in BLOCK.findall(text(page)) if language == "sh" or page == "docs/cluster.md"
+    ]
+    lines = [line for body in blocks for line in body.replace("\\\n", " ").splitlines()]
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def anchors(page: str) -> set[str]:
+    """Anchors of the page's headings as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_relative_links_and_pictures_lead_somewhere(page):
+    broken = []
+    for target in LINK.findall(prose(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (ROOT / page).parent / name if name else ROOT / page
+        inside = path.resolve().relative_to(ROOT.resolve()).as_posix()
+        if not path.exists() or (anchor and anchor not in anchors(inside)):
+            broken.append(target)
+    assert not broken
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_paths_in_backticks_exist(page):
+    quoted = re.findall(r"`([^`\n]+)`", prose(page))
+    named = {match.rstrip(".") for words in quoted for match in HOUSE.findall(words)} - MADE
+    missing = []
+    for name in sorted(named):
+        whole = name.endswith("/") or re.search(r"\.\w+$", name) or (ROOT / name).exists()
+        path = ROOT / name if whole else (ROOT / name).parent  # cut at a <name> or a *
+        if not path.exists():
+            missing.append(name)
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_name_scripts_and_modules_that_exist(page):
+    asked = [words[1:] for words in commands(page) if words[0] == "python"]
+    inline = re.findall(r"`python (-m \S+?|\S+\.py)[`\s]", prose(page))
+    for words in [*asked, *(found.split() for found in inline)]:
+        file = f"{words[1].replace('.', '/')}" if words[0] == "-m" else words[0].removesuffix(".py")
+        places = [ROOT / f"{file}.py", ROOT / file / "__main__.py"]
+        assert words[:2] in (["-m", "pytest"], ["-m", "json.tool"]) or any(
+            place.is_file() for place in places
+        ), words
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_make_targets_exist(page):
+    targets = set(re.findall(r"^([a-z-]+):", text("Makefile"), flags=re.MULTILINE))
+    named = {word for found in re.findall(r"`make ([a-z -]+)`", prose(page)) for word in found.split()}
+    named |= {words[1] for words in commands(page) if words[0] == "make"}
+    assert named <= targets
+
+
+def test_the_readme_fits_on_one_screen():
+    assert len(text("README.md").splitlines()) <= 110
+
+
+def test_the_readme_shows_the_commands_that_the_demo_runs():
+    shown = [" ".join(words) for words in commands("README.md") if words[0] == "python" and "-m" not in words]
+    assert [command for command in shown if "live.yaml" not in command] == list(STAGES.values())
+
+
+SCALES = {
+    "seeds": 1,
+    "violation_minutes": 1,
+    "violation_rate": 100,
+    "violation_rate_ci": 100,
+    "slow_rate": 100,
+    "p95_seconds": 1000,
+    "mean_seconds": 1000,
+    "core_hours": 1,
+    "core_hours_ci": 1,
+    "changes_per_hour": 1,
+    "mean_replicas": 1,
+    "unknown_rate": 100,
+}
+"""Columns of the table in docs/results.md, and what the measures were multiplied by to print them."""
+
+
+def block_with(page: str, start: str) -> str:
+    (block,) = [body for _, body in BLOCK.findall(text(page)) if body.startswith(start)]
+    return block.strip()
+
+
+def printed_summary() -> dict[str, Any]:
+    """What `table` needs, read back from the full table in docs/results.md."""
+    policies, pareto = {}, []
+    for line in block_with("docs/results.md", "policy").splitlines()[2:]:
+        name, *cells = re.findall(r"\[.*?\]|[^\s*]+", line)
+        values = [[float(part) for part in cell.strip("[]").split(",")] for cell in cells]
+        policies[name] = {
+            column: tuple(part / scale for part in value) if column.endswith("_ci") else value[0] / scale
+            for (column, scale), value in zip(SCALES.items(), values, strict=True)
+        } | {"seeds": int(values[0][0])}
+        pareto += [name] if " * " in line else []
+    return {"policies": policies, "pareto": pareto}
+
+
+def test_the_tables_are_one_result_as_the_scripts_print_it():
+    summary = printed_summary()
+    assert len(summary["policies"]) == 8
+    assert block_with("docs/results.md", "policy") == full_table(summary).removeprefix(TERMS).strip()
+    assert block_with("README.md", "policy") == table(summary).removeprefix(TERMS).strip()
+
+
+def test_every_page_is_in_the_readmes_index():
+    linked = {target.partition("#")[0] for target in LINK.findall(text("README.md"))}
+    assert set(PAGES) - {"README.md"} <= linked
+
+
+def test_every_wing_is_listed():
+    wings = [f"deepscaler/{path.parent.name}/" for path in (ROOT / "deepscaler").glob("*/__init__.py")]
+    assert len(wings) >= 9
+    for page in ("docs/design.md", "CONTRIBUTING.md"):
+        assert [wing for wing in wings if f"`{wing}`" not in text(page)] == [], page
+
+
+def table_words(page: str, heading: str) -> set[str]:
+    """Words in backticks in the first cells of the tables below a heading, up to the next of its level."""
+    level = heading.split(" ", maxsplit=1)[0]
+    below = re.split(rf"^{level} ", prose(page).split(f"{heading}\n", maxsplit=1)[1], flags=re.MULTILINE)[0]
+    cells = re.findall(r"^\| (`[^|]+) \|", below, flags=re.MULTILINE)
+    return {word for cell in cells for word in re.findall(r"`([^`]+)`", cell)}
+
+
+def test_every_reason_and_column_of_a_decision_is_explained():
+    assert table_words("docs/decisions.md", "## Reasons") == {reason.value for reason in Reason}
+    assert table_words("docs/decisions.md", "## Columns of decisions.csv") == set(DECISION_COLUMNS)
+    assert all(f"`{mode}`" in text("docs/decisions.md") for mode in (ACTING, DRY_RUN, STANDBY))
+
+
+def test_every_guard_rail_is_explained():
+    assert [name for name in GuardRails.model_fields if f"`{name}`" not in text("docs/decisions.md")] == []
+
+
+def test_the_architecture_names_what_exists():
+    named = [box.code for box in BOXES if box.code] + [
+        band.note.partition(":")[0] for band in BANDS if ".py" in band.note
+    ]
+    assert len(named) >= 10
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_architecture_is_drawn_and_small(tmp_path):
+    draw_architecture(tmp_path / "architecture.png")
+    for drawn in (tmp_path / "architecture.png", ROOT / "docs" / "architecture.png"):
+        assert drawn.read_bytes().startswith(b"\x89PNG") and drawn.stat().st_size < 120_000
