@@ -56,8 +56,8 @@ _BODIES = ("application/json", "application/yaml", "")
 class Response:
     """An answer.
 
-    The body of a watch is an iterator that blocks between its parts. An empty part says that nothing happened for a
-    second.
+    The body of a watch is an iterator that blocks between its parts. An empty part says that nothing happened
+    for a second.
     """
 
     status: int

@@ -63,7 +63,7 @@ class Resource:
 
     @property
     def storage(self) -> str:
-        """Where objects are kept. Both versions of an autoscaler and both groups of an event are the same objects."""
+        """Where objects are kept; both versions of an autoscaler share a place, as do both groups of an event."""
         return "events" if self.plural == "events" else f"{self.group}/{self.plural}"
 
 

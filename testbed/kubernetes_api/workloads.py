@@ -68,8 +68,8 @@ class Workloads(Objects):
     def sync_pods(self, namespace: str, deployment: str, pods: Sequence[PodState]) -> None:
         """Bring the Pods of a Deployment, its ReplicaSet and their statuses to what runs.
 
-        Nothing happens if the Deployment is unknown. A call costs next to nothing if nothing has changed, so call it
-        as often as you like, for every Deployment.
+        Nothing happens if the Deployment is unknown. A call costs next to nothing if nothing has changed, so
+        call it as often as you like, for every Deployment.
 
         Differs: a Deployment keeps one ReplicaSet. A new template doesn't roll the pods.
         """
