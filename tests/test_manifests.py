@@ -1,4 +1,4 @@
-"""The manifests: benchmarks/ and deploy/ are valid, agree with the configuration, and are taken by the API."""
+"""The manifests in benchmarks/ and deploy/ are valid, agree with the settings, and the API accepts them."""
 
 from __future__ import annotations
 
@@ -626,7 +626,13 @@ def test_the_image_holds_all_that_the_controller_imports(tmp_path: Path) -> None
             check=False,
         )
         assert ran.returncode == 0, ran.stderr
-    code = "import deepscaler.adapters.kubernetes.cluster, deepscaler.control.controller, deepscaler.policies.registry, deepscaler.learning.forecaster"
+    modules = (
+        "adapters.kubernetes.cluster",
+        "control.controller",
+        "policies.registry",
+        "learning.forecaster",
+    )
+    code = "\n".join(f"import deepscaler.{module}" for module in modules)
     ran = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
@@ -753,7 +759,7 @@ def test_the_api_keeps_every_deployment_and_service_as_given(application: str, a
 
 @pytest.fixture
 def kubectl(api: KubernetesApi, tmp_path: Path) -> Any:
-    """Runs a command line against the API, in a directory that looks like the repository's root after training."""
+    """Runs a command line against the API, in a directory like the root of the repository after training."""
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not on this machine")
     kubeconfig = api.write_kubeconfig(tmp_path / "kubeconfig")

@@ -63,7 +63,7 @@ class Resource:
 
     @property
     def storage(self) -> str:
-        """Where objects are kept; both versions of an autoscaler share a place, as do both groups of an event."""
+        """Where objects are kept: one place for all versions of an autoscaler and all groups of an event."""
         return "events" if self.plural == "events" else f"{self.group}/{self.plural}"
 
 

@@ -341,7 +341,7 @@ class Objects:
         return self._put(resource, new, old, dry_run)
 
     def _put(self, resource: Resource, new: Object, old: Object, dry_run: bool) -> Object:
-        """Keep what was modified; a deleted object goes with the last of the finalizers that it waited for."""
+        """Keep what was modified; a deleted object goes with the last finalizer that it waited for."""
         with self.changed:
             if _alike(new, old):
                 return old

@@ -1,4 +1,7 @@
-"""The six scripts one after another on small settings, for every application; the same twice; killed in between; fed rubbish."""
+"""The six scripts, one after another, on small settings.
+
+They run for every application, twice from the same seed, on after a kill, and on input that is no good.
+"""
 
 from __future__ import annotations
 
@@ -188,7 +191,10 @@ def test_another_application_needs_another_yaml_only(
 
 # --------------------------------------------------------------------------------------------- the same twice
 def test_the_same_seed_makes_the_same_files(boutique: Place, copy: Place) -> None:
-    """Collect, process, train and scale once more from nothing: the same bytes, but for clocks beside a bundle and a run."""
+    """Collect, process, train and scale once more from nothing.
+
+    All bytes are the same, except for clocks beside a bundle and a run.
+    """
     for below in ("data", "states", "runs"):
         shutil.rmtree(copy.directory / below)
     for stage in ("metrics_fetch", "data_process", "main", "predict_scale"):

@@ -1,4 +1,4 @@
-"""The emulated Kubernetes API: against the recorded answers of a real one, by its essential facts, and under its real clients."""
+"""The emulated Kubernetes API, compared with the recorded answers of a real one and used by real clients."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ JSON, MERGE, STRATEGIC, APPLY = (
     "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
 )
-# Recordings that the emulated API doesn't answer alike, each with the reason.
 REST = {
-    "discovery /apis": "names the groups that are served: 6 of the recorded 20",
-    "discovery /api/v1": "names the resources that are served; no bindings, endpoints, exec, logs, volumes, proxies, …",
+    "discovery /apis": "names only the groups that are served: 6 of the recorded 20",
+    "discovery /api/v1": "names only the resources that are served: no endpoints, exec, logs, volumes, …",
 }
+"""Recordings that the emulated API answers differently, each with the reason."""
 
 
 def deployment(name: str = "web", replicas: int = 2, **spec: Any) -> dict[str, Any]:
