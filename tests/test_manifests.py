@@ -37,8 +37,10 @@ APPLICATIONS = {
 HELPERS = {
     "redis-cart",
     "ts-ui-dashboard",
-}  # deployed, neither scaled nor modelled; databases are told by their names
-NOT_DEPLOYED = {"SHOPPING_ASSISTANT_SERVICE_ADDR"}  # must be set for the frontend to start, is never asked
+}  # deployed, but neither scaled nor modelled; names tell which are databases
+NOT_DEPLOYED = {
+    "SHOPPING_ASSISTANT_SERVICE_ADDR"
+}  # the frontend starts only if it is set, and never calls it
 MODELS: dict[tuple[str, str], Any] = {
     ("apps/v1", "Deployment"): client.V1Deployment,
     ("v1", "Service"): client.V1Service,
@@ -52,7 +54,7 @@ REGISTRIES = re.compile(
     r"(gcr\.io/google-samples/microservices-demo/[a-z]+|docker\.io/(istio/examples-bookinfo-[a-z]+-v[123]|codewisdom/ts-[a-z0-9-]+|library/[a-z]+))"
     r":(?P<tag>v?[0-9]+\.[0-9]+(\.[0-9]+)?(-[a-z]+)?)"
 )
-# The part of Istio's networking API in use; anything else is refused, so a slip of the pen is too.
+# The part of Istio's networking API that is in use. Anything else is refused, so typing errors are found.
 PORT = {
     "type": "object",
     "required": ["number"],
@@ -155,7 +157,7 @@ def documents(path: Path) -> tuple[dict[str, Any], ...]:
 
 
 def objects(application: str, kind: str) -> dict[str, dict[str, Any]]:
-    """The application's objects of a kind, by name."""
+    """The objects of a kind that an application has, by name."""
     found = [
         item
         for file in APPLICATIONS[application]
@@ -171,7 +173,7 @@ def configured(application: str) -> Settings:
 
 
 def pods(application: str) -> dict[str, Any]:
-    """The services of the testbed's application file."""
+    """The services of an application file of the testbed."""
     loaded = yaml.safe_load((ROOT / "testbed/apps" / f"{application}.yaml").read_text(encoding="utf-8"))
     return dict(loaded["services"])
 
@@ -329,7 +331,7 @@ def test_requests_limits_and_readiness_are_those_of_the_testbed(application: str
 
 
 def addresses(application: str, deployment: dict[str, Any]) -> dict[str, str]:
-    """Variables that name another service: variable -> host:port."""
+    """The variables that name another service, each with its host:port."""
     env = environment(deployment)
     found = {
         name: value for name, value in env.items() if name.endswith("_ADDR") and name not in NOT_DEPLOYED
@@ -353,7 +355,7 @@ def test_every_address_in_the_environment_is_a_service_and_its_port(application:
 
 
 def called_in_testbed(application: str) -> set[tuple[str, str]]:
-    """Edges of the testbed's call graph."""
+    """The edges of the call graph in the testbed."""
     from testbed.application import Call, Parallel, load_application
 
     app = load_application(application)
@@ -540,7 +542,7 @@ def test_spans_go_where_istio_was_told_that_jaeger_is() -> None:
 
 # ------------------------------------------------------------------------------------------ DeepScaler itself
 def allowed(*names: str) -> Iterator[tuple[str, str, str]]:
-    """(verb, group, resource) that the roles of these files give."""
+    """The verbs, groups and resources that the roles of these files allow."""
     for name in names:
         for item in documents(ROOT / "deploy" / name):
             for rule in item.get("rules", []):
@@ -645,7 +647,7 @@ SCRIPTS = ("predict_scale", "metrics_fetch", "data_process", "main", "calculate"
 
 
 def commands(page: str) -> list[str]:
-    """Commands of a page's code blocks, a line each."""
+    """The commands in the code blocks of a page, one per line."""
     blocks = re.findall(
         r"^```\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
     )
@@ -724,7 +726,7 @@ def api() -> Iterator[KubernetesApi]:
 
 
 def contained(given: Any, kept: Any) -> bool:
-    """Whether all that was given was kept; the API server adds defaults."""
+    """Whether the API server kept all that it was given; it adds defaults."""
     if isinstance(given, dict):
         return isinstance(kept, dict) and all(
             key in kept and contained(value, kept[key]) for key, value in given.items()
@@ -780,10 +782,8 @@ def kubectl(api: KubernetesApi, tmp_path: Path) -> Any:
 
     def answer(line: str) -> str:
         words = shlex.split(line, comments=True)[1:]
-        if words[:2] == [
-            "create",
-            "configmap",
-        ]:  # sent as protobuf, which the emulated API doesn't take of it: by apply instead
+        if words[:2] == ["create", "configmap"]:
+            # kubectl sends these as protobuf, which the emulated API can't read: apply instead
             return run(["apply", "-f", "-"], run([*words, "--dry-run=client", "-o", "yaml"]))
         return run(words)
 

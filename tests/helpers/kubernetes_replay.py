@@ -15,7 +15,7 @@ from testbed.kubernetes_api import Identity, KubernetesStore, Response, Rule
 FIRST_VERSION = 205  # the recorded server's, before the first recorded change
 CLUSTER = "/apis/apps/v1/namespaces/gold/deployments"
 TOKEN = {"Authorization": "Bearer admin", "User-Agent": "python-requests/2"}
-# What no client can rely on: drawn at random, the wall clock, the build of the server, prose for people.
+# What no client relies on: random values, the wall clock, the build of the server, prose for people.
 IGNORED = {
     *(
         "uid",
@@ -32,7 +32,7 @@ IGNORED = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """One recording: its number and name, and the first differences (none: equal)."""
+    """One recording: its number and name, and the first differences, if any."""
 
     number: int
     name: str
@@ -100,7 +100,7 @@ def _meanwhile(store: KubernetesStore, number: int) -> None:
 
 
 def _advance(store: KubernetesStore, version: int) -> None:
-    """Changes of others elsewhere, up to a version."""
+    """Make changes elsewhere, as others did, up to a version."""
     while store.version < version:
         lease = {"metadata": {"generateName": "node-"}, "spec": {"holderIdentity": "node"}}
         send(store, "POST", "/apis/coordination.k8s.io/v1/namespaces/gold/leases", lease)
@@ -139,7 +139,7 @@ def _play(
 
 
 def _learn_uid(uids: dict[str, str], recorded: Any, found: Any) -> None:
-    """What was sent with a recorded uid is to be sent with the one drawn here."""
+    """Remember which uid was drawn here for the recorded one, so that later requests can send it."""
     with contextlib.suppress(KeyError, TypeError):  # no object, or none with a uid
         uids[recorded["metadata"]["uid"]] = found["metadata"]["uid"]
 
@@ -147,7 +147,7 @@ def _learn_uid(uids: dict[str, str], recorded: Any, found: Any) -> None:
 def _events(
     store: KubernetesStore, number: int, lines: Iterator[bytes], wanted: int
 ) -> Iterator[dict[str, Any]]:
-    """The events of a watch, until there are as many as recorded and a moment's silence or one too many."""
+    """The events of a watch: as many as were recorded, and one more if it comes within a moment."""
     first = [next(lines)] if number == 97 else []  # seen before the others write
     _meanwhile(store, number)
     count = 0
