@@ -140,7 +140,8 @@ def count(paths: list[Path], seconds: int) -> Counts:
 
 def to_users(values: NDArray[np.float64], largest: int) -> NDArray[np.int64]:
     """Scaled until the largest value is `largest` users, `[L]`."""
-    return np.rint(values * (largest / values.max())).astype(np.int64)
+    users: NDArray[np.int64] = np.rint(values * (largest / values.max())).astype(np.int64)
+    return users
 
 
 def build_parser() -> argparse.ArgumentParser:
