@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 
-.PHONY: install install-dev prometheus demo test live lint types bench clean
+.PHONY: install install-dev prometheus demo test live lint types bench schema clean
 
 install: $(VENV)/.run
 install-dev: $(VENV)/.dev
@@ -43,6 +43,11 @@ types: install-dev
 bench: install-dev
 	$(PY) -m testbed.experiments.bench
 	$(PY) -m deepscaler.learning.bench
+
+# What is made from the settings' descriptions: the JSON schemas that editors read, and docs/settings.md.
+schema: install
+	$(PY) -m deepscaler.settings --schema
+	$(PY) -m deepscaler.settings --docs
 
 clean:
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build

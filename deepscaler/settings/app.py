@@ -38,18 +38,26 @@ class Entry(Section):
     )
 
 
+def _values_or_nothing(schema: dict[str, Any]) -> None:
+    """Lets editors accept a service without keys, as in `frontend:`."""
+    schema["additionalProperties"] = {"anyOf": [schema["additionalProperties"], {"type": "null"}]}
+
+
 class App(Section):
     """The application: its name, its services and the endpoints at which users enter it."""
 
     name: str = Field(description="name of the application; a trained bundle belongs to one application")
     namespace: str = Field("default", description="Kubernetes namespace that holds the Deployments")
-    services: dict[str, Service] = Field(description="the services by name, in the order of all results")
+    services: dict[str, Service] = Field(
+        description="the services by name, in the order of all results",
+        json_schema_extra=_values_or_nothing,
+    )
     entries: list[Entry] = Field(description="the endpoints at which users enter, with their objectives")
 
     @model_validator(mode="before")
     @classmethod
     def _bare_services(cls, data: Any) -> Any:
-        """Lets a service stand without keys, as in `frontend:`."""
+        """Accepts a service without keys, as in `frontend:`."""
         if isinstance(data, dict) and isinstance(data.get("services"), dict):
             data = {**data, "services": {name: value or {} for name, value in data["services"].items()}}
         return data

@@ -242,20 +242,6 @@ def test_trouble_stops_scale_downs_and_nothing_else():
     )  # no proposal of its own
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"forced": {"web": 0}}, "outside the service's"),
-        ({"forced": {"web": 31}}, "outside the service's"),
-        ({"forced": {"web": 4}, "per_service": {"web": (1, 3)}}, "outside the service's"),
-        ({"forced": {"web": 4}, "paused": ["web"]}, "choose one"),
-    ],
-)
-def test_forced_values_that_contradict_other_rails_are_refused(settings, message):
-    with pytest.raises(ValidationError, match=message):
-        GuardRails.model_validate(settings)
-
-
 # --------------------------------------------------------------------------------------------------------------- quota
 def plan_of(*services: tuple[str, int, int]) -> list[Decision]:
     return [Decision(name, current, target, Reason.FORECAST, target) for name, current, target in services]

@@ -35,7 +35,7 @@ def test_times_are_utc_whatever_their_offset():
     )
 
 
-# ----------------------------------------------------------------------------------------------------------------- CSV
+# -------------------------------------------------------------------------------------------------------- CSV
 def test_cells_are_text_as_written_unless_numbers_are_asked_for(tmp_path):
     path = tmp_path / "some.csv"
     path.write_text("name,value\n007,1.50\nNA,\n")

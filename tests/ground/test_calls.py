@@ -44,7 +44,8 @@ def test_a_pair_absent_from_a_window_had_no_calls_in_it():
     [
         ("time,caller,callee\n", "column 'calls_per_second' is missing"),
         (
-            "time,caller,callee,calls_per_second\n2026-01-05T00:00:00Z,a,b,1\n2026-01-05T00:00:00Z,a,c,many\n",
+            "time,caller,callee,calls_per_second\n"
+            "2026-01-05T00:00:00Z,a,b,1\n2026-01-05T00:00:00Z,a,c,many\n",
             "line 3 is broken",
         ),
         ("time,caller,callee,calls_per_second\nsoon,a,b,1\n", "line 2 is broken"),

@@ -19,7 +19,7 @@ from deepscaler.learning.dataset import write_dataset
 from deepscaler.learning.task import TrainingTask
 from deepscaler.learning.train import train
 from deepscaler.learning.windowing import label_lag, make_windows
-from deepscaler.settings import ModelConfig, Train, load_section
+from deepscaler.settings import ModelConfig, Train
 from model.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -247,29 +247,6 @@ def test_statistics_are_per_service_and_of_the_training_split() -> None:
     training = windows.series[: dataset.bounds[0]]
     torch.testing.assert_close(training.std(0, correction=0), torch.ones(5, 3), rtol=1e-3, atol=1e-3)
     assert dataset.series[:, :, 1].std(0).max() > 300 * dataset.series[:, :, 1].std(0).min()
-
-
-def test_the_shipped_configurations_are_valid_and_are_the_published_sizes() -> None:
-    config = load_section(ModelConfig, ROOT / "config/train_datasets_speed.yaml", [])
-    settings = load_section(Train, ROOT / "config/train_config.yaml", [])
-    assert config.AdapGLA.model_dump() == {
-        "graph_channels": 128,
-        "time_channels": 128,
-        "order": 3,
-        "kernel": 5,
-        "blocks": 2,
-        "attention": True,
-    }
-    assert settings == Train()
-    load_section(ModelConfig, ROOT / "config/demo_datasets.yaml", [])
-    load_section(Train, ROOT / "config/demo_train.yaml", [])
-    paper = load_section(Train, ROOT / "config/train_config_paper.yaml", []).graph
-    assert (paper.learner, paper.embedding_size, paper.new_edge_term, paper.union_temperature) == (
-        "antisymmetric",
-        64,
-        "sign",
-        "raw",
-    )
 
 
 def test_unfit_labels_never_make_a_nan_loss(tmp_path: Path) -> None:

@@ -1,0 +1,236 @@
+"""Files that build on others, `--set`, and errors in one line that name the file with the bad key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deepscaler.errors import SettingsError
+from deepscaler.settings import ModelConfig, Settings, Train, load_section, load_settings
+
+APP = {
+    "app": {
+        "name": "shop",
+        "services": {"web": None, "cart": {"deployment": "cart-v1"}},
+        "entries": [{"name": "GET /", "service": "web"}],
+    },
+    "scale": {"seeds": [1, 2], "static_replicas": {"web": 3}},
+}
+
+
+def write(path: Path, **document: object) -> Path:
+    """A settings file; directories are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def shop(directory: Path, **more: object) -> Path:
+    return write(directory / "shop.yaml", **{**APP, **more})
+
+
+def refusal(path: Path, *overrides: str, kind: type[Settings | Train | ModelConfig] = Settings) -> str:
+    """The one line with which a file is refused, paths relative to its directory."""
+    with pytest.raises(SettingsError) as caught:
+        load_section(kind, path, overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value).replace(f"{path.parent}/", "")
+
+
+# ---------------------------------------------------------------------------------------------------- extends
+def test_mappings_merge_and_all_else_is_replaced(tmp_path: Path) -> None:
+    shop(tmp_path)
+    own = write(
+        tmp_path / "own.yaml",
+        extends="shop.yaml",
+        app={"name": "own", "services": {"cart": {"container": "server"}}},
+        scale={"seeds": [3], "static_replicas": {"cart": 2}},
+        collect={"step": 5},
+    )
+    settings = load_settings(own)
+    assert settings.app.name == "own" and settings.app.namespace == "default"
+    assert list(settings.app.services) == ["web", "cart"]
+    assert settings.app.services["cart"].deployment == "cart-v1"
+    assert settings.app.services["cart"].container == "server"
+    assert settings.app.entries[0].name == "GET /"
+    assert settings.scale.seeds == [3] and settings.scale.static_replicas == {"web": 3, "cart": 2}
+    assert settings.collect.step == 5
+
+
+def test_a_base_may_itself_have_one_and_paths_are_relative_to_the_file_that_names_them(
+    tmp_path: Path,
+) -> None:
+    shop(tmp_path)
+    write(tmp_path / "below" / "middle.yaml", extends="../shop.yaml", scale={"period": 30, "quantile": 0.9})
+    top = write(tmp_path / "top.yaml", extends="below/middle.yaml", scale={"period": 15})
+    settings = load_settings(top, ["scale.seeds=[7]"])
+    assert (settings.scale.period, settings.scale.quantile, settings.scale.seeds) == (15, 0.9, [7])
+
+
+def test_loading_a_file_twice_gives_the_same_whatever_was_overridden_between(tmp_path: Path) -> None:
+    shop(tmp_path)
+    own = write(tmp_path / "own.yaml", extends="shop.yaml")
+    before = load_settings(own)
+    load_settings(own, ["scale.static_replicas.web=9"])
+    assert load_settings(own) == before == load_settings(tmp_path / "shop.yaml")
+
+
+def test_training_files_extend_each_other_too(tmp_path: Path) -> None:
+    write(tmp_path / "base.yaml", num_iter=7, graph={"learner": "none"})
+    own = write(tmp_path / "own.yaml", extends="base.yaml", graph={"max_graph_num": 2})
+    train = load_section(Train, own)
+    assert (train.num_iter, train.graph.learner, train.graph.max_graph_num) == (7, "none", 2)
+    write(tmp_path / "sizes.yaml", AdapGLA={"order": 2})
+    wide = write(tmp_path / "wide.yaml", extends="sizes.yaml", AdapGLA={"kernel": 7})
+    assert load_section(ModelConfig, wide).AdapGLA.model_dump(include={"order", "kernel"}) == {
+        "order": 2,
+        "kernel": 7,
+    }
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        (
+            {"a": "none"},
+            "a.yaml: extends: none.yaml: no such file; the path is relative to the file that names it",
+        ),
+        (
+            {"a": "b", "b": "none"},
+            "b.yaml: extends: none.yaml: no such file; the path is relative to the file that names it",
+        ),
+        (
+            {"a": "a"},
+            "a.yaml: extends: the files go in a circle: a.yaml extends a.yaml",
+        ),
+        (
+            {"a": "b", "b": "a"},
+            "a.yaml: extends: the files go in a circle: a.yaml extends b.yaml extends a.yaml",
+        ),
+        (
+            {"a": "b", "b": "c", "c": "d", "d": None},
+            "a.yaml: extends: at most 2 bases in a row, found "
+            "a.yaml extends b.yaml extends c.yaml extends d.yaml",
+        ),
+    ],
+    ids=["missing", "missing below", "itself", "circle", "too long"],
+)
+def test_a_chain_that_leads_nowhere_is_one_line(
+    tmp_path: Path, files: dict[str, str | None], says: str
+) -> None:
+    for name, base in files.items():
+        write(tmp_path / f"{name}.yaml", **({"extends": f"{base}.yaml"} if base else APP))
+    assert refusal(tmp_path / "a.yaml") == says
+
+
+@pytest.mark.parametrize("base", [["shop.yaml"], 3, {"file": "shop.yaml"}])
+def test_a_base_is_the_path_of_one_file(tmp_path: Path, base: object) -> None:
+    path = write(tmp_path / "own.yaml", extends=base)
+    assert refusal(path) == f"own.yaml: extends: expected the path of one file, found {base!r}"
+
+
+def test_only_the_top_of_a_file_extends(tmp_path: Path) -> None:
+    shop(tmp_path)
+    path = write(tmp_path / "own.yaml", extends="shop.yaml", scale={"extends": "shop.yaml"})
+    assert refusal(path).startswith("own.yaml: scale.extends: unknown key; allowed here: policy, policies")
+
+
+# ----------------------------------------------------------------------------------------------------- errors
+def test_an_error_names_the_file_in_which_the_key_stands(tmp_path: Path) -> None:
+    shop(tmp_path, collect={"stepp": 5})
+    own = write(tmp_path / "own.yaml", extends="shop.yaml", scale={"period": 30})
+    assert refusal(own).startswith("shop.yaml: collect.stepp: unknown key; allowed here: step, start")
+    shop(tmp_path)
+    write(own, extends="shop.yaml", scale={"perriod": 30})
+    assert refusal(own).startswith("own.yaml: scale.perriod: unknown key; allowed here: policy, policies")
+
+
+def test_an_error_in_a_value_names_the_file_that_has_the_last_word(tmp_path: Path) -> None:
+    shop(tmp_path, scale={"period": -1})
+    own = write(tmp_path / "own.yaml", extends="shop.yaml", scale={"quantile": 0.9})
+    assert refusal(own) == "shop.yaml: scale.period: Input should be greater than 0 (found -1)"
+    write(own, extends="shop.yaml", scale={"period": -2})
+    assert refusal(own) == "own.yaml: scale.period: Input should be greater than 0 (found -2)"
+
+
+def test_an_error_of_a_whole_section_names_all_files_that_made_it(tmp_path: Path) -> None:
+    shop(tmp_path, scale={"guard_rails": {"min_replicas": 5}})
+    own = write(tmp_path / "own.yaml", extends="shop.yaml", scale={"guard_rails": {"max_replicas": 4}})
+    assert refusal(own) == (
+        "own.yaml (extends shop.yaml): scale.guard_rails: min_replicas 5 > max_replicas 4"
+    )
+    write(tmp_path / "bare.yaml")
+    assert refusal(write(own, extends="bare.yaml")) == (
+        "own.yaml (extends bare.yaml): app: missing, and it has no default"
+    )
+
+
+def test_an_error_in_a_list_names_its_file_and_position(tmp_path: Path) -> None:
+    shop(tmp_path)
+    entries = [{"name": "GET /", "service": "web"}, {"name": "GET /cart"}]
+    own = write(tmp_path / "own.yaml", extends="shop.yaml", app={"entries": entries})
+    assert refusal(own) == "own.yaml: app.entries.1.service: missing, and it has no default"
+
+
+def test_a_broken_base_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text("app:\n  name: [\n")
+    assert refusal(write(tmp_path / "own.yaml", extends="broken.yaml")).startswith(
+        "broken.yaml: line 3: not valid YAML ("
+    )
+    (tmp_path / "list.yaml").write_text("- app\n")
+    assert refusal(write(tmp_path / "own.yaml", extends="list.yaml")) == (
+        "list.yaml: expected sections (app, cluster, collect, process, scale, evaluate, testbed), found list"
+    )
+
+
+def test_a_value_that_was_set_for_one_command_is_not_blamed_on_a_base(tmp_path: Path) -> None:
+    shop(tmp_path, scale={"period": 30})
+    own = write(tmp_path / "own.yaml", extends="shop.yaml")
+    assert refusal(own, "scale.period=-1").startswith(
+        "own.yaml: scale.period: Input should be greater than 0"
+    )
+
+
+def test_a_file_that_cant_be_read_is_one_line(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "none.yaml") == "none.yaml: no such file; the shipped ones are in config/"
+    (tmp_path / "directory.yaml").mkdir()
+    assert refusal(tmp_path / "directory.yaml") == "directory.yaml: can't be read (Is a directory)"
+
+
+def test_a_mistyped_extends_is_answered_with_the_keys_there_are(tmp_path: Path) -> None:
+    path = shop(tmp_path, extend="other.yaml")
+    assert refusal(path) == (
+        "shop.yaml: extend: unknown key; allowed here: "
+        "extends, app, cluster, collect, process, scale, evaluate, testbed"
+    )
+
+
+# -------------------------------------------------------------------------------------------------- overrides
+def test_overrides_make_the_sections_they_need_and_read_yaml(tmp_path: Path) -> None:
+    settings = load_settings(
+        shop(tmp_path),
+        [
+            "scale.guard_rails.forced={web: 2}",
+            "process.prior_cutoff=1e-1",
+            "collect.end=2026-01-05T01:00:00Z",
+        ],
+    )
+    assert settings.scale.guard_rails.forced == {"web": 2}
+    assert settings.process.prior_cutoff == 0.1
+    assert settings.collect.end == "2026-01-05T01:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("scale.period", "--set scale.period: expected section.key=value"),
+        ("scale..period=3", "--set scale..period=3: expected section.key=value"),
+        ("scale.seeds.first=3", "--set scale.seeds.first=3: 'seeds' is not a section"),
+        ("scale.seeds=[1", "--set scale.seeds=[1: '[1' is not a YAML value"),
+        ("extends=other.yaml", "shop.yaml: extends: unknown key; allowed here: extends, app"),
+    ],
+)
+def test_an_override_that_cant_be_understood_is_one_line(tmp_path: Path, text: str, says: str) -> None:
+    assert refusal(shop(tmp_path), text).startswith(says)

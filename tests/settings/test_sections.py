@@ -1,0 +1,106 @@
+"""Values that contradict each other or name what isn't there are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from deepscaler.settings import (
+    App,
+    Collect,
+    Explore,
+    GuardRails,
+    Lease,
+    Process,
+    Prometheus,
+    Section,
+    Settings,
+)
+from deepscaler.settings.base import Share
+
+APP = {"name": "shop", "services": {"web": None}, "entries": [{"name": "GET /", "service": "web"}]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"forced": {"web": 0}}, "outside the service's"),
+        ({"forced": {"web": 31}}, "outside the service's"),
+        ({"forced": {"web": 4}, "per_service": {"web": (1, 3)}}, "outside the service's"),
+        ({"forced": {"web": 4}, "paused": ["web"]}, "choose one"),
+        ({"min_replicas": 3, "max_replicas": 2}, "min_replicas 3 > max_replicas 2"),
+        ({"per_service": {"web": (3, 2)}}, r"per_service\.web: needs 1 <= min <= max, found \[3, 2\]"),
+    ],
+)
+def test_guard_rails_that_contradict_each_other_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        GuardRails.model_validate(settings)
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        (
+            App,
+            {**APP, "entries": [{"name": "GET /", "service": "wbe"}]},
+            "names unknown service 'wbe'; services: web",
+        ),
+        (Lease, {"renew_deadline": 20.0}, "needs retry_period < renew_deadline < duration"),
+        (Prometheus, {"token": "a", "token_file": "b"}, "found token and token_file"),
+        (Explore, {"target": (0.9, 0.3)}, r"target: needs 0 < low <= high, found \[0\.9, 0\.3\]"),
+        (Process, {"label": "feature"}, "allowed are required, observed, feature:<name>"),
+        (Process, {"split": (0.6, 0.2, 0.3)}, "three shares that add up to 1"),
+        (Process, {"split": (0.0, 0.5, 0.5)}, "the first above 0"),
+        (Process, {"split": (0.5, 0.5)}, "Field required"),
+        (Collect, {"start": "noon"}, "not an ISO 8601 time such as 2026-01-05T00:00:00Z"),
+        (Collect, {"start": 1767571200}, "valid string"),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else None,
+)
+def test_a_section_refuses_what_makes_no_sense(
+    section: type[Section], values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        section.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        (
+            {"scale": {"static_replicas": {"wbe": 2}}},
+            r"scale\.static_replicas: unknown service 'wbe'; services: web",
+        ),
+        (
+            {"scale": {"guard_rails": {"paused": ["wbe"]}}},
+            r"scale\.guard_rails\.paused: unknown service 'wbe'",
+        ),
+        ({"process": {"boot_seconds": {"wbe": 2.0}}}, r"process\.boot_seconds: unknown service 'wbe'"),
+        ({"collect": {"step": 7.0}}, r"process\.step 60 is not a multiple of collect\.step 7"),
+    ],
+)
+def test_sections_that_dont_fit_each_other_are_refused(sections: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Settings.model_validate({"app": APP, **sections})
+
+
+def test_types_are_strict_and_values_stay_as_they_are() -> None:
+    with pytest.raises(ValidationError, match="valid integer"):
+        GuardRails.model_validate({"max_replicas": "30"})
+    with pytest.raises(ValidationError, match="frozen"):
+        GuardRails().max_replicas = 5  # type: ignore[misc]
+
+
+def test_a_service_may_stand_without_keys() -> None:
+    assert App.model_validate(APP).services["web"].scaled
+
+
+def test_a_share_is_from_0_to_1() -> None:
+    class Part(Section):
+        share: Share
+
+    assert Part.model_validate({"share": 1.0}).share == 1
+    with pytest.raises(ValidationError):
+        Part.model_validate({"share": 1.01})
