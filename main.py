@@ -1,6 +1,6 @@
 """Train a network and the affinity graph behind it, and export a bundle.
 
-python main.py --model_config_path config/train_datasets_speed.yaml --train_config_path config/train_config.yaml
+python main.py --model_name AdapGLA --data_dir data/boutique
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class Mixing(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, state: Tensor, graphs: Graphs) -> Tensor:
-        """state `[B, N, C]` -> same shape."""
+        """`[B, N, C]` from state of the same shape."""
         normed = self.norm(state)
         up, down = self.sent(normed).chunk(2, dim=-1)  # [B, N, C] each
         received = self.own(normed) + graphs.up @ up + graphs.down.T @ down
@@ -43,8 +43,8 @@ class Expert(nn.Module):
     Args:
         shape: of the data.
         channels, blocks, dropout: sizes.
-        levels: sees how high things are, not only how they change, and which service it is. Without, a doubled load looks like
-            the one that was trained on, as far as z-scores of changes allow.
+        levels: sees how high things are, not only how they change, and which service it is. Without, a
+            doubled load looks like the one that was trained on, as far as z-scores of changes allow.
     """
 
     def __init__(self, shape: Shape, *, channels: int, blocks: int, dropout: float, levels: bool) -> None:
@@ -61,7 +61,7 @@ class Expert(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor, graphs: Graphs, known: Known) -> Tensor:
-        """x `[B, T, N, F]` -> `[Q, B, H, N]`, rising in Q."""
+        """`[Q, B, H, N]` from x `[B, T, N, F]`, rising in Q."""
         start, trust = base(known)
         state = self.enter(self._inputs(x, known, start, trust)) + self.service  # [B, N, C]
         for block in self.blocks:
@@ -96,8 +96,8 @@ def bounded(level: Tensor) -> Tensor:
 def base(known: Known) -> tuple[Tensor, Tensor]:
     """Where forecasts start `[B, H, N]`, and how far the season is trusted `[B, N]`, from 0 to 1.
 
-    Now, moved towards the season's labels shifted to the present level; trust is the share of the window's variation that the season
-    accounts for.
+    Now, moved towards the season's labels shifted to the present level; trust is the share of the window's
+    variation that the season accounts for.
     """
     now, newest = known.recent[:, -1], known.past[:, -1]  # [B, N]
     season_now = known.season_past[:, -1]
@@ -116,15 +116,16 @@ def base(known: Known) -> tuple[Tensor, Tensor]:
 class AdapGLS(Network):
     """Two experts (with and without levels) and the base, weighted per service and horizon by their recent errors.
 
-    Source: this project's design; the inputs as changes follow RevIN's motive (Kim et al. 2022) without its statistics, service
-    embeddings STID (Shao et al. 2022), weights by exponentiated discounted errors prediction with expert advice
-    (Cesa-Bianchi and Lugosi 2006, chapter 2).
+    Source: this project's design; the inputs as changes follow RevIN's motive (Kim et al. 2022) without its
+    statistics, service embeddings STID (Shao et al. 2022), weights by exponentiated discounted errors
+    prediction with expert advice (Cesa-Bianchi and Lugosi 2006, chapter 2).
 
     Args:
         shape: of the data.
         channels, blocks, dropout: of each expert.
         twin: False: the first expert alone, for comparison.
-        present: False: starts from the newest complete label instead of what is known of the next one, for comparison.
+        present: False: starts from the newest complete label instead of what is known of the next one, for
+            comparison.
     """
 
     uses_known: ClassVar[bool] = True
@@ -143,7 +144,7 @@ class AdapGLS(Network):
         )
 
     def forward(self, x: Tensor, graphs: Graphs, known: Known | None = None) -> Tensor:
-        """x `[B, T, N, F]` -> `[B, H, N]`: the experts' mean median."""
+        """`[B, H, N]` from x `[B, T, N, F]`: the experts' mean median."""
         known = self._shown(known or _nothing(x, self.horizon))
         return torch.stack([expert(x, graphs, known)[0] for expert in self.experts]).mean(dim=0)
 

@@ -1,8 +1,8 @@
 """How fast a network trains and forecasts; `python -m deepscaler.learning.bench` measures all of them.
 
-A training step is loss, gradient and Adam step on a fixed graph. Network, yardstick (`model.yardstick`), bf16 autocast
-and a large matrix product take turns, round by round, so that other work on the machine slows all of them alike. Times
-are medians.
+A training step is loss, gradient and Adam step on a fixed graph. Network, yardstick (`model.yardstick`), bf16
+autocast and a large matrix product take turns, round by round, so that other work on the machine slows all of
+them alike. Times are medians.
 """
 
 from __future__ import annotations

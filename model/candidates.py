@@ -16,8 +16,8 @@ class Candidates:
 
     Args:
         capacity: |S|.
-        seeds: graphs that it starts with, the priors'. All of them compete when the first graph joins, which is when
-            there is a predictor to score them with; until then their losses are infinite.
+        seeds: graphs that it starts with, the priors'. All of them compete when the first graph joins, which
+            is when there is a predictor to score them with; until then their losses are infinite.
     """
 
     def __init__(self, capacity: int, seeds: Sequence[Tensor] = ()) -> None:

@@ -43,7 +43,7 @@ class GCN(Network):
         self.head = nn.Linear(channels, shape.horizon)
 
     def forward(self, x: Tensor, graphs: Graphs, known: Known | None = None) -> Tensor:
-        """x `[B, T, N, F]` -> `[B, H, N]`."""
+        """`[B, H, N]` from x `[B, T, N, F]`."""
         adjacency = symmetric_adjacency(graphs, self_loops=True)
         hidden = x.transpose(1, 2).flatten(2)  # [B, N, T * F]
         for layer in self.maps:
@@ -74,7 +74,7 @@ class SpatialAttention(nn.Module):
         nn.init.xavier_uniform_(self.value)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x `[B, T, N, F]` -> `[B, N, N]`, row = receiver."""
+        """`[B, N, N]` from x `[B, T, N, F]`, row = receiver."""
         left = torch.einsum("btnf,t->bnf", x, self.over_window) @ self.features_to_window  # [B, N, T]
         right = x @ self.over_features  # [B, T, N]
         return torch.softmax(self.value @ torch.sigmoid(self.bias + left @ right), dim=-1)
@@ -92,7 +92,7 @@ class ChebyshevAttention(nn.Module):
         self.weight = nn.Parameter(torch.empty(order, features, channels).uniform_(-bound, bound))
 
     def forward(self, x: Tensor, terms: Tensor, attention: Tensor) -> Tensor:
-        """x `[B, T, N, F]`, terms `[K, N, N]`, attention `[B, N, N]` -> `[B, T, N, C]`."""
+        """`[B, T, N, C]` from x `[B, T, N, F]`, terms `[K, N, N]`, attention `[B, N, N]`."""
         batch, window, services, features = x.shape
         beside = x.transpose(1, 2).reshape(
             batch, services, -1
@@ -129,7 +129,7 @@ class AttentiveBlock(nn.Module):
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, x: Tensor, terms: Tensor) -> Tensor:
-        """x `[B, T, N, F]` -> `[B, T, N, C]`."""
+        """`[B, T, N, C]` from x `[B, T, N, F]`."""
         attended = self.over_time(x)
         mixed = self.graph(attended, terms, self.over_services(attended))
         out: Tensor = self.norm(functional.relu(self.time(mixed) + self.residual(x)))
@@ -139,9 +139,8 @@ class AttentiveBlock(nn.Module):
 class ASTGCN(Network):
     """Blocks with attention over time and services on a graph that is given; one linear map as head.
 
-    Source: ASTGCN, Guo et al. 2019, its recent component.
-    Differs: the largest eigenvalue of the Laplacian is taken as its bound 2; both convolutions see the window after
-    temporal attention, as in the paper's text.
+    Source: ASTGCN, Guo et al. 2019, its recent component. Differs: the largest eigenvalue of the Laplacian is
+    taken as its bound 2; both convolutions see the window after temporal attention, as in the paper's text.
     """
 
     graph_use: ClassVar = "static"
@@ -164,7 +163,7 @@ class ASTGCN(Network):
         self.head = nn.Linear(shape.window * channels, shape.horizon)
 
     def forward(self, x: Tensor, graphs: Graphs, known: Known | None = None) -> Tensor:
-        """x `[B, T, N, F]` -> `[B, H, N]`."""
+        """`[B, H, N]` from x `[B, T, N, F]`."""
         laplacian = -symmetric_adjacency(graphs, self_loops=False)  # 2 L / 2 - I
         identity = torch.eye(len(laplacian), dtype=laplacian.dtype, device=laplacian.device)
         terms = torch.cat((identity[None], chebyshev_terms(laplacian, self.order)))  # [K, N, N]

@@ -20,9 +20,8 @@ SAMPLING_STEPS = 2000
 def diffusion_terms(graphs: Graphs, diffusion: int) -> Tensor:
     """Powers 1..`diffusion` of both directions' transitions, `[2 * diffusion, N, N]`, row = receiver.
 
-    Source: DCRNN, Li et al. 2018, equation 2.
-    Differs: a row is divided by its sum only where that exceeds 1: zero rows stay zero, and an affinity that is weak
-    everywhere isn't spread as if it were certain.
+    Source: DCRNN, Li et al. 2018, equation 2. Differs: a row is divided by its sum only where that exceeds 1:
+    zero rows stay zero, and an affinity that is weak everywhere isn't spread as if it were certain.
     """
     powers = []
     for graph in (graphs.up, graphs.down.T):
@@ -61,7 +60,7 @@ class DiffusionGRU(nn.Module):
         return sent.permute(2, 1, 3, 0, 4).reshape(window, services * samples, -1)
 
     def forward(self, x: Tensor, terms: Tensor, start: Tensor | None = None) -> Tensor:
-        """x `[T, N, B, F]`, start `[N, B, C]` -> states `[T, N, B, C]`."""
+        """States `[T, N, B, C]` from x `[T, N, B, F]`, start `[N, B, C]`."""
         seen = self.diffused(x, terms)  # [T, N * B, K F]
         first = (
             seen.new_zeros(seen.shape[1], self.candidate.shape[-1]) if start is None else start.flatten(0, 1)
@@ -73,11 +72,11 @@ class DiffusionGRU(nn.Module):
 class AdapGLD(Network):
     """Encoder and decoder of diffusion GRUs; the decoder is fed labels, true or its own, one output layer a horizon step.
 
-    In training the decoder sees the true label of the step before with probability τ / (τ + exp(i / τ)) at training step i,
-    else its own forecast; elsewhere its own always. The draws depend on the seed and on i alone, so that a resumed training
-    goes on with the same ones.
-    Source: DeepScaler (Meng et al., ASE 2023), the DCRNN-based model; DCRNN, Li et al. 2018, sections 2.3 and 2.4.
-    Differs: an output layer of its own for each horizon step.
+    In training the decoder sees the true label of the step before with probability τ / (τ + exp(i / τ)) at
+    training step i, else its own forecast; elsewhere its own always. The draws depend on the seed and on i
+    alone, so that a resumed training goes on with the same ones. Source: DeepScaler (Meng et al., ASE 2023),
+    the DCRNN-based model; DCRNN, Li et al. 2018, sections 2.3 and 2.4. Differs: an output layer of its own
+    for each horizon step.
     """
 
     def __init__(self, shape: Shape, *, channels: int, diffusion: int, layers: int) -> None:
@@ -97,7 +96,7 @@ class AdapGLD(Network):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, x: Tensor, graphs: Graphs, known: Known | None = None) -> Tensor:
-        """x `[B, T, N, F]` -> `[B, H, N]`."""
+        """`[B, H, N]` from x `[B, T, N, F]`."""
         return self._decode(x, graphs, None)
 
     def loss(self, x: Tensor, graphs: Graphs, known: Known, target: Tensor) -> tuple[Tensor, int]:

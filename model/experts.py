@@ -12,8 +12,9 @@ SHARPNESS = 15.0
 def weigh(made: Tensor, actual: Tensor, rows: Tensor, delay: Tensor, half_life: float) -> Tensor:
     """Weights `[K, M, H, N]`, each summing to 1 over K, from the errors known at each row; equal before the first.
 
-    exp(-15 (D_k / min D - 1)) with D the discounted mean |error| of the forecasts whose label is complete by then.
-    Source: exponentially weighted experts with discounted losses (Cesa-Bianchi and Lugosi 2006, sections 2.2, 2.11).
+    exp(-15 (D_k / min D - 1)) with D the discounted mean |error| of the forecasts whose label is complete by
+    then. Source: exponentially weighted experts with discounted losses (Cesa-Bianchi and Lugosi 2006,
+    sections 2.2, 2.11).
 
     Args:
         made: `[K, M, H, N]` forecasts made at `rows`.

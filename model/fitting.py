@@ -31,8 +31,8 @@ class TrainingError(ArithmeticError):
 class Patience:
     """Counts epochs without progress.
 
-    `best` compares with the best so far; `previous` with the epoch before, as published: on a plateau with noise every
-    other epoch counts as progress and it never stops.
+    `best` compares with the best so far; `previous` with the epoch before, as published: on a plateau with
+    noise every other epoch counts as progress and it never stops.
     """
 
     def __init__(self, epochs: int, compare: Literal["best", "previous"]) -> None:
@@ -107,9 +107,9 @@ def run_epoch(
 ) -> float:
     """One pass over `ends`, shuffled by `seed`; mean training loss over the known labels of all ranks.
 
-    A batch is split over the ranks; each divides its summed loss by the known labels of the whole batch, so that the
-    average of the ranks' gradients is the gradient that one process has. A batch of large windows takes several passes,
-    whose gradients add up to the same.
+    A batch is split over the ranks; each divides its summed loss by the known labels of the whole batch, so
+    that the average of the ranks' gradients is the gradient that one process has. A batch of large windows
+    takes several passes, whose gradients add up to the same.
 
     Args:
         phase: what is minimised.

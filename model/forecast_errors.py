@@ -15,9 +15,9 @@ ROUND_UP_ABOVE = 0.35
 def forecast_errors(predicted: Array, target: Array, replicas: bool) -> dict[str, Any]:
     """MAE, RMSE and masked MAPE, overall, by horizon step and by service; NaN targets are left out.
 
-    Masked MAPE leaves out targets of 0. `under_provision` is the share of known targets that the forecast falls short
-    of, `over_provision` of those it exceeds, after rounding both to whole replicas where these are replicas.
-    Shapes `[M, H, N]`.
+    Masked MAPE leaves out targets of 0. `under_provision` is the share of known targets that the forecast
+    falls short of, `over_provision` of those it exceeds, after rounding both to whole replicas where these
+    are replicas. Shapes `[M, H, N]`.
     """
     error = predicted - target
     known = np.isfinite(error)

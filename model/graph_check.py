@@ -33,7 +33,8 @@ def slow_scores(
 
     Args:
         response: response times of the entries, `[L, E]`: a window's score is the worst at its end.
-        labels: z-scored, `[L, N]`: without response times the score is the largest rise over the step after the window.
+        labels: z-scored, `[L, N]`: without response times the score is the largest rise over the step after
+            the window.
         ends: rows.
         rows: rows per step.
     """

@@ -39,10 +39,10 @@ def mean_where_present(priors: Mapping[str, Tensor]) -> Tensor | None:
 class Gates(nn.Module):
     """A gate a pair: `A_ij = sigmoid((e_i · f_j + b + prior_ij) / 0.5)`, asymmetric, zero diagonal, not normalised.
 
-    The diagonal is no part of A: the network's T_0 is the self term. The learned A feeds only the filters by which a
-    callee receives from its callers; the reverse filters see the prior (nothing without one), or else a graph and its
-    transpose would fit equally well and neither could be read.
-    Source: the gates of this project's design; free logits instead of embeddings up to 50 services.
+    The diagonal is no part of A: the network's T_0 is the self term. The learned A feeds only the filters by
+    which a callee receives from its callers; the reverse filters see the prior (nothing without one), or else
+    a graph and its transpose would fit equally well and neither could be read. Source: the gates of this
+    project's design; free logits instead of embeddings up to 50 services.
     """
 
     def __init__(self, services: int, priors: Mapping[str, Tensor], settings: LearnerSettings) -> None:
@@ -105,10 +105,10 @@ class Gates(nn.Module):
 class Antisymmetric(nn.Module):
     """The published learner: pairs in one direction only, gated against the current affinity.
 
-    M = w1 w2ᵀ - w2 w1ᵀ; Ã = ReLU(M + diag β); a = sigmoid(conv([Ã; A*])); P = a Ã + (1 - a) A*;
-    P <- ReLU(norm(P) - ε); norm(P).
-    Source: AdapGL (Zhang et al. 2022), section on the graph learner, as DeepScaler uses it.
-    Differs: no threshold by default, and the new-edge term has a gradient; `threshold` 0.5 and `sign` bring both back.
+    M = w1 w2ᵀ - w2 w1ᵀ; Ã = ReLU(M + diag β); a = sigmoid(conv([Ã; A*])); P = a Ã + (1 - a) A*; P <-
+    ReLU(norm(P) - ε); norm(P). Source: AdapGL (Zhang et al. 2022), section on the graph learner, as
+    DeepScaler uses it. Differs: no threshold by default, and the new-edge term has a gradient; `threshold`
+    0.5 and `sign` bring both back.
     """
 
     def __init__(self, services: int, priors: Mapping[str, Tensor], settings: LearnerSettings) -> None:

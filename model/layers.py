@@ -82,15 +82,16 @@ class TemporalAttention(nn.Module):
         return torch.softmax(self.value @ scores, dim=-1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x `[B, T, N, F]` -> same shape."""
+        """`[B, T, N, F]` from x of the same shape."""
         return torch.bmm(self.weights(x), x.flatten(2)).view_as(x)
 
 
 class DirectedGraphConvolution(nn.Module):
     """ReLU([Σ_k T_k(up) x W_k ‖ Σ_k T_k(downᵀ) x U_k]), half of the channels a direction, no bias.
 
-    Source: spectral graph convolution (Defferrard et al. 2016) on both directions, as in DeepScaler. The k = 0 terms of
-    both are one linear map. Terms are propagated before the linear map where that is the narrower side.
+    Source: spectral graph convolution (Defferrard et al. 2016) on both directions, as in DeepScaler. The k =
+    0 terms of both are one linear map. Terms are propagated before the linear map where that is the narrower
+    side.
     """
 
     def __init__(self, *, features: int, channels: int, order: int) -> None:
@@ -104,7 +105,7 @@ class DirectedGraphConvolution(nn.Module):
         self.down = nn.Parameter(torch.empty(order - 1, features, half).uniform_(-bound, bound))
 
     def forward(self, x: Tensor, terms: Polynomials) -> Tensor:
-        """x `[B, T, N, F]` -> `[B, T, N, C]`."""
+        """`[B, T, N, C]` from x `[B, T, N, F]`."""
         if not len(self.up):
             return torch.relu(x @ self.own)
         mixed = (
@@ -154,6 +155,6 @@ class TemporalConvolution(nn.Module):
         self.convolution.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
-        """x `[B, T, N, C_in]` -> `[B, T, N, C]`."""
+        """`[B, T, N, C]` from x `[B, T, N, C_in]`."""
         out: Tensor = self.convolution(x.permute(0, 3, 1, 2))
         return out.permute(0, 2, 3, 1)

@@ -30,7 +30,8 @@ class Network(nn.Module):
     """A forecaster of labels. Subclasses give `forward`; those fitted otherwise than by |error| override `loss` or `prepare`.
 
     Attributes:
-        graph_use: `learned`: trained together with a graph learner; `static`: sees the prior as it is; `none`: ignores graphs.
+        graph_use: `learned`: trained together with a graph learner; `static`: sees the prior as it is;
+            `none`: ignores graphs.
         uses_known: does it read `known`? Serving then computes the labels of its history.
         quantiles: levels it forecasts; .5 is what `forward` gives.
         memory: steps before a window whose own windows `forecast` looks at.
@@ -73,7 +74,8 @@ class Network(nn.Module):
     ) -> Tensor:
         """Forecasts `[M, H, N]` of the windows that end at `ends [M]` (rising), in evaluation mode.
 
-        A network that weighs experts by their recent errors looks at the windows before `ends` as well, never beyond them.
+        A network that weighs experts by their recent errors looks at the windows before `ends` as well, never
+        beyond them.
 
         Args:
             windows: the series.

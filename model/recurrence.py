@@ -1,7 +1,8 @@
 """A GRU over all steps of a window as one differentiable operation, with graph terms in its recurrent maps or without.
 
-Autograd over a GRU that is stepped in Python records a dozen operations a step and adds up each weight's gradient by as many
-separate tensors. Here a step's intermediate values live in three buffers, and the way back is written by hand.
+Autograd over a GRU that is stepped in Python records a dozen operations a step and adds up each weight's
+gradient by as many separate tensors. Here a step's intermediate values live in three buffers, and the way
+back is written by hand.
 """
 
 from __future__ import annotations

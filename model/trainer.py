@@ -28,9 +28,9 @@ SEED_STRIDE = 1_000_003
 class Trainer:
     """One run. `iterate()` does one iteration; between iterations `state()` holds all that a continued run needs.
 
-    The network says by its `graph_use` how the graph takes part. Where it isn't trained together with a graph, or no
-    learner is set, θ is trained alone, for as many epochs and along the same cosine as elsewhere. A network without
-    trainable parameters is ready once it is prepared.
+    The network says by its `graph_use` how the graph takes part. Where it isn't trained together with a
+    graph, or no learner is set, θ is trained alone, for as many epochs and along the same cosine as
+    elsewhere. A network without trainable parameters is ready once it is prepared.
 
     Args:
         network: θ, on fresh or given parameters.
@@ -39,8 +39,8 @@ class Trainer:
         training, validation: rows that windows end at.
         settings: of the run.
         report: called after each epoch.
-        start: the first affinity; by default the learner's first one, or the priors as they are where the network isn't
-            trained together with the graph.
+        start: the first affinity; by default the learner's first one, or the priors as they are where the
+            network isn't trained together with the graph.
         priors: affinities of the priors: candidates from the start.
     """
 
@@ -77,12 +77,13 @@ class Trainer:
         self.best, self.course = Best(), Course(report)
         self.iteration, self.idle_iterations = 0, 0
 
-    # -------------------------------------------------------------------------------------------------------- the run
+    # ------------------------------------------------------------------------------------------------ the run
     @property
     def finished(self) -> bool:
         """All iterations are done, the time is used up, or the run may stop early and had no better pair for a while.
 
-        By default a run with a cosine goes on to its end: the best pair is usually found where the rate is low.
+        By default a run with a cosine goes on to its end: the best pair is usually found where the rate is
+        low.
         """
         settings = self.settings
         may_stop = settings.stop_early or settings.optimiser.schedule == "constant"
@@ -182,7 +183,7 @@ class Trainer:
     def _offer(self, loss: float) -> None:
         self.best.offer(loss, self.iteration, self.network, self.affinity)
 
-    # ------------------------------------------------------------------------------------------------------ the epochs
+    # --------------------------------------------------------------------------------------------- the epochs
     def _predictor(self, name: str) -> Phase:
         """The phase that fits θ with the present affinity."""
         assert self.optimiser is not None
@@ -239,7 +240,7 @@ class Trainer:
             return 1.0
         return 0.5 * (1 + math.cos(math.pi * min(position / (settings.num_iter * settings.num_epoch), 1.0)))
 
-    # ------------------------------------------------------------------------------------------------------- its state
+    # ---------------------------------------------------------------------------------------------- its state
     def state(self) -> dict[str, Any]:
         """Tensors and plain values from which `load` continues exactly.
 

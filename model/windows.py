@@ -19,11 +19,13 @@ class Known(NamedTuple):
     """What is known at the end of a window beside its features; labels are z-scored.
 
     Attributes:
-        past: `[B, T, N]`: the newest label that is complete at the window's end, last, and those whole steps before it; an unknown
-            one is the last known before it, 0 (the training mean) before the first.
+        past: `[B, T, N]`: the newest label that is complete at the window's end, last, and those whole steps
+            before it; an unknown one is the last known before it, 0 (the training mean) before the first.
         season_past: `[B, T, N]`: mean of `past` in up to three cycles before it; NaN where there is none.
-        season_ahead: `[B, H, N]`: mean of the wanted labels in the newest (up to three) complete cycles; NaN where there is none.
-        recent: `[B, R, N]`: what is known of the next label at the newest R = 8 rows (not steps), newest last: see `Windows.present`.
+        season_ahead: `[B, H, N]`: mean of the wanted labels in the newest (up to three) complete cycles; NaN
+            where there is none.
+        recent: `[B, R, N]`: what is known of the next label at the newest R = 8 rows (not steps), newest
+            last: see `Windows.present`.
         clock: `[B]`: share of the day (UTC) that has passed at the window's end.
     """
 
@@ -43,10 +45,11 @@ class Windows:
         labels: `[L, N]`, z-scored; NaN where unknown.
         window, horizon: T and H.
         dilation: rows a step.
-        lag: rows between now and the newest label that is complete now (a `required` label looks ahead by its lead).
+        lag: rows between now and the newest label that is complete now (a `required` label looks ahead by its
+            lead).
         season: rows a cycle; None: no season.
-        present: `[L, N]`: what is known at a row of the next label (a `required` one covers minutes behind as well as ahead), in the
-            label's z-units; None: the newest label that is complete.
+        present: `[L, N]`: what is known at a row of the next label (a `required` one covers minutes behind as
+            well as ahead), in the label's z-units; None: the newest label that is complete.
         clock: `[L]`, see `Known`; None: unknown, 0.
     """
 

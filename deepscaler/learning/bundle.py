@@ -1,7 +1,7 @@
 """A trained bundle: all that a forecast needs, in one file of tensors and plain values.
 
-`<name>.pt` is read with `weights_only=True`; `<name>.json` is the same without tensors, for people and for programs
-without torch; `<name>.affinity.csv` is the learned graph with the services' names.
+`<name>.pt` is read with `weights_only=True`; `<name>.json` is the same without tensors, for people and for
+programs without torch; `<name>.affinity.csv` is the learned graph with the services' names.
 """
 
 from __future__ import annotations
@@ -55,10 +55,11 @@ class Bundle:
         weights: its state.
         learner: state of the graph learner, for retraining.
         affinity: float32 `[N, N]`, row = caller.
-        reverse: float32 `[N, N]`: the graph by which callers receive from callees (the affinity itself where that feeds both).
+        reverse: float32 `[N, N]`: the graph by which callers receive from callees (the affinity itself where
+            that feeds both).
         normalizer: training statistics.
-        meta: as in the data set: app, services, features, units, step, base_step, window, horizon, label, lead, demand,
-            source, settings of the processing.
+        meta: as in the data set: app, services, features, units, step, base_step, window, horizon, label,
+            lead, demand, source, settings of the processing.
         settings: of the training: `train`, `model`, `seed`.
         errors: errors on validation and test, beside the naive forecasts.
         graph: the 'is the graph real?' block.
@@ -166,7 +167,8 @@ def save_bundle(bundle: Bundle, path: str | Path, run: Mapping[str, Any] | None 
     Args:
         bundle: what to write.
         path: of the `.pt`.
-        run: facts of this run (times, versions) for the JSON only, so that the same seed gives the same `.pt`.
+        run: facts of this run (times, versions) for the JSON only, so that the same seed gives the same
+            `.pt`.
     """
     values = {name: getattr(bundle, name) for name in STATE}
     for name in ("weights", "learner"):

@@ -45,7 +45,8 @@ def compare(
         config: settings of the data set and of each network.
         train: settings of the training; its section `comparison` is the budget.
         full: take sizes, window and epochs from the settings instead of the budget.
-        report: called after each training with the entrant's label, the trainings done, and those to do in all.
+        report: called after each training with the entrant's label, the trainings done, and those to do in
+            all.
         entrants: the rows.
 
     Raises:
@@ -135,13 +136,14 @@ def run_one(task: TrainingTask) -> dict[str, Any]:
     return out
 
 
-# ------------------------------------------------------------------------------------------------------------- workers
+# ---------------------------------------------------------------------------------------------------- workers
 def _finished(
     dataset: Dataset, config: ModelConfig, train: Train, jobs: Sequence[Job], full: bool
 ) -> Iterator[tuple[Job, dict[str, Any]]]:
     """Jobs and their outcomes as they come.
 
-    On a CPU `comparison.workers` processes work side by side, one thread each; on a GPU there is one after another.
+    On a CPU `comparison.workers` processes work side by side, one thread each; on a GPU there is one after
+    another.
     """
     tasks = {job: task_of(*job, dataset, config, train, full) for job in jobs}
     alone = train.comparison.workers == 1 or config.dataset.device.startswith("cuda")

@@ -71,7 +71,7 @@ def comparison_verdict(rows: Mapping[Entrant, Row]) -> str:
     return "\n".join(lines)
 
 
-# -------------------------------------------------------------------------------------------------------------- tables
+# ----------------------------------------------------------------------------------------------------- tables
 def comparison_text(result: Mapping[str, Any]) -> str:
     """All tables and sentences of what `comparison.compare` returned, for the terminal."""
     rows: Mapping[str, Row] = result["rows"]

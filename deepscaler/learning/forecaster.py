@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from deepscaler.errors import BundleError, MetricsError
 from deepscaler.labels.required import Labelled, live_labels
-from deepscaler.learning.bundle import Bundle, Match, load_bundle
+from deepscaler.learning.bundle import Bundle, load_bundle
 from deepscaler.learning.description import Expected, check_bundle
 from deepscaler.learning.judging import round_up
 from deepscaler.learning.windowing import day_share, label_lag
@@ -57,18 +57,16 @@ class Forecaster:
             seconds += 2 * lead + CYCLES * season
         return seconds
 
-    def match(self, panel: MetricPanel) -> Match:
-        """The panel's services against the bundle's."""
-        return self.bundle.match(panel.services)
-
     def forecast(self, panel: MetricPanel, now: float | None = None) -> NDArray[np.float64]:
         """Replicas `[H, N]` (or the labelled feature) of the next H steps after the newest sample, never below 0.
 
-        NaN for the services that `usable` denies: their forecast would be of the training mean, not of them. For the
-        others a missing sample inside the window is the training mean, and rows before the panel begins repeat its first.
+        NaN for the services that `usable` denies: their forecast would be of the training mean, not of them.
+        For the others a missing sample inside the window is the training mean, and rows before the panel
+        begins repeat its first.
 
         Args:
-            panel: raw samples, at any regular step that the model's step is a multiple of; other services are ignored.
+            panel: raw samples, at any regular step that the model's step is a multiple of; other services are
+                ignored.
             now: samples after it are left out; by default all count.
 
         Raises:
@@ -119,11 +117,6 @@ class Forecaster:
             present=present,
             clock=torch.from_numpy(day_share(times)).to(self._device),
         )
-
-    def usable(self, panel: MetricPanel, now: float | None = None) -> NDArray[np.bool_]:
-        """`[N]`: has the service data of every feature in the window's last step? `res` without traffic is data."""
-        live, rows = self._live(panel, now)
-        return self._known(trailing_means(live.select(self.services, self.bundle.features), rows))
 
     def _live(self, panel: MetricPanel, now: float | None) -> tuple[MetricPanel, int]:
         """The bundle's services in its order, all features, as far back as a forecast looks; and rows a step."""

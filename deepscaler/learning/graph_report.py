@@ -54,9 +54,9 @@ class Subject:
 def judge_graph(subject: Subject) -> dict[str, Any]:
     """All that a bundle keeps about its graph; plain values.
 
-    `calls`, `structural` and `influence` list edges. `against_calls` and `against_reachability` say how well each graph
-    ranks the known calls. `errors`, `refitted`, `refitted_by_seed` and the gains compare predictors that see other
-    graphs. `stability` compares further trainings.
+    `calls`, `structural` and `influence` list edges. `against_calls` and `against_reachability` say how well
+    each graph ranks the known calls. `errors`, `refitted`, `refitted_by_seed` and the gains compare
+    predictors that see other graphs. `stability` compares further trainings.
     """
     dataset, train, learner = subject.dataset, subject.train, subject.trainer.learner
     influence = subject.affinity.detach().cpu().double().numpy()
@@ -208,7 +208,7 @@ def list_edges(
     ]
 
 
-# ----------------------------------------------------------------------------------------------------------- stability
+# -------------------------------------------------------------------------------------------------- stability
 def _further(subject: Subject) -> list[Matrix]:
     """Affinities of `train.graph_seeds` further trainings."""
     found = []

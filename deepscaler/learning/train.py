@@ -194,7 +194,7 @@ def _continue(trainer: Trainer, task: TrainingTask) -> None:
     log.info("resumed after iteration %d of %d", trainer.iteration, task.train.num_iter)
 
 
-# ---------------------------------------------------------------------------------------------------------- the bundle
+# ------------------------------------------------------------------------------------------------- the bundle
 def _make_bundle(task: TrainingTask, fitted: Fitted) -> Bundle:
     """All that was learned, what it was learned from, and how good it is."""
     dataset, trainer = task.dataset, fitted.trainer

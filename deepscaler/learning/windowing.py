@@ -46,8 +46,9 @@ def make_windows(
     Args:
         dataset: series and labels.
         device: where they go.
-        unrounded: labels before they were rounded up to whole replicas, where the data set has them: whoever shows forecasts of them
-            rounds them up. A rising map keeps quantiles, so the median stays the median, and |error| is least there.
+        unrounded: labels before they were rounded up to whole replicas, where the data set has them: whoever
+            shows forecasts of them rounds them up. A rising map keeps quantiles, so the median stays the
+            median, and |error| is least there.
         longest_season: steps within which a season is looked for in the training labels; 0: none is.
     """
     normalizer, dilation = dataset.normalizer, dataset.dilation

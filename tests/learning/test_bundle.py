@@ -197,7 +197,7 @@ def test_services_are_matched_by_name(bundle: Bundle) -> None:
     assert (match.missing, match.new) == (("pay",), ("extra",))
 
 
-# --------------------------------------------------------------------------------------------------------- forecasting
+# ------------------------------------------------------------------------------------------------ forecasting
 def test_a_forecast_equals_what_training_evaluated(dataset: Dataset, saved: Path) -> None:
     raw = MetricPanel(
         BASE * np.arange(len(dataset.times)),
@@ -263,12 +263,12 @@ def test_a_service_without_data_is_nan_and_the_others_are_forecast(dataset: Data
     values[-4:, 2] = np.nan
     gap = replace(panel, values=values)
     made = forecaster.forecast(gap)
-    assert forecaster.usable(gap).tolist() == [True, True, False, True, True]
+    assert np.isfinite(forecaster.forecast(gap)[0]).tolist() == [True, True, False, True, True]
     assert np.isnan(made[:, 2]).all() and np.isfinite(np.delete(made, 2, axis=1)).all()
     gone = panel.select(("web", "cart", "db", "mail"), panel.features)
-    assert forecaster.usable(gone).tolist() == [True, True, False, True, True]
+    assert np.isfinite(forecaster.forecast(gone)[0]).tolist() == [True, True, False, True, True]
     assert np.isfinite(np.delete(forecaster.forecast(gone), 2, axis=1)).all()
-    assert forecaster.match(gone).missing == ("pay",)
+    assert forecaster.bundle.match(gone.services).missing == ("pay",)
 
 
 def test_single_gaps_and_a_short_or_gappy_history_are_no_obstacle(dataset: Dataset, saved: Path) -> None:
@@ -308,9 +308,9 @@ def test_a_service_without_traffic_has_fresh_data(dataset: Dataset, bundle: Bund
     values[:, 0, 1] = np.nan
     values[:, 0, 2] = 0.0
     panel = MetricPanel(BASE * np.arange(40), dataset.services, tuple(features), values)
-    assert idle.usable(panel).all()
+    assert np.isfinite(idle.forecast(panel)[0]).all()
     values[-4:, 0, 2] = np.nan
-    assert idle.usable(panel).tolist() == [False, True, True, True, True]
+    assert np.isfinite(idle.forecast(panel)[0]).tolist() == [False, True, True, True, True]
 
 
 def test_adapgls_forecasts_live_what_training_evaluated(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def run(trainer: Trainer) -> Trainer:
     return trainer
 
 
-# ------------------------------------------------------------------------------------------------------------- windows
+# ---------------------------------------------------------------------------------------------------- windows
 def test_a_window_ends_at_its_row_and_its_label_is_one_step_later() -> None:
     rows = torch.arange(40, dtype=torch.float32)
     windows = Windows(rows[:, None, None], rows[:, None], window=3, horizon=2, dilation=4)
@@ -73,7 +73,7 @@ def test_batches_are_shuffled_by_seed_and_cover_all_unlike_the_published_fixed_o
     assert torch.equal(torch.cat(list(batches(ends, 7))), ends)
 
 
-# ---------------------------------------------------------------------------------------------------- published defects
+# ------------------------------------------------------------------------------------------ published defects
 def published_loss(trainer: Trainer, batch_size: int) -> float:
     """Mean of batch means, divided by the number of batches once more."""
     parts = list(batches(trainer.validation, batch_size))
@@ -163,7 +163,7 @@ def test_the_best_epoch_is_kept_not_the_last() -> None:
     assert trainer.score(trainer.affinity) == pytest.approx(min(losses), rel=1e-5)
 
 
-# ------------------------------------------------------------------------------------------------------ is the graph real?
+# ----------------------------------------------------------------------------------------- is the graph real?
 @pytest.mark.parametrize("trainer_kind", ["em", "end_to_end"])
 def test_from_the_identity_the_affinity_gains_the_edges_that_matter(trainer_kind: str) -> None:
     trainer = make_trainer(num_iter=5, graph_trainer=trainer_kind)
@@ -250,7 +250,7 @@ def test_slow_windows_are_the_tenth_with_the_worst_entry_response() -> None:
     )
 
 
-# ------------------------------------------------------------------------------------------------- the same every time
+# ---------------------------------------------------------------------------------------- the same every time
 def values(trainer: Trainer) -> list[Tensor]:
     return [*trainer.network.state_dict().values(), *trainer.learner.state_dict().values(), trainer.affinity]
 
