@@ -63,7 +63,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train, write the bundle and what lies beside it, print errors and a summary line. Under torchrun rank 0 does."""
+    """Train, write the bundle and what lies beside it, print errors and a summary line.
+
+    Under torchrun only rank 0 writes and prints.
+    """
     arguments = build_parser().parse_args(argv)
     rank, local_rank, _ = launched()
     start_logging()

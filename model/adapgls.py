@@ -1,4 +1,8 @@
-"""AdapGLS, this project's own: a small residual network on changes, a season trusted as far as it fits, and a twin for shifts of level."""
+"""AdapGLS, this project's own network.
+
+A small residual network forecasts changes. A season is trusted as far as it fits. A twin handles shifts of
+level.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +42,9 @@ class Mixing(nn.Module):
 
 
 class Expert(nn.Module):
-    """Quantiles of the labels as changes from a base: what is needed now, moved towards the season where that fits.
+    """Quantiles of the labels as changes from a base.
+
+    The base is what is needed now, moved towards the season where that fits.
 
     Args:
         shape: of the data.
@@ -114,7 +120,9 @@ def base(known: Known) -> tuple[Tensor, Tensor]:
 
 
 class AdapGLS(Network):
-    """Two experts (with and without levels) and the base, weighted per service and horizon by their recent errors.
+    """Two experts and the base, weighted per service and horizon by their recent errors.
+
+    One expert sees levels, the other only changes.
 
     Source: this project's design; the inputs as changes follow RevIN's motive (Kim et al. 2022) without its
     statistics, service embeddings STID (Shao et al. 2022), weights by exponentiated discounted errors
@@ -162,7 +170,10 @@ class AdapGLS(Network):
     def forecast(
         self, windows: Windows, graphs: Graphs, ends: Tensor, batch_size: int, quantile: float = 0.5
     ) -> Tensor:
-        """`[M, H, N]`; see `Network.forecast`. Weights come from windows up to `memory` steps before the first end."""
+        """Forecasts `[M, H, N]`; see `Network.forecast`.
+
+        Weights come from windows up to `memory` steps before the first end.
+        """
         self.eval()
         step = int(torch.diff(ends).min()) if len(ends) > 1 else windows.dilation
         first = int(ends[0]) - self.memory * windows.dilation // step * step
@@ -185,7 +196,11 @@ class AdapGLS(Network):
     def _candidates(
         self, windows: Windows, graphs: Graphs, rows: Tensor, batch_size: int
     ) -> Iterator[Tensor]:
-        """Of each batch `[Q, K, B, H, N]`: the experts and, with a twin, the base as a third whose upper quantile is the twin's gap."""
+        """Forecasts of each batch, `[Q, K, B, H, N]`, one per candidate.
+
+        The candidates are the experts and, with a twin, the base; the base's upper quantile is as far above
+        it as the twin's is above the twin's median.
+        """
         for part in batches(rows, batch_size):
             known = self._shown(windows.known(part))
             made = [expert(windows.inputs(part), graphs, known) for expert in self.experts]
@@ -196,7 +211,7 @@ class AdapGLS(Network):
 
 
 def _nothing(x: Tensor, horizon: int) -> Known:
-    """Nothing known but the window."""
+    """What is known where nothing is known but the window."""
     batch, window, services, _ = x.shape
     unknown = x.new_full((batch, window, services), torch.nan)
     ahead = x.new_full((batch, horizon, services), torch.nan)

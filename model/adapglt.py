@@ -14,7 +14,9 @@ from model.windows import Known
 
 
 class SharedGRU(nn.Module):
-    """A GRU over time that all services share; gates and candidate are linear maps of [x, h], with one bias each.
+    """A GRU over time that all services share.
+
+    Gates and candidate are linear maps of [x, h], with one bias each.
 
     Source: T-GCN, Zhao et al. 2020, equations 4-7.
     (torch.nn.GRU resets after the recurrent map and has two biases.)

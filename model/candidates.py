@@ -41,7 +41,11 @@ class Candidates:
 
 
 def union_weights(losses: list[float], weighting: Weighting) -> list[float]:
-    """Softmax of -loss/temperature. `spread`: a third of the losses' spread, so that they tell the graphs apart; `raw`: 1."""
+    """Softmax of -loss / temperature.
+
+    With `spread` the temperature is a third of the losses' spread, so that they tell the graphs apart; with
+    `raw` it is 1.
+    """
     values = torch.tensor(losses, dtype=torch.float64)
     temperature = 1.0 if weighting == "raw" else float(values.max() - values.min()) / 3
     scaled = -values / temperature if temperature > 0 else torch.zeros_like(values)

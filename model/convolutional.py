@@ -53,7 +53,9 @@ class GCN(Network):
 
 
 class SpatialAttention(nn.Module):
-    """Weights between services, `[B, N, N]`: softmax(V_s sigmoid((x w1) W2 (w3 x)ᵀ + b_s)) over the last axis.
+    """Weights between services, `[B, N, N]`.
+
+    They are softmax(V_s sigmoid((x w1) W2 (w3 x)ᵀ + b_s)) over the last axis.
 
     Source: ASTGCN, Guo et al. 2019, section 4.1 (spatial attention).
     """
@@ -81,7 +83,7 @@ class SpatialAttention(nn.Module):
 
 
 class ChebyshevAttention(nn.Module):
-    """ReLU(Σ_k (T_k ⊙ S) x W_k): a Chebyshev convolution whose terms are weighted by the attention S.
+    """A Chebyshev convolution whose terms are weighted by an attention S: ReLU(Σ_k (T_k ⊙ S) x W_k).
 
     Source: ASTGCN, Guo et al. 2019, section 4.2.
     """
@@ -115,7 +117,10 @@ class ChebyshevAttention(nn.Module):
 
 
 class AttentiveBlock(nn.Module):
-    """Attention over time and services, graph and temporal convolution; LayerNorm(ReLU(. + 1x1 of the input))."""
+    """Attention over time and services, graph convolution, temporal convolution.
+
+    The output is LayerNorm(ReLU(. + 1x1 of the input)).
+    """
 
     def __init__(
         self, *, services: int, window: int, features: int, channels: int, order: int, kernel: int

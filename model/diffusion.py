@@ -51,7 +51,7 @@ class DiffusionGRU(nn.Module):
         self.candidate = nn.Parameter(torch.empty(terms + 1, channels, channels).uniform_(-bound, bound))
 
     def diffused(self, x: Tensor, terms: Tensor) -> Tensor:
-        """x `[T, N, B, F]` -> [x ‖ P_1 x ‖ ..], `[T, N * B, K F]`."""
+        """[x ‖ P_1 x ‖ ..] `[T, N * B, K F]` from x `[T, N, B, F]`."""
         window, services, samples, features = x.shape
         flat = x.transpose(0, 1).reshape(
             services * window * samples, features
@@ -70,7 +70,9 @@ class DiffusionGRU(nn.Module):
 
 
 class AdapGLD(Network):
-    """Encoder and decoder of diffusion GRUs; the decoder is fed labels, true or its own, one output layer a horizon step.
+    """Encoder and decoder of diffusion GRUs, with an output layer for each horizon step.
+
+    The decoder is fed labels, true ones or its own forecasts.
 
     In training the decoder sees the true label of the step before with probability τ / (τ + exp(i / τ)) at
     training step i, else its own forecast; elsewhere its own always. The draws depend on the seed and on i
@@ -114,12 +116,16 @@ class AdapGLD(Network):
         return SAMPLING_STEPS / (SAMPLING_STEPS + grown)
 
     def _coins(self, horizon: int) -> Tensor:
-        """One a decoding step, shared by the batch: `[H]`, true: show the label."""
+        """One per decoding step, shared by the batch, `[H]`; true: show the label."""
         generator = torch.Generator().manual_seed(int(self.seed) + int(self.steps))
         return torch.rand(horizon, generator=generator) < self.truth_probability()
 
     def _decode(self, x: Tensor, graphs: Graphs, shown: Tensor | None) -> Tensor:
-        """shown `[B, H, N]`: labels that the decoder sees after having forecast them; NaN: its own forecast."""
+        """Forecasts `[B, H, N]`.
+
+        `shown [B, H, N]` are labels that the decoder sees after it has forecast them; where they are NaN it
+        sees its own forecast.
+        """
         terms = diffusion_terms(graphs, self.diffusion)
         sequence = x.permute(1, 2, 0, 3)  # [T, N, B, F]
         states = []
@@ -142,7 +148,7 @@ class AdapGLD(Network):
 
 
 class DCRNN(AdapGLD):
-    """The same on the graph given, which isn't learned.
+    """The same network on the given graph, which isn't learned.
 
     Source: DCRNN, Li et al. 2018.
     """

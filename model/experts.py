@@ -10,7 +10,9 @@ SHARPNESS = 15.0
 
 
 def weigh(made: Tensor, actual: Tensor, rows: Tensor, delay: Tensor, half_life: float) -> Tensor:
-    """Weights `[K, M, H, N]`, each summing to 1 over K, from the errors known at each row; equal before the first.
+    """Weights `[K, M, H, N]`, which sum to 1 over K, from the errors known at each row.
+
+    They are equal before the first known error.
 
     exp(-15 (D_k / min D - 1)) with D the discounted mean |error| of the forecasts whose label is complete by
     then. Source: exponentially weighted experts with discounted losses (Cesa-Bianchi and Lugosi 2006,

@@ -69,7 +69,10 @@ class Objective(nn.Module):
         return made
 
     def forward(self, windows: Windows, ends: Tensor) -> tuple[Tensor, int, Tensor | None]:
-        """Summed loss over the known labels of windows that end at `ends [B]`, their number, and the graph's penalty."""
+        """Summed loss over the known labels, their number, and the graph's penalty.
+
+        The windows end at rows `ends [B]`.
+        """
         affinity = self.affinity()
         graphs = self._shown(affinity)
         summed, known = self.network.loss(
@@ -141,13 +144,17 @@ def run_epoch(
     mean = parallel.total(loss, device=ends.device)[0] / count
     if not math.isfinite(mean):
         raise TrainingError(
-            f"the training loss of the {phase.name} became {mean}: lower the learning rate, or look at the data"
+            f"the training loss of the {phase.name} became {mean}: "
+            "lower the learning rate, or look at the data"
         )
     return mean
 
 
 def _backward(step: nn.Module, windows: Windows, part: Tensor, known: int, settings: TrainSettings) -> float:
-    """Gradients of a batch with `known` labels, in as many passes as memory asks for; this rank's summed loss."""
+    """Add up the gradients of a batch with `known` labels; returns this rank's summed loss.
+
+    It takes as many passes as memory asks for.
+    """
     mine = parallel.share(part)
     weight = float(
         len(mine) > 0
@@ -179,7 +186,9 @@ def mean_loss(
     batch_size: int,
     precision: Precision = "float32",
 ) -> float:
-    """Mean |error| over all known labels of `ends`: a mean over samples, whatever the batch size. NaN without any.
+    """Mean |error| over all known labels of `ends`; NaN without any.
+
+    It is a mean over labels, whatever the batch size.
 
     Under torchrun all ranks call it with the same `ends`; each takes its share, all get the mean over all.
     """
@@ -204,7 +213,10 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Inside, torch's global generators (dropout, scheduled sampling) start from `seed`; outside they never notice."""
+    """Inside, torch's global generators start from `seed`; outside they never notice.
+
+    Dropout and scheduled sampling draw from them.
+    """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield

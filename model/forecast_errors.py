@@ -1,4 +1,4 @@
-"""Errors of forecasts. Numpy only."""
+"""Errors of forecasts, with numpy only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 ROUND_UP_ABOVE = 0.35
-"""A fraction of a replica above this is rounded up when scaling (the authors' value); under-provision is judged after it."""
+"""A fraction of a replica above this is rounded up when scaling (the authors' value).
+
+Under- and over-provision are judged after rounding.
+"""
 
 
 def forecast_errors(predicted: Array, target: Array, replicas: bool) -> dict[str, Any]:

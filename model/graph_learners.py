@@ -37,7 +37,9 @@ def mean_where_present(priors: Mapping[str, Tensor]) -> Tensor | None:
 
 
 class Gates(nn.Module):
-    """A gate a pair: `A_ij = sigmoid((e_i · f_j + b + prior_ij) / 0.5)`, asymmetric, zero diagonal, not normalised.
+    """A gate for each pair: `A_ij = sigmoid((e_i · f_j + b + prior_ij) / 0.5)`.
+
+    A is asymmetric, has a zero diagonal and isn't normalised.
 
     The diagonal is no part of A: the network's T_0 is the self term. The learned A feeds only the filters by
     which a callee receives from its callers; the reverse filters see the prior (nothing without one), or else
@@ -76,7 +78,7 @@ class Gates(nn.Module):
         return self()  # type: ignore[no-any-return]
 
     def prior(self) -> Tensor:
-        """The affinity of a network that isn't trained with a graph: the priors as they are, no edge elsewhere."""
+        """The affinity of a network that isn't trained with a graph: the priors, and no edge elsewhere."""
         return self.reverse
 
     def change(self) -> Tensor:
@@ -151,7 +153,10 @@ class Antisymmetric(nn.Module):
         )
 
     def new_edge_share(self, affinity: Tensor, current: Tensor) -> Tensor:
-        """Share of the pairs that have an edge now and had none: counted by sign(), or smoothly by x/(x + 0.5/N)."""
+        """Share of the pairs that have an edge now and had none.
+
+        An edge is counted by sign(x), or smoothly by x / (x + 0.5/N).
+        """
         counted = (
             torch.sign(affinity)
             if self.settings.new_edge_term == "sign"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 NARROW, MANY = 16, 256
-"""Columns below and rows from which a product of a graph with all samples side by side is faster than one a sample."""
+"""Columns below which, and rows from which, one product of all samples is faster than one per sample."""
 
 
 class Graphs(NamedTuple):
@@ -145,7 +145,10 @@ def _mix(matrix: Tensor, x: Tensor) -> Tensor:
 
 
 class TemporalConvolution(nn.Module):
-    """A convolution over T with same padding, each service by itself; `[B, T, N, C]` is channels-last for it."""
+    """A convolution over T with same padding, each service by itself.
+
+    Memory of `[B, T, N, C]` is channels-last for it.
+    """
 
     def __init__(self, *, inputs: int, channels: int, kernel: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What all networks share: sizes that the data states, and the one interface of training, evaluation and serving."""
+"""What all networks share: sizes that the data states, and the one interface to train and use them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ class Shape:
 
 
 class Network(nn.Module):
-    """A forecaster of labels. Subclasses give `forward`; those fitted otherwise than by |error| override `loss` or `prepare`.
+    """A forecaster of labels.
+
+    Subclasses give `forward`. Those with another loss than |error| override `loss`, those fitted in closed
+    form `prepare`.
 
     Attributes:
         graph_use: `learned`: trained together with a graph learner; `static`: sees the prior as it is;
@@ -43,7 +46,7 @@ class Network(nn.Module):
     memory: int = 0
 
     def forward(self, x: Tensor, graphs: Graphs, known: Known | None = None) -> Tensor:
-        """x `[B, T, N, F]`, z-scored -> labels `[B, H, N]`, z-scored.
+        """z-scored labels `[B, H, N]` from z-scored x `[B, T, N, F]`.
 
         Args:
             x: the window; what is missing is 0, the training mean.
@@ -61,11 +64,14 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def prepare(self, windows: Windows, training: Tensor, validation: Tensor) -> None:
-        """Take from the data what isn't learned by gradient (closed-form fits, constants), before training starts.
+        """Take from the data what isn't learned by gradient, before training starts.
+
+        That is closed-form fits and constants.
 
         Args:
             windows: the series.
-            training, validation: rows that windows end at.
+            training: rows that training windows end at.
+            validation: rows that validation windows end at.
         """
 
     @torch.no_grad()

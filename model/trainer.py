@@ -1,4 +1,7 @@
-"""Training of predictor θ and graph learner φ: in turn (expectation-maximisation), at once (end to end), or θ alone."""
+"""Training of predictor θ and graph learner φ.
+
+They learn in turn (expectation-maximisation) or at once (end to end), or θ learns alone.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,9 @@ SEED_STRIDE = 1_000_003
 
 
 class Trainer:
-    """One run. `iterate()` does one iteration; between iterations `state()` holds all that a continued run needs.
+    """One run.
+
+    `iterate()` does one iteration; between iterations `state()` holds all that a continued run needs.
 
     The network says by its `graph_use` how the graph takes part. Where it isn't trained together with a
     graph, or no learner is set, θ is trained alone, for as many epochs and along the same cosine as
@@ -80,7 +85,10 @@ class Trainer:
     # ------------------------------------------------------------------------------------------------ the run
     @property
     def finished(self) -> bool:
-        """All iterations are done, the time is used up, or the run may stop early and had no better pair for a while.
+        """Is the run over?
+
+        It is when all iterations are done, the time is used up, or it may stop early and had no better pair
+        for `patience` iterations.
 
         By default a run with a cosine goes on to its end: the best pair is usually found where the rate is
         low.
@@ -120,7 +128,10 @@ class Trainer:
         self._offer(self.score(self.affinity))
 
     def e_step(self) -> None:
-        """Fit φ with θ fixed, and keep its best epoch; the new graph joins S, from which the next affinity is made."""
+        """Fit φ with θ fixed, and keep its best epoch.
+
+        The new graph joins S, from which the next affinity is made.
+        """
         graph, current = self.settings.graph, self.affinity
         objective = Objective(self.network, self.learner, current, learns=True)
         for parameter in self.parameters:
@@ -149,7 +160,10 @@ class Trainer:
         self._offer(self.score(self.affinity))
 
     def _plain(self) -> None:
-        """Epochs of one long fit: weights go on from epoch to epoch, the best epoch of the whole run is kept."""
+        """Run epochs of one long fit.
+
+        Weights go on from epoch to epoch; the best epoch of the whole run is kept.
+        """
         phase = self._predictor("plain")
         step = parallel.wrap(phase.objective)
         for epoch in range(self.settings.num_epoch):
@@ -176,7 +190,8 @@ class Trainer:
         )
         if not math.isfinite(loss):
             raise TrainingError(
-                f"the validation loss is {loss}: no label is known in any validation window, or training ran away"
+                f"the validation loss is {loss}: no label is known in any validation window, "
+                "or training ran away"
             )
         return loss
 

@@ -1,4 +1,7 @@
-"""Windows gathered from the series when asked for: memory grows with the series, not with series x window."""
+"""Windows that are gathered from the series when asked for.
+
+Memory grows with the series, not with series x window.
+"""
 
 from __future__ import annotations
 
@@ -70,11 +73,11 @@ class Windows:
             object.__setattr__(self, "present", _fill_forward(self.present))
 
     def inputs(self, ends: Tensor) -> Tensor:
-        """x `[B, T, N, F]` of windows that end at rows `ends [B]`; rows before the first repeat it."""
+        """Inputs `[B, T, N, F]` of windows that end at rows `ends [B]`; rows before the first repeat it."""
         return self.series[(ends[:, None] - self._behind(ends)).clamp(min=0)]
 
     def known(self, ends: Tensor) -> Known:
-        """Of the same windows."""
+        """What is known beside the features at the end of each window."""
         newest = (ends - self.lag)[:, None]  # [B, 1]
         behind, ahead = newest - self._behind(ends), ends[:, None] + self._ahead(ends)  # [B, T], [B, H]
         clock = self.series.new_zeros(len(ends)) if self.clock is None else self.clock[ends]
@@ -103,7 +106,10 @@ class Windows:
         return self.dilation * torch.arange(1, self.horizon + 1, device=ends.device)
 
     def _cycles(self, rows: Tensor, newest: Tensor) -> Tensor:
-        """Means `[B, S, N]` of the labels whole cycles before `rows [B, S]` that are complete at `newest [B, 1]`."""
+        """Means `[B, S, N]` of the labels whole cycles before `rows [B, S]`.
+
+        Only labels count that are complete at rows `newest [B, 1]`.
+        """
         if self.season is None:
             return self.series.new_full((*rows.shape, self.labels.shape[1]), torch.nan)
         first = torch.clamp(

@@ -1,4 +1,6 @@
-"""AdapGLA and AdapGLT written plainly, layer by layer as their equations read: what the benchmark measures the networks against.
+"""AdapGLA and AdapGLT written plainly, layer by layer as their equations read.
+
+The benchmark measures the networks against them.
 
 Layout `[B, N, F, T]`; an N x N product for each step and term, before the linear map; NCHW convolutions with
 transposes around them; a GRU stepped in Python. Built from a network of `model.adapgla` or `model.adapglt`,
@@ -24,7 +26,7 @@ def copied(value: Tensor) -> nn.Parameter:
 
 
 def bias_of(layer: nn.Conv2d) -> Tensor:
-    """Of a convolution that has one."""
+    """The bias of a convolution."""
     if layer.bias is None:
         raise ValueError("a convolution without bias")
     return layer.bias
@@ -87,7 +89,7 @@ class PlainAttention(nn.Module):
 
 
 class PlainAttentionBlock(nn.Module):
-    """Of AdapGLA."""
+    """The block of AdapGLA."""
 
     def __init__(self, fast: AttentionBlock) -> None:
         super().__init__()
@@ -119,7 +121,7 @@ class PlainAttentionBlock(nn.Module):
 
 
 class PlainRecurrentBlock(nn.Module):
-    """Of AdapGLT."""
+    """The block of AdapGLT."""
 
     def __init__(self, fast: RecurrentBlock) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepscaler.artefacts import plain, replacing, write_json
+from deepscaler.artefacts import one_line, plain, replacing, write_json
 from deepscaler.errors import BundleError
 from deepscaler.graphs.priors import write_graph
 from deepscaler.learning.dataset import Normalizer
@@ -32,10 +32,10 @@ MAKE = "make it with: python main.py"
 
 @dataclass(frozen=True)
 class Match:
-    """Live services against a bundle's.
+    """Live services matched with those of a bundle.
 
     Attributes:
-        columns: `[N]` column among the live services of each of the bundle's; -1 where it isn't live: masked.
+        columns: for each of the bundle's N services its column among the live ones; -1 where it isn't live.
         missing: services of the bundle that aren't live.
         new: live services that the bundle doesn't know: they are left to the reactive floor.
     """
@@ -106,7 +106,7 @@ class Bundle:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What a user's expectations are compared with: network, sizes and what the data set says about itself."""
+        """What expectations are compared with: network, sizes, and what the data set says about itself."""
         return {"network": self.network, "sizes": self.sizes, **self.meta}
 
     def build(self) -> Network:
@@ -196,14 +196,15 @@ def load_bundle(path: str | Path) -> Bundle:
     stored = load_tensors(path, f"{path}: no such bundle; {MAKE} --model_save_path {path}")
     if stored.get("version") != VERSION:
         raise BundleError(
-            f"{path}: bundle of version {stored.get('version')}, expected {VERSION}; train again: python main.py"
+            f"{path}: bundle of version {stored.get('version')}, expected {VERSION}; "
+            "train again with: python main.py"
         )
     try:
         normalizer = Normalizer(**{name: _array(stored[name]) for name in STATISTICS})
         bundle = Bundle(**{name: stored[name] for name in STATE}, normalizer=normalizer)
         bundle.build()
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise BundleError(f"{path}: not a usable bundle ({_first_line(error)}); {MAKE}") from error
+        raise BundleError(f"{path}: not a usable bundle ({one_line(error, 160)}); {MAKE}") from error
     return bundle
 
 
@@ -232,11 +233,7 @@ def load_tensors(path: str | Path, absent: str) -> dict[str, Any]:
         OSError,
         AttributeError,
     ) as error:
-        raise BundleError(f"{path}: broken or not a bundle ({_first_line(error)}); {MAKE}") from error
+        raise BundleError(f"{path}: broken or not a bundle ({one_line(error, 160)}); {MAKE}") from error
     if not isinstance(stored, dict):
         raise BundleError(f"{path}: expected a mapping, found {type(stored).__name__}; {MAKE}")
     return stored
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

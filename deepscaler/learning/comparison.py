@@ -115,7 +115,10 @@ def _within(train: Train, budget: Comparison) -> Train:
 
 
 def run_one(task: TrainingTask) -> dict[str, Any]:
-    """Train once; errors by split, parameters, epochs, seconds of one processor and samples per second of them."""
+    """Train once, and return errors by split and what the training took.
+
+    Seconds are of one processor; samples per second are per such second.
+    """
     fitted = fit(task)
     trainer, dataset, course = fitted.trainer, task.dataset, fitted.trainer.course
     graphs = trainer.learner.graphs(trainer.affinity)

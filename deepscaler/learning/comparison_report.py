@@ -1,4 +1,4 @@
-"""What a comparison of networks found: means over seeds with intervals, sentences, and tables for the terminal."""
+"""What a comparison of networks found: means over seeds with intervals, sentences, and tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From settings to what `model` wants: hyper-parameters are copied by their names, so that they stand in one place."""
+"""From settings to what `model` wants: hyper-parameters are copied by name and stand in one place."""
 
 from __future__ import annotations
 
