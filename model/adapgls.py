@@ -49,8 +49,8 @@ class Expert(nn.Module):
     Args:
         shape: of the data.
         channels, blocks, dropout: sizes.
-        levels: sees how high things are, not only how they change, and which service it is. Without, a
-            doubled load looks like the one that was trained on, as far as z-scores of changes allow.
+        levels: it sees how high values are, not only how they change. Without levels a doubled load looks like
+            the load that was trained on, as far as z-scores of changes allow.
     """
 
     def __init__(self, shape: Shape, *, channels: int, blocks: int, dropout: float, levels: bool) -> None:
@@ -131,8 +131,8 @@ class AdapGLS(Network):
     Args:
         shape: of the data.
         channels, blocks, dropout: of each expert.
-        twin: False: the first expert alone, for comparison.
-        present: False: starts from the newest complete label instead of what is known of the next one, for
+        twin: False: only the first expert, for comparison.
+        present: False: start from the newest complete label instead of what is known about the next one, for
             comparison.
     """
 

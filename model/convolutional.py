@@ -98,7 +98,7 @@ class ChebyshevAttention(nn.Module):
         batch, window, services, features = x.shape
         beside = x.transpose(1, 2).reshape(
             batch, services, -1
-        )  # [B, N, T * F]: one product a sample, not one a step
+        )  # [B, N, T * F]: one product per sample, not one per step
         narrow, total = (
             features <= self.weight.shape[-1],
             x.new_zeros(()),

@@ -120,7 +120,7 @@ def run_epoch(
         windows: series and labels.
         ends: rows that windows end at, `[M]`, the same on all ranks.
         seed: of the order and of dropout.
-        factors: of the learning rates, one a batch.
+        factors: factors of the learning rates, one per batch.
         settings: of the run.
 
     Raises:

@@ -136,7 +136,7 @@ class DirectedGraphConvolution(nn.Module):
 def _mix(matrix: Tensor, x: Tensor) -> Tensor:
     """`matrix [R, M]` times each of `x [B, M, C]`: `[B, R, C]`.
 
-    One product of all samples side by side where one a sample would be too narrow for its size.
+    It is one product of all samples side by side where one per sample would be too narrow for its size.
     """
     if x.shape[2] >= NARROW and x.shape[1] < MANY:
         return torch.bmm(matrix.expand(len(x), *matrix.shape), x)

@@ -320,17 +320,17 @@ def test_adapgls_forecasts_live_what_training_evaluated(tmp_path: Path) -> None:
     process = Process(step=60.0, window=6, label="required", features=["pod", "cpu", "req"])
     settings = {**process.model_dump(mode="json")}
     visits = Visits(raw.times[-1:], model.visits[None])
-    labels, exact = label_requirements(model, visits, raw, process)
+    labels, unrounded = label_requirements(model, visits, raw, process)
     present = present_requirements(model, visits, raw, process)
     rows, bounds = 4, (1200, 1800)
     series = trailing_means(raw.select(raw.services, ("pod", "cpu", "req")), rows)
     meta = {
-        "app": "toy", "services": list(raw.services), "features": ["pod", "cpu", "req"], "units": ["", "", ""], "step": 60.0,
-        "base_step": 15.0, "window": 6, "horizon": 2, "label": "required", "lead": 105.0, "demand": model.to_dict(),
-        "source": {}, "settings": settings, "version": 1,
-    }  # fmt: skip
+        **{"app": "toy", "services": list(raw.services), "version": 1, "source": {}, "settings": settings},
+        **{"features": ["pod", "cpu", "req"], "units": ["", "", ""], "step": 60.0, "base_step": 15.0},
+        **{"window": 6, "horizon": 2, "label": "required", "lead": 105.0, "demand": model.to_dict()},
+    }
     normalizer = Normalizer.fit(series[: bounds[0]], labels[: bounds[0]])
-    made = Dataset(raw.times, series, labels, bounds, normalizer, meta, {}, exact, present)
+    made = Dataset(raw.times, series, labels, bounds, normalizer, meta, {}, unrounded, present)
     config = ModelConfig.model_validate(
         {"dataset": {"device": "cpu", "stride": 4, "evaluation_stride": 4, "longest_season": 0}}
     )

@@ -117,7 +117,7 @@ def test_workers_give_what_one_process_gives(dataset: Dataset) -> None:
 
 
 def test_forecasts_of_the_unrounded_requirement_are_rounded_up(dataset: Dataset) -> None:
-    """Labels lie .3 above it: nothing is off once rounded up, all is where whole replicas are expected of persistence."""
+    """Labels lie 0.3 above it, so persistence errs by nothing once it is rounded up."""
     steady = replace(
         dataset, labels=np.full_like(dataset.labels, 3), unrounded=np.full_like(dataset.labels, 2.7)
     )

@@ -120,9 +120,9 @@ def test_a_data_set_reads_back_equal(tmp_path):
 def test_unrounded_labels_travel_where_there_are_any(tmp_path):
     write_dataset(sample(), tmp_path)
     assert read_dataset(tmp_path).unrounded is None
-    exact = np.linspace(0.1, 5, 800, dtype=np.float32).reshape(400, 2)
-    write_dataset(replace(sample(), unrounded=exact), tmp_path)
-    np.testing.assert_array_equal(read_dataset(tmp_path).unrounded, exact)
+    unrounded = np.linspace(0.1, 5, 800, dtype=np.float32).reshape(400, 2)
+    write_dataset(replace(sample(), unrounded=unrounded), tmp_path)
+    np.testing.assert_array_equal(read_dataset(tmp_path).unrounded, unrounded)
 
 
 def test_the_same_data_set_makes_the_same_bytes(tmp_path):

@@ -1,4 +1,7 @@
-"""Windows, expectation-maximisation and end-to-end training: each published defect has a test that the published way fails."""
+"""Windows and training, by expectation-maximisation and end to end.
+
+For each published defect there is a test that the published way fails.
+"""
 
 from __future__ import annotations
 
@@ -284,9 +287,7 @@ def test_a_run_interrupted_and_continued_equals_one_that_was_not(kind: str) -> N
     assert one == other
 
 
-def test_at_a_constant_rate_the_run_ends_after_so_many_iterations_without_a_better_pair_and_a_cosine_is_run_to_its_end() -> (
-    None
-):
+def test_a_run_at_a_constant_rate_ends_without_better_pairs_and_a_cosine_is_run_to_its_end() -> None:
     still = {"num_epoch": 1, "patience": 2, "learning_rate": 1e-12, "graph_learning_rate": 1e-12}
     assert run(make_trainer(num_iter=50, schedule="constant", **still)).iteration < 10
     assert run(make_trainer(num_iter=6, schedule="cosine", **still)).iteration == 6
