@@ -1,17 +1,25 @@
-# `make demo` and `make test` set up all they need on a machine with Python 3.11 and a shell.
+# `make demo` and `make test` set up all they need on a machine with Python 3.11 or newer and a shell.
 PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 
-.PHONY: install install-dev prometheus demo test live lint types bench schema clean
+.PHONY: install install-dev python prometheus demo test live lint types bench schema clean
 
 install: $(VENV)/.run
 install-dev: $(VENV)/.dev
 
-$(VENV)/bin/python:
+# Says in one line that the Python is too old, before pip says it in a hundred: the environment's, else $(PYTHON).
+python: USED    = $(or $(wildcard $(PY)),$(PYTHON))
+python: VERSION = $(shell $(USED) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
+python: FITS    = $(shell $(USED) -c 'import sys; print(sys.version_info >= (3, 11))' 2>/dev/null)
+python:
+	@$(if $(filter True,$(FITS)),:,$(error DeepScaler needs Python 3.11 or newer; \
+	$(USED) is $(if $(VERSION),$(VERSION),not there). $(if $(wildcard $(PY)),Remove $(VENV) and run,Run) make PYTHON=python3.13))
+
+$(VENV)/bin/python: | python
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.run: requirements.txt | $(VENV)/bin/python
+$(VENV)/.run: requirements.txt | python $(VENV)/bin/python
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
@@ -19,7 +27,8 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-# The real Prometheus server of Debian's package, unpacked under .cache/ without root; tests that need it say so if it can't be had.
+# The real Prometheus server of Debian's package, unpacked under .cache/ without root; tests that need it are
+# skipped and say so if it can't be had.
 prometheus: $(VENV)/.run
 	-@$(PY) -m testbed.live.prometheus_server --install
 

@@ -1,4 +1,4 @@
-"""What went wrong in other autoscalers, and the tests that show that it doesn't go wrong here."""
+"""The cases of docs/failures.md name tests that exist; and Prometheus and the clock in every bad mood."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 import yaml
 from helpers.fakes import FakeCluster, ScriptedPolicy, make_settings
+from helpers.paths import ROOT, TESTS
 
 from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
 from deepscaler.artefacts import utc_seconds, utc_text
@@ -28,162 +29,41 @@ from deepscaler.panel import MetricPanel, iso_seconds, read_panel, write_panel
 from deepscaler.runs import Run, read_run, write_run
 from deepscaler.settings import Settings
 
-TESTS = Path(__file__).parent
-FAILURES = TESTS.parent.parent / "shared" / "FAILURES.md"
-
-SHOWN: dict[str, tuple[str, ...]] = {
-    "Prometheus down, slow, 414, empty result, NaN": (
-        "test_failures::test_metrics_that_fail_over_http_are_never_read_as_idle",
-        "test_failures::test_only_the_service_whose_series_are_missing_is_held",
-        "control/test_controller::test_prometheus_down_holds_everything_says_so_and_goes_on",
-        "control/test_controller::test_a_needed_feature_gone_stale_holds_after_the_limit_and_not_before",
-        "adapters/test_prometheus::test_a_query_is_a_post_form",
-        "adapters/test_prometheus::test_a_server_that_never_answers_runs_into_the_time_out",
-        "adapters/test_prometheus_real::test_nan_and_infinity_come_through_http",
-        "adapters/test_prometheus_real::test_a_service_missing_for_a_while_stays_missing_and_the_others_dont",
-    ),
-    "stuck high after metrics came back": (
-        "control/test_controller::test_replicas_recover_within_the_window_when_metrics_come_back",
-    ),
-    "preview mode that still wrote": (
-        "control/test_controller::test_a_dry_run_that_finds_replicas_out_of_bounds_writes_nothing_either",
-        "scripts/test_predict_scale::test_a_dry_run_sends_no_write",
-        "adapters/test_kubernetes_cluster::test_a_dry_run_sends_no_write_request_at_all",
-        "adapters/test_kubernetes_cluster::test_a_dry_run_is_counted_at_the_emulated_api",
-    ),
-    "a rolling update or unready pods": (
-        "control/test_controller::test_pods_that_are_not_ready_are_no_reason_to_add_more",
-        "policies/test_policies::test_a_saturated_service_is_relieved_by_its_ready_replicas",
-        "testbed/test_virtual::test_cpu_of_a_pod_counts_from_its_second_scrape_and_pods_that_start_arent_ready",
-        "adapters/test_prometheus_real::test_cpu_speaks_of_the_same_pods_on_both_sides_while_replicas_change",
-    ),
-    "a dependency's outage makes its callers look idle": (
-        "control/test_controller::test_a_drop_that_comes_with_errors_is_no_reason_to_scale_down",
-        "control/test_controller::test_a_drop_that_comes_with_lost_metrics_of_another_service_is_no_reason_to_scale_down",
-        "control/test_controller::test_scale_downs_go_on_when_the_errors_are_over",
-        "control/test_guard_rails::test_trouble_stops_scale_downs_and_nothing_else",
-    ),
-    "an HPA on the same Deployment fights": (
-        "control/test_controller::test_a_rival_autoscaler_is_refused_by_name_when_acting_whenever_it_appears",
-        "control/test_controller::test_a_dry_run_writes_nothing_and_compares_with_the_incumbent",
-        "adapters/test_kubernetes_cluster::test_rival_autoscalers_are_named",
-        "adapters/test_kubernetes_cluster::test_a_rival_is_refused_by_name_when_acting",
-    ),
-    "someone edits replicas between read and patch": (
-        "control/test_controller::test_replicas_edited_between_read_and_write_stand_until_the_next_tick_and_are_logged",
-        "adapters/test_kubernetes_cluster::test_somebody_elses_edit_is_a_conflict_and_stands",
-        "adapters/test_kubernetes_cluster::test_an_edit_between_two_tries_is_still_seen",
-    ),
-    "names that contain one another": (
-        "adapters/test_prometheus_real::test_names_that_contain_one_another_or_regex_characters_arent_mixed",
-        "adapters/test_prometheus::test_names_are_escaped_once_for_the_regex_and_once_for_the_string",
-        "adapters/test_prometheus::test_a_pod_belongs_to_the_deployment_it_is_named_after",
-        "testbed/test_parity::test_every_sample_of_a_feature_is_the_same",
-    ),
-    "model file missing": (
-        "policies/test_policies::test_a_missing_bundle_names_the_command_that_makes_it",
-        "learning/test_bundle::test_a_missing_bundle_names_the_command",
-        "scripts/test_pipeline::test_what_isnt_there_names_the_command_that_makes_it",
-    ),
-    "bundle with other features, another step": (
-        "policies/test_policies::test_a_bundle_that_does_not_fit_is_refused_naming_both_sides",
-        "learning/test_bundle::test_what_does_not_fit_is_refused_naming_both_sides",
-        "learning/test_bundle::test_services_are_matched_by_name",
-        "scripts/test_pipeline::test_a_bundle_of_another_application_is_refused_naming_both",
-    ),
-    "service added, removed, renamed": (
-        "policies/test_policies::test_a_service_new_to_the_bundle_goes_by_the_floor_and_one_without_data_is_held",
-        "policies/test_policies::test_services_gone_from_the_cluster_are_left_out",
-        "learning/test_bundle::test_order_and_company_of_the_live_services_do_not_matter",
-        "control/test_controller::test_zero_is_respected_and_its_missing_metrics_are_nobodys_trouble",
-    ),
-    "controller restarts or another takes over": (
-        "control/test_controller::test_a_restarted_controller_goes_on_with_its_history_and_its_files",
-        "control/test_guard_rails::test_a_restarted_controller_remembers_what_it_recommended",
-        "adapters/test_lease::test_of_two_controllers_one_writes_and_the_other_takes_over_warm",
-    ),
-    "expired token, 401/403": (
-        "adapters/test_prometheus::test_every_refusal_is_one_line_with_address_and_advice_and_isnt_retried",
-        "control/test_controller::test_an_api_that_cannot_be_read_fails_ticks_and_the_loop_goes_on",
-        "adapters/test_kubernetes_cluster::test_refusals_are_loud_and_prometheus_stands_in",
-        "adapters/test_kubernetes_cluster::test_a_missing_right_is_named",
-    ),
-    "two controllers act (no leader)": (
-        "adapters/test_lease::test_a_leader_that_cant_renew_stops_before_the_other_starts",
-        "adapters/test_lease::test_never_two_at_once_whatever_fails",
-        "adapters/test_kubernetes_cluster::test_two_controllers_on_the_emulated_api_never_lead_together",
-    ),
-    'missing latency counted as "SLA held"': (
-        "evaluation/test_measures::test_a_minute_without_a_done_request_is_unknown_and_no_held_sla",
-        "evaluation/test_measures::test_minutes_missing_from_the_file_are_unknown_too",
-        "scripts/test_calculate::test_a_run_in_which_nothing_was_done_is_unknown_everywhere",
-    ),
-    "a NaN forecast became 1 replica": (
-        "control/test_controller::test_a_forecast_that_is_not_finite_holds",
-        "policies/test_policies::test_a_forecast_that_is_not_finite_holds_and_the_floor_may_still_raise",
-        "testbed/test_virtual::test_samples_are_stamped_with_their_end_and_missing_before_the_start",
-        "learning/test_bundle::test_constant_replicas_and_load_give_a_finite_forecast_that_knows_the_level_unlike_statistics_of_the_window",
-        "scripts/test_data_process::test_training_statistics_demand_and_priors_dont_see_test_rows",
-    ),
-    "`replicas: null` in a scale patch sets 0": (
-        "control/test_guard_rails::test_targets_are_python_ints_of_at_least_one_and_within_bounds",
-        "testbed/test_virtual::test_what_is_no_number_of_replicas_is_refused_and_the_rest_is_set",
-        "adapters/test_kubernetes_cluster::test_replicas_that_arent_integers_of_at_least_one_send_nothing",
-    ),
-    "quota too small for the plan": (
-        "control/test_controller::test_a_plan_beyond_the_quota_is_cut_before_anything_is_written",
-        "control/test_guard_rails::test_the_quota_is_kept_unless_what_runs_is_already_beyond_it",
-        "control/test_controller::test_a_refused_write_is_recorded_and_tried_again_while_the_others_go_on",
-        "adapters/test_kubernetes_cluster::test_the_namespaces_quota_bounds_the_plan_sidecars_counted",
-    ),
-    "clock skew, DST, local-time strings": (
-        "test_failures::test_files_say_utc_whatever_the_machines_time_zone",
-        "test_failures::test_the_hour_that_comes_twice_is_two_hours",
-        "test_failures::test_a_time_is_a_date_and_never_the_present",
-        "adapters/test_prometheus::test_an_answer_on_another_grid_is_refused_and_not_read_as_missing",
-    ),
-    "a run compared under two load mixes": (
-        "testbed/test_virtual::test_two_policies_on_one_seed_meet_the_same_users",
-        "testbed/test_virtual::test_a_run_doesnt_depend_on_who_makes_the_oracle_or_on_its_company",
-        "evaluation/test_measures::test_pairs_are_made_by_seed_and_unknown_ones_are_left_out",
-        "evaluation/test_measures::test_bootstrap_is_the_same_each_time_and_holds_the_mean",
-    ),
+CASES = {
+    title.strip(): re.findall(r"^- `tests/(.+)::(test_\w+)`$", text, flags=re.MULTILINE)
+    for title, text in re.findall(
+        r"^### (.+)\n((?:(?!#).*\n)*)", (ROOT / "docs/failures.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
 }
-"""Beginning of a row of FAILURES.md -> the tests that show it."""
+"""What docs/failures.md says: title of a case -> (file, name) of the tests that show it."""
 
 
 @cache
-def functions_of(module: str) -> frozenset[str]:
-    tree = ast.parse((TESTS / f"{module}.py").read_text(encoding="utf-8"))
+def functions_of(file: str) -> frozenset[str]:
+    tree = ast.parse((TESTS / file).read_text(encoding="utf-8"))
     return frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef))
 
 
-@pytest.mark.parametrize("row", SHOWN)
-def test_the_tests_that_show_a_row_are_there(row: str) -> None:
-    assert SHOWN[row]
-    absent = [name for name in SHOWN[row] if name.split("::")[1] not in functions_of(name.split("::")[0])]
-    assert not absent, f"{row}: renamed or gone"
+@pytest.mark.parametrize("case", CASES)
+def test_the_tests_that_show_a_case_are_there(case: str) -> None:
+    assert CASES[case], "docs/failures.md names no test for it"
+    absent = [f"{file}::{name}" for file, name in CASES[case] if name not in functions_of(file)]
+    assert not absent, "docs/failures.md names tests that were renamed or are gone"
 
 
-@pytest.mark.skipif(not FAILURES.is_file(), reason=f"{FAILURES} is not there")
-def test_every_row_is_shown() -> None:
-    rows = [
-        line.split("|")[1].strip()
-        for line in FAILURES.read_text(encoding="utf-8").splitlines()
-        if re.match(r"\| (?!happened)", line)
-    ]
-    assert len(rows) == len(SHOWN)
-    for row in rows:
-        assert [begin for begin in SHOWN if row.startswith(begin)], row
+def test_every_line_of_the_page_is_read() -> None:
+    lines = (ROOT / "docs/failures.md").read_text(encoding="utf-8").splitlines()
+    assert len(CASES) == sum(line.startswith("### ") for line in lines) >= 20
+    assert sum(map(len, CASES.values())) == sum(line.startswith("- ") for line in lines)
 
 
-# ------------------------------------------------------------------------------------------- Prometheus in every bad mood
+# ------------------------------------------------------------------------------- Prometheus in every bad mood
 NAMES = ("web", "api", "db")
 Answer = Callable[[dict[str, str]], tuple[int, bytes]]
 
 
 def series(query: dict[str, str], values: dict[str, str]) -> tuple[int, bytes]:
-    """A range vector with one constant series a service."""
+    """A range vector with one constant series per service."""
     label = "destination_workload" if "by (destination_workload)" in query["query"] else "deployment"
     first, last, step = (float(query[key]) for key in ("start", "end", "step"))
     moments = first + step * np.arange(int((last - first) / step + 1e-6) + 1)
@@ -295,7 +175,7 @@ def test_only_the_service_whose_series_are_missing_is_held(prometheus: Moody) ->
     assert rows["db"].reason == "held_missing"
 
 
-# ------------------------------------------------------------------------------------------------------------------ time
+# ------------------------------------------------------------------------------------------------------- time
 @pytest.fixture(params=["America/New_York", "Asia/Kathmandu"])
 def elsewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The machine's clock is set to another zone."""

@@ -1,13 +1,15 @@
 """Imports point one way, third-party packages have homes, and nothing starts torch that doesn't need it."""
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT, TESTS
+from helpers.telemetry import truth
 
-ROOT = Path(__file__).parent.parent
 SCRIPTS = ("metrics_fetch", "data_process", "main", "predict_scale", "similarity", "calculate")
 PACKAGES = ("deepscaler", "model", "testbed", "sendFlow")
 ALLOWED = {
@@ -15,24 +17,36 @@ ALLOWED = {
     "deepscaler": {"deepscaler", "model"},
     "testbed": {"testbed", "deepscaler", "sendFlow"},
     "sendFlow": {"sendFlow", "deepscaler"},  # what isn't Locust's shares settings and errors
-    **{
-        script: {"deepscaler", "model", "testbed"} for script in SCRIPTS
-    },  # main.py: names of the networks, shape of the progress
+    # the scripts ask the model for the names of the networks and for the shape of the progress
+    **{script: {"deepscaler", "model", "testbed"} for script in SCRIPTS},
 }
 """Of our own packages, what each may import."""
+FLOORS = (
+    {"settings"},
+    {"adapters", "labels", "graphs", "evaluation"},
+    {"pictures"},
+    {"learning"},
+    {"policies"},
+    {"control"},
+)
+"""The wings of deepscaler/ from the bottom up. Modules at its top are the ground floor, below all of them.
+
+A module may import from its own wing and from any lower floor, but neither from a higher floor nor from a
+neighbouring wing.
+"""
 HOMES = {
     "torch": ("model/", "deepscaler/learning/"),
-    "requests": ("deepscaler/adapters/", "testbed/live/prometheus_server.py"),
+    "requests": ("deepscaler/adapters/", "testbed/live/"),
     "kubernetes": ("deepscaler/adapters/",),
     "urllib3": ("deepscaler/adapters/",),  # the official Kubernetes client lets its errors through
     "locust": ("sendFlow/",),
     "gevent": ("sendFlow/",),
-    "numba": ("testbed/engine/kernel.py",),
-    "aiohttp": ("testbed/live/", "testbed/kubernetes_api/"),
-    "cramjam": ("testbed/live/prometheus_server.py",),
-    "google": ("testbed/live/prometheus_server.py", "testbed/kubernetes_api/"),
-    "pydantic": ("deepscaler/settings/", "deepscaler/adapters/", "testbed/application.py"),
-    "yaml": ("deepscaler/settings/", "deepscaler/adapters/", "testbed/", "sendFlow/load_generator.py"),
+    "numba": ("testbed/engine/",),
+    "aiohttp": ("testbed/live/",),
+    "cramjam": ("testbed/live/",),
+    "google": ("testbed/live/",),
+    "pydantic": ("deepscaler/settings/", "deepscaler/adapters/", "testbed/"),
+    "yaml": ("deepscaler/settings/", "deepscaler/adapters/", "testbed/", "sendFlow/"),
     "scipy": ("deepscaler/statistics.py", "deepscaler/graphs/", "deepscaler/labels/"),
     "matplotlib": ("deepscaler/pictures/",),
     "networkx": ("deepscaler/pictures/",),
@@ -92,6 +106,59 @@ def test_no_script_is_imported():
     ]
 
 
+def floor(module: str) -> int:
+    """The floor of a module of deepscaler, by its full name."""
+    wing = module.split(".")[1]
+    if not (ROOT / "deepscaler" / wing).is_dir():
+        return 0
+    found = [number for number, wings in enumerate(FLOORS, start=1) if wing in wings]
+    assert found, f"deepscaler/{wing}/ has no floor: add it to FLOORS in this file"
+    return found[0]
+
+
+def test_no_import_of_deepscaler_runs_up_or_to_a_neighbour():
+    wrong = []
+    for file, name in EDGES:
+        if file.startswith("deepscaler/") and name.startswith("deepscaler."):
+            module = file.removesuffix(".py").replace("/", ".")
+            own, other = module.split(".")[1], name.split(".")[1]
+            if floor(name) > floor(module) or (own != other and floor(name) == floor(module) > 0):
+                wrong.append(f"{file} imports {name}")
+    assert not wrong
+
+
+def private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__")
+
+
+def test_no_private_name_is_used_by_another_module():
+    """Tests may look inside; the code may not."""
+    wrong = []
+    for path in sources():
+        file, tree = str(path.relative_to(ROOT)), ast.parse(path.read_text(encoding="utf-8"))
+        nodes = list(ast.walk(tree))
+        imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+        aliases = [alias for node in imports for alias in node.names]
+        wrong += [f"{file} imports {alias.name}" for alias in aliases if private(alias.name.split(".")[-1])]
+        local = {alias.asname or alias.name.split(".")[0] for alias in aliases}
+        wrong += [
+            f"{file} uses {node.value.id}.{node.attr}"
+            for node in nodes
+            if isinstance(node, ast.Attribute)
+            and private(node.attr)
+            and isinstance(node.value, ast.Name)
+            and node.value.id in local
+        ]
+    assert not wrong
+
+
+def test_the_emulated_kubernetes_api_stands_alone():
+    names = {name for file, name in EDGES if file.startswith("testbed/kubernetes_api/")}
+    own = {name for name in names if name.split(".")[0] in {*PACKAGES, *SCRIPTS}}
+    assert own and all(name.startswith("testbed.kubernetes_api") for name in own)
+    assert {name.split(".")[0] for name in names - own} - sys.stdlib_module_names == {"yaml"}
+
+
 def test_the_model_knows_torch_numpy_and_the_standard_library_only():
     tops = {name.split(".")[0] for file, name in EDGES if file.startswith("model/")}
     assert tops - sys.stdlib_module_names <= {"model", "torch", "numpy"}
@@ -107,6 +174,7 @@ def test_third_party_packages_stay_in_their_homes():
     unknown = sorted({top for _, top in foreign} - HOMES.keys())
     assert not unknown, "give it a home in this file, and a pin in requirements.txt"
     assert not [f"{file} imports {top}" for file, top in foreign if not file.startswith(HOMES[top])]
+    assert not sorted(HOMES.keys() - {top for _, top in foreign}), "nothing imports it any more"
 
 
 def test_what_the_testbed_reads_of_send_flow_knows_no_locust():
@@ -141,16 +209,14 @@ def test_the_engine_is_numbers_only():
 LOADED = "import sys\n{code}\nprint(*sorted({{name.split('.')[0] for name in sys.modules}} & {{{names}}}))"
 
 
-def loaded(code: str, *names: str) -> list[str]:
-    """Which of these packages a fresh interpreter has loaded after `code`."""
+def fresh(code: str, *names: str) -> subprocess.CompletedProcess[str]:
+    """What a fresh interpreter says that runs `code`; its last line lists which packages it has loaded."""
     text = LOADED.format(code=code, names=", ".join(map(repr, names)))
-    done = subprocess.run([sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()[-1].split()
+    return subprocess.run([sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, check=True)
 
 
-def test_scripts_other_than_training_start_without_what_they_may_not_need():
-    others = [script for script in SCRIPTS if script != "main"]
-    assert loaded(f"import {', '.join(others)}", *CALLED_LATE, "requests", "testbed", "locust") == []
+def loaded(code: str, *names: str) -> list[str]:
+    return fresh(code, *names).stdout.splitlines()[-1].split()
 
 
 def test_training_starts_without_the_testbed():
@@ -158,22 +224,28 @@ def test_training_starts_without_the_testbed():
 
 
 def test_the_testbed_starts_without_torch():
-    assert (
-        loaded(
-            "import testbed, testbed.experiments.runs",
-            "torch",
-            "locust",
-            "kubernetes",
-            "matplotlib",
-            "aiohttp",
-        )
-        == []
-    )
+    absent = ("torch", "locust", "kubernetes", "matplotlib", "aiohttp")
+    assert loaded("import testbed, testbed.experiments.runs", *absent) == []
 
 
-@pytest.mark.parametrize("script", ["calculate", "similarity"])
-def test_help_is_one_screen_and_needs_no_torch(script):
+def test_policies_without_a_network_start_without_torch(tmp_path):
+    """`reactive_holistic` reads what the bundle says beside its weights."""
+    demand = truth(services=("web", "api", "db")).to_dict()
+    described = {"app": "shop", "services": ["web", "api", "db"], "label": "required", "demand": demand}
+    (tmp_path / "AdapGLA.json").write_text(json.dumps(described), encoding="utf-8")
+    code = f"""
+sys.path.insert(0, {str(TESTS)!r})
+from helpers.fakes import make_settings
+from deepscaler.policies.registry import make_policy
+for name in ("reactive_holistic", "hpa_70", "static", "explore"):
+    make_policy(name, make_settings(bundle={str(tmp_path / "AdapGLA.pt")!r}))
+"""
+    assert loaded(code, *CALLED_LATE) == []
+
+
+@pytest.mark.parametrize("script", [script for script in SCRIPTS if script != "main"])
+def test_help_comes_without_what_is_slow_to_load(script):
     code = f"import contextlib, {script}\nwith contextlib.suppress(SystemExit): {script}.main(['--help'])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = fresh(code, *CALLED_LATE, "networkx", "testbed", "requests", "locust")
     assert done.stdout.startswith("usage:") and done.stderr == ""
-    assert loaded(code, "torch", "matplotlib", "numba") == []
+    assert done.stdout.splitlines()[-1] == ""

@@ -1,4 +1,4 @@
-"""The manifests: benchmarks/ and deploy/ are valid, agree with the configuration, and are taken by the API."""
+"""The manifests in benchmarks/ and deploy/ are valid, agree with the settings, and the API accepts them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from helpers import recordings
+from helpers.paths import ROOT
 from kubernetes import client
 
 from deepscaler.adapters.kubernetes import orchestrator
@@ -24,8 +26,6 @@ from deepscaler.settings import Settings, load_settings
 from sendFlow.routes import ROUTES
 from testbed.kubernetes_api import KubernetesApi, KubernetesStore
 
-ROOT = Path(__file__).resolve().parents[1]
-FACTS = ROOT.parent / "shared/facts"
 APPLICATIONS = {
     "bookinfo": ("bookinfo/bookinfo.yaml", "bookinfo/bookinfo-gateway.yaml"),
     "boutique": ("boutique/boutique.yaml", "boutique/boutique-gateway.yaml"),
@@ -37,8 +37,10 @@ APPLICATIONS = {
 HELPERS = {
     "redis-cart",
     "ts-ui-dashboard",
-}  # deployed, neither scaled nor modelled; databases are told by their names
-NOT_DEPLOYED = {"SHOPPING_ASSISTANT_SERVICE_ADDR"}  # must be set for the frontend to start, is never asked
+}  # deployed, but neither scaled nor modelled; names tell which are databases
+NOT_DEPLOYED = {
+    "SHOPPING_ASSISTANT_SERVICE_ADDR"
+}  # the frontend starts only if it is set, and never calls it
 MODELS: dict[tuple[str, str], Any] = {
     ("apps/v1", "Deployment"): client.V1Deployment,
     ("v1", "Service"): client.V1Service,
@@ -52,7 +54,7 @@ REGISTRIES = re.compile(
     r"(gcr\.io/google-samples/microservices-demo/[a-z]+|docker\.io/(istio/examples-bookinfo-[a-z]+-v[123]|codewisdom/ts-[a-z0-9-]+|library/[a-z]+))"
     r":(?P<tag>v?[0-9]+\.[0-9]+(\.[0-9]+)?(-[a-z]+)?)"
 )
-# The part of Istio's networking API in use; anything else is refused, so a slip of the pen is too.
+# The part of Istio's networking API that is in use. Anything else is refused, so typing errors are found.
 PORT = {
     "type": "object",
     "required": ["number"],
@@ -155,7 +157,7 @@ def documents(path: Path) -> tuple[dict[str, Any], ...]:
 
 
 def objects(application: str, kind: str) -> dict[str, dict[str, Any]]:
-    """The application's objects of a kind, by name."""
+    """The objects of a kind that an application has, by name."""
     found = [
         item
         for file in APPLICATIONS[application]
@@ -171,7 +173,7 @@ def configured(application: str) -> Settings:
 
 
 def pods(application: str) -> dict[str, Any]:
-    """The services of the testbed's application file."""
+    """The services of an application file of the testbed."""
     loaded = yaml.safe_load((ROOT / "testbed/apps" / f"{application}.yaml").read_text(encoding="utf-8"))
     return dict(loaded["services"])
 
@@ -209,7 +211,7 @@ def manifest_files() -> list[Path]:
     return [ROOT / "benchmarks" / file for files in APPLICATIONS.values() for file in files] + own
 
 
-# ------------------------------------------------------------------------------------------------------------ validity
+# --------------------------------------------------------------------------------------------------- validity
 @pytest.mark.parametrize("path", manifest_files(), ids=lambda path: path.name)
 def test_every_object_is_one_that_its_api_knows_field_by_field(path: Path) -> None:
     for item in documents(path):
@@ -297,7 +299,7 @@ def test_probes_ask_a_port_that_the_container_has(application: str) -> None:
         assert "livenessProbe" not in container(deployment), f"{name}: would restart pods that are only slow"
 
 
-# ------------------------------------------------------------------------------------------ configuration and testbed
+# ---------------------------------------------------------------------------------- configuration and testbed
 @applications()
 def test_services_deployments_and_containers_are_those_of_the_configuration(application: str) -> None:
     deployments = objects(application, "Deployment")
@@ -329,7 +331,7 @@ def test_requests_limits_and_readiness_are_those_of_the_testbed(application: str
 
 
 def addresses(application: str, deployment: dict[str, Any]) -> dict[str, str]:
-    """Variables that name another service: variable -> host:port."""
+    """The variables that name another service, each with its host:port."""
     env = environment(deployment)
     found = {
         name: value for name, value in env.items() if name.endswith("_ADDR") and name not in NOT_DEPLOYED
@@ -353,7 +355,7 @@ def test_every_address_in_the_environment_is_a_service_and_its_port(application:
 
 
 def called_in_testbed(application: str) -> set[tuple[str, str]]:
-    """Edges of the testbed's call graph."""
+    """The edges of the call graph in the testbed."""
     from testbed.application import Call, Parallel, load_application
 
     app = load_application(application)
@@ -367,14 +369,6 @@ def called_in_testbed(application: str) -> set[tuple[str, str]]:
                 yield from below(step.service, step.calls)
 
     return {edge for endpoint in app.endpoints for edge in below(endpoint.service, endpoint.calls)}
-
-
-def recorded_edges(name: str) -> list[dict[str, str]]:
-    path = FACTS / f"{name}_edges.csv"
-    if not path.exists():
-        pytest.skip(f"{path} is not on this machine")
-    header, *rows = [line.split(",") for line in path.read_text().split()]
-    return [dict(zip(header, row, strict=True)) for row in rows]
 
 
 BOUTIQUE_EDGES = {
@@ -425,18 +419,16 @@ def test_the_call_graph_here_is_the_recorded_one(application: str, edges: dict[s
         ("loadgenerator", "frontend"),
         ("ratings", "mongodb"),
     }  # sendFlow/ loads; ratings-v1 keeps its rows in memory
-    recorded = {(row["caller"], row["callee"]) for row in recorded_edges(application)} - left_out
+    recorded = {(row["caller"], row["callee"]) for row in recordings.table(f"{application}_edges")} - left_out
     assert {(caller, callee) for caller, callees in edges.items() for callee in callees} == recorded
 
 
 def test_train_tickets_built_in_callees_are_services_at_the_ports_its_images_know() -> None:
     services = objects("train_ticket", "Service")
-    for row in recorded_edges("train_ticket"):
+    for row in recordings.table("train_ticket_edges"):
         if row["both_deployed"] == "yes":
             assert {row["caller"], row["callee"]} <= set(services)
-    header, *rows = [line.split(",") for line in (FACTS / "train_ticket_services.csv").read_text().split()]
-    assert header == ["service", "port"]
-    assert {name: port for name, port in rows} == {
+    assert {row["service"]: row["port"] for row in recordings.table("train_ticket_services")} == {
         name: str(item["spec"]["ports"][0]["port"]) for name, item in services.items() if not is_helper(name)
     }
 
@@ -459,7 +451,7 @@ def test_train_tickets_files_are_what_their_script_writes() -> None:
         )
 
 
-# ------------------------------------------------------------------------------------------------------------ gateways
+# --------------------------------------------------------------------------------------------------- gateways
 def routed(application: str, path: str) -> str:
     """The Service that the gateway sends a path to: the first match, as Istio has it."""
     (virtual,) = objects(application, "VirtualService").values()
@@ -508,7 +500,7 @@ def test_train_tickets_gateway_reaches_all_services_and_the_pages() -> None:
     assert routed("train_ticket", "/index.html") == "ts-ui-dashboard"
 
 
-# -------------------------------------------------------------------------------------------------------- the cluster
+# ------------------------------------------------------------------------------------------------ the cluster
 def test_the_readmes_node_ports_are_opened() -> None:
     (istio,) = documents(ROOT / "deploy/cluster/istio.yaml")
     (ingress,) = istio["spec"]["components"]["ingressGateways"]
@@ -548,9 +540,9 @@ def test_spans_go_where_istio_was_told_that_jaeger_is() -> None:
     assert {item["name"] for rule in telemetry["spec"]["tracing"] for item in rule["providers"]} <= providers
 
 
-# ------------------------------------------------------------------------------------------------------ DeepScaler itself
+# ------------------------------------------------------------------------------------------ DeepScaler itself
 def allowed(*names: str) -> Iterator[tuple[str, str, str]]:
-    """(verb, group, resource) that the roles of these files give."""
+    """The verbs, groups and resources that the roles of these files allow."""
     for name in names:
         for item in documents(ROOT / "deploy" / name):
             for rule in item.get("rules", []):
@@ -636,20 +628,26 @@ def test_the_image_holds_all_that_the_controller_imports(tmp_path: Path) -> None
             check=False,
         )
         assert ran.returncode == 0, ran.stderr
-    code = "import deepscaler.adapters.kubernetes.cluster, deepscaler.control.controller, deepscaler.policies.registry, deepscaler.learning.forecaster"
+    modules = (
+        "adapters.kubernetes.cluster",
+        "control.controller",
+        "policies.registry",
+        "learning.forecaster",
+    )
+    code = "\n".join(f"import deepscaler.{module}" for module in modules)
     ran = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
     assert ran.returncode == 0, ran.stderr
 
 
-# ---------------------------------------------------------------------------------------------------------- the pages
+# -------------------------------------------------------------------------------------------------- the pages
 PAGES = ("setUp-k8s.md", "docs/cluster.md")
 SCRIPTS = ("predict_scale", "metrics_fetch", "data_process", "main", "calculate", "similarity")
 
 
 def commands(page: str) -> list[str]:
-    """Commands of a page's code blocks, a line each."""
+    """The commands in the code blocks of a page, one per line."""
     blocks = re.findall(
         r"^```\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
     )
@@ -716,7 +714,7 @@ def test_the_command_in_a_files_head_names_that_file(path: Path) -> None:
     )
 
 
-# ------------------------------------------------------------------------------------------------------- applied for real
+# ------------------------------------------------------------------------------------------- applied for real
 # Commands of docs/cluster.md that the emulated API can answer; Istio's gateways aren't served there.
 RUNNABLE = re.compile(r"kubectl (create|label|apply -n|auth can-i) (?!.*-gateway\.yaml)")
 
@@ -728,7 +726,7 @@ def api() -> Iterator[KubernetesApi]:
 
 
 def contained(given: Any, kept: Any) -> bool:
-    """Whether all that was given was kept; the API server adds defaults."""
+    """Whether the API server kept all that it was given; it adds defaults."""
     if isinstance(given, dict):
         return isinstance(kept, dict) and all(
             key in kept and contained(value, kept[key]) for key, value in given.items()
@@ -763,7 +761,7 @@ def test_the_api_keeps_every_deployment_and_service_as_given(application: str, a
 
 @pytest.fixture
 def kubectl(api: KubernetesApi, tmp_path: Path) -> Any:
-    """Runs a command line against the API, in a directory that looks like the repository's root after training."""
+    """Runs a command line against the API, in a directory like the root of the repository after training."""
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not on this machine")
     kubeconfig = api.write_kubeconfig(tmp_path / "kubeconfig")
@@ -784,10 +782,8 @@ def kubectl(api: KubernetesApi, tmp_path: Path) -> Any:
 
     def answer(line: str) -> str:
         words = shlex.split(line, comments=True)[1:]
-        if words[:2] == [
-            "create",
-            "configmap",
-        ]:  # sent as protobuf, which the emulated API doesn't take of it: by apply instead
+        if words[:2] == ["create", "configmap"]:
+            # kubectl sends these as protobuf, which the emulated API can't read: apply instead
             return run(["apply", "-f", "-"], run([*words, "--dry-run=client", "-o", "yaml"]))
         return run(words)
 

@@ -1,4 +1,4 @@
-"""Who may do what: tokens with rules of their own, and the Roles and bindings that were created."""
+"""Who may do what, by the rules of a token and by the Roles and bindings that were created."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ ANYTHING = ("*",)
 
 @dataclass(frozen=True)
 class Rule:
-    """Verbs allowed on resources (`deployments/scale` is one of its own); `*` is any. `namespaces` None: all of them."""
+    """Verbs that are allowed on resources, of which `deployments/scale` is one of its own.
+
+    `*` stands for any verb, resource or group. Where `namespaces` is None the rule holds in all of them.
+    """
 
     verbs: Sequence[str]
     resources: Sequence[str] = ANYTHING
@@ -25,7 +28,7 @@ EVERYTHING = (Rule(ANYTHING),)
 
 @dataclass(frozen=True)
 class Identity:
-    """Who asks: a user's name, and rules beside those of the Roles bound to it."""
+    """Who asks: the name of a user, and rules that hold beside those of the Roles bound to it."""
 
     user: str
     rules: Sequence[Rule] = ()
@@ -37,7 +40,7 @@ ANONYMOUS = Identity("system:anonymous")
 
 @dataclass(frozen=True)
 class Attempt:
-    """What is asked for; `resource` with its subresource (`deployments/scale`)."""
+    """What is asked for. `resource` includes the subresource (`deployments/scale`)."""
 
     verb: str
     group: str
@@ -51,10 +54,11 @@ Kept = Callable[[str], Iterable[Object]]
 
 
 class Access:
-    """Decides for one store.
+    """Decides what the users of one store may do.
 
     Args:
-        tokens: bearer token -> identity; None lets everyone do everything, whatever token is sent.
+        tokens: the identity behind each bearer token. None lets everyone do everything, whatever token is
+            sent.
         kept: gives the Roles and bindings.
     """
 
@@ -63,10 +67,10 @@ class Access:
         self._kept = kept
 
     def identify(self, headers: Mapping[str, str]) -> Identity:
-        """Whom the (lower-case) headers stand for.
+        """The identity that the headers, named in lower case, stand for.
 
         Raises:
-            Refused: 401, an unknown token; 403, not allowed to impersonate.
+            Refused: 401 if the token is unknown; 403 if it may not impersonate.
         """
         if self._tokens is None:
             identity = ADMIN
@@ -85,10 +89,10 @@ class Access:
         return identity
 
     def require(self, identity: Identity, attempt: Attempt) -> None:
-        """Return where it is allowed.
+        """Return if the attempt is allowed.
 
         Raises:
-            Refused: 403.
+            Refused: 403 if it isn't.
         """
         if self.reason(identity, attempt) is not None:
             return
@@ -96,30 +100,29 @@ class Access:
         what = qualified(kind, attempt.group) + (f' "{attempt.name}"' if attempt.name else "")
         where = f'in the namespace "{attempt.namespace}"' if attempt.namespace else "at the cluster scope"
         said = (
-            f'{what} is forbidden: User "{identity.user}" cannot {attempt.verb} resource "{attempt.resource}" '
-            f'in API group "{attempt.group}" {where}'
+            f'{what} is forbidden: User "{identity.user}" cannot {attempt.verb} '
+            f'resource "{attempt.resource}" in API group "{attempt.group}" {where}'
         )
         raise Refused(403, "Forbidden", said, about(attempt.name, attempt.group, kind))
 
     def reason(self, identity: Identity, attempt: Attempt) -> str | None:
-        """Why it is allowed (may be empty); None where it isn't."""
+        """Why the attempt is allowed, which may be empty; None if it isn't allowed."""
         for rule in identity.rules:
             if (rule.namespaces is None or attempt.namespace in rule.namespaces) and _covers(
                 rule.verbs, rule.groups, rule.resources, attempt
             ):
                 return ""
-        for binding in self._kept("rolebindings"):
-            if binding["metadata"]["namespace"] == attempt.namespace:
-                found = self._through(binding, identity, attempt)
-                if found:
-                    return found
-        for binding in self._kept("clusterrolebindings"):
+        local = (
+            each for each in self._kept("rolebindings") if each["metadata"]["namespace"] == attempt.namespace
+        )
+        for binding in (*local, *self._kept("clusterrolebindings")):
             found = self._through(binding, identity, attempt)
             if found:
                 return found
         return None
 
     def _through(self, binding: Object, identity: Identity, attempt: Attempt) -> str | None:
+        """The reason why a binding allows the attempt; None if it doesn't."""
         subject = next((each for each in binding.get("subjects") or () if _is(each, identity.user)), None)
         if subject is None:
             return None
@@ -131,24 +134,27 @@ class Access:
                 plural == "roles" and each["metadata"]["namespace"] != namespace
             ):
                 continue
-            for rule in each.get("rules") or ():
-                names = rule.get("resourceNames")
-                if (not names or attempt.name in names) and _covers(
-                    rule.get("verbs") or (), rule.get("apiGroups") or (), rule.get("resources") or (), attempt
-                ):
-                    bound = (
-                        f"{binding['metadata']['name']}/{namespace}"
-                        if namespace
-                        else binding["metadata"]["name"]
-                    )
-                    who = (
-                        f"{subject['name']}/{subject['namespace']}"
-                        if "namespace" in subject
-                        else subject["name"]
-                    )
-                    kind = "RoleBinding" if namespace else "ClusterRoleBinding"
-                    return f'RBAC: allowed by {kind} "{bound}" of {role["kind"]} "{role["name"]}" to {subject["kind"]} "{who}"'
+            if any(_allows(rule, attempt) for rule in each.get("rules") or ()):
+                kind = "RoleBinding" if namespace else "ClusterRoleBinding"
+                bound = _within(binding["metadata"]["name"], namespace)
+                who = _within(subject["name"], subject.get("namespace", ""))
+                return (
+                    f'RBAC: allowed by {kind} "{bound}" of {role["kind"]} "{role["name"]}" '
+                    f'to {subject["kind"]} "{who}"'
+                )
         return None
+
+
+def _allows(rule: Object, attempt: Attempt) -> bool:
+    """Whether a rule of a Role covers an attempt."""
+    names = rule.get("resourceNames")
+    return (not names or attempt.name in names) and _covers(
+        rule.get("verbs") or (), rule.get("apiGroups") or (), rule.get("resources") or (), attempt
+    )
+
+
+def _within(name: str, namespace: str) -> str:
+    return f"{name}/{namespace}" if namespace else name
 
 
 def _is(subject: Object, user: str) -> bool:

@@ -1,6 +1,7 @@
 """What the API server fills in, and what it refuses.
 
-Source: the recorded v1.36 answers; the public API reference for the rest. Differs: only what the testbed's manifests touch.
+Source: the recorded answers of v1.36, and the public API reference for the rest.
+Differs: only what the manifests of the testbed touch.
 """
 
 from __future__ import annotations
@@ -17,18 +18,20 @@ _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
 _ALPHANUMERIC = "must start and end with an alphanumeric character (e.g. "
 SUBDOMAIN_RULE = (
-    f"a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and {_ALPHANUMERIC}"
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', "
+    f"and {_ALPHANUMERIC}"
     f"'example.com', regex used for validation is '{_SUBDOMAIN}')"
 )
 _LABEL_RULE = (
-    f"a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and {_ALPHANUMERIC}"
+    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', "
+    f"and {_ALPHANUMERIC}"
     f"'my-name',  or '123-abc', regex used for validation is '{_LABEL}')"
 )
 _RBAC = "rbac.authorization.k8s.io"  # takes any name that fits into a path
 _NOT_NEGATIVE = "must be greater than or equal to 0"
 
 
-# ------------------------------------------------------------------------------------------------------------- defaults
+# --------------------------------------------------------------------------------------------------- defaults
 def _default(target: Object, **values: Any) -> None:
     for key, value in values.items():
         target.setdefault(key, value)
@@ -181,7 +184,7 @@ def fill_in(obj: Object, resource: Resource) -> None:
         obj.setdefault("status", {})
 
 
-# ----------------------------------------------------------------------------------------------------------- validation
+# ------------------------------------------------------------------------------------------------- validation
 def _wrong(field: str, value: Any, why: str) -> Cause:
     return Cause(
         "FieldValueInvalid",
@@ -327,7 +330,7 @@ _CHECKS: Mapping[str, Callable[[Object, Object | None], list[Cause]]] = {
 
 
 def faults(obj: Object, old: Object | None, resource: Resource) -> list[Cause]:
-    """What is wrong with an object that is about to be kept (`old` is what it replaces)."""
+    """What is wrong with an object that is about to be kept in the place of `old`."""
     metadata, found = obj["metadata"], []
     rule, text = (
         (_LABEL, _LABEL_RULE) if resource.kind in ("Namespace", "Service") else (_SUBDOMAIN, SUBDOMAIN_RULE)

@@ -1,7 +1,7 @@
 """Who owns which field: `metadata.managedFields`, and server-side apply that rests on it.
 
-A path is a tuple of elements as the API writes them: `f:spec`, `k:{"name":"web"}` for an item of a list told apart by its
-keys, `v:"x"` for a member of a set.
+A path is a tuple of elements as the API writes them. `f:spec` is a field, `k:{"name":"web"}` an item of a
+list whose items are told apart by their keys, and `v:"x"` a member of a set.
 """
 
 from __future__ import annotations
@@ -16,24 +16,21 @@ from testbed.kubernetes_api.schema import ANY, FieldType, children, item_key, li
 from testbed.kubernetes_api.status import Object, Refused
 
 Path = tuple[str, ...]
+_SET_BY_SERVER = [
+    "name",
+    "namespace",
+    "uid",
+    "selfLink",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "managedFields",
+]
 _NOT_OWNED = {
     *(("f:apiVersion",), ("f:kind",), ("f:status",)),
-    *(
-        ("f:metadata", f"f:{name}")
-        for name in (
-            *(
-                "name",
-                "namespace",
-                "uid",
-                "selfLink",
-                "resourceVersion",
-                "generation",
-                "creationTimestamp",
-                "deletionTimestamp",
-            ),
-            *("deletionGracePeriodSeconds", "managedFields"),
-        )
-    ),
+    *(("f:metadata", f"f:{name}") for name in _SET_BY_SERVER),
 }
 
 
@@ -72,11 +69,11 @@ def _flatten(obj: Object, kind: str) -> dict[Path, _Node]:
 
 
 def _drop_scalars(obj: Object, kind: str) -> Object:
-    """Without what the server alone sets."""
+    """The object without what only the server sets."""
     return {key: value for key, value in obj.items() if not (kind == "Namespace" and key == "spec")}
 
 
-# -------------------------------------------------------------------------------------------------------- FieldsV1 form
+# ---------------------------------------------------------------------------------------------- FieldsV1 form
 def encode(paths: Iterable[Path]) -> Object:
     """The nested form that managedFields holds."""
     root: Object = {}
@@ -147,7 +144,17 @@ def is_owned(obj: Object, path: Path) -> bool:
     return any(path in paths for _, paths, _ in _read(obj))
 
 
-# ------------------------------------------------------------------------------------------------------------- updates
+# ---------------------------------------------------------------------------------------------------- updates
+def _changed(before: dict[Path, _Node], after: dict[Path, _Node]) -> set[Path]:
+    """The paths that are new or hold another value."""
+    changed: set[Path] = set()
+    for path, node in after.items():
+        appears = path not in before and (node.kind != "struct" or path[:-1] in changed)
+        if before.get(path) != node if node.kind == "leaf" else appears:
+            changed.add(path)
+    return changed
+
+
 def track(
     old: Object | None,
     new: Object,
@@ -156,20 +163,19 @@ def track(
     moment: str,
     owned: set[Path] | None = None,
 ) -> None:
-    """Bring `new`'s managedFields up to date with what changed between `old` and `new`.
+    """Bring the managedFields of `new` up to date with what changed between `old` and `new`.
 
     Args:
-        writer: None takes changed fields from their owners and gives them to nobody.
-        owned: what the writer owns from now on (apply); None: what it changed beside what it owned.
+        old: the object before; None if `new` is created.
+        new: the object after, changed in place.
+        kind: of the object.
+        writer: who made the changes. None takes changed fields from their owners and gives them to nobody.
+        moment: when, as the API writes it.
+        owned: what the writer owns from now on, after an apply. None: what it changed beside what it owned.
     """
     before = _flatten(_drop_scalars(old, kind), kind) if old else {}
     after = _flatten(_drop_scalars(new, kind), kind)
-    changed: set[Path] = set()
-    for path, node in after.items():
-        appears = path not in before and (node.kind != "struct" or path[:-1] in changed)
-        if before.get(path) != node if node.kind == "leaf" else appears:
-            changed.add(path)
-    gone = before.keys() - after.keys()
+    changed, gone = _changed(before, after), before.keys() - after.keys()
     entries = _read(old or new)
     known = any(writer == each for each, _, _ in entries)
     updated: list[tuple[Writer, set[Path], str]] = []
@@ -184,12 +190,14 @@ def track(
     _write(new, updated)
 
 
-# --------------------------------------------------------------------------------------------------- server-side apply
+# ------------------------------------------------------------------------------------------ server-side apply
 def apply(live: Object, wanted: Object, kind: str, writer: Writer, force: bool) -> tuple[Object, set[Path]]:
-    """The live object with the wanted fields in it and those that the writer has given up taken out; what the writer owns now.
+    """The live object after an apply, and the paths that the writer owns now.
+
+    The wanted fields are set. Fields that the writer owned and no longer names are taken out.
 
     Raises:
-        Refused: 409, another manager owns a field that would change, and `force` isn't set.
+        Refused: 409 if another manager owns a field that would change and `force` isn't set.
     """
     present, desired = _flatten(live, kind), _flatten(wanted, kind)
     owned = {path for path, node in desired.items() if node.kind in ("leaf", "item")}
@@ -203,19 +211,7 @@ def apply(live: Object, wanted: Object, kind: str, writer: Writer, force: bool) 
         and (path not in present or present[path].value != desired[path].value)
     ]
     if causes and not force:
-        count = f"{len(causes)} conflict{'s' if len(causes) > 1 else ''}"
-        if len(causes) == 1:
-            said = f"{causes[0]['message']}: {causes[0]['field']}"
-        else:
-            lines: dict[str, list[str]] = {}
-            for cause in causes:
-                lines.setdefault(cause["message"].replace("conflict", "conflicts", 1), []).append(
-                    cause["field"]
-                )
-            said = "\n".join(
-                f"{who}:\n" + "\n".join(f"- {field}" for field in fields) for who, fields in lines.items()
-            )
-        raise Refused(409, "Conflict", f"Apply failed with {count}: {said}", {"causes": causes})
+        raise _conflicts(causes)
     merged = _merge(live, wanted, type_of(kind))
     previous = set().union(*(paths for each, paths, _ in _read(live) if each == writer))
     held = set().union(*(paths for _, paths in others))
@@ -223,6 +219,20 @@ def apply(live: Object, wanted: Object, kind: str, writer: Writer, force: bool) 
         if not any(other[: len(path)] == path for other in held | owned):
             _remove(merged, path, type_of(kind))
     return merged, owned
+
+
+def _conflicts(causes: list[dict[str, str]]) -> Refused:
+    """409: fields that others own, grouped by their owners."""
+    if len(causes) == 1:
+        said = f"1 conflict: {causes[0]['message']}: {causes[0]['field']}"
+    else:
+        fields: dict[str, list[str]] = {}
+        for cause in causes:
+            owner = cause["message"].replace("conflict", "conflicts", 1)
+            fields.setdefault(owner, []).append(f"- {cause['field']}")
+        lines = [line for owner, listed in fields.items() for line in (f"{owner}:", *listed)]
+        said = f"{len(causes)} conflicts: " + "\n".join(lines)
+    return Refused(409, "Conflict", f"Apply failed with {said}", {"causes": causes})
 
 
 def _named(writer: Writer) -> str:
@@ -264,7 +274,7 @@ def _merge(live: Any, wanted: Any, kind: FieldType) -> Any:
 
 
 def _remove(value: Any, path: Path, kind: FieldType) -> bool:
-    """Take a path out of an object, and the maps that it leaves empty; True where the value itself is empty now."""
+    """Take a path and the maps that it leaves empty out of a value; whether the value itself is empty now."""
     element, rest = path[0], path[1:]
     if element.startswith("f:") and isinstance(value, dict):
         key = element[2:]

@@ -12,7 +12,7 @@ _DIRECTIVES = ("$patch", "$retainKeys", "$setElementOrder/", "$deleteFromPrimiti
 
 
 def merge_patch(target: Any, patch: Any) -> Any:
-    """RFC 7386: null removes, lists are replaced."""
+    """The target after a patch by RFC 7386: null removes a field, and lists are replaced."""
     if not isinstance(patch, dict):
         return copy.deepcopy(patch)
     merged = dict(target) if isinstance(target, dict) else {}
@@ -24,12 +24,12 @@ def merge_patch(target: Any, patch: Any) -> Any:
     return merged
 
 
-# ----------------------------------------------------------------------------------------------------------- JSON patch
+# ------------------------------------------------------------------------------------------------- JSON patch
 def json_patch(target: Object, operations: Any) -> Object:
-    """RFC 6902.
+    """The target after a patch by RFC 6902.
 
     Raises:
-        Refused: 400, not a list of operations; 422, one of them can't be done.
+        Refused: 400 if it isn't a list of operations; 422 if one of them can't be done.
     """
     if not isinstance(operations, list) or not all(isinstance(each, dict) for each in operations):
         raise bad_request("json: cannot unmarshal the patch into a list of operations")
@@ -38,9 +38,8 @@ def json_patch(target: Object, operations: Any) -> Object:
         for step in operations:
             _operate(document, step)
     except (LookupError, ValueError, TypeError):
-        raise Refused(
-            422, "Invalid", "the server rejected our request due to an error in our request", {}
-        ) from None
+        said = "the server rejected our request due to an error in our request"
+        raise Refused(422, "Invalid", said, {}) from None
     if not isinstance(document.get(""), dict):
         raise bad_request("the patch leaves no object")
     result: Object = document[""]
@@ -110,11 +109,12 @@ def _put(document: Any, path: list[str], value: Any, insert: bool) -> None:
         container[_at(container, step)] = value
 
 
-# ------------------------------------------------------------------------------------------------------ strategic merge
+# -------------------------------------------------------------------------------------------- strategic merge
 def strategic_merge(target: Object, patch: Object, kind: str) -> Object:
-    """Merge patch in which lists of named things (containers, ports, volumes, …) merge by their first key.
+    """The target after a merge patch in which lists of named things, as containers, merge by their first key.
 
-    Understands `$patch: delete|replace|merge`, `$retainKeys`, `$deleteFromPrimitiveList/…`; `$setElementOrder/…` only orders.
+    Understands `$patch: delete|replace|merge`, `$retainKeys` and `$deleteFromPrimitiveList/…`.
+    `$setElementOrder/…` only orders.
     """
     merged: Object = _strategic(target, patch, type_of(kind))
     return merged
@@ -139,20 +139,25 @@ def _strategic_map(target: Object, patch: Object, kind: FieldType) -> Object:
     if retained is not None:
         merged = {key: value for key, value in merged.items() if key in retained}
     for key, value in patch.items():
-        if key.startswith("$deleteFromPrimitiveList/"):
-            name = key.partition("/")[2]
-            merged[name] = [item for item in merged.get(name) or [] if item not in value]
-        elif key.startswith(_DIRECTIVES):
-            continue
-        elif value is None:
-            merged.pop(key, None)
-        else:
-            merged[key] = _strategic(merged.get(key), value, kind.field(key) or ANY)
+        _strategic_field(merged, key, value, kind)
     for key, order in patch.items():
         name = key.partition("/")[2]
         if key.startswith("$setElementOrder/") and isinstance(merged.get(name), list):
             merged[name] = _ordered(merged[name], order, kind.field(name) or ANY)
     return merged
+
+
+def _strategic_field(merged: Object, key: str, value: Any, kind: FieldType) -> None:
+    """Change one field of a map in place."""
+    if key.startswith("$deleteFromPrimitiveList/"):
+        name = key.partition("/")[2]
+        merged[name] = [item for item in merged.get(name) or [] if item not in value]
+    elif key.startswith(_DIRECTIVES):
+        pass  # what the whole map obeys
+    elif value is None:
+        merged.pop(key, None)
+    else:
+        merged[key] = _strategic(merged.get(key), value, kind.field(key) or ANY)
 
 
 def _strategic_list(target: list[Any], patch: list[Any], kind: FieldType) -> list[Any]:
@@ -184,7 +189,7 @@ def _ordered(items: list[Any], order: list[Any], kind: FieldType) -> list[Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Without nulls and directives, as what a patch adds."""
+    """A value as a patch adds it: without nulls and directives."""
     if isinstance(value, dict):
         return {
             key: _plain(each) for key, each in value.items() if each is not None and not key.startswith("$")

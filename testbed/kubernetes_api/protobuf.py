@@ -1,9 +1,10 @@
-"""Just enough of Kubernetes' protobuf to read what `kubectl create namespace`, `autoscale` and `auth can-i` send.
+"""Just enough protobuf to read what `kubectl create namespace`, `autoscale` and `auth can-i` send.
 
-kubectl sends objects whose types it was built with in this form, and answers in JSON suit it. Bodies are the four bytes
-`k8s\\0` and a message `Unknown` that names the kind and holds the object.
+kubectl sends objects whose types it was built with in this form, and it accepts answers in JSON. A body
+begins with `k8s` and a zero byte. A message `Unknown` follows, which names the kind and holds the object.
 
-Source: the field numbers of the public API definitions. Differs: these kinds only; anything else is refused with 415.
+Source: the field numbers of the public API definitions.
+Differs: only these kinds are read. Anything else is refused with 415.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ _KINDS: Mapping[tuple[str, str], Mapping[int, Any]] = {
 
 
 def decode(body: bytes) -> Object | None:
-    """The object of a body; None where it is of a kind that isn't read.
+    """The object that a body holds; None if it is of a kind that isn't read.
 
     Raises:
-        ValueError: broken.
+        ValueError: the body is broken.
     """
     if not body.startswith(_MAGIC):
         raise ValueError("no Kubernetes protobuf")
@@ -75,7 +76,7 @@ def _message(data: bytes, known: Mapping[int, Any]) -> Object:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(field number, value) of a message's fields."""
+    """The number and the value of each field of a message."""
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)

@@ -1,6 +1,6 @@
 """The objects of the emulated cluster, their versions and their history; no HTTP.
 
-Objects that have been kept are never changed in place, so they can be handed out without copying.
+An object that is kept is never changed in place, so it can be handed out without copying.
 """
 
 from __future__ import annotations
@@ -39,11 +39,12 @@ _SERVER_SIDE = (
     "deletionTimestamp",
     "deletionGracePeriodSeconds",
 )
+_CLIENT_SIDE = ("labels", "annotations", "ownerReferences", "finalizers")
 
 
 @dataclass(frozen=True)
 class Change:
-    """One entry of the history: what came to be at a version, and what was there before."""
+    """One entry of the history: what an object became at a version, and what it was before."""
 
     version: int
     storage: str
@@ -57,12 +58,13 @@ class Objects:
     """Objects, versions, history. Every method may be called from any thread.
 
     Args:
-        clock: seconds since the epoch; stamps what is created.
-        tokens: bearer token -> identity; None lets everyone do everything.
-        on_scale: told (namespace, name, replicas) of every Deployment whose wanted replicas have changed, created (from its
-            first number) and deleted (0) ones included: after the change, outside any lock of the store, in order.
-        controllers: keep house as a cluster's controllers do (what a deleted object owned is deleted). False: an API server
-            alone.
+        clock: gives the time of what is created, in seconds since the epoch.
+        tokens: the identity behind each bearer token; None lets everyone do everything.
+        on_scale: called with namespace, name and replicas whenever the wanted replicas of a Deployment have
+            changed. A new Deployment counts as changed, and a deleted one wants 0. Calls come in the order of
+            the changes, while no lock of the store is held.
+        controllers: whether to delete what a deleted object owned, as a cluster's controllers do. False: an
+            API server alone.
         version: where resourceVersion starts.
         history: how many changes a watch can be behind.
     """
@@ -99,16 +101,16 @@ class Objects:
             self.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 
     def prepare(self) -> None:
-        """Called before the first object is kept; for those who build on this."""
+        """Prepare a subclass: called before the first object is kept."""
 
-    # ---------------------------------------------------------------------------------------------------------- reading
+    # ------------------------------------------------------------------------------------------------ reading
     @property
     def version(self) -> int:
-        """The version of the newest change."""
+        """The version that the newest change made."""
         return self._version
 
     def peek(self, storage: str, namespace: str, name: str) -> Object | None:
-        """An object, or None."""
+        """An object; None if there is none of this name."""
         with self.changed:
             return self._kept.get(storage, {}).get((namespace, name))
 
@@ -116,7 +118,7 @@ class Objects:
         """An object.
 
         Raises:
-            Refused: 404.
+            Refused: 404 if there is none of this name.
         """
         found = self.peek(resource.storage, namespace, name)
         if found is None:
@@ -124,23 +126,26 @@ class Objects:
         return found
 
     def snapshot(self, storage: str, namespace: str, version: int | None = None) -> list[tuple[Key, Object]]:
-        """The objects of a namespace ("" for all) in the order of their names, now or as they were at a version.
+        """The objects of a namespace ("" for all) by name, as they are now or as they were at a version.
 
         Raises:
-            Refused: 410, the version is older than the history.
+            Refused: 410 if the version is older than the history.
         """
         with self.changed:
             kept = dict(self._kept.get(storage, {}))
             if version is not None and version < self._version:
-                if version < self._compacted:
-                    raise Refused(410, "Expired", "The resourceVersion for the provided list is too old.")
-                for change in reversed(self._log[self._place(version) :]):
-                    if change.storage == storage:
-                        if change.previous is None:
-                            kept.pop(change.key, None)
-                        else:
-                            kept[change.key] = change.previous
+                self._take_back(kept, storage, version)
         return sorted((key, obj) for key, obj in kept.items() if not namespace or key[0] == namespace)
+
+    def _take_back(self, kept: dict[Key, Object], storage: str, version: int) -> None:
+        """Bring `kept` back to what it was at a version."""
+        if version < self._compacted:
+            raise Refused(410, "Expired", "The resourceVersion for the provided list is too old.")
+        for change in reversed(self.changes(storage, version)):
+            if change.previous is None:
+                kept.pop(change.key, None)
+            else:
+                kept[change.key] = change.previous
 
     def expired(self, version: int) -> bool:
         """Whether the history no longer reaches back to a version."""
@@ -160,14 +165,14 @@ class Objects:
         return bisect.bisect_right(self._log, version, key=lambda change: change.version)
 
     def compact(self, version: int | None = None) -> None:
-        """Forget the history up to a version (all of it)."""
+        """Forget the history up to a version, or all of it."""
         with self.changed:
             self._compacted = self._version if version is None else version
             self._log = self._log[self._place(self._compacted) :]
 
-    # ---------------------------------------------------------------------------------------------------------- writing
+    # ------------------------------------------------------------------------------------------------ writing
     def _commit(self, resource: Resource, kind: str, obj: Object, previous: Object | None) -> Object:
-        """Keep an object (or forget it, `kind` DELETED) under the next version."""
+        """Keep an object under the next version, or forget it if `kind` is DELETED."""
         self._version += 1
         obj = {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(self._version)}}
         metadata, storage = obj["metadata"], resource.storage
@@ -218,7 +223,8 @@ class Objects:
         """Create an object from what a client sent, already decoded.
 
         Raises:
-            Refused: 404, no such namespace; 409, the name is taken; 422, it isn't valid.
+            Refused: 404 if the namespace doesn't exist; 409 if the name is taken; 422 if the object isn't
+                valid.
         """
         obj = self._completed(resource, namespace, body)
         name = obj["metadata"]["name"]
@@ -266,7 +272,7 @@ class Objects:
         metadata |= {
             key: value for key, value in given.items() if key not in metadata and value not in ({}, [])
         }
-        kept = {key: value for key, value in body.items() if key not in ("metadata", "kind", "apiVersion")}
+        kept = _content(body)
         if resource.status:
             kept.pop("status", None)
         return {
@@ -301,71 +307,54 @@ class Objects:
         dry_run: bool = False,
         owned: set[Path] | None = None,
     ) -> Object:
-        """Put `body` in the place of `old`; what clients can't set stays. Nothing is written where nothing changes.
+        """Put `body` in the place of `old`, except for what clients can't set; write only changes.
 
         Args:
-            subresource: "status": the status alone is taken; else it stays.
+            resource: what kind of object it is.
+            old: the object before.
+            body: what the client sent, already decoded.
+            writer: who writes; None leaves managedFields as they are.
+            subresource: "status" if only the status is taken; else the status stays.
+            dry_run: only say what would be written.
             owned: see `ownership.track`.
 
         Raises:
-            Refused: 409, `body` names another version or uid than `old` has; 422, it isn't valid.
+            Refused: 409 if `body` names another version or uid than `old` has; 422 if it isn't valid.
         """
-        was, given = old["metadata"], dict(body.get("metadata") or {})
-        name = was["name"]
-        if given.get("resourceVersion") not in (None, "", was["resourceVersion"]):
-            raise conflict(resource.plural, resource.group, name)
-        if given.get("uid") not in (None, "", was["uid"]):
-            raise conflict(resource.plural, resource.group, name, _uid_text(given["uid"], was["uid"]))
-        metadata = {key: was[key] for key in ("name", "generateName", *_SERVER_SIDE[1:]) if key in was}
-        metadata["resourceVersion"] = was["resourceVersion"]
-        rest = ("labels", "annotations", "ownerReferences", "finalizers")
-        source = was if subresource == "status" else given
-        metadata |= {key: source[key] for key in rest if source.get(key)}
-        if "managedFields" in was:
-            metadata["managedFields"] = was["managedFields"]
-        kept = {key: value for key, value in body.items() if key not in ("metadata", "kind", "apiVersion")}
-        if subresource == "status":
-            kept = {
-                **{key: old[key] for key in old if key not in ("metadata", "kind", "apiVersion")},
-                "status": body.get("status") or {},
-            }
-        elif resource.status and "status" in old:
-            kept["status"] = old["status"]
-        new: Object = copy.deepcopy(
-            {"kind": old["kind"], "apiVersion": old["apiVersion"], "metadata": metadata, **kept}
-        )
+        _same_object(resource, old, body)
+        new = _replaced(resource, old, body, subresource)
         if resource.kind == "Service":
             _keep_addresses(new, old)
         fill_in(new, resource)
         found = faults(new, old, resource)
         if found:
-            raise invalid(resource.kind, resource.group, name, found)
+            raise invalid(resource.kind, resource.group, old["metadata"]["name"], found)
         if resource.kind == "Service":
             self._address(new)
-        annotated = resource.kind == "Deployment" and new["metadata"].get("annotations") != was.get(
-            "annotations"
-        )
-        if resource.generation and (annotated or new.get("spec") != old.get("spec")):
-            new["metadata"]["generation"] = was.get("generation", 0) + 1
-        moment = time_text(self.clock())
+        if resource.generation and _is_new_generation(resource, new, old):
+            new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
         if writer is not None:
             # a Scale's replicas are tracked only once somebody owns them, and 0 is the same as giving them up
             lost = not new.get("spec", {}).get("replicas") or not ownership.is_owned(old, _REPLICAS)
             by = None if writer.subresource == "scale" and owned is None and lost else writer
-            ownership.track(old, new, resource.kind, by, moment, owned)
+            ownership.track(old, new, resource.kind, by, time_text(self.clock()), owned)
+        return self._put(resource, new, old, dry_run)
+
+    def _put(self, resource: Resource, new: Object, old: Object, dry_run: bool) -> Object:
+        """Keep what was modified; a deleted object goes with the last finalizer that it waited for."""
         with self.changed:
             if _alike(new, old):
                 return old
             if dry_run:
                 return new
-            if "deletionTimestamp" in metadata and not metadata.get("finalizers"):
+            if "deletionTimestamp" in new["metadata"] and not new["metadata"].get("finalizers"):
                 return self._erase(resource, new)
             return self._commit(resource, "MODIFIED", new, old)
 
     def erase(
         self, resource: Resource, old: Object, policy: str = "Background", dry_run: bool = False
     ) -> Object | None:
-        """Delete an object and what it owns; the object as it is now where it stays for a while, else None."""
+        """Delete an object and what it owns; the object as it is now if finalizers keep it, else None."""
         with self.changed:
             finalizers = list(old["metadata"].get("finalizers") or ())
             if policy == "Foreground" and _FOREGROUND not in finalizers:
@@ -399,7 +388,7 @@ class Objects:
         return gone
 
     def erased(self) -> None:
-        """Called after an object has been deleted; for those who build on this."""
+        """Tell a subclass that an object has been deleted."""
 
     def _collect(self, uid: str) -> None:
         """Delete what the owner with this uid has left behind."""
@@ -416,13 +405,13 @@ class Objects:
                     if where == namespace:
                         self._commit(resource, "DELETED", obj, obj)
 
-    # ------------------------------------------------------------------------------------------- for the process around it
+    # ------------------------------------------------------------------------------ for the process around it
     def create(self, manifest: Object) -> Object:
         """Create an object from a manifest, without going through HTTP.
 
         Raises:
-            Refused: as the API would.
-            KeyError: a kind that isn't served.
+            Refused: the API would refuse it too.
+            KeyError: the kind isn't served.
         """
         resource = resources.of_kind(manifest["apiVersion"], manifest["kind"])
         if resource is None:
@@ -440,7 +429,7 @@ class Objects:
             self.changed.notify_all()
 
 
-# --------------------------------------------------------------------------------------------------------------- pieces
+# ----------------------------------------------------------------------------------------------------- pieces
 def _stored_version(resource: Resource) -> str:
     if resource.stored is None:
         return resource.api_version
@@ -449,6 +438,48 @@ def _stored_version(resource: Resource) -> str:
         for each in resources.RESOURCES
         if each.storage == resource.storage and each.stored is None
     )
+
+
+def _same_object(resource: Resource, old: Object, body: Object) -> None:
+    """Return if `body` may take the place of `old`.
+
+    Raises:
+        Refused: 409 if it was made of another version, or of another object of the same name.
+    """
+    was, given = old["metadata"], body.get("metadata") or {}
+    if given.get("resourceVersion") not in (None, "", was["resourceVersion"]):
+        raise conflict(resource.plural, resource.group, was["name"])
+    if given.get("uid") not in (None, "", was["uid"]):
+        raise conflict(resource.plural, resource.group, was["name"], _uid_text(given["uid"], was["uid"]))
+
+
+def _replaced(resource: Resource, old: Object, body: Object, subresource: str) -> Object:
+    """A copy of `body` with what clients can't set taken from `old`."""
+    was, given = old["metadata"], body.get("metadata") or {}
+    by_client = was if subresource == "status" else given
+    metadata = {key: was[key] for key in ("name", "generateName", *_SERVER_SIDE[1:]) if key in was}
+    metadata["resourceVersion"] = was["resourceVersion"]
+    metadata |= {key: by_client[key] for key in _CLIENT_SIDE if by_client.get(key)}
+    if "managedFields" in was:
+        metadata["managedFields"] = was["managedFields"]
+    if subresource == "status":
+        kept = {**_content(old), "status": body.get("status") or {}}
+    else:
+        kept = _content(body)
+        if resource.status and "status" in old:
+            kept["status"] = old["status"]
+    return copy.deepcopy({"kind": old["kind"], "apiVersion": old["apiVersion"], "metadata": metadata, **kept})
+
+
+def _content(obj: Object) -> Object:
+    """All of an object but what says which one it is."""
+    return {key: value for key, value in obj.items() if key not in ("metadata", "kind", "apiVersion")}
+
+
+def _is_new_generation(resource: Resource, new: Object, old: Object) -> bool:
+    """Whether the wish has changed: the spec, or for a Deployment also an annotation."""
+    notes = [obj["metadata"].get("annotations") for obj in (new, old)]
+    return new.get("spec") != old.get("spec") or (resource.kind == "Deployment" and notes[0] != notes[1])
 
 
 def _uid_text(given: str, known: str) -> str:

@@ -1,4 +1,4 @@
-"""Lists and watches: selecting, paging, and what of the history a watcher sees."""
+"""Lists and watches: what they select, how lists come in pages, and which changes a watcher sees."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from testbed.kubernetes_api.resources import Resource
 from testbed.kubernetes_api.selectors import Test
 from testbed.kubernetes_api.status import Object, Refused, bad_request
-from testbed.kubernetes_api.store import Change, Objects
+from testbed.kubernetes_api.store import Change, Key, Objects
 
 BOOKMARK_SECONDS = 60.0
-LAST_BOOKMARKS_SECONDS = 2.0  # a watch that ends soon gets a bookmark a second
+LAST_BOOKMARKS_SECONDS = 2.0  # a watch that ends soon gets one bookmark per second
 TICK_SECONDS = 1.0
 _CONTINUE_EXPIRED = (
-    "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue "
-    "parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided "
-    "token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was "
-    "returned and now may show up in the list."
+    "The provided continue parameter is too old to display a consistent list result. You can start a new "
+    "list without the continue parameter, or use the continue token in this response to retrieve the "
+    "remainder of the results. Continuing with the provided token results in an inconsistent list - objects "
+    "that were created, modified, or deleted between the time the first chunk was returned and now may show "
+    "up in the list."
 )
 _EMPTY_WORKLOAD = {"template": {"metadata": {}, "spec": {"containers": None}}, "selector": None}
 _EMPTY: dict[str, Object] = {
@@ -32,14 +33,14 @@ _EMPTY: dict[str, Object] = {
 
 @dataclass(frozen=True)
 class Selection:
-    """What a list or a watch asks for. `namespace` "" is all of them."""
+    """What a list or a watch asks for. An empty `namespace` stands for all of them."""
 
     resource: Resource
     namespace: str
     test: Test
 
     def includes(self, obj: Object | None) -> bool:
-        """Whether an object is in it."""
+        """Whether an object is selected."""
         return (
             obj is not None
             and (not self.namespace or obj["metadata"].get("namespace", "") == self.namespace)
@@ -47,12 +48,12 @@ class Selection:
         )
 
 
-# ------------------------------------------------------------------------------------------------------------- versions
+# --------------------------------------------------------------------------------------------------- versions
 def version_number(text: str) -> int:
-    """A resourceVersion.
+    """The number that a resourceVersion is.
 
     Raises:
-        Refused: 500, no number (this is what the API server says).
+        Refused: 500 if it is no number; this is what the API server says.
     """
     if not text.isdecimal():
         said = (
@@ -63,10 +64,10 @@ def version_number(text: str) -> int:
 
 
 def not_in_future(version: int, current: int) -> None:
-    """Return unless a version hasn't come yet.
+    """Return if a version has been reached.
 
     Raises:
-        Refused: 504.
+        Refused: 504 if it hasn't.
     """
     if version > current:
         said = f"Too large resource version: {version}, current: {current}"
@@ -74,7 +75,7 @@ def not_in_future(version: int, current: int) -> None:
         raise Refused(504, "Timeout", f"Timeout: {said}", {"causes": causes, "retryAfterSeconds": 1})
 
 
-# --------------------------------------------------------------------------------------------------------------- paging
+# ----------------------------------------------------------------------------------------------------- paging
 def _token(version: int, start: str) -> str:
     text = json.dumps({"v": "meta.k8s.io/v1", "rv": version, "start": start}, separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
@@ -82,9 +83,8 @@ def _token(version: int, start: str) -> str:
 
 def _untoken(token: str) -> tuple[int, str]:
     try:
-        raw = base64.urlsafe_b64decode(token.rstrip("=") + "=" * (-len(token.rstrip("=")) % 4)).decode(
-            "latin-1"
-        )
+        bare = token.rstrip("=")
+        raw = base64.urlsafe_b64decode(bare + "=" * (-len(bare) % 4)).decode("latin-1")
     except (binascii.Error, ValueError):
         raise bad_request("continue key is not valid: illegal base64 data") from None
     try:
@@ -101,12 +101,16 @@ def page(
     """The objects of one page, and the metadata of the list.
 
     Args:
-        limit: 0 for all.
+        store: where the objects are.
+        selection: which of them are listed.
+        limit: how many objects a page holds; 0 puts all of them on one.
         token: `continue` of the page before.
-        version: `resourceVersion` of the request; of weight only with `exact` or where it lies in the future.
+        version: `resourceVersion` of the request. It counts only with `exact`, or if it lies in the future.
+        exact: whether the list is as it was at that version.
 
     Raises:
-        Refused: 400, a token that can't be read; 410, a version that is forgotten; 504, one that hasn't come yet.
+        Refused: 400 if the token can't be read; 410 if the version is forgotten; 504 if it hasn't been
+            reached.
     """
     at, start = store.version, ""
     if token:
@@ -130,9 +134,9 @@ def page(
     return [obj for _, obj in chosen], metadata
 
 
-# ------------------------------------------------------------------------------------------------------------- watching
+# --------------------------------------------------------------------------------------------------- watching
 def _seen(change: Change, selection: Selection) -> tuple[str, Object] | None:
-    """What a watcher sees of a change: an object that leaves the selection is deleted to it, one that enters is added."""
+    """What a watcher sees of a change. It sees objects enter and leave its selection as added and deleted."""
     before = change.type != "ADDED" and selection.includes(change.previous)
     after = change.type != "DELETED" and selection.includes(change.object)
     if after:
@@ -141,6 +145,17 @@ def _seen(change: Change, selection: Selection) -> tuple[str, Object] | None:
         return None
     last = change.object if change.type == "DELETED" else change.previous
     return "DELETED", {**last, "metadata": {**last["metadata"], "resourceVersion": str(change.version)}}
+
+
+def _added(
+    present: list[tuple[Key, Object]], selection: Selection, show: Callable[[Object], Object]
+) -> Iterator[bytes]:
+    return (_line("ADDED", show(obj)) for _, obj in present if selection.test(obj))
+
+
+def _lines(changes: list[Change], selection: Selection, show: Callable[[Object], Object]) -> Iterator[bytes]:
+    events = (_seen(change, selection) for change in changes)
+    return (_line(event[0], show(event[1])) for event in events if event)
 
 
 def _bookmark(resource: Resource, version: int, annotations: Object | None = None) -> Object:
@@ -165,22 +180,27 @@ def watch(
     initial: bool,
     show: Callable[[Object], Object],
 ) -> Iterator[bytes]:
-    """The lines of a watch, one event each; an empty line every second in which nothing happens, so that a caller can see
-    whether its client is still there. Blocks between them; ends after `seconds` or when the store is closed.
+    """The lines of a watch, one event each; blocks between them.
+
+    Every second in which nothing happens gives an empty line, so that the caller can see whether its client
+    is still there.
 
     Args:
-        version: where it starts; "" or "0" begin with all objects as ADDED.
+        store: which objects are watched.
+        selection: which of them the watcher wants.
+        version: where the watch starts; "" or "0" begin with all objects as ADDED.
+        seconds: when it ends, unless the store is closed before.
+        bookmarks: whether the watcher wants bookmarks.
         initial: begin with all objects, closed by a bookmark (`sendInitialEvents`).
-        show: an object as this watcher wants it.
+        show: gives an object as this watcher wants it.
     """
     after = 0 if version in ("", "0") else version_number(version)
     return _watch(store, selection, after, seconds, bookmarks, initial or after == 0, initial, show)
 
 
 def _line(kind: str, obj: Object) -> bytes:
-    return (
-        json.dumps({"type": kind, "object": obj}, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
-    )
+    event = {"type": kind, "object": obj}
+    return json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
 
 
 def _watch(
@@ -197,39 +217,40 @@ def _watch(
     if begin:
         with store.changed:
             after, present = store.version, store.snapshot(storage, selection.namespace)
-        for _, obj in present:
-            if selection.test(obj):
-                yield _line("ADDED", show(obj))
-        if mark:
-            yield _line(
-                "BOOKMARK", show(_bookmark(selection.resource, after, {"k8s.io/initial-events-end": "true"}))
-            )
+        yield from _added(present, selection, show)
+    if mark:
+        ended = _bookmark(selection.resource, after, {"k8s.io/initial-events-end": "true"})
+        yield _line("BOOKMARK", show(ended))
     following = _next_bookmark(time.monotonic(), deadline)
-    while not store.closed:
-        with store.changed:
-            if store.expired(after):
-                break
-            found, newest = store.changes(storage, after), store.version
-            if not found and not store.closed:
-                store.changed.wait(max(min(TICK_SECONDS, deadline - time.monotonic()), 0.0))
-                if store.expired(after):
-                    break
-                found, newest = store.changes(storage, after), store.version
-        for change in found:
-            event = _seen(change, selection)
-            if event:
-                yield _line(event[0], show(event[1]))
-        after, now = newest, time.monotonic()
+    while news := _news(store, storage, after, deadline):
+        found, after = news
+        yield from _lines(found, selection, show)
+        now = time.monotonic()
         if now >= deadline:
             return
         if bookmarks and now >= following:
             following = _next_bookmark(now, deadline)
             yield _line("BOOKMARK", show(_bookmark(selection.resource, after)))
         elif not found:
-            yield b""
+            yield b""  # lets the caller look whether its client is still there
     if not store.closed:
         expired = Refused(410, "Expired", f"too old resource version: {after} ({store.compacted})")
         yield _line("ERROR", expired.status)
+
+
+def _news(store: Objects, storage: str, after: int, deadline: float) -> tuple[list[Change], int] | None:
+    """The changes since a version, for which it waits a tick at most, and the newest version.
+
+    None if the store is closed, or if the history no longer reaches back to `after`.
+    """
+    if store.closed:
+        return None
+    with store.changed:
+        if not (store.expired(after) or store.changes(storage, after) or store.closed):
+            store.changed.wait(max(min(TICK_SECONDS, deadline - time.monotonic()), 0.0))
+        if store.expired(after):
+            return None
+        return store.changes(storage, after), store.version
 
 
 def _next_bookmark(now: float, deadline: float) -> float:

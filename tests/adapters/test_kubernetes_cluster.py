@@ -24,6 +24,8 @@ from helpers.kube_stub import (
     hpa,
     pod,
 )
+from helpers.paths import ROOT
+from helpers.recordings import kubernetes_answers
 
 import predict_scale
 from deepscaler.adapters.kubernetes.api import ApiError, KubeApi, quantity, seconds_since_epoch, span_seconds
@@ -784,9 +786,7 @@ def test_sigterm_ends_the_controller_and_gives_the_lease_back(emulated, tmp_path
         "--policy",
         "static",
     ]
-    process = subprocess.Popen(
-        command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         patched = f"PATCH {DEPLOYMENTS}/web/scale"
         with emulated.store.changed:
@@ -825,10 +825,6 @@ def test_rights_of_the_emulated_api_are_checked(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------- recorded answers of v1.36
-FACTS = Path(__file__).parents[3] / "shared" / "facts" / "kubernetes_api_v1.36.json"
-
-
-@pytest.mark.skipif(not FACTS.is_file(), reason=f"the recordings aren't here: {FACTS}")
 @pytest.mark.parametrize(
     ("name", "status", "said"),
     [
@@ -850,7 +846,7 @@ FACTS = Path(__file__).parents[3] / "shared" / "facts" / "kubernetes_api_v1.36.j
     ],
 )
 def test_recorded_refusals_are_understood(stub, tmp_path, monkeypatch, name, status, said):
-    [body] = [item["response"]["body"] for item in json.loads(FACTS.read_text()) if item["name"] == name]
+    [body] = [item["response"]["body"] for item in kubernetes_answers() if item["name"] == name]
     monkeypatch.setattr(stub, "reply", lambda *_: (status, body))
     with pytest.raises(ApiError, match=said) as caught:
         KubeApi(make(stub, tmp_path).cluster).get("/apis/apps/v1/namespaces/shop/deployments")
@@ -863,7 +859,7 @@ def test_the_roles_in_deploy_are_enough_and_no_more_is_needed(roles, tmp_path, c
     """Shadow reads and decides with one Role; acting needs the other, and its absence is named."""
     world = Emulated({"secret": Identity("system:serviceaccount:deepscaler:deepscaler")})
     for role in roles:
-        text = (Path(__file__).parents[2] / "deploy" / f"rbac-{role}.yaml").read_text()
+        text = (ROOT / "deploy" / f"rbac-{role}.yaml").read_text()
         for item in yaml.safe_load_all(text):
             world.store.create({**item, "metadata": {**item["metadata"], "namespace": "shop"}})
     with world.server:

@@ -1,4 +1,4 @@
-"""The controller: its loop, and what it does when the world misbehaves (FAILURES, a test a row)."""
+"""The controller: its loop, and what it does when the world misbehaves (the cases of docs/failures.md)."""
 
 import logging
 import math
@@ -6,12 +6,12 @@ import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from helpers.fakes import START, FakeCluster, ScriptedPolicy, make_settings
+from helpers.paths import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,7 +25,6 @@ from deepscaler.policies.base import Proposal, Reason
 from deepscaler.runs import DECISION_COLUMNS, POD_COLUMNS
 
 NAN = float("nan")
-REPOSITORY = Path(__file__).parents[2]
 
 
 def always(value: float | None):
@@ -553,7 +552,7 @@ def test_a_stop_while_waiting_ends_within_a_second():
 def test_a_signal_ends_the_process_after_the_tick_with_exit_0(number):
     script = f"""
 import os, sys
-sys.path.insert(0, {str(REPOSITORY / "tests")!r})
+sys.path.insert(0, {str(ROOT / "tests")!r})
 from helpers.fakes import FakeCluster, ScriptedPolicy, make_settings
 from deepscaler.control.controller import Controller, stopping_on_signals
 
@@ -572,7 +571,7 @@ print(cluster.writes, len(controller.decisions()))
         [sys.executable, "-c", script],
         capture_output=True,
         text=True,
-        cwd=REPOSITORY,
+        cwd=ROOT,
         timeout=60,
         check=False,
     )

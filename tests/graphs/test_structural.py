@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from helpers import telemetry as app
+from helpers.paths import ROOT
 
 import testbed
 from deepscaler.artefacts import utc_seconds
@@ -16,7 +15,6 @@ from deepscaler.panel import MetricPanel
 from deepscaler.settings import load_settings
 from model.graph_metrics import ranking
 
-ROOT = Path(__file__).parents[2]
 FEATURES = ("pod", "cpu", "res", "req")
 
 

@@ -14,9 +14,8 @@ from deepscaler.errors import ClusterError, MetricsError
 from deepscaler.panel import FEATURES, MetricPanel
 from deepscaler.policies.base import Observation, Proposal, Reason
 from deepscaler.settings import Settings
+from helpers.moments import START
 
-START = 1_767_571_200.0
-"""2026-01-05T00:00:00Z."""
 USUAL = {"cpu": 0.5, "mem": 0.3, "res": 0.05, "req": 10.0}
 Value = float | Callable[[float], float]
 

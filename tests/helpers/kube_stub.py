@@ -89,7 +89,7 @@ class KubeStub:
         self.thread.join()
         self.server.server_close()
 
-    # --------------------------------------------------------------------------------------------------- what a test does
+    # --------------------------------------------------------------------------------------- what a test does
     def put(self, collection: str, item: dict[str, Any]) -> dict[str, Any]:
         """Create or replace an object, as somebody else would."""
         name = item["metadata"]["name"]
@@ -139,7 +139,7 @@ class KubeStub:
         path.write_text(yaml.safe_dump(document))
         return str(path)
 
-    # ------------------------------------------------------------------------------------------------------------- inside
+    # ------------------------------------------------------------------------------------------------- inside
     def reply(self, method: str, target: str, body: Any, headers: Any) -> tuple[int, dict[str, Any]]:
         url = urlsplit(target)
         path, query = url.path, parse_qs(url.query)
@@ -233,7 +233,7 @@ def _scale(item: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-# ---------------------------------------------------------------------------------------------------------------- objects
+# ---------------------------------------------------------------------------------------------------- objects
 def deployment(
     name: str, replicas: int = 2, cpu: str | None = "500m", request: str | None = "100m", **metadata: Any
 ) -> dict[str, Any]:

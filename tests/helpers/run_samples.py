@@ -5,8 +5,8 @@ import pandas as pd
 
 from deepscaler.cluster import ENDPOINT_COLUMNS, LATENCY_BUCKETS
 from deepscaler.runs import DECISION_COLUMNS, POD_COLUMNS, Run
+from helpers.moments import START
 
-START = 1_767_571_200.0
 LIMITS = {"web": 0.5, "db": 1.0}
 SLA = {"GET /": 0.2, "POST /cart": 0.2}
 

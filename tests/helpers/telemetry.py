@@ -12,8 +12,8 @@ from deepscaler.calls import EXTERNAL, CallGraph, write_calls
 from deepscaler.labels.demand import FORMS, DemandModel, Response
 from deepscaler.labels.fit import Facts
 from deepscaler.panel import MetricPanel, write_panel
+from helpers.moments import START
 
-START = 1767571200.0  # 2026-01-05T00:00:00Z
 STEP = 15.0
 SERVICES = ("web", "cart", "db")
 CALLS_PER_REQUEST = np.array([[0, 2, 0.3], [0, 0, 0.5], [0, 0, 0]])

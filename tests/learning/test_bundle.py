@@ -240,7 +240,7 @@ def test_the_newest_sample_counts(dataset: Dataset, saved: Path) -> None:
     )
 
 
-def test_constant_replicas_and_load_give_a_finite_forecast_that_knows_the_level_unlike_statistics_of_the_window(
+def test_constant_replicas_and_load_give_a_finite_forecast_that_knows_the_level_unlike_window_statistics(
     dataset: Dataset, saved: Path
 ) -> None:
     forecaster, panel = load_forecaster(saved), panel_of(dataset, 500)

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 from helpers.model_samples import make_dataset
+from helpers.paths import ROOT
 
 from deepscaler.learning.dataset import write_dataset
 
-ROOT = Path(__file__).parents[2]
 COPIED = (
     "main.py",
     "pyproject.toml",

@@ -15,13 +15,13 @@ import pytest
 import torch
 import yaml
 from helpers.model_samples import SIZES, make_dataset
+from helpers.paths import ROOT
 
 import main as script
 from deepscaler.learning.bundle import load_bundle
 from deepscaler.learning.dataset import Dataset, Normalizer, write_dataset
 from model.trainer import Trainer
 
-ROOT = Path(__file__).parents[2]
 FLAGS = ["--model_config_path", "model.yaml", "--train_config_path", "train.yaml"]
 KILLED = """
 import os, signal, sys

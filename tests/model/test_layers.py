@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers.model_samples import learner_settings, permuted_copy
+from helpers.paths import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,12 +34,6 @@ PUBLISHED = {
     "attention": True,
 }
 SMALL = {"graph_channels": 8, "time_channels": 6, "order": 3, "kernel": 3, "blocks": 2, "attention": True}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(3)
 
 
 def graphs(size: int) -> Graphs:
@@ -182,5 +176,5 @@ def test_odd_channels_and_even_kernels_are_refused() -> None:
 
 
 def test_networks_know_nothing_of_the_rest_of_the_project() -> None:
-    for path in (Path(__file__).parents[2] / "model").glob("*.py"):
+    for path in (ROOT / "model").glob("*.py"):
         assert not re.search(r"^\s*(from|import) (deepscaler|testbed)", path.read_text(), re.MULTILINE), path

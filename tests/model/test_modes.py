@@ -30,11 +30,6 @@ from model.trainer import Trainer
 from model.windows import Known, Windows
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 class Dense(Network):
     """One linear map of the window, with dropout; keeps the graphs it was shown."""
 

@@ -45,12 +45,6 @@ JOINED_BY_GRAPHS_ALONE = ("AdapGLT", "AdapGLD", "GCN", "DCRNN")
 """The attention over time of AdapGLA and ASTGCN sees all services, whatever the graph."""
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(3)
-
-
 def make(name: str, services: int = 4, features: int = 3, window: int = 5, horizon: int = 2) -> Network:
     return build_network(name, Shape(services, features, window, horizon), SMALL[name])
 

@@ -30,11 +30,6 @@ from model.windows import Windows, absolute_error, batches
 FLOOR = 2 * resting(5)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def run(trainer: Trainer) -> Trainer:
     while not trainer.finished:
         trainer.iterate()

@@ -1,15 +1,14 @@
 """The HPA: its rules one by one, the policy, then every decision recorded from the real v1.36 controller."""
 
-import json
 import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers import recordings
 
 from deepscaler.cluster import Pod, Workload
 from deepscaler.errors import MetricsError, SettingsError
@@ -30,8 +29,6 @@ from deepscaler.policies.hpa.rules import (
     Sample,
 )
 from deepscaler.settings import Settings
-
-RECORDED = Path(__file__).parents[2].parent / "shared" / "facts" / "hpa_decisions_v1.36.json"
 
 
 # ------------------------------------------------------------------------------------------------------------- the rules
@@ -541,9 +538,7 @@ def test_a_broken_behavior_is_refused_where_the_policy_is_made():
 # ------------------------------------------------------------------------------------------------------ recorded decisions
 @pytest.fixture(scope="module")
 def recorded() -> dict[str, Any]:
-    if not RECORDED.is_file():
-        pytest.skip(f"no recorded decisions at {RECORDED}: they are shipped beside the repository, not in it")
-    return json.loads(RECORDED.read_text())
+    return recordings.hpa_decisions()
 
 
 PHASES = {"R": "Running", "P": "Pending", "F": "Failed", "S": "Succeeded", "U": "Unknown"}

@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +27,6 @@ from deepscaler.settings import Floor, Settings
 
 NAN = float("nan")
 NAMES = ("web", "api", "db")
-REPOSITORY = Path(__file__).parents[2]
 
 
 def observe(cluster: FakeCluster, seconds: float = 120.0) -> Observation:
@@ -472,29 +469,6 @@ def test_the_demand_fit_comes_from_the_bundle_else_from_the_data_set(tmp_path):
     (tmp_path / "data" / "meta.json").write_text(json.dumps({"demand": None}))
     with pytest.raises(DataError, match="holds no demand fit"):
         load_demand(settings)
-
-
-def test_policies_without_a_network_start_without_torch(tmp_path):
-    describe(tmp_path)
-    script = f"""
-import sys
-sys.path.insert(0, {str(REPOSITORY / "tests")!r})
-from helpers.fakes import make_settings
-from deepscaler.policies.registry import make_policy
-import predict_scale
-for name in ("reactive_holistic", "hpa_70", "static", "explore"):
-    make_policy(name, make_settings(bundle={str(tmp_path / "AdapGLA.pt")!r}))
-print("torch" in sys.modules, "kubernetes" in sys.modules, "numba" in sys.modules)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-        timeout=60,
-        check=False,
-    )
-    assert done.stdout.strip() == "False False False", done.stderr
 
 
 # --------------------------------------------------------------------------------------------------------- a real bundle

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT
 from helpers.run_samples import START, endpoint_row, make_run
 
 import calculate
 from deepscaler.pictures.runs import draw_pareto, table, verdict
 from deepscaler.runs import write_run
 
-ROOT = Path(__file__).parents[2]
 LENGTH = 300
 POD_HEAD = "time,service,spec,starting,ready\n"
 # policy -> (minutes over the SLA by seed, replicas)
@@ -207,13 +204,6 @@ def test_two_runs_of_one_policy_and_seed_are_refused(tmp_path, capsys):
     write_runs(tmp_path, {"hpa_70": ((0,), 1)})
     assert run_script([str(tmp_path)], tmp_path / "out") == 1
     assert "same policy and seed (hpa_70, 2000)" in capsys.readouterr().err
-
-
-def test_help_starts_without_torch_and_without_matplotlib():
-    heavy = "[name for name in ('torch', 'matplotlib', 'networkx') if name in sys.modules]"
-    code = f"import sys, calculate, similarity; calculate.build_parser().format_help(); print({heavy})"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_many_policies_still_make_a_picture(tmp_path):

@@ -22,8 +22,6 @@ from deepscaler.learning.windowing import label_lag, make_windows
 from deepscaler.settings import ModelConfig, Train
 from model.trainer import Trainer
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.paths import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -25,7 +25,6 @@ from deepscaler.graphs.similarity import (
 )
 from deepscaler.pictures.graphs import heaviest, layers, short_names
 
-ROOT = Path(__file__).parents[2]
 CHAIN = np.array([[0, 1, 0], [0, 0, 1], [0, 0, 0]], float)
 matrices = hnp.arrays(np.float64, (4, 4), elements=st.floats(0, 5).map(lambda value: round(value, 2)))
 

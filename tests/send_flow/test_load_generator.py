@@ -27,6 +27,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import yaml
+from helpers.paths import ROOT, WORLDCUP98, WORLDCUP98_MISSING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,9 +36,7 @@ from deepscaler.settings import Load
 from sendFlow import answers, make_trace, routes, shapes, trace, worldcup98
 from testbed import shapes as testbed_shapes
 
-ROOT = Path(__file__).parents[2]
 SENDLOOP = ROOT / "sendFlow" / "sendLoop.sh"
-REAL_COUNTS = ROOT.parent / "shared" / "data" / "worldcup98_per_minute.csv"
 APPLICATIONS = {
     name: yaml.safe_load((ROOT / "testbed" / "apps" / f"{name}.yaml").read_text(encoding="utf-8"))
     for name in routes.ROUTES
@@ -261,10 +260,10 @@ def test_a_missing_log_ends_the_script_with_one_line(
 
 
 def test_the_real_counts_keep_their_peak_and_sum(tmp_path: Path) -> None:
-    if not REAL_COUNTS.exists():
-        pytest.skip(f"{REAL_COUNTS} isn't here")
-    counts = worldcup98.count([REAL_COUNTS], 60)
-    with REAL_COUNTS.open(encoding="utf-8") as file:
+    if not WORLDCUP98.exists():
+        pytest.skip(WORLDCUP98_MISSING)
+    counts = worldcup98.count([WORLDCUP98], 60)
+    with WORLDCUP98.open(encoding="utf-8") as file:
         rows = {row["time"]: float(row["requests"]) for row in csv.DictReader(file)}
     assert len(counts.values) >= len(rows)
     assert counts.values.max() == pytest.approx(max(rows.values())) == pytest.approx(229_426)
@@ -274,7 +273,7 @@ def test_the_real_counts_keep_their_peak_and_sum(tmp_path: Path) -> None:
     assert (
         worldcup98.main(
             [
-                str(REAL_COUNTS),
+                str(WORLDCUP98),
                 "--out",
                 str(tmp_path / "wc.req"),
                 "--start",

@@ -9,15 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.paths import ROOT, WORLDCUP98, WORLDCUP98_MISSING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepscaler.errors import DataError
 from sendFlow import make_trace, trace
 
-ROOT = Path(__file__).parents[2]
 README_TRACE = ROOT / "sendFlow" / "random-100max.req"
-WORLDCUP = ROOT.parent / "shared" / "data" / "worldcup98_per_minute.csv"
 
 
 def written(tmp_path: Path, text: str, name: str = "trace.csv") -> Path:
@@ -150,9 +149,9 @@ def test_a_trace_begins_where_it_is_told() -> None:
 
 
 def test_the_world_cup_counts_are_read_whole() -> None:
-    if not WORLDCUP.exists():
-        pytest.skip(f"{WORLDCUP} isn't here")
-    series = trace.read_trace(WORLDCUP)
+    if not WORLDCUP98.exists():
+        pytest.skip(WORLDCUP98_MISSING)
+    series = trace.read_trace(WORLDCUP98)
     assert series.step == 60
     assert series.values.max() * 60 == 229426
     assert (

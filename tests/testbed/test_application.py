@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from helpers import recordings
+from helpers.paths import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,8 +26,6 @@ from testbed.application import (
 from testbed.engine import program as ops
 from testbed.engine.program import Program, compile_program
 
-ROOT = Path(__file__).parents[2]
-FACTS = ROOT.parent / "shared" / "facts"
 SHIPPED = ("boutique", "bookinfo", "train_ticket")
 BOUTIQUE_EDGES = {
     "frontend": "productcatalogservice currencyservice cartservice recommendationservice shippingservice checkoutservice adservice",
@@ -123,15 +122,11 @@ def test_boutique_has_the_call_graph_of_its_source() -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_call_graphs_equal_the_recorded_facts(name: str) -> None:
-    path = FACTS / f"{name}_edges.csv"
-    if not path.exists():
-        pytest.skip(f"{path} isn't here")
-    with path.open(encoding="utf-8") as file:
-        facts = {
-            (row["caller"], row["callee"])
-            for row in csv.DictReader(file)
-            if row.get("both_deployed", "yes") == "yes"
-        }
+    facts = {
+        (row["caller"], row["callee"])
+        for row in recordings.table(f"{name}_edges")
+        if row.get("both_deployed", "yes") == "yes"
+    }
     assert edges(compile_program(load_application(name))) == facts - NOT_LOADED
 
 
@@ -139,10 +134,8 @@ def test_train_ticket_has_the_deployed_services_and_a_mean_demand_of_5_ms() -> N
     application = load_application("train_ticket")
     assert len(application.services) == 41
     assert apps.mean_demand(application).mean() == pytest.approx(0.005, rel=0.01)
-    path = FACTS / "train_ticket_services.csv"
-    if path.exists():
-        with path.open(encoding="utf-8") as file:
-            assert list(application.service_names) == [row["service"] for row in csv.DictReader(file)]
+    facts = recordings.table("train_ticket_services")
+    assert list(application.service_names) == [row["service"] for row in facts]
 
 
 def test_a_boutique_frontend_request_makes_the_published_number_of_calls() -> None:

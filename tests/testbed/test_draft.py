@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from helpers.paths import ROOT
 
 from deepscaler.settings import load_settings
 from testbed.__main__ import main
 from testbed.application import load_application
 from testbed.experiments.draft import draft, unloaded_response
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_the_committed_experiment_of_thirty_services_is_what_the_command_prints(

@@ -1,4 +1,4 @@
-"""The emulated Kubernetes API: against the recorded answers of a real one, by its essential facts, and under its real clients."""
+"""The emulated Kubernetes API, compared with the recorded answers of a real one and used by real clients."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 import yaml
 from helpers import kubernetes_replay
+from helpers.moments import START
+from helpers.recordings import kubernetes_answers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kubernetes import client, config, watch
@@ -36,7 +38,6 @@ from testbed.kubernetes_api import (
 )
 from testbed.kubernetes_api.tables import age
 
-START = 1_767_571_200.0
 DEPLOYMENTS = "/apis/apps/v1/namespaces/gold/deployments"
 WEB = f"{DEPLOYMENTS}/web"
 SCALE = f"{WEB}/scale"
@@ -47,11 +48,11 @@ JSON, MERGE, STRATEGIC, APPLY = (
     "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
 )
-# Recordings that the emulated API doesn't answer alike, each with the reason.
 REST = {
-    "discovery /apis": "names the groups that are served: 6 of the recorded 20",
-    "discovery /api/v1": "names the resources that are served; no bindings, endpoints, exec, logs, volumes, proxies, …",
+    "discovery /apis": "names only the groups that are served: 6 of the recorded 20",
+    "discovery /api/v1": "names only the resources that are served: no endpoints, exec, logs, volumes, …",
 }
+"""Recordings that the emulated API answers differently, each with the reason."""
 
 
 def deployment(name: str = "web", replicas: int = 2, **spec: Any) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def ask(
     content: str = "application/json",
     **headers: str,
 ) -> Any:
-    """(status, document) of one request."""
+    """The status and the document that answer one request."""
     path, _, query = path.partition("?")
     text = "" if body is None else body if isinstance(body, str) else json.dumps(body)
     sent = {"Content-Type": content, **{name.replace("_", "-"): value for name, value in headers.items()}}
@@ -102,7 +103,7 @@ def ask(
 
 
 def events(store: KubernetesStore, query: str, path: str = DEPLOYMENTS) -> Iterator[dict[str, Any] | None]:
-    """The events of a watch; None where nothing happens."""
+    """The events of a watch; None whenever nothing happens."""
     response = store.handle("GET", path, f"watch=true&{query}")
     assert response.status == 200 and not isinstance(response.body, bytes)
     return (json.loads(line) if line else None for line in response.body)
@@ -110,37 +111,23 @@ def events(store: KubernetesStore, query: str, path: str = DEPLOYMENTS) -> Itera
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Watches that notice in no time that nothing happens."""
+    """Watches notice at once that nothing happens."""
     monkeypatch.setattr(watching, "TICK_SECONDS", 0.02)
     monkeypatch.setattr(watching, "LAST_BOOKMARKS_SECONDS", 100.0)
 
 
-# ----------------------------------------------------------------------------------------------------------- recordings
-@pytest.mark.skipif(
-    not kubernetes_replay.RECORDINGS.is_file(),
-    reason="the recorded answers (../shared/facts) aren't on this machine",
-)
-def test_recorded_answers_are_given_alike(quick: None, capsys: pytest.CaptureFixture[str]) -> None:
-    outcomes = kubernetes_replay.replay(json.loads(kubernetes_replay.RECORDINGS.read_text(encoding="utf-8")))
+# ------------------------------------------------------------------------------------------------- recordings
+def test_recorded_answers_are_given_alike(quick: None) -> None:
+    outcomes = kubernetes_replay.replay(kubernetes_answers())
     unlike = {outcome.name: outcome.differences for outcome in outcomes if outcome.differences}
-    with capsys.disabled():
-        print(
-            f"\nKubernetes API: {len(outcomes) - len(unlike)} of {len(outcomes)} recorded answers equal; the rest:"
-        )
-        for name, differences in unlike.items():
-            print(f"  {name}: {REST.get(name, differences)}")
     assert len(outcomes) == 110
     assert {name: differences for name, differences in unlike.items() if name not in REST} == {}
-    for name in REST.keys() & unlike.keys():  # nothing wrong is said, only less
+    for name in REST.keys() & unlike.keys():  # what is said is right, but not all of it
         assert all(difference.endswith("is missing") for difference in unlike[name])
 
 
-@pytest.mark.skipif(
-    not kubernetes_replay.RECORDINGS.is_file(),
-    reason="the recorded answers (../shared/facts) aren't on this machine",
-)
 def test_another_answer_than_recorded_is_noticed(quick: None) -> None:
-    recordings = json.loads(kubernetes_replay.RECORDINGS.read_text(encoding="utf-8"))[:50]
+    recordings = kubernetes_answers()[:50]
     answers = {recording["name"]: recording["response"] for recording in recordings}
     answers["patch scale merge"]["body"]["spec"]["replicas"] = 6
     answers["get missing"]["body"]["reason"] = "Gone"
@@ -150,7 +137,7 @@ def test_another_answer_than_recorded_is_noticed(quick: None) -> None:
     assert unlike - REST.keys() == {"patch scale merge", "get missing", "create duplicate", "get scale"}
 
 
-# ---------------------------------------------------------------------------------------------------- the facts, for all
+# ----------------------------------------------------------------------------------------- the facts, for all
 FACTS: list[tuple[str, str, str, Any, str, int, dict[str, Any]]] = [
     # what, method, path, body, content type, status, values by dotted path
     (
@@ -399,7 +386,9 @@ def test_a_patch_that_changes_nothing_keeps_the_version(store: KubernetesStore) 
     ask(store, "PATCH", SCALE, {"spec": {"replicas": 3}}, MERGE)
     ask(store, "PATCH", WEB, {"metadata": {"labels": {"tier": "front"}}}, MERGE)
     after = ask(store, "GET", WEB)[1]["metadata"]
-    assert after["generation"] == before["generation"] + 1  # the spec's change counts, the label's doesn't
+    assert (
+        after["generation"] == before["generation"] + 1
+    )  # a change of the spec counts, one of a label doesn't
     assert int(after["resourceVersion"]) == int(before["resourceVersion"]) + 2
 
 
@@ -482,7 +471,7 @@ def test_label_selectors(store: KubernetesStore, selector: str, names: set[str])
     assert {each["metadata"]["name"] for each in ask(store, "GET", path)[1]["items"]} == names
 
 
-# --------------------------------------------------------------------------------------------------------------- watches
+# ---------------------------------------------------------------------------------------------------- watches
 def test_a_watch_sees_what_enters_changes_and_leaves_its_selection(
     store: KubernetesStore, quick: None
 ) -> None:
@@ -539,7 +528,7 @@ def test_bookmarks_carry_the_newest_version(store: KubernetesStore, quick: None)
     assert (later["type"], later["object"]["metadata"]["resourceVersion"]) == ("BOOKMARK", str(store.version))
 
 
-# --------------------------------------------------------------------------------------------------- for the serving side
+# --------------------------------------------------------------------------------------- for the serving side
 def test_on_scale_is_told_of_creation_changes_and_deletion_once_each() -> None:
     told: list[tuple[str, str, int]] = []
     store = KubernetesStore(on_scale=lambda *what: told.append(what))
@@ -595,7 +584,7 @@ def test_replica_sets_pods_and_statuses_follow(store: KubernetesStore) -> None:
     assert pod["metadata"]["ownerReferences"][0]["uid"] == replica_set["metadata"]["uid"]
     version = store.version
     store.sync_pods("gold", "web", [ready, starting])
-    assert store.version == version  # nothing is written where nothing has changed
+    assert store.version == version  # nothing is written if nothing has changed
     store.sync_pods("gold", "web", [PodState(ready.name, START, START + 12, deleting_since=START + 60)])
     _, pods = ask(store, "GET", "/api/v1/namespaces/gold/pods?labelSelector=app%3Dweb")
     assert ["deletionTimestamp" in each["metadata"] for each in pods["items"]] == [True]
@@ -647,7 +636,7 @@ def test_autoscalers_are_the_same_objects_in_both_versions(store: KubernetesStor
     assert (back["spec"]["targetCPUUtilizationPercentage"], back["spec"]["minReplicas"]) == (60, 1)
 
 
-# --------------------------------------------------------------------------------------------------------------- rights
+# ----------------------------------------------------------------------------------------------------- rights
 def test_tokens_have_their_own_rules_and_unknown_ones_none() -> None:
     reader = Identity(
         "system:serviceaccount:gold:reader", (Rule(("get", "list"), ("deployments",), ("apps",), ("gold",)),)
@@ -707,7 +696,7 @@ def test_roles_that_are_bound_grant_and_the_review_says_so() -> None:
     assert ask(store, "PATCH", WEB, {"spec": {"replicas": 5}}, MERGE, Authorization="Bearer ds")[0] == 403
 
 
-# --------------------------------------------------------------------------------------------------------------- patches
+# ---------------------------------------------------------------------------------------------------- patches
 @pytest.mark.parametrize(
     ("operations", "result"),
     [
@@ -851,7 +840,7 @@ def test_ages_read_like_kubectls(seconds: float, text: str) -> None:
     assert age(seconds) == text
 
 
-# ---------------------------------------------------------------------------------------------------------- over the wire
+# ---------------------------------------------------------------------------------------------- over the wire
 @pytest.fixture
 def api(store: KubernetesStore, tmp_path: Path) -> Iterator[KubernetesApi]:
     with KubernetesApi(store) as served:
@@ -989,7 +978,7 @@ def test_the_python_client_reads_pods_autoscalers_events_and_rights(
 
 
 def test_two_lease_locks_never_hold_at_once(api: KubernetesApi, tmp_path: Path) -> None:
-    config.load_kube_config(str(tmp_path / "kubeconfig"))  # the lock knows the default configuration only
+    config.load_kube_config(str(tmp_path / "kubeconfig"))  # the lock uses only the default configuration
     try:
         one, other = (LeaseLock("deepscaler", "gold", name) for name in ("one", "other"))
 
@@ -1012,7 +1001,7 @@ def test_two_lease_locks_never_hold_at_once(api: KubernetesApi, tmp_path: Path) 
         client.Configuration.set_default(None)
 
 
-# --------------------------------------------------------------------------------------------------------------- kubectl
+# ---------------------------------------------------------------------------------------------------- kubectl
 Kubectl = Callable[..., str]
 
 

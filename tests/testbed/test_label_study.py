@@ -1,14 +1,14 @@
 """The study of what labels are worth: its verdicts by hand, and a small one from end to end."""
 
 import json
-from pathlib import Path
 
 import pytest
+from helpers.paths import CONFIG
 
 from deepscaler.errors import SettingsError
 from testbed.experiments.label_study import judge, main, make_cases, summarize, table
 
-CONFIG = str(Path(__file__).parents[2] / "config" / "studies" / "labels.yaml")
+CONFIG = str(CONFIG / "studies" / "labels.yaml")
 
 
 def run(

@@ -8,12 +8,12 @@ import sys
 import time
 from collections import Counter
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import requests
+from helpers.paths import ROOT
 
 import calculate
 import metrics_fetch
@@ -28,7 +28,6 @@ from testbed.engine.program import compile_program
 from testbed.engine.simulator import LoadPlan
 from testbed.live import prometheus_server
 
-ROOT = Path(__file__).parents[2]
 LOW, HIGH = 26, 52  # users; two pods of the frontend can serve 44
 LOW_SECONDS, HIGH_SECONDS = 40, 80
 SCRAPE = 5

@@ -16,10 +16,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from helpers.moments import START
+from helpers.paths import ROOT
 
 import metrics_fetch
 from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
-from deepscaler.artefacts import utc_seconds, utc_text
+from deepscaler.artefacts import utc_text
 from deepscaler.calls import CallGraph, read_calls
 from deepscaler.control.controller import Controller
 from deepscaler.errors import ClusterError
@@ -30,8 +32,6 @@ from testbed import VirtualCluster
 from testbed.cluster.exposition import exposition_series
 from testbed.live import prometheus_server
 
-ROOT = Path(__file__).parents[2]
-START = utc_seconds("2026-01-05T00:00:00Z")
 SECONDS = 900.0
 STEP = 15.0
 RELATIVE = {"pod": 0.0, "cpu": 2e-6, "mem": 2e-6, "req": 2e-6, "res": 2e-5}

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import requests
 import yaml
+from helpers.paths import ROOT
 
 from deepscaler.errors import ClusterError, SettingsError
 from deepscaler.settings import load_settings
@@ -28,7 +29,6 @@ from testbed.live.gateway import SECONDS_HEADER, routes_of
 from testbed.live.serve import Loop, running
 from testbed.live.wall_clock import WallClock
 
-ROOT = Path(__file__).parents[2]
 SEGMENTS = {
     "product": "OLJCESPC7Z",
     "account": "a",

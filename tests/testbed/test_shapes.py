@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.paths import WORLDCUP98, WORLDCUP98_MISSING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +16,6 @@ from deepscaler.settings import Load
 from sendFlow.trace import read_req
 from testbed import shapes
 
-WORLDCUP = Path(__file__).parents[3] / "shared" / "data" / "worldcup98_per_minute.csv"
 HOUR = 3600.0
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -145,15 +145,15 @@ def test_a_trace_is_read_from_its_path(tmp_path: Path) -> None:
 
 
 def test_a_csv_may_begin_at_a_time() -> None:
-    if not WORLDCUP.exists():
-        pytest.skip(f"{WORLDCUP} isn't here")
-    load = values(f"{WORLDCUP}#1998-06-30T20:00:00Z", kind="open", step=60.0, scale=0.02)
+    if not WORLDCUP98.exists():
+        pytest.skip(WORLDCUP98_MISSING)
+    load = values(f"{WORLDCUP98}#1998-06-30T20:00:00Z", kind="open", step=60.0, scale=0.02)
     assert len(load) == 60
     assert 30 < load.mean() < 80  # the evening of a match: some 2,000 requests a second
     with pytest.raises(SettingsError, match="ISO 8601"):
-        values(f"{WORLDCUP}#noon")
+        values(f"{WORLDCUP98}#noon")
     with pytest.raises(DataError, match="outside"):
-        values(f"{WORLDCUP}#2026-01-01")
+        values(f"{WORLDCUP98}#2026-01-01")
 
 
 def test_an_unknown_shape_is_refused_with_the_list() -> None:

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from helpers.moments import START
+from helpers.paths import ROOT, WORLDCUP98, WORLDCUP98_MISSING
 
 import predict_scale
 from deepscaler.artefacts import utc_seconds, utc_text, write_json
@@ -27,9 +29,6 @@ from testbed.cluster.exposition import deployment_of
 from testbed.engine.simulator import LoadPlan
 from testbed.experiments.runs import look_ahead, run_many, run_one, seed_use, true_demand
 
-ROOT = Path(__file__).parents[2]
-WORLD_CUP = ROOT.parent / "shared" / "data" / "worldcup98_per_minute.csv"
-START = utc_seconds("2026-01-05T00:00:00Z")
 STEP = 15.0
 MEMORY = "memory_request_mib: 64, memory_limit_mib: 128, memory_base_mib: 32, memory_per_request_mib: 1"
 TWO = f"""
@@ -520,10 +519,10 @@ def test_the_true_demand_is_the_applications_own() -> None:
 
 
 # -------------------------------------------------------------------------------------------------------- a real load
-@pytest.mark.skipif(not WORLD_CUP.is_file(), reason=f"{WORLD_CUP} is not there")
+@pytest.mark.skipif(not WORLDCUP98.is_file(), reason=WORLDCUP98_MISSING)
 def test_the_counts_of_the_world_cup_are_a_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The hour before the opening match, a 50th of it, against the HPA; what is offered is what was counted."""
-    shape = f"{WORLD_CUP}#1998-06-10T15:25:00Z"
+    shape = f"{WORLDCUP98}#1998-06-10T15:25:00Z"
     document = yaml.safe_load((ROOT / "config" / "boutique.yaml").read_text())
     document["testbed"].update(
         load={"shape": shape, "kind": "open", "step": 60.0, "scale": 0.02}, warmup=60.0
@@ -535,7 +534,7 @@ def test_the_counts_of_the_world_cup_are_a_load(tmp_path: Path, capsys: pytest.C
     assert predict_scale.main(["--config", str(tmp_path / "cup.yaml")]) == 0
     assert capsys.readouterr().out.strip() == f"{tmp_path}/runs/hpa_60-2000"
     run = read_run(tmp_path / "runs" / "hpa_60-2000")
-    counts = pd.read_csv(WORLD_CUP, index_col="time")["requests"]
+    counts = pd.read_csv(WORLDCUP98, index_col="time")["requests"]
     minutes = [utc_text(utc_seconds("1998-06-10T15:25:00Z") + 60 * k) for k in range(20)]
     tasks = counts.loc[minutes].to_numpy() / 60 * 0.02  # a second
     asked = (
