@@ -60,7 +60,7 @@ class AdapGLA(Network):
     Args:
         shape: of the data.
         graph_channels, time_channels, order, kernel, blocks: sizes.
-        attention: False: none over time, for comparison.
+        attention: False: without attention over time, for comparison.
     """
 
     def __init__(

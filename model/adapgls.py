@@ -49,8 +49,8 @@ class Expert(nn.Module):
     Args:
         shape: of the data.
         channels, blocks, dropout: sizes.
-        levels: it sees how high values are, not only how they change. Without levels a doubled load looks like
-            the load that was trained on, as far as z-scores of changes allow.
+        levels: it sees how high values are, not only how they change. Without levels a doubled load looks
+            like the load that was trained on, as far as z-scores of changes allow.
     """
 
     def __init__(self, shape: Shape, *, channels: int, blocks: int, dropout: float, levels: bool) -> None:
@@ -102,8 +102,8 @@ def bounded(level: Tensor) -> Tensor:
 def base(known: Known) -> tuple[Tensor, Tensor]:
     """Where forecasts start `[B, H, N]`, and how far the season is trusted `[B, N]`, from 0 to 1.
 
-    Now, moved towards the season's labels shifted to the present level; trust is the share of the window's
-    variation that the season accounts for.
+    Forecasts start from what is needed now, moved towards the season's labels, which are shifted to the
+    present level. Trust is the share of the window's variation that the season accounts for.
     """
     now, newest = known.recent[:, -1], known.past[:, -1]  # [B, N]
     season_now = known.season_past[:, -1]

@@ -144,8 +144,9 @@ class AttentiveBlock(nn.Module):
 class ASTGCN(Network):
     """Blocks with attention over time and services on a graph that is given; one linear map as head.
 
-    Source: ASTGCN, Guo et al. 2019, its recent component. Differs: the largest eigenvalue of the Laplacian is
-    taken as its bound 2; both convolutions see the window after temporal attention, as in the paper's text.
+    Source: ASTGCN, Guo et al. 2019, its recent component.
+    Differs: the largest eigenvalue of the Laplacian is taken as its bound 2; both convolutions see the window
+    after temporal attention, as in the paper's text.
     """
 
     graph_use: ClassVar = "static"

@@ -20,8 +20,9 @@ SAMPLING_STEPS = 2000
 def diffusion_terms(graphs: Graphs, diffusion: int) -> Tensor:
     """Powers 1..`diffusion` of both directions' transitions, `[2 * diffusion, N, N]`, row = receiver.
 
-    Source: DCRNN, Li et al. 2018, equation 2. Differs: a row is divided by its sum only where that exceeds 1:
-    zero rows stay zero, and an affinity that is weak everywhere isn't spread as if it were certain.
+    Source: DCRNN, Li et al. 2018, equation 2.
+    Differs: a row is divided by its sum only where that exceeds 1: zero rows stay zero, and an affinity that
+    is weak everywhere isn't spread as if it were certain.
     """
     powers = []
     for graph in (graphs.up, graphs.down.T):
@@ -75,10 +76,11 @@ class AdapGLD(Network):
     The decoder is fed labels, true ones or its own forecasts.
 
     In training the decoder sees the true label of the step before with probability τ / (τ + exp(i / τ)) at
-    training step i, else its own forecast; elsewhere its own always. The draws depend on the seed and on i
-    alone, so that a resumed training goes on with the same ones. Source: DeepScaler (Meng et al., ASE 2023),
-    the DCRNN-based model; DCRNN, Li et al. 2018, sections 2.3 and 2.4. Differs: an output layer of its own
-    for each horizon step.
+    training step i, else its own forecast. Elsewhere it always sees its own. The draws depend on the seed and
+    on i alone, so that a resumed training goes on with the same ones.
+    Source: DeepScaler (Meng et al., ASE 2023), the DCRNN-based model; DCRNN, Li et al. 2018, sections 2.3 and
+    2.4.
+    Differs: an output layer of its own for each horizon step.
     """
 
     def __init__(self, shape: Shape, *, channels: int, diffusion: int, layers: int) -> None:

@@ -31,8 +31,8 @@ class TrainingError(ArithmeticError):
 class Patience:
     """Counts epochs without progress.
 
-    `best` compares with the best so far; `previous` with the epoch before, as published: on a plateau with
-    noise every other epoch counts as progress and it never stops.
+    `best` compares with the best epoch so far. `previous` compares with the epoch before, as published: on a
+    plateau with noise every other epoch counts as progress, and it never stops.
     """
 
     def __init__(self, epochs: int, compare: Literal["best", "previous"]) -> None:
@@ -51,8 +51,8 @@ class Objective(nn.Module):
 
     Args:
         network: θ.
-        learner: φ; a part of this module, and so of what is trained, only where `learns`.
-        current: the affinity, fixed, or what the learner starts from, `[N, N]`.
+        learner: φ; it is a part of this module, and so is trained, only where `learns`.
+        current: the affinity `[N, N]`, which stays fixed, or from which the learner starts.
         learns: the learner makes the affinity.
     """
 
@@ -89,7 +89,7 @@ class Phase:
         name: `predictor`, `graph`, `joint` or `plain`.
         objective: what is minimised.
         trained: what the step changes.
-        optimisers: with the rates that the schedule scales.
+        optimisers: each with the learning rate that the schedule scales.
     """
 
     name: str
@@ -124,7 +124,7 @@ def run_epoch(
         settings: of the run.
 
     Raises:
-        TrainingError: no known label, or a loss that isn't finite.
+        TrainingError: no label is known, or the loss isn't finite.
     """
     loss, count = 0.0, 0
     phase.objective.network.train()

@@ -43,8 +43,8 @@ class Gates(nn.Module):
 
     The diagonal is no part of A: the network's T_0 is the self term. The learned A feeds only the filters by
     which a callee receives from its callers; the reverse filters see the prior (nothing without one), or else
-    a graph and its transpose would fit equally well and neither could be read. Source: the gates of this
-    project's design; free logits instead of embeddings up to 50 services.
+    a graph and its transpose would fit equally well and neither could be read.
+    Source: the gates of this project's design; free logits instead of embeddings up to 50 services.
     """
 
     def __init__(self, services: int, priors: Mapping[str, Tensor], settings: LearnerSettings) -> None:
@@ -86,7 +86,7 @@ class Gates(nn.Module):
         return self.free if self.free is not None else self.callers @ self.callees.T + self.bias
 
     def forward(self, current: Tensor | None = None) -> Tensor:
-        """The affinity `[N, N]`; `current` is of no use to gates."""
+        """The affinity `[N, N]`; gates don't use `current`."""
         return off_diagonal(torch.sigmoid((self.prior_logits + self.change()) / TEMPERATURE))
 
     def penalty(self, affinity: Tensor, current: Tensor) -> Tensor:
@@ -108,9 +108,10 @@ class Antisymmetric(nn.Module):
     """The published learner: pairs in one direction only, gated against the current affinity.
 
     M = w1 w2ᵀ - w2 w1ᵀ; Ã = ReLU(M + diag β); a = sigmoid(conv([Ã; A*])); P = a Ã + (1 - a) A*; P <-
-    ReLU(norm(P) - ε); norm(P). Source: AdapGL (Zhang et al. 2022), section on the graph learner, as
-    DeepScaler uses it. Differs: no threshold by default, and the new-edge term has a gradient; `threshold`
-    0.5 and `sign` bring both back.
+    ReLU(norm(P) - ε); norm(P).
+    Source: AdapGL (Zhang et al. 2022), section on the graph learner, as DeepScaler uses it.
+    Differs: no threshold by default, and the new-edge term has a gradient; `threshold` 0.5 and `sign` bring
+    both back.
     """
 
     def __init__(self, services: int, priors: Mapping[str, Tensor], settings: LearnerSettings) -> None:

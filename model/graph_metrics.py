@@ -24,7 +24,7 @@ def edges_above(matrix: Matrix, floor: float = 0.0) -> NDArray[np.bool_]:
 
 
 def auroc(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
-    """Probability that an edge scores above a pair without one, ties a half; NaN where one kind is absent."""
+    """Probability that an edge scores above a pair without one; a tie counts half; NaN with only one kind."""
     positive, negative = int(truth.sum()), int((~truth).sum())
     if not positive or not negative:
         return float("nan")

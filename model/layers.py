@@ -48,7 +48,7 @@ def chebyshev_terms(operator: Tensor, order: int) -> Tensor:
 
 
 def polynomials(graphs: Graphs, order: int) -> Polynomials:
-    """The stack that all layers of one forward pass share."""
+    """The Chebyshev terms that all layers of one forward pass share."""
     return Polynomials(chebyshev_terms(graphs.up, order), chebyshev_terms(graphs.down.T, order))
 
 
@@ -87,11 +87,11 @@ class TemporalAttention(nn.Module):
 
 
 class DirectedGraphConvolution(nn.Module):
-    """ReLU([Σ_k T_k(up) x W_k ‖ Σ_k T_k(downᵀ) x U_k]), half of the channels a direction, no bias.
+    """ReLU([Σ_k T_k(up) x W_k ‖ Σ_k T_k(downᵀ) x U_k]), half of the channels per direction.
 
-    Source: spectral graph convolution (Defferrard et al. 2016) on both directions, as in DeepScaler. The k =
-    0 terms of both are one linear map. Terms are propagated before the linear map where that is the narrower
-    side.
+    It has no bias. The k = 0 terms of both directions are one linear map. Terms are propagated before the
+    linear map where that is the narrower side.
+    Source: spectral graph convolution (Defferrard et al. 2016) on both directions, as in DeepScaler.
     """
 
     def __init__(self, *, features: int, channels: int, order: int) -> None:

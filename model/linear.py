@@ -17,7 +17,7 @@ BATCH = 512
 
 
 class AR(Network):
-    """`y[h, n] = w[h, n] · (lags of n's labels and features, 1)`; nothing of other services.
+    """`y[h, n] = w[h, n] · (lags of n's labels and features, 1)`; other services play no part.
 
     Source: ridge regression (Hoerl and Kennard 1970) on the lags.
     """

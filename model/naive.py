@@ -15,9 +15,9 @@ from model.windows import Known
 class Persistence(Network):
     """The label known last, for every step of the horizon.
 
-    What is known *now* depends on the label: an observed label up to now itself; a `required` label looks
-    ahead by its lead, so the newest complete one is older. The pod feature would be no fair stand-in: under
-    an exploring policy it says what was tried, not what was needed.
+    An observed label is known up to now. A `required` label looks ahead by its lead, so the newest complete
+    one is older. The pod feature would be no fair stand-in: under an exploring policy it says what was tried,
+    not what was needed.
     """
 
     graph_use: ClassVar[Literal["learned", "static", "none"]] = "none"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -21,10 +21,6 @@ class Shape:
     window: int
     horizon: int
 
-    def to_dict(self) -> dict[str, int]:
-        """Plain values."""
-        return asdict(self)
-
 
 class Network(nn.Module):
     """A forecaster of labels.
@@ -36,8 +32,8 @@ class Network(nn.Module):
         graph_use: `learned`: trained together with a graph learner; `static`: sees the prior as it is;
             `none`: ignores graphs.
         uses_known: does it read `known`? Serving then computes the labels of its history.
-        quantiles: levels it forecasts; .5 is what `forward` gives.
-        memory: steps before a window whose own windows `forecast` looks at.
+        quantiles: levels that it forecasts; 0.5 is what `forward` gives.
+        memory: steps before a window; `forecast` also looks at the windows that end in them.
     """
 
     graph_use: ClassVar[Literal["learned", "static", "none"]] = "learned"

@@ -22,7 +22,7 @@ def launched() -> tuple[int, int, int]:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[None]:
-    """Inside, the ranks that torchrun started work as one: nccl between GPUs, else gloo. Alone: nothing."""
+    """Inside, the ranks that torchrun started work together, over nccl between GPUs, else over gloo."""
     if launched()[2] == 1:
         yield
         return

@@ -2,7 +2,7 @@
 
 Its recurrent maps may have graph terms.
 
-Autograd over a GRU that is stepped in Python records a dozen operations a step and adds up each weight's
+Autograd over a GRU that is stepped in Python records a dozen operations per step and adds up each weight's
 gradient by as many separate tensors. Here a step's intermediate values live in three buffers, and the way
 back is written by hand.
 """

@@ -22,10 +22,11 @@ class Known(NamedTuple):
     """What is known at the end of a window beside its features; labels are z-scored.
 
     Attributes:
-        past: labels `[B, T, N]`; the last is the newest one that is complete at the window's end, the others are
-            whole steps before it. In place of an unknown label stands the last known one, or 0 (the training
-            mean) where none came before.
-        season_past: `[B, T, N]`, mean of the same labels in up to three earlier cycles; NaN where there is none.
+        past: labels `[B, T, N]`; the last is the newest one that is complete at the window's end, the others
+            are whole steps before it. In place of an unknown label stands the last known one, or 0 (the
+            training mean) where none came before.
+        season_past: `[B, T, N]`, mean of the same labels in up to three earlier cycles; NaN where there is
+            none.
         season_ahead: `[B, H, N]`, mean of the labels to forecast in up to three earlier, complete cycles; NaN
             where there is none.
         recent: `[B, R, N]`, what is known about the next label at the newest R = 8 rows (not steps), newest
@@ -52,9 +53,9 @@ class Windows:
         lag: rows between now and the newest label that is complete now (a `required` label looks ahead by its
             lead).
         season: rows per cycle; None: no season.
-        present: `[L, N]`, what is known at each row about the next label, z-scored as labels are. A `required`
-            label covers minutes behind as well as ahead, so part of it is known. None: the newest complete
-            label stands in.
+        present: `[L, N]`, what is known at each row about the next label, z-scored as labels are. A
+            `required` label covers minutes behind as well as ahead, so part of it is known. None: the newest
+            complete label stands in.
         clock: `[L]`, share of the day as in `Known`; None: it is unknown, and 0 stands in.
     """
 
