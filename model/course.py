@@ -36,6 +36,10 @@ class Progress:
     edges: int
     total: int
 
+    def __str__(self) -> str:
+        """Phase, iteration and both losses, for a progress bar."""
+        return f"{self.phase} {self.iteration + 1}: {self.training:.4f} / {self.validation:.4f}"
+
 
 @dataclass
 class Course:

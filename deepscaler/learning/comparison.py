@@ -35,7 +35,7 @@ def compare(
     train: Train,
     *,
     full: bool,
-    report: Callable[[str, int, int], None],
+    report: Callable[[str, int], None],
     entrants: Sequence[Entrant] = ENTRANTS,
 ) -> dict[str, Any]:
     """Train and judge every entrant; plain values.
@@ -45,8 +45,7 @@ def compare(
         config: settings of the data set and of each network.
         train: settings of the training; its section `comparison` is the budget.
         full: take sizes, window and epochs from the settings instead of the budget.
-        report: called after each training with the entrant's label, the trainings done, and those to do in
-            all.
+        report: called after each training with the entrant's label and the number of trainings in all.
         entrants: the rows.
 
     Raises:
@@ -57,7 +56,7 @@ def compare(
     runs: dict[Job, dict[str, Any]] = {}
     for job, run in _finished(dataset, config, train, jobs, full):
         runs[job] = run
-        report(job[0].label, len(runs), len(jobs))
+        report(job[0].label, len(jobs))
     rows = {entrant: summarise([runs[entrant, seed] for seed in budget.seeds]) for entrant in entrants}
     meta = dataset.meta if full else shortened(dataset, budget).meta
     return {
