@@ -1,5 +1,6 @@
 """The emulated cluster: applications, the request-level engine, the virtual cluster and experiments on it."""
 
-from testbed.cluster.virtual import VirtualCluster, collect, connect
+from testbed.cluster.collection import collect, connect
+from testbed.cluster.virtual import VirtualCluster
 
 __all__ = ["VirtualCluster", "collect", "connect"]

@@ -1,4 +1,4 @@
-"""Serve the emulated cluster over real network interfaces until Ctrl-C or SIGTERM, or draft the settings of an emulated application.
+"""Serve the emulated cluster over real network interfaces, or draft the settings of an emulated application.
 
 python -m testbed serve --config config/boutique.yaml
 python -m testbed config --application synthetic:30 > config.yaml
@@ -24,7 +24,9 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m testbed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, dest="command")
-    serve = commands.add_parser("serve", help="gateway, metrics, Prometheus, Jaeger and Kubernetes APIs")
+    serve = commands.add_parser(
+        "serve", help="run gateway, metrics, Prometheus, Jaeger and Kubernetes APIs until Ctrl-C"
+    )
     serve.add_argument(
         "--config", default="config/boutique.yaml", help="application settings (default: %(default)s)"
     )
@@ -36,16 +38,16 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="override one setting",
     )
-    config = commands.add_parser("config", help="print settings for an emulated application")
+    config = commands.add_parser("config", help="print a draft of settings for an emulated application")
     config.add_argument(
         "--application",
         required=True,
-        help="a file of testbed/apps without .yaml, a path, or synthetic:N[:DRAW]",
+        help="name of a file in testbed/apps without .yaml, path of such a file, or synthetic:N[:DRAW]",
     )
     config.add_argument(
         "--schema",
         default="app.schema.json",
-        help="path of the JSON schema from the file's directory (default: %(default)s)",
+        help="path of the JSON schema from the directory that the file will be in (default: %(default)s)",
     )
     return parser
 
@@ -92,7 +94,8 @@ def _welcome(live: LiveTestbed, config: str) -> str:
             f"  gateway     {found.gateway}",
             f"  Prometheus  {found.prometheus or 'not started'} (scrapes {found.metrics})",
             f"  Jaeger      {found.jaeger}/api/dependencies",
-            f"  Kubernetes  {found.kubernetes}; see it with: kubectl --kubeconfig {found.kubeconfig} get deploy -w",
+            f"  Kubernetes  {found.kubernetes}; see it with: "
+            f"kubectl --kubeconfig {found.kubeconfig} get deploy -w",
             "",
             "Load it from a second terminal, scale it from a third:",
             f"  sh sendFlow/sendLoop.sh{_load_options(live)}",
@@ -102,7 +105,7 @@ def _welcome(live: LiveTestbed, config: str) -> str:
 
 
 def _load_options(live: LiveTestbed) -> str:
-    """What differs from the defaults of sendLoop.sh."""
+    """The options of sendLoop.sh that differ from its defaults."""
     host, name = live.addresses.gateway, live.program.name
     return ("" if host.endswith(":30001") else f" --host {host}") + (
         "" if name == "boutique" else f" --application {name}"
@@ -110,7 +113,7 @@ def _load_options(live: LiveTestbed) -> str:
 
 
 def _scale_options(live: LiveTestbed) -> str:
-    """What differs from config/live.yaml."""
+    """The options of predict_scale.py that differ from config/live.yaml."""
     found, usual = live.addresses, Serve()
     options = {
         "cluster.prometheus.url": (found.prometheus, f"http://127.0.0.1:{usual.prometheus_port}"),

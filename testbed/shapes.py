@@ -1,4 +1,4 @@
-"""Offered load over time: a generated shape (`sendFlow/shapes.py`) or a recorded trace, replayed as it is, in a loop."""
+"""Offered load over time: a generated shape (`sendFlow/shapes.py`) or a trace that is replayed in a loop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TRACES = (".req", ".csv", ".txt")
 
 
 def users(load: Load, duration: float, seed: int) -> tuple[Floats, NDArray[np.int64] | Floats]:
-    """Times in seconds from 0 every `load.step` below `duration`, `[K]`, and what holds from each until the next, `[K]`.
+    """Times `[K]` (seconds from 0, `load.step` apart) and the load `[K]` that holds from each until the next.
 
     With `load.kind` closed these are users (integers, at least 1); with open, requests per second (floats, at
     least 0). `load.shape` is one of `SHAPES`, `req` (the README's trace), or a path to `.req`, `.txt` or
@@ -40,7 +40,8 @@ def _trace(times: Floats, load: Load) -> Floats:
     if path.suffix not in TRACES:
         known = ", ".join([*SHAPES, "req"])
         raise SettingsError(
-            f"testbed.load.shape: unknown shape {load.shape!r}; shapes: {known}; or a path to a {', '.join(TRACES)} trace"
+            f"testbed.load.shape: unknown shape {load.shape!r}; shapes: {known}; "
+            f"or a path to a {', '.join(TRACES)} trace"
         )
     series = read_trace(path)
     if begin:

@@ -1,4 +1,4 @@
-"""The engine's snapshot as the counters that a cluster's exporters would show: virtual and live clusters alike."""
+"""The counters that the exporters of a cluster would show, from a snapshot of the engine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ OK, FAILED = 200, 503
 
 
 def counter_snapshot(program: Program, app: App, snapshot: Snapshot, origin: float) -> CounterSnapshot:
-    """The counters of every service, pods named as `app` says; `origin` is engine time 0 in seconds since the epoch."""
+    """The counters of every service, with pods named as `app` says.
+
+    `origin` is engine time 0 in seconds since the epoch.
+    """
     services = {}
     for index, name in enumerate(program.services):
         requests = _requests(program, snapshot, index)
@@ -76,7 +79,7 @@ def _requests(program: Program, snapshot: Snapshot, service: int) -> dict[tuple[
 def _durations(
     program: Program, snapshot: Snapshot, service: int, requests: dict[tuple[str, int], float]
 ) -> dict[tuple[str, int], Durations]:
-    """Answered requests from outside with their histogram; the rest of the service's total under one other key."""
+    """Durations of answered requests from outside, with their histogram; all others under one other key."""
     seconds, count = float(snapshot.service_seconds[service]), float(snapshot.service_finished[service])
     mine = np.flatnonzero(program.endpoint_service == service)
     if not len(mine):

@@ -1,10 +1,10 @@
-"""Cumulative counters of the emulated application as the series a cluster's exporters would show.
+"""Cumulative counters of the emulated application as the series that the exporters of a cluster would show.
 
 A `CounterSnapshot` is what one virtual scrape sees. `samples` turns it into named, labelled values:
 cAdvisor's containers, Istio's two reports of each request, kube-state-metrics's objects. From there go
 
-* `exposition_series`: snapshots -> series for remote write (`testbed.prometheus_server.remote_write`), with
-  the staleness markers that a real scrape leaves where a series ends;
+* `exposition_series`: snapshots -> series for remote write (`testbed.live.prometheus_server.remote_write`),
+  with the staleness markers that a real scrape leaves where a series ends;
 * `exposition_text`: one snapshot -> a `/metrics` page.
 
 Counters start anywhere and only grow; a pod that is gone is simply absent from the next snapshot.
@@ -25,8 +25,9 @@ from deepscaler.calls import EXTERNAL
 from deepscaler.settings import App
 
 ISTIO_BOUNDS_SECONDS = (
-    0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0, 1800.0, 3600.0,
-)  # fmt: skip
+    *(0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0),
+    *(2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0, 1800.0, 3600.0),
+)
 """Upper bounds of Istio's default duration histogram."""
 CFS_PERIOD_MICROSECONDS = 100_000.0
 STALE = float(struct.unpack("<d", struct.pack("<Q", 0x7FF0000000000002))[0])
@@ -146,7 +147,7 @@ def labels(metric: str, /, **pairs: str) -> Labels:
 
 
 def samples(snapshot: CounterSnapshot, app: App) -> Iterator[tuple[Labels, float]]:
-    """Every series of the snapshot with its value; Deployments, containers and workloads are named as `app` says."""
+    """Every series of the snapshot with its value; Deployments and workloads are named as `app` says."""
     for service, counters in snapshot.services.items():
         yield from _deployment(app.namespace, deployment_of(app, service), counters)
         for pod in counters.pods:
@@ -208,7 +209,10 @@ def _deployment_labels(namespace: str, deployment: str) -> tuple[Labels, Labels]
 def _pod(
     namespace: str, container: str, pod: PodCounters, counters: ServiceCounters
 ) -> Iterator[tuple[Labels, float]]:
-    """cAdvisor: quota only where there is a limit, a memory limit of 0 where there is none; and kube-state-metrics's view."""
+    """What cAdvisor and kube-state-metrics say of a pod.
+
+    cAdvisor shows a CPU quota only where there is a limit, and a memory limit of 0 where there is none.
+    """
     limit = counters.cpu_limit_cores
     values = (
         pod.cpu_seconds,

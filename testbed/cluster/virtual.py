@@ -2,102 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from deepscaler.artefacts import utc_seconds
 from deepscaler.calls import EXTERNAL, CallGraph
 from deepscaler.cluster import ENDPOINT_COLUMNS, Pod, ScaleReport, Undisputed, Workload
-from deepscaler.errors import ClusterError, SettingsError
 from deepscaler.panel import FEATURES, MetricPanel
 from deepscaler.runs import POD_COLUMNS
 from deepscaler.settings import Settings
-from testbed import shapes
-from testbed.applications.loading import load_application
 from testbed.cluster.counters import counter_snapshot
+from testbed.cluster.emulation import make_plan, make_program, make_simulator
 from testbed.cluster.exposition import CounterSnapshot, deployment_of, pod_name
+from testbed.cluster.scrapes import PodUsage, ScrapeHistory
 from testbed.engine import kernel as core
-from testbed.engine.program import Program, compile_program
-from testbed.engine.simulator import LoadPlan, Simulator, Snapshot
-
-
-class Table:
-    """Rows of one shape in one array that grows at its end."""
-
-    def __init__(self, shape: tuple[int, ...], kind: type[np.generic]) -> None:
-        self._array: NDArray[Any] = np.empty((256, *shape), kind)
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    def append(self, row: Any) -> None:
-        """One row more."""
-        if self._count == len(self._array):
-            self._array = np.concatenate([self._array, np.empty_like(self._array)])
-        self._array[self._count] = row
-        self._count += 1
-
-    @property
-    def rows(self) -> NDArray[Any]:
-        """All rows, `[L, ...]`; a view."""
-        return self._array[: self._count]
-
-
-class ScrapeHistory:
-    """What the scrapes saw, a row each.
-
-    Attributes:
-        times: `[L]` seconds since the epoch.
-        features: float32 `[L, N, 5]` in the order of `FEATURES`, as PromQL derives them from the last two
-            scrapes.
-        endpoints: `[L, K, 5 + B]` offered, done, failed, slow, seconds and buckets since the scrape before.
-        edges: `[L, E]` calls finished since the scrape before.
-        pods: `[L, N, 3]` spec, starting, ready.
-    """
-
-    def __init__(self, program: Program) -> None:
-        self.times = Table((), np.float64)
-        self.features = Table((program.num_services, len(FEATURES)), np.float32)
-        self.endpoints = Table((len(program.endpoints), len(ENDPOINT_COLUMNS) - 2), np.float64)
-        self.edges = Table((len(program.edges),), np.int64)
-        self.pods = Table((program.num_services, 3), np.int64)
-
-
-class PodUsage:
-    """CPU of each pod at the last scrapes, found by its uid (uids count from 0)."""
-
-    def __init__(self) -> None:
-        self._work: NDArray[np.float64] = np.full(256, np.nan)
-        self._cores: NDArray[np.float64] = np.full((2, 256), np.nan)
-        self._times = (float("nan"), float("nan"))
-
-    def update(
-        self, uid: NDArray[np.int64], work: NDArray[np.float64], now: float, seconds: float
-    ) -> NDArray[np.float64]:
-        """Cores `[P]` used since the scrape before by the pods `uid`, who have used `work` CPU-seconds; NaN for new ones."""
-        while len(uid) and uid.max() >= len(self._work):
-            self._work = np.concatenate([self._work, np.full_like(self._work, np.nan)])
-            self._cores = np.concatenate([self._cores, np.full_like(self._cores, np.nan)], axis=1)
-        cores: NDArray[np.float64] = (work - self._work[uid]) / seconds
-        self._work[uid] = work
-        self._cores[0, uid] = self._cores[1, uid]
-        self._cores[1, uid] = cores
-        self._times = (self._times[1], now)
-        return cores
-
-    def older(self, uid: Sequence[int]) -> tuple[list[float | None], float]:
-        """Cores `[P]` of the pods at the scrape before the last, None where it didn't know them; and when it was."""
-        size, cores = len(self._work), self._cores[0]
-        found = [float(cores[one]) if one < size else math.nan for one in uid]
-        return [None if math.isnan(value) else value for value in found], self._times[0]
+from testbed.engine.program import Program
+from testbed.engine.simulator import LoadPlan, Snapshot
 
 
 class VirtualCluster:
@@ -105,8 +29,8 @@ class VirtualCluster:
 
     Args:
         settings: the application's settings; `testbed` says what runs.
-        seed: of load and randomness; default `testbed.seed`.
-        plan: the load; default by `testbed.load` for `testbed.duration` seconds.
+        seed: seed of the load and of every random stream; None: `testbed.seed`.
+        plan: the load; None: that of `testbed.load` for `testbed.duration` seconds.
         keep_counters: keep the cumulative counters of every scrape, for remote write.
 
     Time starts `testbed.warmup` before `testbed.start`; the clock stands at `testbed.start` after
@@ -144,7 +68,7 @@ class VirtualCluster:
     # ----------------------------------------------------------------------------------------------- the port
     @property
     def services(self) -> tuple[str, ...]:
-        """In the order of the configuration."""
+        """The services in the order of the configuration."""
         return self._services
 
     @property
@@ -168,7 +92,7 @@ class VirtualCluster:
             self._simulator.advance(moment - self._origin)
 
     def metrics(self, start: float, end: float, step: float) -> MetricPanel:
-        """The five features at start, start + step, … <= end, NaN where nothing was scraped (before the start)."""
+        """The five features at start, start + step, … <= end; NaN before the first scrape."""
         times: NDArray[np.float64] = start + step * np.arange(
             int(np.floor((end - start) / step + 1e-9)) + 1, dtype=np.float64
         )
@@ -179,7 +103,10 @@ class VirtualCluster:
         return MetricPanel(times, self._services, tuple(FEATURES), values)
 
     def calls(self, start: float, end: float) -> CallGraph:
-        """Calls that finished in (start, end], by whole windows of `collect.calls_window`; a shorter span is one window."""
+        """Calls that finished in (start, end], by whole windows of `collect.calls_window`.
+
+        A span shorter than a window is one window.
+        """
         window = min(self._settings.collect.calls_window, end - start)
         rows: list[tuple[float, str, str, float]] = []
         moment = start
@@ -193,7 +120,7 @@ class VirtualCluster:
         return CallGraph(pd.DataFrame(rows, columns=["time", "caller", "callee", "calls_per_second"]))
 
     def latencies(self, start: float, end: float, step: float) -> pd.DataFrame:
-        """Per endpoint and step in (start, end]."""
+        """Counts and durations per endpoint and step in (start, end]."""
         endpoints = self._history.endpoints.rows[self._between(start, end)]
         times = self._history.times.rows[self._between(start, end)]
         every, names = max(round(step / self._step), 1), self.program.endpoints
@@ -209,7 +136,7 @@ class VirtualCluster:
         return frame
 
     def workloads(self) -> Sequence[Workload]:
-        """One entry a service; the boot time is the application's own."""
+        """One entry per service; its boot time is what the application file says."""
         spec = self._simulator.spec.tolist()
         return [self._workload(self.program.services.index(name), spec) for name in self._services]
 
@@ -226,7 +153,7 @@ class VirtualCluster:
         )
 
     def pods(self) -> Sequence[Pod]:
-        """All pods; their CPU usage is that of the scrape before the last, as a metrics server's is some 15 s old."""
+        """All pods, with the CPU usage of the scrape before the last, as old as a metrics server's."""
         records = self._simulator.pod_times().tolist()
         usage, moment = self._usage.older([record[0] for record in records])
         self._pod_names = {
@@ -351,106 +278,3 @@ class VirtualCluster:
         in_flight = np.bincount(now.pod_service, weights=now.pod_in_flight, minlength=len(self._services))
         used = count * program.memory_base_bytes + in_flight * program.memory_per_request_bytes
         return np.where(count > 0, used / np.maximum(count * program.limit_memory_bytes, 1.0), np.nan)
-
-
-def make_program(settings: Settings) -> Program:
-    """The emulated application, compiled.
-
-    Raises:
-        SettingsError: it has other services than `app.services`.
-    """
-    bed = settings.testbed
-    program = compile_program(load_application(bed.application, sigma=bed.demand_sigma, seed=bed.demand_seed))
-    _same_names("app.services", tuple(settings.app.services), program.services, bed.application)
-    return program
-
-
-def make_simulator(settings: Settings, program: Program, plan: LoadPlan, seed: int) -> Simulator:
-    """The engine with `testbed.initial_replicas` of every service.
-
-    Raises:
-        SettingsError: the application has other endpoints than `app.entries`.
-    """
-    bed = settings.testbed
-    return Simulator(
-        program, plan, seed=seed, replicas=[bed.initial_replicas] * program.num_services,
-        balancing=bed.balancing, slo_seconds=_slo_seconds(settings, program),
-    )  # fmt: skip
-
-
-def make_plan(settings: Settings, program: Program, seed: int) -> LoadPlan:
-    """The offered load of `testbed.load`, its first value held through the warm-up.
-
-    Raises:
-        SettingsError: a mix names a task that the application hasn't, or leaves none.
-    """
-    bed = settings.testbed
-    times, values = shapes.users(bed.load, bed.duration, seed)
-    moments = np.concatenate([[0.0], np.asarray(times[1:], np.float64) + bed.warmup])
-    if bed.load.kind == "open":
-        plan = LoadPlan.open(moments, values, program.task_weights)
-    else:
-        plan = LoadPlan.closed(moments, values, program.task_weights, spread=bed.load.step)
-    weights = dict(zip(program.tasks, program.task_weights.tolist(), strict=True))
-    for change in bed.load.mix:
-        unknown = sorted(set(change.weights) - set(weights))
-        if unknown:
-            raise SettingsError(
-                f"testbed.load.mix: unknown task {unknown[0]!r}; tasks of {bed.application!r}: {', '.join(weights)}"
-            )
-        weights |= change.weights
-        if not any(weights.values()):
-            raise SettingsError(
-                f"testbed.load.mix: after {change.after_seconds:g} s no task has a weight above 0"
-            )
-        plan = plan.remixed(bed.warmup + change.after_seconds, list(weights.values()))
-    return plan
-
-
-def connect(settings: Settings, seed: int | None = None) -> VirtualCluster:
-    """The virtual cluster of these settings, its clock at `testbed.start`."""
-    return VirtualCluster(settings, seed=seed)
-
-
-def collect(settings: Settings, start: float, end: float) -> VirtualCluster:
-    """A virtual cluster observed up to `end` under the exploring policy, re-simulated from `testbed.start`.
-
-    Raises:
-        ClusterError: `start` lies before `testbed.start`.
-    """
-    from deepscaler.control.controller import Controller
-    from deepscaler.policies.registry import make_policy
-
-    origin = utc_seconds(settings.testbed.start)
-    if start < origin:
-        raise ClusterError(
-            f"collect.start lies {origin - start:g} s before testbed.start; the testbed knows nothing earlier"
-        )
-    longer = settings.testbed.model_copy(update={"duration": max(end - origin, settings.testbed.load.step)})
-    settings = settings.model_copy(update={"testbed": longer})
-    cluster = VirtualCluster(settings)
-    controller = Controller(cluster, make_policy("explore", settings), settings)
-    with tqdm(
-        total=round((end - origin) / 3600, 2), desc="simulate", unit="h", disable=None, leave=False
-    ) as bar:
-        moment = origin
-        while moment < end:
-            moment = min(moment + 3600.0, end)
-            controller.run(duration=moment - cluster.now())
-            bar.update(round((moment - origin) / 3600 - bar.n, 2))
-    return cluster
-
-
-def _same_names(key: str, configured: tuple[str, ...], emulated: tuple[str, ...], name: str) -> None:
-    extra, missing = sorted(set(configured) - set(emulated)), sorted(set(emulated) - set(configured))
-    if extra or missing:
-        raise SettingsError(
-            f"{key}: differs from the emulated application {name!r}: "
-            f"not emulated: {', '.join(extra) or 'none'}; not configured: {', '.join(missing) or 'none'}"
-        )
-
-
-def _slo_seconds(settings: Settings, program: Program) -> list[float]:
-    entries = {entry.name: entry.slo for entry in settings.app.entries}
-    _same_names("app.entries", tuple(entries), program.endpoints, settings.testbed.application)
-    return [entries[name] for name in program.endpoints]

@@ -1,7 +1,7 @@
 """How fast the engine is on one core: `python -m testbed.experiments.bench [--json]`.
 
-Visits a second of three applications (median of five stretches), the 5 ms step of wall-clock mode at about
-140 requests a second, and the time from a fresh interpreter to the first simulated second.
+Visits per second of three applications (median of five stretches), the 5 ms step of wall-clock mode at about
+140 requests per second, and the time from a fresh interpreter to the first simulated second.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ CASES = {
     "boutique_100": ("boutique", 100),
     "synthetic_1000": ("synthetic:1000", 100),
 }
-WARM = "from testbed.bench import simulator_of; simulator_of('boutique', 50).advance(1.0)"
+WARM = "from testbed.experiments.bench import simulator_of; simulator_of('boutique', 50).advance(1.0)"
 
 
 def simulator_of(application: str, users: int, replicas: int | None = None) -> Simulator:
-    """A steady closed loop with replicas for it: one for every half of a pod's limit in use."""
+    """A steady closed loop, with enough replicas that each uses about half of its CPU limit."""
     program = compile_program(load_application(application))
     plan = LoadPlan.closed([0.0], [users], program.task_weights)
     trial = Simulator(program, plan, seed=1, replicas=np.full(program.num_services, 20))
@@ -41,7 +41,7 @@ def simulator_of(application: str, users: int, replicas: int | None = None) -> S
 def visits_per_second(
     application: str, users: int, stretches: int = 5, seconds: float = 2.0
 ) -> dict[str, float]:
-    """Median visits a CPU-second over stretches of about `seconds` each."""
+    """Median visits per CPU-second over stretches of about `seconds` each."""
     simulator = simulator_of(application, users)
     simulator.advance(20.0)
     began, visits = time.process_time(), simulator.visits

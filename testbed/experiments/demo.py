@@ -1,4 +1,4 @@
-"""The whole pipeline on the emulated Online Boutique, each stage script as a person would type it: `make demo`."""
+"""The whole pipeline on the emulated Online Boutique, each script as a person would type it: `make demo`."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ CONFIG = "config/demo.yaml"
 STAGES = {
     "collect": f"python metrics_fetch.py --config {CONFIG}",
     "process": f"python data_process.py --config {CONFIG}",
-    "train": "python main.py --model_config_path config/demo_datasets.yaml --train_config_path config/demo_train.yaml",
+    "train": "python main.py --model_config_path config/demo_datasets.yaml"
+    " --train_config_path config/demo_train.yaml",
     "compare graphs": f"python similarity.py --config {CONFIG}",
     "scale": f"python predict_scale.py --config {CONFIG}",
     "evaluate": f"python calculate.py --config {CONFIG}",
 }
+"""The stages and their commands, which are those of README.md."""
 SUMMARY = Path("runs/demo/summary.json")
 
 
 def main() -> int:
-    """Run the stages; their seconds go into `runs/demo/summary.json`. Returns the exit code of the first that fails."""
-    print(
-        "Observes an emulated Online Boutique, trains on it and scales it under loads that training never saw."
-    )
+    """Run the stages and write how long each took into `runs/demo/summary.json`.
+
+    Returns the exit code of the first stage that fails, else 0.
+    """
+    print("Observes an emulated Online Boutique, trains on it and scales it under loads it has never seen.")
     print("Compiling the simulator takes half a minute the first time.", flush=True)
     seconds: dict[str, float] = {}
     quiet = {VARIABLE: "WARNING", **os.environ}

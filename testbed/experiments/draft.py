@@ -1,4 +1,4 @@
-"""A configuration drafted from an emulated application: names, objectives and a load that its services notice."""
+"""A draft of the settings for an emulated application: names, objectives and a load that matters."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from testbed.engine.simulator import LoadPlan, Simulator
 SLA_FACTOR = 4.0
 """The bound on the mean response over the unloaded one."""
 SLO_FACTOR = 2.5
-"""The bound on one request over that on the mean, as for the shipped applications."""
+"""The bound on one request over that on the mean, as in the settings of the shipped applications."""
 REPLICAS = 2.5
-"""Replicas a service would keep busy on average at the highest load."""
+"""Replicas that each service keeps busy on average at the highest load."""
 PROBES = 200
 GAP_SECONDS = 2.0
 
@@ -29,7 +29,8 @@ TEMPLATE = """\
 app:
   name: {name}
   services: {{{services}}}
-  entries:                         # sla: bound on a minute's mean response, {factor:g}x the unloaded one; slo: on one request
+  entries:                         # sla: bound on the mean response of a minute, {factor:g}x the unloaded one
+                                   # slo: bound on one request
 {entries}
 
 collect: {{step: 15, last: 172800, output_dir: data/{name}}}
@@ -58,7 +59,7 @@ testbed:
 
 
 def unloaded_response(application: Application) -> NDArray[np.float64]:
-    """Mean response `[K]` in seconds of each endpoint when one request at a time asks one of two replicas a service."""
+    """Mean response of each endpoint in seconds, `[K]`, with two replicas and one request at a time."""
     program = compile_program(application)
     plan = LoadPlan.open(0.0, 0.0, program.task_weights)
     simulator = Simulator(program, plan, seed=1, replicas=[2] * program.num_services)
@@ -77,7 +78,7 @@ def draft(text: str, schema: str) -> str:
 
     Args:
         text: as in `testbed.application`.
-        schema: path of the JSON schema, for editors.
+        schema: path of the JSON schema from the directory of the file, for editors.
 
     Raises:
         SettingsError: no such application.
@@ -99,30 +100,30 @@ def draft(text: str, schema: str) -> str:
         factor=SLA_FACTOR,
         entries="\n".join(entries),
         think=(application.think_low + application.think_high) / 2,
-        requests=round(requests_a_task(application), 3),
+        requests=round(requests_per_task(application), 3),
         low=_tens(high / 5),
         high=high,
     )
 
 
-def requests_a_task(application: Application) -> float:
+def requests_per_task(application: Application) -> float:
     """Mean number of requests between two pauses of a user."""
     weights = np.array([task.weight for task in application.tasks])
     return float(weights @ [len(task.requests) for task in application.tasks] / weights.sum())
 
 
 def _users(application: Application) -> float:
-    """Users at whom the services keep `REPLICAS` busy on average, responses taken as 0."""
+    """Users with whom the services keep `REPLICAS` busy on average, if responses take no time."""
     limits = np.array([service.limit_cores for service in application.services])
     work = (
         endpoint_shares(application) @ expected_visits(application) * mean_demand(application)
     )  # cores at one request/s, [N]
     rate = REPLICAS / float((work / limits).mean())
-    return rate * (application.think_low + application.think_high) / 2 / requests_a_task(application)
+    return rate * (application.think_low + application.think_high) / 2 / requests_per_task(application)
 
 
 def _rounded(seconds: float) -> float:
-    """Up to the next multiple of 0.05 s, 0.1 s beyond half a second, 0.5 s beyond two."""
+    """Rounded up to a multiple of 0.05 s, of 0.1 s above half a second, of 0.5 s above two seconds."""
     step = 0.05 if seconds <= 0.5 else 0.1 if seconds <= 2 else 0.5
     return round(math.ceil(seconds / step - 1e-9) * step, 2)
 

@@ -1,10 +1,11 @@
-"""What the label is worth: its replay with a perfect forecast, beside the HPA's sweep and the oracle.
+"""What the label is worth: its replay with a perfect forecast, beside HPAs of several targets and the oracle.
 
 python -m testbed.experiments.label_study --config config/studies/labels.yaml --balancing random
 
-Collects telemetry under the exploring policy and fits the demand model by the stage scripts, once a draw of
-demands and counts; then replays the fitted model's labels of the true future load (`foreseen`), each shape on
-every seed. Violations are minutes whose entry mean is above the SLA.
+The study collects telemetry under the exploring policy and fits the demand model by the stage scripts, once
+per draw of demands and call counts. Then the policy `foreseen` replays the labels that the fitted model gives
+the true future load, each shape of load on every seed. Violations are minutes in which the mean response of
+an entry is above its SLA.
 """
 
 from __future__ import annotations
@@ -33,13 +34,18 @@ from deepscaler.logs import VARIABLE, start_logging
 from deepscaler.policies.registry import HPA
 from deepscaler.runs import PolicyName, read_run
 from deepscaler.settings import Settings, load_settings
+from deepscaler.text import aligned
 from testbed.experiments.runs import run_many, true_demand
 
 SIGMA = 0.3
-"""Log-normal spread of a draw's demands and counts, where `testbed.demand_sigma` says none."""
+"""Log-normal spread of the demands and counts of a draw, where `testbed.demand_sigma` is 0."""
 ROOT = Path(__file__).parents[2]
 MEASURES = ("violation_rate", "core_hours", "slow_rate", "window_violation_rate")
 MOST_VIOLATIONS = 0.01
+"""Share of violating minutes up to which the label keeps its promise."""
+
+
+HEADING = ("", "minutes over the SLA, %", "core-hours", "slow requests, %", "slowest endpoint, %", "runs")
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class Case:
     """One application to learn and replay on: a draw, with directories of its own.
 
     Attributes:
-        overrides: what `--set` says of it, for every stage.
+        overrides: its `--set` options for every stage.
     """
 
     name: str
@@ -74,7 +80,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="override one setting",
     )
     parser.add_argument(
-        "--draws", type=int, default=0, help="draws of demands and call counts; 0: the application as it is"
+        "--draws",
+        type=int,
+        default=0,
+        help="number of draws of demands and call counts; 0: the application as it is",
     )
     parser.add_argument("--balancing", help="load balancing (default: testbed.balancing)")
     parser.add_argument(
@@ -116,7 +125,7 @@ def main(argv: list[str] | None = None) -> int:
 
 # --------------------------------------------------------------------------------------------------- learning
 def make_cases(config: str, overrides: Sequence[str], draws: int, balancing: str | None) -> list[Case]:
-    """The application as it is, or its draws 1 to `draws`.
+    """One case for the application as it is, or one for each of its draws 1 to `draws`.
 
     Raises:
         SettingsError: a setting is wrong, or there are no seeds or shapes to replay.
@@ -144,10 +153,10 @@ def make_cases(config: str, overrides: Sequence[str], draws: int, balancing: str
 
 
 def learn(cases: Sequence[Case], config: str, reuse: bool) -> None:
-    """Telemetry and fit of every case by the stage scripts, `scale.workers` cases side by side.
+    """Collect telemetry and fit a model for every case, `scale.workers` cases side by side.
 
     Raises:
-        DataError: a stage failed, with what it said.
+        DataError: a stage failed; the message is the last line that it printed.
     """
     fresh = [
         case
@@ -175,7 +184,7 @@ def _stages(case: Case, config: str) -> None:
 
 
 def fit_errors(settings: Settings) -> dict[str, Any]:
-    """How the fit compares with the truth: largest relative errors of demand and visits, and the response's form."""
+    """Largest relative errors of the fitted demands and visits, and the form of the fitted response."""
     fit, truth = load_demand(settings), true_demand(settings)
     visits, true_visits = (model.external_share @ model.visits for model in (fit, truth))
     response = fit.response
@@ -189,7 +198,7 @@ def fit_errors(settings: Settings) -> dict[str, Any]:
 
 # ----------------------------------------------------------------------------------------------------- replay
 def replay(cases: Sequence[Case]) -> Iterator[dict[str, Any]]:
-    """The measures of each run: case, shape, policy and seed."""
+    """The measures of each run (one row per case, shape, policy and seed)."""
     jobs = [(case, shape) for case in cases for shape in case.settings.scale.shapes]
     for case, shape in tqdm(jobs, desc="replay", unit="shape", disable=None, leave=False):
         scale = case.settings.scale
@@ -217,9 +226,10 @@ def summarize(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def judge(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """By case and shape: does `foreseen` keep to 1 % of the minutes, for less than any HPA with as few violations?
+    """Whether `foreseen` violates at most 1 % of the minutes, for less than any HPA with as few violations.
 
-    `saving` is against the cheapest such HPA; None where no HPA of the sweep violates as little.
+    One verdict per case and shape. `saving` is against the cheapest such HPA; None where no HPA violates as
+    little.
     """
     verdicts = []
     for case, shape in dict.fromkeys((run["case"], run["shape"]) for run in runs):
@@ -251,27 +261,33 @@ def judge(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 # ------------------------------------------------------------------------------------------------------ table
 def table(result: Mapping[str, Any]) -> str:
-    """Rows by shape and policy, then a sentence a shape."""
-    lines = [
-        f"{'':14s} {'minutes over the SLA, %':>24s} {'core-hours':>11s} {'slow requests, %':>17s} {'slowest endpoint, %':>20s}  runs"
-    ]
-    for shape in dict.fromkeys(row["shape"] for row in result["policies"]):
+    """One block per shape: one row per policy, then a sentence."""
+    rows = result["policies"]
+    head, *cells = aligned([HEADING, *map(_cells, rows)], numbers=True)
+    lines = [head]
+    for shape in dict.fromkeys(row["shape"] for row in rows):
         lines += ["", shape]
-        for row in result["policies"]:
-            if row["shape"] == shape:
-                violations = f"{100 * row['violation_rate']:.2f} (worst {100 * row['worst']:.1f})"
-                shares = f"{100 * row['slow_rate']:17.2f} {100 * row['slowest_endpoint_rate']:20.2f}"
-                lines.append(
-                    f"{row['policy']:14s} {violations:>24s} {row['core_hours']:11.2f} {shares} {row['runs']:5d}"
-                )
+        lines += [text for text, row in zip(cells, rows, strict=True) if row["shape"] == shape]
         lines.append(_sentence([verdict for verdict in result["verdicts"] if verdict["shape"] == shape]))
     return "\n".join(lines)
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    return [
+        row["policy"],
+        f"{100 * row['violation_rate']:.2f} (worst {100 * row['worst']:.1f})",
+        f"{row['core_hours']:.2f}",
+        f"{100 * row['slow_rate']:.2f}",
+        f"{100 * row['slowest_endpoint_rate']:.2f}",
+        f"{row['runs']}",
+    ]
 
 
 def _sentence(verdicts: Sequence[Mapping[str, Any]]) -> str:
     savings = [100 * verdict["saving"] for verdict in verdicts if verdict["saving"] is not None]
     held = sum(verdict["holds"] for verdict in verdicts)
-    text = f"-> at most {100 * MOST_VIOLATIONS:g} % and cheaper than every HPA with as few violations: {held} of {len(verdicts)}"
+    text = f"-> at most {100 * MOST_VIOLATIONS:g} % and cheaper than every HPA with as few violations: "
+    text += f"{held} of {len(verdicts)}"
     if savings:
         text += f"; saving {np.median(savings):.1f} % (median; {min(savings):.1f} to {max(savings):.1f})"
     alone = len(verdicts) - len(savings)

@@ -1,4 +1,4 @@
-"""Experiments in virtual time: every policy on every seed, each run in a directory of its own."""
+"""Experiments in virtual time: every policy on every seed, one directory per run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ from deepscaler.runs import PolicyName, Run, write_run
 from deepscaler.settings import Settings
 from testbed.applications.loading import load_application
 from testbed.applications.truth import endpoint_shares, expected_visits
-from testbed.cluster.virtual import VirtualCluster, make_program
+from testbed.cluster.emulation import make_program
+from testbed.cluster.virtual import VirtualCluster
 
 log = logging.getLogger(__name__)
 ORACLE_STEP = 60.0
@@ -44,13 +45,13 @@ def seed_use(seed: int) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What a run's load really asks of each service, from a run in which nothing is ever short.
+    """What the load of a run really asks of each service, taken from a run in which no service is ever short.
 
     Attributes:
         times: `[L]` seconds since the epoch, `collect.step` apart.
         rates: `[L, N]` requests per second, uncongested.
-        model: the application's own demands.
-        panel: what the run's metrics show.
+        model: the demands of the application itself.
+        panel: what the metrics of that run show.
     """
 
     times: NDArray[np.float64]
@@ -60,7 +61,10 @@ class Truth:
 
 
 def true_demand(settings: Settings) -> DemandModel:
-    """The demand model of the emulated application itself (no response part), services in the configuration's order."""
+    """The demand model of the emulated application itself, services in the order of the configuration.
+
+    It has no response part.
+    """
     bed, process = settings.testbed, settings.process
     application = load_application(bed.application, sigma=bed.demand_sigma, seed=bed.demand_seed)
     program, services = make_program(settings), tuple(settings.app.services)
@@ -111,7 +115,7 @@ def played(settings: Settings, seed: int) -> Settings:
 
 
 def look_ahead(settings: Settings, seed: int, policies: Sequence[str] = ()) -> dict[str, OraclePolicy]:
-    """The oracle of a run, and those of `policies` that foresee its load (`foreseen`, `foreseen_85`), by name.
+    """By name: the oracle of a run, and those of `policies` that foresee its load (such as `foreseen_85`).
 
     Raises:
         DataError: a policy foresees, and there is no demand fit.
@@ -135,13 +139,13 @@ def make_oracle(settings: Settings, truth: Truth) -> OraclePolicy:
 
 
 def make_foreseen(settings: Settings, truth: Truth, name: str, rho_max: float | None) -> OraclePolicy:
-    """The labels that the fitted model gives the true future load: `data_process.py`'s, on metrics without congestion.
+    """A policy that takes the labels of the fitted model for the true future load, without congestion.
 
     Args:
-        settings: of the run.
-        truth: of the run.
-        name: of the policy.
-        rho_max: highest utilisation of the limit; the fit's own by default.
+        settings: settings of the run.
+        truth: what the load of the run asks.
+        name: name of the policy.
+        rho_max: highest utilisation of the CPU limit; None: that of the fit.
 
     Raises:
         DataError: there is no demand fit.
@@ -157,7 +161,7 @@ def make_foreseen(settings: Settings, truth: Truth, name: str, rho_max: float | 
 def _schedule(
     labels: NDArray[np.float64], reach: Reach, truth: Truth
 ) -> tuple[NDArray[np.float64], dict[str, list[int]]]:
-    """Times at which a controller takes each label (a step before the label's row), and the replicas by service."""
+    """When a controller applies each label (one step before its row), and the replicas per service."""
     needed = labels[reach.step :]
     known = np.isfinite(needed).all(axis=1)
     times = truth.times[: len(needed)][known]
@@ -169,9 +173,10 @@ def _schedule(
 def run_one(
     settings: Settings, policy_name: str, seed: int, ahead: Mapping[str, OraclePolicy] | None = None
 ) -> Path:
-    """Run one policy on one seed for `scale.duration` (default `testbed.duration`); returns the run directory.
+    """Run one policy on one seed and return the run directory.
 
-    What is known ahead depends on the seed only; it is found here where it isn't given.
+    The run lasts `scale.duration` (default `testbed.duration`). What is known ahead depends on the seed only;
+    it is computed here where it isn't given.
     """
     ahead = ahead or look_ahead(settings, seed, [policy_name])
     oracle = ahead["oracle"]
@@ -207,7 +212,7 @@ def run_one(
 
 
 def run_many(settings: Settings, policies: Sequence[str], seeds: Sequence[int]) -> list[Path]:
-    """Every policy on every seed, `scale.workers` at a time; run directories in the order of (policy, seed)."""
+    """Run every policy on every seed, `scale.workers` at a time; run directories by policy, then by seed."""
     jobs = [(policy, seed) for policy in policies for seed in seeds]
     found: dict[tuple[str, int], Path] = {}
     with tqdm(total=len(jobs), desc="simulate", unit="run", disable=None, leave=False) as bar:
@@ -220,7 +225,7 @@ def run_many(settings: Settings, policies: Sequence[str], seeds: Sequence[int]) 
 def _done(
     settings: Settings, policies: Sequence[str], seeds: Sequence[int]
 ) -> Iterator[tuple[tuple[str, int], Path]]:
-    """(policy, seed) and run directory as they come; what is known ahead of a seed is found once for all policies."""
+    """(policy, seed) and run directory of each run that is done; look-ahead is computed once per seed."""
     if min(settings.scale.workers, len(policies) * len(seeds)) == 1:
         for seed in seeds:
             ahead = look_ahead(settings, seed, policies)
@@ -246,6 +251,6 @@ def _done(
 
 
 def _one_thread() -> None:
-    """One process a core: the linear algebra of each keeps to its own."""
+    """Keep linear algebra to one thread, as there is one process per core."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"

@@ -1,4 +1,4 @@
-"""The application's Deployments in the emulated Kubernetes API: replicas go to the engine, its pods come back."""
+"""The Deployments in the emulated Kubernetes API: their replicas go to the engine, its pods come back."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ SECONDS_HEADER = "X-Testbed-Seconds"
 
 
 def routes_of(program: Program) -> tuple[Route, ...]:
-    """The application's URLs; of an application that `sendFlow.routes` doesn't know, its endpoints' names (`GET /path`)."""
+    """The URLs of the application: from `sendFlow.routes`, else the names of its endpoints (`GET /path`)."""
     known = ROUTES.get(program.name)
     return known or tuple(
         Route(method, path, name) for name in program.endpoints for method, path in [name.split(" ", 1)]
@@ -34,12 +34,11 @@ def routes_of(program: Program) -> tuple[Route, ...]:
 
 
 class Gateway:
-    """Requests in, answers out at the simulated finish time; what failed in the application is a 503.
+    """Hands requests to the engine and answers at their simulated end, with 503 where the application failed.
 
     Attributes:
         answered: (endpoint, status) -> answers.
-        unknown: requests that are no endpoint's (404, 405), or that no endpoint could be asked for (408, 413,
-            500).
+        unknown: status -> requests that reached no endpoint (404, 405: there is none; 408, 413, 500: broken).
     """
 
     def __init__(self, program: Program, clock: WallClock) -> None:

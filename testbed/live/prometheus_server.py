@@ -1,4 +1,4 @@
-"""A real Prometheus on a loopback port, without root: found, else unpacked from Debian's package, started and written to.
+"""A real Prometheus on a loopback port, without root: found or unpacked from Debian's package, then started.
 
 python -m testbed.live.prometheus_server --install
 """
@@ -25,6 +25,7 @@ import requests
 import yaml
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+from deepscaler.artefacts import one_line
 from deepscaler.errors import ClusterError, DeepScalerError, MetricsError
 from testbed.cluster.exposition import Series
 
@@ -33,8 +34,11 @@ UNPACKED = ROOT / ".cache" / "debian"
 PROGRAMS = ("prometheus", "promtool")
 READY_SECONDS = 30.0
 STOP_SECONDS = 15.0
-SAMPLES_A_REQUEST = 100_000
-_MISSING = "no prometheus program: run `python -m testbed.live.prometheus_server --install` (needs Debian's apt-get), or put one on PATH"
+SAMPLES_PER_REQUEST = 100_000
+_MISSING = (
+    "no prometheus program: run `python -m testbed.live.prometheus_server --install` "
+    "(needs Debian's apt-get), or put one on PATH"
+)
 
 
 # ----------------------------------------------------------------------------------------- finding, unpacking
@@ -48,7 +52,9 @@ def find() -> Path | None:
 
 
 def install() -> Path:
-    """Find `prometheus`, or download Debian's package and unpack it under `.cache/debian`: no root, no service.
+    """The `prometheus` program; where there is none, Debian's package is unpacked under `.cache/debian`.
+
+    That needs no root and starts no service.
 
     Raises:
         ClusterError: no apt-get here, or it can't reach the package.
@@ -59,7 +65,8 @@ def install() -> Path:
     for program in ("apt-get", "dpkg"):
         if shutil.which(program) is None:
             raise ClusterError(
-                f"Prometheus can't be unpacked: no {program} on this machine; put a prometheus program on PATH"
+                f"Prometheus can't be unpacked: no {program} on this machine; "
+                "put a prometheus program on PATH"
             )
     UNPACKED.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=UNPACKED.parent, prefix="prometheus-") as name:
@@ -73,7 +80,7 @@ def install() -> Path:
 
 
 def _download(directory: Path) -> Path:
-    """The package's file; where the machine's package lists don't know it, they are fetched into `directory` first."""
+    """The file of the package; package lists that don't know it are fetched anew into `directory`."""
     try:
         _run(["apt-get", "download", "prometheus"], cwd=directory)
     except ClusterError:
@@ -95,7 +102,7 @@ def _run(command: list[str], cwd: Path | str) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ClusterError(f"{' '.join(command[:1] + command[-2:])}: {error}") from error
     if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())[-300:]
+        said = one_line((done.stderr or done.stdout)[-300:])
         raise ClusterError(f"{' '.join(command[:1] + command[-2:])} ended with {done.returncode}: {said}")
 
 
@@ -174,7 +181,7 @@ def _await_ready(server: PrometheusServer, process: subprocess.Popen[bytes], dat
             except (requests.RequestException, ValueError, KeyError):
                 pass
             time.sleep(0.05)
-    log = " ".join((server.directory / "log").read_text(encoding="utf-8", errors="replace").split())[-400:]
+    log = one_line((server.directory / "log").read_text(encoding="utf-8", errors="replace")[-400:])
     raise ClusterError(f"Prometheus at {server.url} didn't become ready; its log ends: {log}")
 
 
@@ -231,9 +238,15 @@ WRITE_REQUEST = _write_request()
 
 
 def remote_write(
-    url: str, series: Sequence[Series], *, samples_a_request: int = SAMPLES_A_REQUEST, timeout: float = 60.0
+    url: str,
+    series: Sequence[Series],
+    *,
+    samples_per_request: int = SAMPLES_PER_REQUEST,
+    timeout: float = 60.0,
 ) -> int:
-    """Push series into a Prometheus, windows in time order and all series of a window together; the number of samples.
+    """Push series into a Prometheus; returns the number of samples.
+
+    It takes them window by window in the order of time, all series of a window together.
 
     Raises:
         MetricsError: it can't be reached or refuses the samples.
@@ -243,7 +256,7 @@ def remote_write(
     total = sum(len(one.times) for one in series)
     first = min(float(one.times[0]) for one in series)
     last = max(float(one.times[-1]) for one in series)
-    edges = np.linspace(first, last, -(-total // samples_a_request) + 1)
+    edges = np.linspace(first, last, -(-total // samples_per_request) + 1)
     edges[-1] = np.inf
     bounds = [np.searchsorted(one.times, edges) for one in series]
     with requests.Session() as session:
@@ -283,9 +296,9 @@ def _push(session: requests.Session, url: str, body: bytes, timeout: float) -> N
             url, data=bytes(cramjam.snappy.compress_raw(body)), headers=headers, timeout=timeout
         )
     except requests.RequestException as error:
-        raise MetricsError(f"{url}: {' '.join(str(error).split())}; is Prometheus running there?") from error
+        raise MetricsError(f"{url}: {one_line(error)}; is Prometheus running there?") from error
     if response.status_code != 204:
-        said = " ".join(response.text.split())[:300]
+        said = one_line(response.text, longest=300)
         raise MetricsError(
             f"{url}: HTTP {response.status_code} ({said}); start it with --web.enable-remote-write-receiver"
         )

@@ -1,6 +1,7 @@
-"""The live testbed: the engine in real time behind a gateway, /metrics, a real Prometheus, Jaeger's and Kubernetes' APIs.
+"""The live testbed: the engine in real time behind real network interfaces.
 
-Everything listens on 127.0.0.1, `running` starts it and stops it again, its one child (Prometheus) included.
+These are a gateway, /metrics, a real Prometheus, and the APIs of Jaeger and Kubernetes. All listen on
+127.0.0.1. `running` starts everything, the one child process (Prometheus) included, and stops it again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from aiohttp import web
 from deepscaler.artefacts import write_json
 from deepscaler.errors import ClusterError
 from deepscaler.settings import Settings
-from testbed.cluster.virtual import make_program, make_simulator
+from testbed.cluster.emulation import make_program, make_simulator
 from testbed.engine.simulator import LoadPlan
 from testbed.kubernetes_api import KubernetesApi
 from testbed.live import prometheus_server
@@ -79,7 +80,7 @@ class Loop:
         return int(runner.addresses[0][1])
 
     def every(self, seconds: float, work: Callable[[], object]) -> None:
-        """Do this again and again, in another thread; a failure is logged and the next turn comes all the same."""
+        """Do this again and again in another thread; a failure is logged and doesn't end the turns."""
 
         async def turns() -> None:
             while True:

@@ -1,4 +1,4 @@
-"""The engine at the pace of real time: requests go in as they come, answers come out at their simulated finish time."""
+"""The engine at the pace of real time: requests are answered at their simulated end."""
 
 from __future__ import annotations
 
@@ -58,10 +58,9 @@ class WallClock:
     ) -> None:
         self._simulator, self._pause, self._clock, self._on_failure = simulator, pause, clock, on_failure
         self._start, self.epoch = clock(), time.time()
-        self._engine = threading.Lock()  # whoever touches the simulator
-        self._door = (
-            threading.Lock()
-        )  # arrivals that the engine hasn't seen, and the time they are stamped with
+        self._engine = threading.Lock()  # held by whoever touches the simulator
+        # Guards the arrivals that the engine hasn't seen, and the time that they are stamped with.
+        self._door = threading.Lock()
         self._arrivals: list[tuple[float, int, int]] = []
         self._waiting: dict[int, Future[Answer]] = {}
         self._last_id = 0
