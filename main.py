@@ -1,11 +1,12 @@
 """Train a network and the affinity graph behind it, and export a bundle.
 
-python main.py --model_config_path config/train_datasets_speed.yaml --train_config_path config/train_config.yaml
+python main.py --model_name AdapGLA --data_dir data/boutique
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import logging
 import sys
@@ -28,7 +29,6 @@ from deepscaler.learning.train import train
 from deepscaler.logs import start_logging
 from deepscaler.pictures.history import draw_history
 from deepscaler.settings import ModelConfig, Train, load_section
-from model.course import Progress
 from model.networks import NETWORKS
 from model.parallel import launched
 
@@ -56,14 +56,15 @@ def build_parser() -> argparse.ArgumentParser:
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--init_from", metavar="BUNDLE", help="start from the weights of a bundle")
     start.add_argument("--resume", action="store_true", help="continue an interrupted run exactly")
-    add(
-        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="model.… or train.…"
-    )
+    add("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="model.*, train.*")
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train, write the bundle and what lies beside it, print errors and a summary line. Under torchrun rank 0 does."""
+    """Train, write the bundle and what lies beside it, print errors and a summary line.
+
+    Under torchrun only rank 0 writes and prints.
+    """
     arguments = build_parser().parse_args(argv)
     rank, local_rank, _ = launched()
     start_logging()
@@ -79,7 +80,9 @@ def main(argv: list[str] | None = None) -> int:
         name, app = arguments.model_name, dataset.meta["app"]
         path = Path(arguments.model_save_path or f"model_states/{app}/{name}.pt")
         with tqdm(unit="epoch", disable=True if rank else None, file=sys.stderr) as bar, terminable():
-            task = TrainingTask(dataset, name, config, settings, path, lambda progress: show(bar, progress))
+            task = TrainingTask(
+                dataset, name, config, settings, path, lambda one: show(bar, str(one), one.total)
+            )
             trained = train(task, resume=arguments.resume, init_from=arguments.init_from)
         if rank:
             return 0
@@ -105,13 +108,8 @@ def compare_all(arguments: argparse.Namespace, dataset: Dataset, config: ModelCo
         raise SettingsError("--model_name all: takes neither --resume nor --init_from, all weights are fresh")
     path = Path(arguments.model_save_path or f"model_states/{dataset.meta['app']}/comparison.json")
     with tqdm(unit="training", disable=None, file=sys.stderr) as bar:
-
-        def show_run(name: str, done: int, jobs: int) -> None:
-            bar.total = jobs
-            bar.set_postfix_str(name)
-            bar.update()
-
-        result = compare(dataset, config, settings, full=arguments.full, report=show_run)
+        report = functools.partial(show, bar)
+        result = compare(dataset, config, settings, full=arguments.full, report=report)
     write_json(path, {**result, "versions": library_versions()})
     print(json.dumps(plain(result), indent=2) if arguments.json else f"{comparison_text(result)}\n\n{path}")
     return 0
@@ -140,11 +138,10 @@ def read_settings(arguments: argparse.Namespace) -> tuple[ModelConfig, Train]:
     return config, load_section(Train, arguments.train_config_path, overrides["train"])
 
 
-def show(bar: Any, progress: Progress) -> None:
-    """Move the progress bar on by one epoch."""
-    bar.total = progress.total
-    losses = f"{progress.training:.4f} / {progress.validation:.4f}"
-    bar.set_postfix_str(f"{progress.phase} {progress.iteration + 1}: {losses}")
+def show(bar: Any, text: str, total: int) -> None:
+    """Move the progress bar on by one of `total`, and show `text` beside it."""
+    bar.total = total
+    bar.set_postfix_str(text)
     bar.update()
 
 

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, CSV files read with one error, UTC times and errors as text."""
+"""Files that are written whole or not at all, CSV files with one kind of error, times and errors as text."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it doesn't.
+    """A temporary path beside `path`: it replaces `path` if the block ends well, else it is deleted.
 
-    A process killed inside the block leaves the previous file as it was.
+    A process that is killed inside the block leaves the previous file as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,13 +43,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Replace `path` by `text`."""
+    """Replace the file at `path` by one with this text."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def plain(value: Any) -> Any:
-    """`value` with numpy scalars and arrays as Python numbers and lists, NaN as None: ready for JSON."""
+    """`value` made ready for JSON: numpy's scalars and arrays become numbers and lists, NaN becomes None."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -64,7 +64,7 @@ def plain(value: Any) -> Any:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Replace `path` by `value` as readable JSON (NaN becomes null)."""
+    """Replace the file at `path` by `value` as readable JSON (NaN becomes null)."""
     write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
 
@@ -84,13 +84,14 @@ def read_csv(
         what: what it is called when it isn't there (`file`, `graph`).
         columns: names that the header must have; it may have more.
         command: the command that makes the file.
-        text: every cell is text as it stands in the file; False: pandas tells numbers from text, empty cells are NaN.
+        text: every cell is text as it stands in the file; False: pandas tells numbers from text, and empty
+            cells are NaN.
         header: the first line names the columns; False: it is data, too.
 
     Raises:
         DataError: there is no such file, it isn't a CSV, or a column is missing.
     """
-    import pandas as pd  # settings import this module, and take a third of the time to load without pandas
+    import pandas as pd  # the settings import this module, and without pandas they load faster
 
     path = Path(path)
     if not path.is_file():
@@ -107,20 +108,20 @@ def read_csv(
 
 
 def one_line(value: object, longest: int = 400) -> str:
-    """`value` as text on one line, for a message: white space becomes one space, what is over `longest` characters `…`."""
+    """`value` as text on one line, for a message; a text of more than `longest` characters ends with `…`."""
     text = " ".join(str(value).split())
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def utc_text(seconds: float) -> str:
-    """ISO 8601 in UTC, milliseconds only where there are any: `2026-01-05T00:00:15Z`."""
+    """A time as ISO 8601 in UTC, with milliseconds only if there are any: `2026-01-05T00:00:15Z`."""
     moment = datetime.fromtimestamp(round(seconds, 3), UTC)
     spec = "milliseconds" if moment.microsecond else "seconds"
     return moment.isoformat(timespec=spec).replace("+00:00", "Z")
 
 
 def utc_seconds(text: str) -> float:
-    """Seconds since the epoch of an ISO 8601 text; without an offset it is UTC.
+    """Seconds since the epoch of an ISO 8601 text; a text without an offset is in UTC.
 
     Raises:
         ValueError: not ISO 8601.

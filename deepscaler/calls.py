@@ -1,4 +1,4 @@
-"""Recorded calls between services, and their CSV."""
+"""Recorded calls between services, and their CSV file."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from deepscaler.errors import DataError
 from deepscaler.panel import iso_seconds
 
 EXTERNAL = "external"
-"""The caller outside the application: a user's request at an entry."""
+"""The caller of requests from outside the application, which users send to its entries."""
 COLUMNS = ("time", "caller", "callee", "calls_per_second")
 
 
 @dataclass(frozen=True, eq=False)
 class CallGraph:
-    """Calls per second of every caller and callee, a row a pair and window.
+    """Calls per second from every caller to every callee: one row per pair and window.
 
     Attributes:
         frame: columns `time` (seconds since the epoch, the end of the window), `caller`, `callee`,
-            `calls_per_second`. Caller `external` is the world outside.
+            `calls_per_second`. The caller `external` is the world outside the application.
     """
 
     frame: pd.DataFrame
@@ -34,7 +34,8 @@ class CallGraph:
     ) -> NDArray[np.float64]:
         """Mean calls per second `[N, N]` (row = caller, column = callee) over the windows in (start, end].
 
-        A pair absent from a window had no calls in it. Callers and callees outside `services` are left out.
+        A pair that is absent from a window had no calls in it. Callers and callees outside `services` are
+        left out.
         """
         rates = self._pairs(start, end).reindex(index=services, columns=services, fill_value=0.0)
         return np.asarray(rates, np.float64)
@@ -57,7 +58,7 @@ class CallGraph:
 
 
 def write_calls(calls: CallGraph, path: str | Path) -> None:
-    """Write `calls.csv`: time, caller, callee, calls_per_second."""
+    """Write `calls.csv` with the columns time, caller, callee and calls_per_second."""
     frame = calls.frame.loc[:, list(COLUMNS)].copy()
     frame["time"] = [utc_text(moment) for moment in frame["time"]]
     with replacing(path) as temporary:
@@ -68,7 +69,7 @@ def read_calls(path: str | Path) -> CallGraph:
     """Read `calls.csv`.
 
     Raises:
-        DataError: no file, a column missing or a broken line.
+        DataError: there is no such file, a column is missing or a line is broken.
     """
     frame = read_csv(path, columns=COLUMNS, command="python metrics_fetch.py")
     rates = pd.to_numeric(frame["calls_per_second"], errors="coerce")

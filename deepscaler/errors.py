@@ -1,14 +1,14 @@
-"""The one error family.
+"""All errors that a user can mend, in one family.
 
 DeepScalerError
-├── SettingsError   a YAML file, a --set or a flag
-├── MetricsError    Prometheus or another source of measurements
-├── DataError       a CSV, a data set, too little of it
-├── BundleError     a trained bundle that is missing or doesn't fit
-└── ClusterError    the orchestrator: unknown service, refused write
+├── SettingsError   a YAML file, a --set or a flag is wrong
+├── MetricsError    Prometheus or another source of measurements can't be read
+├── DataError       a data file is missing, broken or too short
+├── BundleError     a trained bundle is missing or doesn't fit
+└── ClusterError    the orchestrator doesn't know a service or refuses a write
 
-A message says what, where, what was expected, what was found and what to do. Scripts catch only this family:
-one line on stderr, exit 1. Anything else is a bug and keeps its traceback.
+A message says what is wrong and where, what was expected, what was found and what to do. Scripts catch only
+this family: they print one line on stderr and exit with 1. Any other error is a bug and keeps its traceback.
 """
 
 
@@ -21,7 +21,7 @@ class SettingsError(DeepScalerError):
 
 
 class MetricsError(DeepScalerError):
-    """Measurements couldn't be had."""
+    """Measurements couldn't be read."""
 
 
 class DataError(DeepScalerError):
@@ -33,4 +33,4 @@ class BundleError(DeepScalerError):
 
 
 class ClusterError(DeepScalerError):
-    """The cluster refused something or doesn't know it."""
+    """The cluster refused a request or doesn't know what it asks for."""

@@ -7,7 +7,7 @@ import os
 import sys
 
 VARIABLE = "DEEPSCALER_LOG"
-"""Environment variable with the lowest level shown: DEBUG, INFO (default), WARNING or ERROR."""
+"""Environment variable for the lowest level that is shown: DEBUG, INFO (default), WARNING or ERROR."""
 
 
 def start_logging() -> None:

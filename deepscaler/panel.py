@@ -1,4 +1,4 @@
-"""The metric panel: one container from the cluster to the data set, and its CSV."""
+"""The metric panel: one container for metrics from the cluster to the data set, and its CSV file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deepscaler.artefacts import read_csv, replacing, utc_text
 from deepscaler.errors import DataError
 
 FEATURES = {"pod": "count", "cpu": "ratio", "mem": "ratio", "res": "s", "req": "1/s"}
-"""The features and their units (README's names)."""
+"""The features, by the README's names, and their units."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,10 +22,10 @@ class MetricPanel:
     """Metrics of all services at regular times.
 
     Attributes:
-        times: `[L]` seconds since the epoch (UTC), each the *end* of its sample.
-        services: N names.
-        features: F names.
-        values: float32 `[L, N, F]`; NaN is a missing sample, never zero.
+        times: `[L]` seconds since the epoch (UTC); each is the *end* of its sample.
+        services: names of the N services.
+        features: names of the F features.
+        values: float32 `[L, N, F]`; a missing sample is NaN, never zero.
     """
 
     times: NDArray[np.float64]
@@ -57,7 +57,7 @@ class MetricPanel:
         """The same panel with these services and features in this order.
 
         Raises:
-            DataError: one isn't there.
+            DataError: the panel lacks one of them.
         """
         for kind, wanted, have in (
             ("service", services, self.services),
@@ -73,7 +73,7 @@ class MetricPanel:
         return MetricPanel(self.times, services, features, self.values[:, rows][:, :, columns])
 
     def between(self, start: float, end: float) -> MetricPanel:
-        """Samples with start < time <= end."""
+        """The samples with start < time <= end."""
         keep = (self.times > start) & (self.times <= end)
         return MetricPanel(self.times[keep], self.services, self.features, self.values[keep])
 
@@ -82,7 +82,7 @@ class MetricPanel:
         """Seconds between samples.
 
         Raises:
-            DataError: fewer than two samples, or irregular times.
+            DataError: there are fewer than two samples, or the times are irregular.
         """
         if len(self.times) < 2:
             raise DataError(
@@ -96,7 +96,7 @@ class MetricPanel:
         return float(steps[0])
 
     def regular(self, step: float) -> MetricPanel:
-        """The panel on a regular grid of `step` seconds from its first sample; absent times are NaN rows."""
+        """The panel on a grid of `step` seconds from its first sample; absent times become rows of NaN."""
         slots = np.rint((self.times - self.times[0]) / step).astype(int)
         times = self.times[0] + step * np.arange(slots[-1] + 1)
         values = np.full((len(times), *self.values.shape[1:]), np.nan, np.float32)
@@ -105,7 +105,10 @@ class MetricPanel:
 
 
 def write_panel(panel: MetricPanel, path: str | Path) -> None:
-    """Write `metrics.csv`: `time` and a column `<service>_<feature>`, empty where missing. Reads back equal."""
+    """Write `metrics.csv`: `time` and a column `<service>_<feature>` per pair; missing samples are empty.
+
+    `read_panel` returns an equal panel.
+    """
     names = [f"{service}_{feature}" for service in panel.services for feature in panel.features]
     frame = pd.DataFrame(panel.values.reshape(len(panel), -1), columns=names)
     frame.insert(0, "time", [utc_text(moment) for moment in panel.times])
@@ -129,7 +132,7 @@ def read_panel(
         features: which features, in this order; by default all, in the file's order.
 
     Raises:
-        DataError: no file, no such column, a broken line, times that don't rise.
+        DataError: there is no such file or column, a line is broken, or times don't rise.
     """
     path = Path(path)
     frame = read_csv(path, command="python metrics_fetch.py")
@@ -153,6 +156,11 @@ def read_panel(
 
 
 def read_times(texts: pd.Series, path: Path) -> NDArray[np.float64]:
+    """Seconds since the epoch of a file's column `time`.
+
+    Raises:
+        DataError: there are no rows, a text isn't ISO 8601, or a time isn't later than the one before it.
+    """
     if not len(texts):
         raise DataError(f"{path}: no rows; make it again with: python metrics_fetch.py")
     times = iso_seconds(texts)
@@ -171,7 +179,10 @@ def read_times(texts: pd.Series, path: Path) -> NDArray[np.float64]:
 
 
 def iso_seconds(texts: pd.Series) -> NDArray[np.float64]:
-    """Seconds since the epoch of ISO 8601 texts, UTC without an offset; NaN for anything else, `now` and `today` included."""
+    """Seconds since the epoch of ISO 8601 texts; a text without an offset is in UTC.
+
+    Anything else is NaN, `now` and `today` included, which pandas would read as the present.
+    """
     dated = texts.where(texts.astype(str).str.match(r"\s*\d{4}-\d\d-\d\d"))
     parsed = pd.to_datetime(dated, utc=True, errors="coerce", format="ISO8601")
     seconds: NDArray[np.float64] = np.asarray(
@@ -181,6 +192,11 @@ def iso_seconds(texts: pd.Series) -> NDArray[np.float64]:
 
 
 def read_numbers(texts: pd.Series, path: Path, column: str) -> NDArray[np.float32]:
+    """The numbers of a file's column; empty cells are NaN.
+
+    Raises:
+        DataError: a cell is neither a number nor empty.
+    """
     numbers = pd.to_numeric(texts, errors="coerce")
     broken = numbers.isna() & ~texts.str.strip().str.lower().isin(["", "nan"])
     if broken.any():
@@ -190,9 +206,10 @@ def read_numbers(texts: pd.Series, path: Path, column: str) -> NDArray[np.float3
 
 
 def trailing_means(panel: MetricPanel, rows: int) -> NDArray[np.float32]:
-    """Means `[L, N, F]` over the last `rows` samples of a regular panel, NaN left out; the first rows use what there is.
+    """Means `[L, N, F]` of the known values among the last `rows` samples of a regular panel.
 
-    `res` is weighted by `req` where both are there, as a mean over requests is.
+    The first rows have fewer samples to take the mean of. Response times (`res`) are weighted by request
+    rates (`req`) if the panel has both, because their mean is one over requests.
     """
     values = panel.values.astype(np.float64)
     means = _rolling(values, np.ones_like(values), rows)

@@ -9,7 +9,8 @@ def aligned(rows: Sequence[Sequence[str]], numbers: bool = False, rule: bool = F
     """Lines in which the cells of a column stand below each other, two spaces between columns.
 
     Args:
-        rows: cells; the first row is the heading. All rows have the same number of cells; no rows give no lines.
+        rows: cells; the first row is the heading. All rows have the same number of cells. Without rows there
+            are no lines.
         numbers: all columns but the first are flush right, as figures are; False: all are flush left.
         rule: draw a line of dashes below the heading.
     """

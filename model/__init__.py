@@ -1,1 +1,4 @@
-"""Networks, graph learners and their training. Torch and numpy only: nothing here knows files, settings or clusters."""
+"""Networks, graph learners and their training.
+
+Torch and numpy only: nothing here knows files, `deepscaler.settings` or clusters.
+"""

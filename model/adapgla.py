@@ -45,7 +45,7 @@ class AttentionBlock(nn.Module):
         self.norm = nn.LayerNorm(time_channels)
 
     def forward(self, x: Tensor, terms: Polynomials) -> Tensor:
-        """x `[B, T, N, F]` -> `[B, T, N, C]`."""
+        """`[B, T, N, C]` from x `[B, T, N, F]`."""
         out: Tensor = self.norm(
             functional.relu(self.time(self.graph(self.attention(x), terms)) + self.residual(x))
         )
@@ -60,7 +60,7 @@ class AdapGLA(Network):
     Args:
         shape: of the data.
         graph_channels, time_channels, order, kernel, blocks: sizes.
-        attention: False: none over time, for comparison.
+        attention: False: without attention over time, for comparison.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class AdapGLA(Network):
         self.head = nn.Linear(shape.window * widths[-1], shape.horizon)
 
     def forward(self, x: Tensor, graphs: Graphs, known: Known | None = None) -> Tensor:
-        """x `[B, T, N, F]` -> `[B, H, N]`."""
+        """`[B, H, N]` from x `[B, T, N, F]`."""
         terms = polynomials(graphs, self.order)
         for block in self.blocks:
             x = block(x, terms)  # [B, T, N, C]

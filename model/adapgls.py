@@ -1,4 +1,8 @@
-"""AdapGLS, this project's own: a small residual network on changes, a season trusted as far as it fits, and a twin for shifts of level."""
+"""AdapGLS, this project's own network.
+
+A small residual network forecasts changes. A season is trusted as far as it fits. A twin handles shifts of
+level.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +33,7 @@ class Mixing(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, state: Tensor, graphs: Graphs) -> Tensor:
-        """state `[B, N, C]` -> same shape."""
+        """`[B, N, C]` from state of the same shape."""
         normed = self.norm(state)
         up, down = self.sent(normed).chunk(2, dim=-1)  # [B, N, C] each
         received = self.own(normed) + graphs.up @ up + graphs.down.T @ down
@@ -38,13 +42,15 @@ class Mixing(nn.Module):
 
 
 class Expert(nn.Module):
-    """Quantiles of the labels as changes from a base: what is needed now, moved towards the season where that fits.
+    """Quantiles of the labels as changes from a base.
+
+    The base is what is needed now, moved towards the season where that fits.
 
     Args:
         shape: of the data.
         channels, blocks, dropout: sizes.
-        levels: sees how high things are, not only how they change, and which service it is. Without, a doubled load looks like
-            the one that was trained on, as far as z-scores of changes allow.
+        levels: it sees how high values are, not only how they change. Without levels a doubled load looks
+            like the load that was trained on, as far as z-scores of changes allow.
     """
 
     def __init__(self, shape: Shape, *, channels: int, blocks: int, dropout: float, levels: bool) -> None:
@@ -61,7 +67,7 @@ class Expert(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor, graphs: Graphs, known: Known) -> Tensor:
-        """x `[B, T, N, F]` -> `[Q, B, H, N]`, rising in Q."""
+        """`[Q, B, H, N]` from x `[B, T, N, F]`, rising in Q."""
         start, trust = base(known)
         state = self.enter(self._inputs(x, known, start, trust)) + self.service  # [B, N, C]
         for block in self.blocks:
@@ -96,8 +102,8 @@ def bounded(level: Tensor) -> Tensor:
 def base(known: Known) -> tuple[Tensor, Tensor]:
     """Where forecasts start `[B, H, N]`, and how far the season is trusted `[B, N]`, from 0 to 1.
 
-    Now, moved towards the season's labels shifted to the present level; trust is the share of the window's variation that the season
-    accounts for.
+    Forecasts start from what is needed now, moved towards the season's labels, which are shifted to the
+    present level. Trust is the share of the window's variation that the season accounts for.
     """
     now, newest = known.recent[:, -1], known.past[:, -1]  # [B, N]
     season_now = known.season_past[:, -1]
@@ -114,17 +120,20 @@ def base(known: Known) -> tuple[Tensor, Tensor]:
 
 
 class AdapGLS(Network):
-    """Two experts (with and without levels) and the base, weighted per service and horizon by their recent errors.
+    """Two experts and the base, weighted per service and horizon by their recent errors.
 
-    Source: this project's design; the inputs as changes follow RevIN's motive (Kim et al. 2022) without its statistics, service
-    embeddings STID (Shao et al. 2022), weights by exponentiated discounted errors prediction with expert advice
-    (Cesa-Bianchi and Lugosi 2006, chapter 2).
+    One expert sees levels, the other only changes.
+
+    Source: this project's design; the inputs as changes follow RevIN's motive (Kim et al. 2022) without its
+    statistics, service embeddings STID (Shao et al. 2022), weights by exponentiated discounted errors
+    prediction with expert advice (Cesa-Bianchi and Lugosi 2006, chapter 2).
 
     Args:
         shape: of the data.
         channels, blocks, dropout: of each expert.
-        twin: False: the first expert alone, for comparison.
-        present: False: starts from the newest complete label instead of what is known of the next one, for comparison.
+        twin: False: only the first expert, for comparison.
+        present: False: start from the newest complete label instead of what is known about the next one, for
+            comparison.
     """
 
     uses_known: ClassVar[bool] = True
@@ -143,7 +152,7 @@ class AdapGLS(Network):
         )
 
     def forward(self, x: Tensor, graphs: Graphs, known: Known | None = None) -> Tensor:
-        """x `[B, T, N, F]` -> `[B, H, N]`: the experts' mean median."""
+        """`[B, H, N]` from x `[B, T, N, F]`: the experts' mean median."""
         known = self._shown(known or _nothing(x, self.horizon))
         return torch.stack([expert(x, graphs, known)[0] for expert in self.experts]).mean(dim=0)
 
@@ -161,7 +170,10 @@ class AdapGLS(Network):
     def forecast(
         self, windows: Windows, graphs: Graphs, ends: Tensor, batch_size: int, quantile: float = 0.5
     ) -> Tensor:
-        """`[M, H, N]`; see `Network.forecast`. Weights come from windows up to `memory` steps before the first end."""
+        """Forecasts `[M, H, N]`; see `Network.forecast`.
+
+        Weights come from windows up to `memory` steps before the first end.
+        """
         self.eval()
         step = int(torch.diff(ends).min()) if len(ends) > 1 else windows.dilation
         first = int(ends[0]) - self.memory * windows.dilation // step * step
@@ -184,7 +196,11 @@ class AdapGLS(Network):
     def _candidates(
         self, windows: Windows, graphs: Graphs, rows: Tensor, batch_size: int
     ) -> Iterator[Tensor]:
-        """Of each batch `[Q, K, B, H, N]`: the experts and, with a twin, the base as a third whose upper quantile is the twin's gap."""
+        """Forecasts of each batch, `[Q, K, B, H, N]`, one per candidate.
+
+        The candidates are the experts and, with a twin, the base; the base's upper quantile is as far above
+        it as the twin's is above the twin's median.
+        """
         for part in batches(rows, batch_size):
             known = self._shown(windows.known(part))
             made = [expert(windows.inputs(part), graphs, known) for expert in self.experts]
@@ -195,7 +211,7 @@ class AdapGLS(Network):
 
 
 def _nothing(x: Tensor, horizon: int) -> Known:
-    """Nothing known but the window."""
+    """What is known where nothing is known but the window."""
     batch, window, services, _ = x.shape
     unknown = x.new_full((batch, window, services), torch.nan)
     ahead = x.new_full((batch, horizon, services), torch.nan)

@@ -14,7 +14,9 @@ from model.windows import Known
 
 
 class SharedGRU(nn.Module):
-    """A GRU over time that all services share; gates and candidate are linear maps of [x, h], with one bias each.
+    """A GRU over time that all services share.
+
+    Gates and candidate are linear maps of [x, h], with one bias each.
 
     Source: T-GCN, Zhao et al. 2020, equations 4-7.
     (torch.nn.GRU resets after the recurrent map and has two biases.)
@@ -31,7 +33,7 @@ class SharedGRU(nn.Module):
         self.candidate = nn.Parameter(torch.empty(channels, channels).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x `[T, M, F]` -> states `[T, M, C]`."""
+        """States `[T, M, C]` from x `[T, M, F]`."""
         start, none = x.new_zeros(x.shape[1], len(self.candidate)), x.new_zeros(0, 1, 1)
         return unroll(x, start, Weights(self.inputs, self.bias, self.gates[None], self.candidate[None]), none)
 
@@ -49,7 +51,7 @@ class StepAttention(nn.Module):
         self.narrow = nn.Linear(2 * window, window, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x `[T, B, N, C]` -> same shape."""
+        """`[T, B, N, C]` from x of the same shape."""
         means = x.mean(dim=(2, 3)).T  # [B, T]
         weights = torch.sigmoid(self.narrow(torch.relu(self.widen(means)))).T  # [T, B]
         return x * weights[:, :, None, None]
@@ -68,7 +70,7 @@ class RecurrentBlock(nn.Module):
         self.norm = nn.LayerNorm(time_channels)
 
     def forward(self, x: Tensor, terms: Polynomials) -> Tensor:
-        """x `[T, B, N, F]` -> `[T, B, N, C]`."""
+        """`[T, B, N, C]` from x `[T, B, N, F]`."""
         mixed = self.graph(x, terms)
         states = self.time(mixed.flatten(1, 2)).view(*x.shape[:3], -1)
         out: Tensor = self.norm(self.attention(states))
@@ -101,7 +103,7 @@ class AdapGLT(Network):
         self.head = nn.Linear(shape.window * widths[-1], shape.horizon)
 
     def forward(self, x: Tensor, graphs: Graphs, known: Known | None = None) -> Tensor:
-        """x `[B, T, N, F]` -> `[B, H, N]`."""
+        """`[B, H, N]` from x `[B, T, N, F]`."""
         terms = polynomials(graphs, self.order)
         x = x.transpose(0, 1).contiguous()  # [T, B, N, F]
         for block in self.blocks:

@@ -1,8 +1,8 @@
 """How fast a network trains and forecasts; `python -m deepscaler.learning.bench` measures all of them.
 
-A training step is loss, gradient and Adam step on a fixed graph. Network, yardstick (`model.yardstick`), bf16 autocast
-and a large matrix product take turns, round by round, so that other work on the machine slows all of them alike. Times
-are medians.
+A training step is loss, gradient and Adam step on a fixed graph. Network, yardstick (`model.yardstick`), bf16
+autocast and a large matrix product take turns, round by round, so that other work on the machine slows all of
+them alike. Times are medians.
 """
 
 from __future__ import annotations
@@ -145,7 +145,10 @@ def added_product_flop(base: Any, left: Any, right: Any, **more: Any) -> int:
 
 
 def rnn_flop(x: Any, inputs: Any, recurrent: Any, *rest: Any, **more: Any) -> int:
-    """Operations of a recurrent layer over x `[T, B, F]`; inputs `[G C, F]`, recurrent `[G C, C]` with G gates."""
+    """Operations of a recurrent layer over x `[T, B, F]`.
+
+    Its maps are inputs `[G C, F]` and recurrent `[G C, C]`, with G gates.
+    """
     return int(2 * x[0] * x[1] * inputs[0] * (inputs[1] + recurrent[1]))
 
 
@@ -167,7 +170,10 @@ def product_of(dtype: torch.dtype) -> Callable[[], None]:
 def medians(
     jobs: dict[str, Callable[[], None]], seconds: float, clock: Callable[[], float]
 ) -> dict[str, float]:
-    """Median seconds of each job. All run once to warm up, then take turns for about `seconds` of wall time."""
+    """Median seconds of each job.
+
+    All jobs run once to warm up, then take turns for about `seconds` of wall time.
+    """
     found: dict[str, list[float]] = {name: [] for name in jobs}
     ends = time.perf_counter() + seconds
     for job in jobs.values():
@@ -183,7 +189,7 @@ def medians(
 
 
 def peak_memory(job: Callable[[], None]) -> int | None:
-    """Largest resident memory of the process while `job` runs twice, bytes; None where the system doesn't tell.
+    """Largest resident memory of the process while `job` runs twice, bytes; None where it can't be measured.
 
     Linux tells.
     """

@@ -16,8 +16,8 @@ class Candidates:
 
     Args:
         capacity: |S|.
-        seeds: graphs that it starts with, the priors'. All of them compete when the first graph joins, which is when
-            there is a predictor to score them with; until then their losses are infinite.
+        seeds: graphs that it starts with, the priors'. All of them compete when the first graph joins, which
+            is when there is a predictor to score them with; until then their losses are infinite.
     """
 
     def __init__(self, capacity: int, seeds: Sequence[Tensor] = ()) -> None:
@@ -41,7 +41,11 @@ class Candidates:
 
 
 def union_weights(losses: list[float], weighting: Weighting) -> list[float]:
-    """Softmax of -loss/temperature. `spread`: a third of the losses' spread, so that they tell the graphs apart; `raw`: 1."""
+    """Softmax of -loss / temperature.
+
+    With `spread` the temperature is a third of the losses' spread, so that they tell the graphs apart; with
+    `raw` it is 1.
+    """
     values = torch.tensor(losses, dtype=torch.float64)
     temperature = 1.0 if weighting == "raw" else float(values.max() - values.min()) / 3
     scaled = -values / temperature if temperature > 0 else torch.zeros_like(values)

@@ -43,7 +43,7 @@ class GCN(Network):
         self.head = nn.Linear(channels, shape.horizon)
 
     def forward(self, x: Tensor, graphs: Graphs, known: Known | None = None) -> Tensor:
-        """x `[B, T, N, F]` -> `[B, H, N]`."""
+        """`[B, H, N]` from x `[B, T, N, F]`."""
         adjacency = symmetric_adjacency(graphs, self_loops=True)
         hidden = x.transpose(1, 2).flatten(2)  # [B, N, T * F]
         for layer in self.maps:
@@ -53,7 +53,9 @@ class GCN(Network):
 
 
 class SpatialAttention(nn.Module):
-    """Weights between services, `[B, N, N]`: softmax(V_s sigmoid((x w1) W2 (w3 x)ᵀ + b_s)) over the last axis.
+    """Weights between services, `[B, N, N]`.
+
+    They are softmax(V_s sigmoid((x w1) W2 (w3 x)ᵀ + b_s)) over the last axis.
 
     Source: ASTGCN, Guo et al. 2019, section 4.1 (spatial attention).
     """
@@ -74,14 +76,14 @@ class SpatialAttention(nn.Module):
         nn.init.xavier_uniform_(self.value)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x `[B, T, N, F]` -> `[B, N, N]`, row = receiver."""
+        """`[B, N, N]` from x `[B, T, N, F]`, row = receiver."""
         left = torch.einsum("btnf,t->bnf", x, self.over_window) @ self.features_to_window  # [B, N, T]
         right = x @ self.over_features  # [B, T, N]
         return torch.softmax(self.value @ torch.sigmoid(self.bias + left @ right), dim=-1)
 
 
 class ChebyshevAttention(nn.Module):
-    """ReLU(Σ_k (T_k ⊙ S) x W_k): a Chebyshev convolution whose terms are weighted by the attention S.
+    """A Chebyshev convolution whose terms are weighted by an attention S: ReLU(Σ_k (T_k ⊙ S) x W_k).
 
     Source: ASTGCN, Guo et al. 2019, section 4.2.
     """
@@ -92,11 +94,11 @@ class ChebyshevAttention(nn.Module):
         self.weight = nn.Parameter(torch.empty(order, features, channels).uniform_(-bound, bound))
 
     def forward(self, x: Tensor, terms: Tensor, attention: Tensor) -> Tensor:
-        """x `[B, T, N, F]`, terms `[K, N, N]`, attention `[B, N, N]` -> `[B, T, N, C]`."""
+        """`[B, T, N, C]` from x `[B, T, N, F]`, terms `[K, N, N]`, attention `[B, N, N]`."""
         batch, window, services, features = x.shape
         beside = x.transpose(1, 2).reshape(
             batch, services, -1
-        )  # [B, N, T * F]: one product a sample, not one a step
+        )  # [B, N, T * F]: one product per sample, not one per step
         narrow, total = (
             features <= self.weight.shape[-1],
             x.new_zeros(()),
@@ -115,7 +117,10 @@ class ChebyshevAttention(nn.Module):
 
 
 class AttentiveBlock(nn.Module):
-    """Attention over time and services, graph and temporal convolution; LayerNorm(ReLU(. + 1x1 of the input))."""
+    """Attention over time and services, graph convolution, temporal convolution.
+
+    The output is LayerNorm(ReLU(. + 1x1 of the input)).
+    """
 
     def __init__(
         self, *, services: int, window: int, features: int, channels: int, order: int, kernel: int
@@ -129,7 +134,7 @@ class AttentiveBlock(nn.Module):
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, x: Tensor, terms: Tensor) -> Tensor:
-        """x `[B, T, N, F]` -> `[B, T, N, C]`."""
+        """`[B, T, N, C]` from x `[B, T, N, F]`."""
         attended = self.over_time(x)
         mixed = self.graph(attended, terms, self.over_services(attended))
         out: Tensor = self.norm(functional.relu(self.time(mixed) + self.residual(x)))
@@ -140,8 +145,8 @@ class ASTGCN(Network):
     """Blocks with attention over time and services on a graph that is given; one linear map as head.
 
     Source: ASTGCN, Guo et al. 2019, its recent component.
-    Differs: the largest eigenvalue of the Laplacian is taken as its bound 2; both convolutions see the window after
-    temporal attention, as in the paper's text.
+    Differs: the largest eigenvalue of the Laplacian is taken as its bound 2; both convolutions see the window
+    after temporal attention, as in the paper's text.
     """
 
     graph_use: ClassVar = "static"
@@ -164,7 +169,7 @@ class ASTGCN(Network):
         self.head = nn.Linear(shape.window * channels, shape.horizon)
 
     def forward(self, x: Tensor, graphs: Graphs, known: Known | None = None) -> Tensor:
-        """x `[B, T, N, F]` -> `[B, H, N]`."""
+        """`[B, H, N]` from x `[B, T, N, F]`."""
         laplacian = -symmetric_adjacency(graphs, self_loops=False)  # 2 L / 2 - I
         identity = torch.eye(len(laplacian), dtype=laplacian.dtype, device=laplacian.device)
         terms = torch.cat((identity[None], chebyshev_terms(laplacian, self.order)))  # [K, N, N]

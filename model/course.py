@@ -17,7 +17,8 @@ class Progress:
 
     Attributes:
         iteration, epoch: counted from 0, the epoch within its phase.
-        phase: `predictor` (M-step), `graph` (E-step), `joint` (end to end), `plain` (θ alone) or `closed_form`.
+        phase: `predictor` (M-step), `graph` (E-step), `joint` (end to end), `plain` (θ alone) or
+            `closed_form`.
         training, validation: losses in z-units; the validation loss is a mean |error|.
         learning_rate: of the phase's first optimiser, at the end of the epoch.
         seconds: wall time of the epoch and its validation.
@@ -34,6 +35,10 @@ class Progress:
     seconds: float
     edges: int
     total: int
+
+    def __str__(self) -> str:
+        """Phase, iteration and both losses, for a progress bar."""
+        return f"{self.phase} {self.iteration + 1}: {self.training:.4f} / {self.validation:.4f}"
 
 
 @dataclass

@@ -21,8 +21,8 @@ def diffusion_terms(graphs: Graphs, diffusion: int) -> Tensor:
     """Powers 1..`diffusion` of both directions' transitions, `[2 * diffusion, N, N]`, row = receiver.
 
     Source: DCRNN, Li et al. 2018, equation 2.
-    Differs: a row is divided by its sum only where that exceeds 1: zero rows stay zero, and an affinity that is weak
-    everywhere isn't spread as if it were certain.
+    Differs: a row is divided by its sum only where that exceeds 1: zero rows stay zero, and an affinity that
+    is weak everywhere isn't spread as if it were certain.
     """
     powers = []
     for graph in (graphs.up, graphs.down.T):
@@ -52,7 +52,7 @@ class DiffusionGRU(nn.Module):
         self.candidate = nn.Parameter(torch.empty(terms + 1, channels, channels).uniform_(-bound, bound))
 
     def diffused(self, x: Tensor, terms: Tensor) -> Tensor:
-        """x `[T, N, B, F]` -> [x ‖ P_1 x ‖ ..], `[T, N * B, K F]`."""
+        """[x ‖ P_1 x ‖ ..] `[T, N * B, K F]` from x `[T, N, B, F]`."""
         window, services, samples, features = x.shape
         flat = x.transpose(0, 1).reshape(
             services * window * samples, features
@@ -61,7 +61,7 @@ class DiffusionGRU(nn.Module):
         return sent.permute(2, 1, 3, 0, 4).reshape(window, services * samples, -1)
 
     def forward(self, x: Tensor, terms: Tensor, start: Tensor | None = None) -> Tensor:
-        """x `[T, N, B, F]`, start `[N, B, C]` -> states `[T, N, B, C]`."""
+        """States `[T, N, B, C]` from x `[T, N, B, F]`, start `[N, B, C]`."""
         seen = self.diffused(x, terms)  # [T, N * B, K F]
         first = (
             seen.new_zeros(seen.shape[1], self.candidate.shape[-1]) if start is None else start.flatten(0, 1)
@@ -71,12 +71,15 @@ class DiffusionGRU(nn.Module):
 
 
 class AdapGLD(Network):
-    """Encoder and decoder of diffusion GRUs; the decoder is fed labels, true or its own, one output layer a horizon step.
+    """Encoder and decoder of diffusion GRUs, with an output layer for each horizon step.
 
-    In training the decoder sees the true label of the step before with probability τ / (τ + exp(i / τ)) at training step i,
-    else its own forecast; elsewhere its own always. The draws depend on the seed and on i alone, so that a resumed training
-    goes on with the same ones.
-    Source: DeepScaler (Meng et al., ASE 2023), the DCRNN-based model; DCRNN, Li et al. 2018, sections 2.3 and 2.4.
+    The decoder is fed labels, true ones or its own forecasts.
+
+    In training the decoder sees the true label of the step before with probability τ / (τ + exp(i / τ)) at
+    training step i, else its own forecast. Elsewhere it always sees its own. The draws depend on the seed and
+    on i alone, so that a resumed training goes on with the same ones.
+    Source: DeepScaler (Meng et al., ASE 2023), the DCRNN-based model; DCRNN, Li et al. 2018, sections 2.3 and
+    2.4.
     Differs: an output layer of its own for each horizon step.
     """
 
@@ -97,7 +100,7 @@ class AdapGLD(Network):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, x: Tensor, graphs: Graphs, known: Known | None = None) -> Tensor:
-        """x `[B, T, N, F]` -> `[B, H, N]`."""
+        """`[B, H, N]` from x `[B, T, N, F]`."""
         return self._decode(x, graphs, None)
 
     def loss(self, x: Tensor, graphs: Graphs, known: Known, target: Tensor) -> tuple[Tensor, int]:
@@ -115,12 +118,16 @@ class AdapGLD(Network):
         return SAMPLING_STEPS / (SAMPLING_STEPS + grown)
 
     def _coins(self, horizon: int) -> Tensor:
-        """One a decoding step, shared by the batch: `[H]`, true: show the label."""
+        """One per decoding step, shared by the batch, `[H]`; true: show the label."""
         generator = torch.Generator().manual_seed(int(self.seed) + int(self.steps))
         return torch.rand(horizon, generator=generator) < self.truth_probability()
 
     def _decode(self, x: Tensor, graphs: Graphs, shown: Tensor | None) -> Tensor:
-        """shown `[B, H, N]`: labels that the decoder sees after having forecast them; NaN: its own forecast."""
+        """Forecasts `[B, H, N]`.
+
+        `shown [B, H, N]` are labels that the decoder sees after it has forecast them; where they are NaN it
+        sees its own forecast.
+        """
         terms = diffusion_terms(graphs, self.diffusion)
         sequence = x.permute(1, 2, 0, 3)  # [T, N, B, F]
         states = []
@@ -143,7 +150,7 @@ class AdapGLD(Network):
 
 
 class DCRNN(AdapGLD):
-    """The same on the graph given, which isn't learned.
+    """The same network on the given graph, which isn't learned.
 
     Source: DCRNN, Li et al. 2018.
     """

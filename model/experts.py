@@ -6,14 +6,16 @@ import torch
 from torch import Tensor
 
 SHARPNESS = 15.0
-"""How fast a weight falls with the relative error: 10 % more error than the best is a fifth of its weight."""
+"""How fast a weight falls: with 10 % more error than the best a forecaster has a fifth of its weight."""
 
 
 def weigh(made: Tensor, actual: Tensor, rows: Tensor, delay: Tensor, half_life: float) -> Tensor:
-    """Weights `[K, M, H, N]`, each summing to 1 over K, from the errors known at each row; equal before the first.
+    """Weights `[K, M, H, N]`, which sum to 1 over K, from the errors known at each row.
 
-    exp(-15 (D_k / min D - 1)) with D the discounted mean |error| of the forecasts whose label is complete by then.
-    Source: exponentially weighted experts with discounted losses (Cesa-Bianchi and Lugosi 2006, sections 2.2, 2.11).
+    They are equal before the first known error. Then a weight is exp(-15 (D_k / min D - 1)), normalised, with
+    D the discounted mean |error| of the forecasts whose label is complete by then.
+    Source: exponentially weighted experts with discounted losses (Cesa-Bianchi and Lugosi 2006, sections 2.2,
+    2.11).
 
     Args:
         made: `[K, M, H, N]` forecasts made at `rows`.

@@ -31,8 +31,8 @@ class TrainingError(ArithmeticError):
 class Patience:
     """Counts epochs without progress.
 
-    `best` compares with the best so far; `previous` with the epoch before, as published: on a plateau with noise every
-    other epoch counts as progress and it never stops.
+    `best` compares with the best epoch so far. `previous` compares with the epoch before, as published: on a
+    plateau with noise every other epoch counts as progress, and it never stops.
     """
 
     def __init__(self, epochs: int, compare: Literal["best", "previous"]) -> None:
@@ -51,8 +51,8 @@ class Objective(nn.Module):
 
     Args:
         network: θ.
-        learner: φ; a part of this module, and so of what is trained, only where `learns`.
-        current: the affinity, fixed, or what the learner starts from, `[N, N]`.
+        learner: φ; it is a part of this module, and so is trained, only where `learns`.
+        current: the affinity `[N, N]`, which stays fixed, or from which the learner starts.
         learns: the learner makes the affinity.
     """
 
@@ -69,7 +69,10 @@ class Objective(nn.Module):
         return made
 
     def forward(self, windows: Windows, ends: Tensor) -> tuple[Tensor, int, Tensor | None]:
-        """Summed loss over the known labels of windows that end at `ends [B]`, their number, and the graph's penalty."""
+        """Summed loss over the known labels, their number, and the graph's penalty.
+
+        The windows end at rows `ends [B]`.
+        """
         affinity = self.affinity()
         graphs = self._shown(affinity)
         summed, known = self.network.loss(
@@ -86,7 +89,7 @@ class Phase:
         name: `predictor`, `graph`, `joint` or `plain`.
         objective: what is minimised.
         trained: what the step changes.
-        optimisers: with the rates that the schedule scales.
+        optimisers: each with the learning rate that the schedule scales.
     """
 
     name: str
@@ -107,9 +110,9 @@ def run_epoch(
 ) -> float:
     """One pass over `ends`, shuffled by `seed`; mean training loss over the known labels of all ranks.
 
-    A batch is split over the ranks; each divides its summed loss by the known labels of the whole batch, so that the
-    average of the ranks' gradients is the gradient that one process has. A batch of large windows takes several passes,
-    whose gradients add up to the same.
+    A batch is split over the ranks; each divides its summed loss by the known labels of the whole batch, so
+    that the average of the ranks' gradients is the gradient that one process has. A batch of large windows
+    takes several passes, whose gradients add up to the same.
 
     Args:
         phase: what is minimised.
@@ -117,11 +120,11 @@ def run_epoch(
         windows: series and labels.
         ends: rows that windows end at, `[M]`, the same on all ranks.
         seed: of the order and of dropout.
-        factors: of the learning rates, one a batch.
+        factors: factors of the learning rates, one per batch.
         settings: of the run.
 
     Raises:
-        TrainingError: no known label, or a loss that isn't finite.
+        TrainingError: no label is known, or the loss isn't finite.
     """
     loss, count = 0.0, 0
     phase.objective.network.train()
@@ -141,13 +144,17 @@ def run_epoch(
     mean = parallel.total(loss, device=ends.device)[0] / count
     if not math.isfinite(mean):
         raise TrainingError(
-            f"the training loss of the {phase.name} became {mean}: lower the learning rate, or look at the data"
+            f"the training loss of the {phase.name} became {mean}: "
+            "lower the learning rate, or look at the data"
         )
     return mean
 
 
 def _backward(step: nn.Module, windows: Windows, part: Tensor, known: int, settings: TrainSettings) -> float:
-    """Gradients of a batch with `known` labels, in as many passes as memory asks for; this rank's summed loss."""
+    """Add up the gradients of a batch with `known` labels; returns this rank's summed loss.
+
+    It takes as many passes as memory asks for.
+    """
     mine = parallel.share(part)
     weight = float(
         len(mine) > 0
@@ -179,7 +186,9 @@ def mean_loss(
     batch_size: int,
     precision: Precision = "float32",
 ) -> float:
-    """Mean |error| over all known labels of `ends`: a mean over samples, whatever the batch size. NaN without any.
+    """Mean |error| over all known labels of `ends`; NaN without any.
+
+    It is a mean over labels, whatever the batch size.
 
     Under torchrun all ranks call it with the same `ends`; each takes its share, all get the mean over all.
     """
@@ -204,7 +213,10 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Inside, torch's global generators (dropout, scheduled sampling) start from `seed`; outside they never notice."""
+    """Inside, torch's global generators start from `seed`; outside they never notice.
+
+    Dropout and scheduled sampling draw from them.
+    """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield

@@ -1,4 +1,4 @@
-"""Errors of forecasts. Numpy only."""
+"""Errors of forecasts, with numpy only."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 ROUND_UP_ABOVE = 0.35
-"""A fraction of a replica above this is rounded up when scaling (the authors' value); under-provision is judged after it."""
+"""A fraction of a replica above this is rounded up when scaling (the authors' value).
+
+Under- and over-provision are judged after rounding.
+"""
 
 
 def forecast_errors(predicted: Array, target: Array, replicas: bool) -> dict[str, Any]:
     """MAE, RMSE and masked MAPE, overall, by horizon step and by service; NaN targets are left out.
 
-    Masked MAPE leaves out targets of 0. `under_provision` is the share of known targets that the forecast falls short
-    of, `over_provision` of those it exceeds, after rounding both to whole replicas where these are replicas.
-    Shapes `[M, H, N]`.
+    Masked MAPE leaves out targets of 0. `under_provision` is the share of known targets that the forecast
+    falls short of, `over_provision` of those it exceeds, after rounding both to whole replicas where these
+    are replicas. Shapes `[M, H, N]`.
     """
     error = predicted - target
     known = np.isfinite(error)

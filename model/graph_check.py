@@ -1,4 +1,4 @@
-"""Is the learned graph real? Errors of the predictor with it and with its rivals, and its edges beside known ones."""
+"""Is the learned graph real? Errors of the predictor with it and its rivals; its edges beside known ones."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def slow_scores(
 
     Args:
         response: response times of the entries, `[L, E]`: a window's score is the worst at its end.
-        labels: z-scored, `[L, N]`: without response times the score is the largest rise over the step after the window.
+        labels: z-scored, `[L, N]`: without response times the score is the largest rise over the step after
+            the window.
         ends: rows.
         rows: rows per step.
     """
@@ -45,7 +46,10 @@ def slow_scores(
 
 
 def slowest(scores: NDArray[np.float64], ends: Tensor) -> Tensor:
-    """The tenth of `ends` with the highest scores: more where equal scores straddle the cut, none where all are equal."""
+    """The tenth of `ends` with the highest scores.
+
+    They are more where equal scores straddle the cut, and none where all scores are equal.
+    """
     cut = np.quantile(scores, SLOW_SHARE) if len(scores) else 0.0
     chosen = scores >= cut if scores.size and scores.max() > scores.min() else np.zeros(len(scores), bool)
     return ends[torch.from_numpy(chosen).to(ends.device)]
@@ -160,7 +164,7 @@ def read_graph(
     graphs: Mapping[str, NDArray[np.floating]],
     calls: NDArray[np.floating] | None,
 ) -> dict[str, Any]:
-    """The affinity's number of edges, how they differ from each prior's, and how well graphs rank the known calls.
+    """The number of the affinity's edges, how they differ from priors, and how graphs rank known calls.
 
     Args:
         affinity: `[N, N]`.
@@ -204,6 +208,6 @@ def graph_verdict(
         if learned < identity and not learned < min(random):
             tail += ", one of which is no worse: which edges it has doesn't matter"
     return (
-        f"The learned graph {beats} the identity: error {learned:.4f} with it, {identity:.4f} without any edge "
-        f"({change:+.1f} %){tail}. On {split}, in z-units, {how}."
+        f"The learned graph {beats} the identity: error {learned:.4f} with it, {identity:.4f} without any "
+        f"edge ({change:+.1f} %){tail}. On {split}, in z-units, {how}."
     )

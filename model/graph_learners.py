@@ -37,11 +37,13 @@ def mean_where_present(priors: Mapping[str, Tensor]) -> Tensor | None:
 
 
 class Gates(nn.Module):
-    """A gate a pair: `A_ij = sigmoid((e_i · f_j + b + prior_ij) / 0.5)`, asymmetric, zero diagonal, not normalised.
+    """A gate for each pair: `A_ij = sigmoid((e_i · f_j + b + prior_ij) / 0.5)`.
 
-    The diagonal is no part of A: the network's T_0 is the self term. The learned A feeds only the filters by which a
-    callee receives from its callers; the reverse filters see the prior (nothing without one), or else a graph and its
-    transpose would fit equally well and neither could be read.
+    A is asymmetric, has a zero diagonal and isn't normalised.
+
+    The diagonal is no part of A: the network's T_0 is the self term. The learned A feeds only the filters by
+    which a callee receives from its callers; the reverse filters see the prior (nothing without one), or else
+    a graph and its transpose would fit equally well and neither could be read.
     Source: the gates of this project's design; free logits instead of embeddings up to 50 services.
     """
 
@@ -76,7 +78,7 @@ class Gates(nn.Module):
         return self()  # type: ignore[no-any-return]
 
     def prior(self) -> Tensor:
-        """The affinity of a network that isn't trained with a graph: the priors as they are, no edge elsewhere."""
+        """The affinity of a network that isn't trained with a graph: the priors, and no edge elsewhere."""
         return self.reverse
 
     def change(self) -> Tensor:
@@ -84,7 +86,7 @@ class Gates(nn.Module):
         return self.free if self.free is not None else self.callers @ self.callees.T + self.bias
 
     def forward(self, current: Tensor | None = None) -> Tensor:
-        """The affinity `[N, N]`; `current` is of no use to gates."""
+        """The affinity `[N, N]`; gates don't use `current`."""
         return off_diagonal(torch.sigmoid((self.prior_logits + self.change()) / TEMPERATURE))
 
     def penalty(self, affinity: Tensor, current: Tensor) -> Tensor:
@@ -105,10 +107,11 @@ class Gates(nn.Module):
 class Antisymmetric(nn.Module):
     """The published learner: pairs in one direction only, gated against the current affinity.
 
-    M = w1 w2ᵀ - w2 w1ᵀ; Ã = ReLU(M + diag β); a = sigmoid(conv([Ã; A*])); P = a Ã + (1 - a) A*;
-    P <- ReLU(norm(P) - ε); norm(P).
+    M = w1 w2ᵀ - w2 w1ᵀ; Ã = ReLU(M + diag β); a = sigmoid(conv([Ã; A*])); P = a Ã + (1 - a) A*; P <-
+    ReLU(norm(P) - ε); norm(P).
     Source: AdapGL (Zhang et al. 2022), section on the graph learner, as DeepScaler uses it.
-    Differs: no threshold by default, and the new-edge term has a gradient; `threshold` 0.5 and `sign` bring both back.
+    Differs: no threshold by default, and the new-edge term has a gradient; `threshold` 0.5 and `sign` bring
+    both back.
     """
 
     def __init__(self, services: int, priors: Mapping[str, Tensor], settings: LearnerSettings) -> None:
@@ -151,7 +154,10 @@ class Antisymmetric(nn.Module):
         )
 
     def new_edge_share(self, affinity: Tensor, current: Tensor) -> Tensor:
-        """Share of the pairs that have an edge now and had none: counted by sign(), or smoothly by x/(x + 0.5/N)."""
+        """Share of the pairs that have an edge now and had none.
+
+        An edge is counted by sign(x), or smoothly by x / (x + 0.5/N).
+        """
         counted = (
             torch.sign(affinity)
             if self.settings.new_edge_term == "sign"

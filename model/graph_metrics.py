@@ -24,7 +24,7 @@ def edges_above(matrix: Matrix, floor: float = 0.0) -> NDArray[np.bool_]:
 
 
 def auroc(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
-    """Probability that an edge scores above a pair without one, ties a half; NaN where one kind is absent."""
+    """Probability that an edge scores above a pair without one; a tie counts half; NaN with only one kind."""
     positive, negative = int(truth.sum()), int((~truth).sum())
     if not positive or not negative:
         return float("nan")
@@ -35,7 +35,10 @@ def auroc(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
 
 
 def auprc(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
-    """Average precision: Σ precision · gain in recall over the distinct scores, tied ones taken together; NaN without edges."""
+    """Average precision; NaN without edges.
+
+    It is Σ precision · gain in recall over the distinct scores; tied scores are taken together.
+    """
     if not truth.any():
         return float("nan")
     order = np.argsort(-scores, kind="stable")
@@ -47,7 +50,10 @@ def auprc(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
 
 
 def precision_at(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
-    """Share of edges among the highest scores, as many as there are edges; ties at the cut count by their average."""
+    """Share of edges among the highest scores, as many as there are edges.
+
+    Ties at the cut count by their average; NaN without edges.
+    """
     count = int(truth.sum())
     if not count:
         return float("nan")
@@ -57,7 +63,10 @@ def precision_at(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float
 
 
 def ranking(affinity: Matrix, truth: Matrix) -> dict[str, float]:
-    """AUROC, AUPRC and precision at the true number of edges of `affinity` against the entries of `truth` above 0."""
+    """How well `affinity` ranks the entries of `truth` above 0: AUROC, AUPRC, precision.
+
+    Precision is taken at the true number of edges.
+    """
     scores, known = pairs(affinity), pairs(truth) > 0
     return {
         "edges": float(known.sum()),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 NARROW, MANY = 16, 256
-"""Columns below and rows from which a product of a graph with all samples side by side is faster than one a sample."""
+"""Columns below which, and rows from which, one product of all samples is faster than one per sample."""
 
 
 class Graphs(NamedTuple):
@@ -48,7 +48,7 @@ def chebyshev_terms(operator: Tensor, order: int) -> Tensor:
 
 
 def polynomials(graphs: Graphs, order: int) -> Polynomials:
-    """The stack that all layers of one forward pass share."""
+    """The Chebyshev terms that all layers of one forward pass share."""
     return Polynomials(chebyshev_terms(graphs.up, order), chebyshev_terms(graphs.down.T, order))
 
 
@@ -82,15 +82,16 @@ class TemporalAttention(nn.Module):
         return torch.softmax(self.value @ scores, dim=-1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x `[B, T, N, F]` -> same shape."""
+        """`[B, T, N, F]` from x of the same shape."""
         return torch.bmm(self.weights(x), x.flatten(2)).view_as(x)
 
 
 class DirectedGraphConvolution(nn.Module):
-    """ReLU([Σ_k T_k(up) x W_k ‖ Σ_k T_k(downᵀ) x U_k]), half of the channels a direction, no bias.
+    """ReLU([Σ_k T_k(up) x W_k ‖ Σ_k T_k(downᵀ) x U_k]), half of the channels per direction.
 
-    Source: spectral graph convolution (Defferrard et al. 2016) on both directions, as in DeepScaler. The k = 0 terms of
-    both are one linear map. Terms are propagated before the linear map where that is the narrower side.
+    It has no bias. The k = 0 terms of both directions are one linear map. Terms are propagated before the
+    linear map where that is the narrower side.
+    Source: spectral graph convolution (Defferrard et al. 2016) on both directions, as in DeepScaler.
     """
 
     def __init__(self, *, features: int, channels: int, order: int) -> None:
@@ -104,7 +105,7 @@ class DirectedGraphConvolution(nn.Module):
         self.down = nn.Parameter(torch.empty(order - 1, features, half).uniform_(-bound, bound))
 
     def forward(self, x: Tensor, terms: Polynomials) -> Tensor:
-        """x `[B, T, N, F]` -> `[B, T, N, C]`."""
+        """`[B, T, N, C]` from x `[B, T, N, F]`."""
         if not len(self.up):
             return torch.relu(x @ self.own)
         mixed = (
@@ -135,7 +136,7 @@ class DirectedGraphConvolution(nn.Module):
 def _mix(matrix: Tensor, x: Tensor) -> Tensor:
     """`matrix [R, M]` times each of `x [B, M, C]`: `[B, R, C]`.
 
-    One product of all samples side by side where one a sample would be too narrow for its size.
+    It is one product of all samples side by side where one per sample would be too narrow for its size.
     """
     if x.shape[2] >= NARROW and x.shape[1] < MANY:
         return torch.bmm(matrix.expand(len(x), *matrix.shape), x)
@@ -144,7 +145,10 @@ def _mix(matrix: Tensor, x: Tensor) -> Tensor:
 
 
 class TemporalConvolution(nn.Module):
-    """A convolution over T with same padding, each service by itself; `[B, T, N, C]` is channels-last for it."""
+    """A convolution over T with same padding, each service by itself.
+
+    Memory of `[B, T, N, C]` is channels-last for it.
+    """
 
     def __init__(self, *, inputs: int, channels: int, kernel: int) -> None:
         super().__init__()
@@ -154,6 +158,6 @@ class TemporalConvolution(nn.Module):
         self.convolution.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
-        """x `[B, T, N, C_in]` -> `[B, T, N, C]`."""
+        """`[B, T, N, C]` from x `[B, T, N, C_in]`."""
         out: Tensor = self.convolution(x.permute(0, 3, 1, 2))
         return out.permute(0, 2, 3, 1)

@@ -17,7 +17,7 @@ BATCH = 512
 
 
 class AR(Network):
-    """`y[h, n] = w[h, n] · (lags of n's labels and features, 1)`; nothing of other services.
+    """`y[h, n] = w[h, n] · (lags of n's labels and features, 1)`; other services play no part.
 
     Source: ridge regression (Hoerl and Kennard 1970) on the lags.
     """
@@ -32,7 +32,7 @@ class AR(Network):
         self.register_buffer("weight", torch.zeros(shape.services, width, shape.horizon))
 
     def forward(self, x: Tensor, graphs: Graphs, known: Known | None = None) -> Tensor:
-        """x `[B, T, N, F]` -> `[B, H, N]`."""
+        """`[B, H, N]` from x `[B, T, N, F]`."""
         return torch.einsum("bnd,ndh->bhn", self._lags(x, known), self.weight)
 
     def _lags(self, x: Tensor, known: Known | None) -> Tensor:

@@ -15,9 +15,9 @@ from model.windows import Known
 class Persistence(Network):
     """The label known last, for every step of the horizon.
 
-    What is known *now* depends on the label: an observed label up to now itself; a `required` label looks ahead by its lead, so the
-    newest complete one is older. The pod feature would be no fair stand-in: under an exploring policy it says what was tried, not
-    what was needed.
+    An observed label is known up to now. A `required` label looks ahead by its lead, so the newest complete
+    one is older. The pod feature would be no fair stand-in: under an exploring policy it says what was tried,
+    not what was needed.
     """
 
     graph_use: ClassVar[Literal["learned", "static", "none"]] = "none"
@@ -28,7 +28,7 @@ class Persistence(Network):
         self.horizon = shape.horizon
 
     def forward(self, x: Tensor, graphs: Graphs, known: Known | None = None) -> Tensor:
-        """x `[B, T, N, F]` -> `[B, H, N]`; without `known` the training mean."""
+        """`[B, H, N]` from x `[B, T, N, F]`; without `known` the training mean."""
         if known is None:
             return x.new_zeros(len(x), self.horizon, x.shape[2])
         return known.past[:, -1:].expand(-1, self.horizon, -1)
@@ -38,6 +38,6 @@ class SeasonalNaive(Persistence):
     """The mean label of up to three earlier cycles of the season; persistence where there is none."""
 
     def forward(self, x: Tensor, graphs: Graphs, known: Known | None = None) -> Tensor:
-        """x `[B, T, N, F]` -> `[B, H, N]`."""
+        """`[B, H, N]` from x `[B, T, N, F]`."""
         last = super().forward(x, graphs, known)
         return last if known is None else torch.where(known.season_ahead.isnan(), last, known.season_ahead)

@@ -1,8 +1,8 @@
-"""What all networks share: sizes that the data states, and the one interface of training, evaluation and serving."""
+"""What all networks share: sizes that the data states, and the one interface to train and use them."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -21,19 +21,19 @@ class Shape:
     window: int
     horizon: int
 
-    def to_dict(self) -> dict[str, int]:
-        """Plain values."""
-        return asdict(self)
-
 
 class Network(nn.Module):
-    """A forecaster of labels. Subclasses give `forward`; those fitted otherwise than by |error| override `loss` or `prepare`.
+    """A forecaster of labels.
+
+    Subclasses give `forward`. Those with another loss than |error| override `loss`, those fitted in closed
+    form `prepare`.
 
     Attributes:
-        graph_use: `learned`: trained together with a graph learner; `static`: sees the prior as it is; `none`: ignores graphs.
+        graph_use: `learned`: trained together with a graph learner; `static`: sees the prior as it is;
+            `none`: ignores graphs.
         uses_known: does it read `known`? Serving then computes the labels of its history.
-        quantiles: levels it forecasts; .5 is what `forward` gives.
-        memory: steps before a window whose own windows `forecast` looks at.
+        quantiles: levels that it forecasts; 0.5 is what `forward` gives.
+        memory: steps before a window; `forecast` also looks at the windows that end in them.
     """
 
     graph_use: ClassVar[Literal["learned", "static", "none"]] = "learned"
@@ -42,7 +42,7 @@ class Network(nn.Module):
     memory: int = 0
 
     def forward(self, x: Tensor, graphs: Graphs, known: Known | None = None) -> Tensor:
-        """x `[B, T, N, F]`, z-scored -> labels `[B, H, N]`, z-scored.
+        """z-scored labels `[B, H, N]` from z-scored x `[B, T, N, F]`.
 
         Args:
             x: the window; what is missing is 0, the training mean.
@@ -60,11 +60,14 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def prepare(self, windows: Windows, training: Tensor, validation: Tensor) -> None:
-        """Take from the data what isn't learned by gradient (closed-form fits, constants), before training starts.
+        """Take from the data what isn't learned by gradient, before training starts.
+
+        That is closed-form fits and constants.
 
         Args:
             windows: the series.
-            training, validation: rows that windows end at.
+            training: rows that training windows end at.
+            validation: rows that validation windows end at.
         """
 
     @torch.no_grad()
@@ -73,7 +76,8 @@ class Network(nn.Module):
     ) -> Tensor:
         """Forecasts `[M, H, N]` of the windows that end at `ends [M]` (rising), in evaluation mode.
 
-        A network that weighs experts by their recent errors looks at the windows before `ends` as well, never beyond them.
+        A network that weighs experts by their recent errors looks at the windows before `ends` as well, never
+        beyond them.
 
         Args:
             windows: the series.

@@ -38,7 +38,7 @@ def build_network(name: str, shape: Shape, sizes: Mapping[str, float]) -> Networ
     """The network `name` with its hyper-parameters `sizes`, on fresh parameters.
 
     Raises:
-        ValueError: unknown name, or sizes that can't be.
+        ValueError: the name is unknown, or the sizes don't make a network.
     """
     if name not in NETWORKS:
         raise ValueError(f"network {name!r} is unknown; allowed: {', '.join(NETWORKS)}")
@@ -46,5 +46,5 @@ def build_network(name: str, shape: Shape, sizes: Mapping[str, float]) -> Networ
 
 
 def parameter_count(module: nn.Module) -> int:
-    """Trainable numbers."""
+    """How many trainable numbers a module has."""
     return sum(parameter.numel() for parameter in module.parameters())

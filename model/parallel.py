@@ -1,4 +1,7 @@
-"""Ranks of a data-parallel run under torchrun: who takes which windows, and sums over all. One process is rank 0 of 1."""
+"""Ranks of a data-parallel run under torchrun: who takes which windows, and sums over all ranks.
+
+One process alone is rank 0 of 1.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ def launched() -> tuple[int, int, int]:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[None]:
-    """Inside, the ranks that torchrun started work as one: nccl between GPUs, else gloo. Alone: nothing."""
+    """Inside, the ranks that torchrun started work together, over nccl between GPUs, else over gloo."""
     if launched()[2] == 1:
         yield
         return
@@ -37,17 +40,17 @@ def _together() -> bool:
 
 
 def rank() -> int:
-    """Of this process."""
+    """The rank of this process."""
     return distributed.get_rank() if _together() else 0
 
 
 def ranks() -> int:
-    """Their number."""
+    """The number of ranks."""
     return distributed.get_world_size() if _together() else 1
 
 
 def share(ends: Tensor) -> Tensor:
-    """This rank's part of a batch: every n-th window; empty where the batch is smaller than the number of ranks."""
+    """This rank's part of a batch: every n-th window; empty where there are fewer windows than ranks."""
     return ends[rank() :: ranks()]
 
 
@@ -61,7 +64,7 @@ def total(*values: Tensor | float, device: torch.device) -> tuple[float, ...]:
 
 
 def wrap(objective: nn.Module) -> nn.Module:
-    """`objective` with the gradients of its trainable parameters averaged over the ranks after each backward pass."""
+    """The objective, wrapped so that each backward pass averages its gradients over the ranks."""
     if ranks() == 1:
         return objective
     # Buffers aren't copied from the first rank before each pass: they change by the same rule on all.
@@ -69,5 +72,8 @@ def wrap(objective: nn.Module) -> nn.Module:
 
 
 def gradients(step: nn.Module, *, exchange: bool) -> AbstractContextManager[None]:
-    """Around a pass forward and back: are its gradients, and those gathered before, averaged over the ranks?"""
+    """The context for a pass forward and back.
+
+    With `exchange` its gradients, and those gathered before, are averaged over the ranks.
+    """
     return step.no_sync() if isinstance(step, DistributedDataParallel) and not exchange else nullcontext()

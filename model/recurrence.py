@@ -1,7 +1,10 @@
-"""A GRU over all steps of a window as one differentiable operation, with graph terms in its recurrent maps or without.
+"""A GRU over all steps of a window as one differentiable operation.
 
-Autograd over a GRU that is stepped in Python records a dozen operations a step and adds up each weight's gradient by as many
-separate tensors. Here a step's intermediate values live in three buffers, and the way back is written by hand.
+Its recurrent maps may have graph terms.
+
+Autograd over a GRU that is stepped in Python records a dozen operations per step and adds up each weight's
+gradient by as many separate tensors. Here a step's intermediate values live in three buffers, and the way
+back is written by hand.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 
 class Weights(NamedTuple):
-    """Of a GRU's linear maps.
+    """Weights of a GRU's linear maps.
 
     Attributes:
         inputs: W, `[F, 3C]`: reset gate, update gate, candidate.
@@ -96,7 +99,10 @@ class _Gradients:
 
 
 class _Unrolled(torch.autograd.Function):
-    """Inputs are mapped step by step as well: what a step makes stays in the processor's cache until it is used."""
+    """The forward and backward pass of `unroll`.
+
+    Inputs, too, are mapped step by step: what a step makes stays in the processor's cache until it is used.
+    """
 
     @staticmethod
     def forward(

@@ -25,7 +25,7 @@ class LSTM(Network):
         self.head = nn.Linear(channels, shape.horizon * shape.services)
 
     def forward(self, x: Tensor, graphs: Graphs, known: Known | None = None) -> Tensor:
-        """x `[B, T, N, F]` -> `[B, H, N]`."""
+        """`[B, H, N]` from x `[B, T, N, F]`."""
         states, _ = self.cells(x.flatten(2))  # [B, T, C]
         out: Tensor = self.head(states[:, -1])  # [B, H * N]
         return out.view(len(x), -1, x.shape[2])

@@ -24,9 +24,9 @@ def rivals(
 ) -> dict[str, Tensor]:
     """The learned affinity and its rivals by name.
 
-    They are each prior, identity, full, entry_to_all, transposed, permuted, and random_1 to random_<count>. With gates,
-    graphs made elsewhere carry the mean weight of the learned edges, and the full graph the mean weight of all pairs.
-    With the antisymmetric learner they get self loops and the norm.
+    They are each prior, identity, full, entry_to_all, transposed, permuted, and random_1 to random_<count>.
+    With gates, graphs made elsewhere carry the mean weight of the learned edges, and the full graph the mean
+    weight of all pairs. With the antisymmetric learner they get self loops and the norm.
 
     Args:
         learner: says how a graph made elsewhere becomes an affinity.

@@ -10,7 +10,10 @@ LEAST_SEASON = 0.5
 
 
 def find_season(labels: NDArray[np.float64], longest: int, shortest: int) -> int | None:
-    """Rows of the season of `labels [L, N]`: the highest peak of autocorrelation beyond its first fall below 0; None below .5."""
+    """Rows of the season of `labels [L, N]`; None where there is no season.
+
+    It is the highest peak of the autocorrelation after that first falls below 0; a peak below 0.5 is none.
+    """
     known = np.isfinite(labels)
     count = np.maximum(known.sum(axis=0), 1)
     mean = np.where(known, labels, 0.0).sum(axis=0) / count

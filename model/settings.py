@@ -1,6 +1,7 @@
 """What training is told. No field has a default here: the defaults stand once, in `deepscaler/settings`.
 
-Each field is explained beside its namesake there; `deepscaler.learning.hyperparameters.fill` copies it by name.
+Each field is explained beside its namesake there; `deepscaler.learning.hyperparameters.fill` copies it by
+name.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ class CheckSettings:
     """Refits of the check whether the learned graph is real.
 
     Attributes:
-        refit_epochs: epochs for which a fresh predictor is fitted with each of the main rivals, which is fairer than
-            exchanging the graph of a predictor that was trained on the learned one; 0: no refits.
+        refit_epochs: epochs for which a fresh predictor is fitted with each of the main rivals, which is
+            fairer than exchanging the graph of a predictor that was trained on the learned one; 0: no refits.
         refit_seeds: fresh predictors per rival; all rivals start from the same seeds.
         refit_graphs: rivals that are refitted beside the learned graph; empty: the main ones.
     """

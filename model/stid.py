@@ -22,7 +22,7 @@ class ResidualMLP(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x `[..., C]` -> same shape."""
+        """`[..., C]` from x of the same shape."""
         out: Tensor = x + self.second(self.dropout(torch.relu(self.first(x))))
         return out
 
@@ -47,7 +47,7 @@ class STID(Network):
         self.head = nn.Linear(3 * channels, shape.horizon)
 
     def forward(self, x: Tensor, graphs: Graphs, known: Known | None = None) -> Tensor:
-        """x `[B, T, N, F]` -> `[B, H, N]`."""
+        """`[B, H, N]` from x `[B, T, N, F]`."""
         batch, _, services, _ = x.shape
         seen = self.window(x.transpose(1, 2).flatten(2))  # [B, N, C]
         slots = len(self.time_of_day)

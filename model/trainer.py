@@ -1,4 +1,7 @@
-"""Training of predictor θ and graph learner φ: in turn (expectation-maximisation), at once (end to end), or θ alone."""
+"""Training of predictor θ and graph learner φ.
+
+They learn in turn (expectation-maximisation) or at once (end to end), or θ learns alone.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +29,13 @@ SEED_STRIDE = 1_000_003
 
 
 class Trainer:
-    """One run. `iterate()` does one iteration; between iterations `state()` holds all that a continued run needs.
+    """One run.
 
-    The network says by its `graph_use` how the graph takes part. Where it isn't trained together with a graph, or no
-    learner is set, θ is trained alone, for as many epochs and along the same cosine as elsewhere. A network without
-    trainable parameters is ready once it is prepared.
+    `iterate()` does one iteration; between iterations `state()` holds all that a continued run needs.
+
+    The network says by its `graph_use` how the graph takes part. Where it isn't trained together with a
+    graph, or no learner is set, θ is trained alone, for as many epochs and along the same cosine as
+    elsewhere. A network without trainable parameters is ready once it is prepared.
 
     Args:
         network: θ, on fresh or given parameters.
@@ -39,8 +44,8 @@ class Trainer:
         training, validation: rows that windows end at.
         settings: of the run.
         report: called after each epoch.
-        start: the first affinity; by default the learner's first one, or the priors as they are where the network isn't
-            trained together with the graph.
+        start: the first affinity; by default the learner's first one, or the priors as they are where the
+            network isn't trained together with the graph.
         priors: affinities of the priors: candidates from the start.
     """
 
@@ -77,12 +82,16 @@ class Trainer:
         self.best, self.course = Best(), Course(report)
         self.iteration, self.idle_iterations = 0, 0
 
-    # -------------------------------------------------------------------------------------------------------- the run
+    # ------------------------------------------------------------------------------------------------ the run
     @property
     def finished(self) -> bool:
-        """All iterations are done, the time is used up, or the run may stop early and had no better pair for a while.
+        """Is the run over?
 
-        By default a run with a cosine goes on to its end: the best pair is usually found where the rate is low.
+        It is when all iterations are done, the time is used up, or it may stop early and had no better pair
+        for `patience` iterations.
+
+        By default a run with a cosine goes on to its end: the best pair is usually found where the rate is
+        low.
         """
         settings = self.settings
         may_stop = settings.stop_early or settings.optimiser.schedule == "constant"
@@ -119,7 +128,10 @@ class Trainer:
         self._offer(self.score(self.affinity))
 
     def e_step(self) -> None:
-        """Fit φ with θ fixed, and keep its best epoch; the new graph joins S, from which the next affinity is made."""
+        """Fit φ with θ fixed, and keep its best epoch.
+
+        The new graph joins S, from which the next affinity is made.
+        """
         graph, current = self.settings.graph, self.affinity
         objective = Objective(self.network, self.learner, current, learns=True)
         for parameter in self.parameters:
@@ -148,7 +160,10 @@ class Trainer:
         self._offer(self.score(self.affinity))
 
     def _plain(self) -> None:
-        """Epochs of one long fit: weights go on from epoch to epoch, the best epoch of the whole run is kept."""
+        """Run epochs of one long fit.
+
+        Weights go on from epoch to epoch; the best epoch of the whole run is kept.
+        """
         phase = self._predictor("plain")
         step = parallel.wrap(phase.objective)
         for epoch in range(self.settings.num_epoch):
@@ -175,14 +190,15 @@ class Trainer:
         )
         if not math.isfinite(loss):
             raise TrainingError(
-                f"the validation loss is {loss}: no label is known in any validation window, or training ran away"
+                f"the validation loss is {loss}: no label is known in any validation window, "
+                "or training ran away"
             )
         return loss
 
     def _offer(self, loss: float) -> None:
         self.best.offer(loss, self.iteration, self.network, self.affinity)
 
-    # ------------------------------------------------------------------------------------------------------ the epochs
+    # --------------------------------------------------------------------------------------------- the epochs
     def _predictor(self, name: str) -> Phase:
         """The phase that fits θ with the present affinity."""
         assert self.optimiser is not None
@@ -239,7 +255,7 @@ class Trainer:
             return 1.0
         return 0.5 * (1 + math.cos(math.pi * min(position / (settings.num_iter * settings.num_epoch), 1.0)))
 
-    # ------------------------------------------------------------------------------------------------------- its state
+    # ---------------------------------------------------------------------------------------------- its state
     def state(self) -> dict[str, Any]:
         """Tensors and plain values from which `load` continues exactly.
 

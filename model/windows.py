@@ -1,4 +1,7 @@
-"""Windows gathered from the series when asked for: memory grows with the series, not with series x window."""
+"""Windows that are gathered from the series when asked for.
+
+Memory grows with the series, not with series x window.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,16 @@ class Known(NamedTuple):
     """What is known at the end of a window beside its features; labels are z-scored.
 
     Attributes:
-        past: `[B, T, N]`: the newest label that is complete at the window's end, last, and those whole steps before it; an unknown
-            one is the last known before it, 0 (the training mean) before the first.
-        season_past: `[B, T, N]`: mean of `past` in up to three cycles before it; NaN where there is none.
-        season_ahead: `[B, H, N]`: mean of the wanted labels in the newest (up to three) complete cycles; NaN where there is none.
-        recent: `[B, R, N]`: what is known of the next label at the newest R = 8 rows (not steps), newest last: see `Windows.present`.
-        clock: `[B]`: share of the day (UTC) that has passed at the window's end.
+        past: labels `[B, T, N]`; the last is the newest one that is complete at the window's end, the others
+            are whole steps before it. In place of an unknown label stands the last known one, or 0 (the
+            training mean) where none came before.
+        season_past: `[B, T, N]`, mean of the same labels in up to three earlier cycles; NaN where there is
+            none.
+        season_ahead: `[B, H, N]`, mean of the labels to forecast in up to three earlier, complete cycles; NaN
+            where there is none.
+        recent: `[B, R, N]`, what is known about the next label at the newest R = 8 rows (not steps), newest
+            last; see `Windows.present`.
+        clock: `[B]`, share of the day (UTC) that has passed at the window's end.
     """
 
     past: Tensor
@@ -42,12 +49,14 @@ class Windows:
         series: `[L, N, F]`; what is missing is 0, the training mean.
         labels: `[L, N]`, z-scored; NaN where unknown.
         window, horizon: T and H.
-        dilation: rows a step.
-        lag: rows between now and the newest label that is complete now (a `required` label looks ahead by its lead).
-        season: rows a cycle; None: no season.
-        present: `[L, N]`: what is known at a row of the next label (a `required` one covers minutes behind as well as ahead), in the
-            label's z-units; None: the newest label that is complete.
-        clock: `[L]`, see `Known`; None: unknown, 0.
+        dilation: rows per step.
+        lag: rows between now and the newest label that is complete now (a `required` label looks ahead by its
+            lead).
+        season: rows per cycle; None: no season.
+        present: `[L, N]`, what is known at each row about the next label, z-scored as labels are. A
+            `required` label covers minutes behind as well as ahead, so part of it is known. None: the newest
+            complete label stands in.
+        clock: `[L]`, share of the day as in `Known`; None: it is unknown, and 0 stands in.
     """
 
     series: Tensor = field(repr=False)
@@ -67,11 +76,11 @@ class Windows:
             object.__setattr__(self, "present", _fill_forward(self.present))
 
     def inputs(self, ends: Tensor) -> Tensor:
-        """x `[B, T, N, F]` of windows that end at rows `ends [B]`; rows before the first repeat it."""
+        """Inputs `[B, T, N, F]` of windows that end at rows `ends [B]`; rows before the first repeat it."""
         return self.series[(ends[:, None] - self._behind(ends)).clamp(min=0)]
 
     def known(self, ends: Tensor) -> Known:
-        """Of the same windows."""
+        """What is known beside the features at the end of each window."""
         newest = (ends - self.lag)[:, None]  # [B, 1]
         behind, ahead = newest - self._behind(ends), ends[:, None] + self._ahead(ends)  # [B, T], [B, H]
         clock = self.series.new_zeros(len(ends)) if self.clock is None else self.clock[ends]
@@ -100,7 +109,10 @@ class Windows:
         return self.dilation * torch.arange(1, self.horizon + 1, device=ends.device)
 
     def _cycles(self, rows: Tensor, newest: Tensor) -> Tensor:
-        """Means `[B, S, N]` of the labels whole cycles before `rows [B, S]` that are complete at `newest [B, 1]`."""
+        """Means `[B, S, N]` of the labels whole cycles before `rows [B, S]`.
+
+        Only labels count that are complete at rows `newest [B, 1]`.
+        """
         if self.season is None:
             return self.series.new_full((*rows.shape, self.labels.shape[1]), torch.nan)
         first = torch.clamp(

@@ -1,7 +1,10 @@
-"""AdapGLA and AdapGLT written plainly, layer by layer as their equations read: what the benchmark measures the networks against.
+"""AdapGLA and AdapGLT written plainly, layer by layer as their equations read.
 
-Layout `[B, N, F, T]`; an N x N product for each step and term, before the linear map; NCHW convolutions with transposes around
-them; a GRU stepped in Python. Built from a network of `model.adapgla` or `model.adapglt`, with its parameters: outputs are equal.
+The benchmark measures the networks against them.
+
+Layout `[B, N, F, T]`; an N x N product for each step and term, before the linear map; NCHW convolutions with
+transposes around them; a GRU stepped in Python. Built from a network of `model.adapgla` or `model.adapglt`,
+with its parameters: outputs are equal.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ def copied(value: Tensor) -> nn.Parameter:
 
 
 def bias_of(layer: nn.Conv2d) -> Tensor:
-    """Of a convolution that has one."""
+    """The bias of a convolution."""
     if layer.bias is None:
         raise ValueError("a convolution without bias")
     return layer.bias
@@ -47,7 +50,7 @@ class PlainGraphConvolution(nn.Module):
         self.down = copied(torch.cat((fast.own[None, :, half:], fast.down)))
 
     def forward(self, x: Tensor, graphs: Graphs) -> Tensor:
-        """x `[B, N, F, T]` -> `[B, N, C, T]`."""
+        """`[B, N, C, T]` from x `[B, N, F, T]`."""
         sides = []
         for weight, operator in ((self.up, graphs.up), (self.down, graphs.down.T)):
             terms, steps = terms_of(operator, len(weight)), []
@@ -73,7 +76,7 @@ class PlainAttention(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """x `[B, N, F, T]` -> same shape."""
+        """`[B, N, F, T]` from x of the same shape."""
         left = torch.matmul(
             torch.matmul(x.permute(0, 3, 2, 1), self.over_services), self.features_to_services
         )  # [B, T, N]
@@ -86,7 +89,7 @@ class PlainAttention(nn.Module):
 
 
 class PlainAttentionBlock(nn.Module):
-    """Of AdapGLA."""
+    """The block of AdapGLA."""
 
     def __init__(self, fast: AttentionBlock) -> None:
         super().__init__()
@@ -110,7 +113,7 @@ class PlainAttentionBlock(nn.Module):
         self.norm.weight, self.norm.bias = copied(fast.norm.weight), copied(fast.norm.bias)
 
     def forward(self, x: Tensor, graphs: Graphs) -> Tensor:
-        """x `[B, N, F, T]` -> `[B, N, C, T]`."""
+        """`[B, N, C, T]` from x `[B, N, F, T]`."""
         mixed = self.graph(self.attention(x), graphs)
         moved = self.time(mixed.permute(0, 2, 1, 3)) + self.residual(x.permute(0, 2, 1, 3))  # [B, C, N, T]
         out: Tensor = self.norm(functional.relu(moved).permute(0, 3, 2, 1))  # [B, T, N, C]
@@ -118,7 +121,7 @@ class PlainAttentionBlock(nn.Module):
 
 
 class PlainRecurrentBlock(nn.Module):
-    """Of AdapGLT."""
+    """The block of AdapGLT."""
 
     def __init__(self, fast: RecurrentBlock) -> None:
         super().__init__()
@@ -135,7 +138,7 @@ class PlainRecurrentBlock(nn.Module):
         self.norm.weight, self.norm.bias = copied(fast.norm.weight), copied(fast.norm.bias)
 
     def forward(self, x: Tensor, graphs: Graphs) -> Tensor:
-        """x `[B, N, F, T]` -> `[B, N, C, T]`."""
+        """`[B, N, C, T]` from x `[B, N, F, T]`."""
         mixed = self.graph(x, graphs)
         state, states = torch.zeros(*x.shape[:2], self.candidate.shape[1], dtype=x.dtype, device=x.device), []
         for now in mixed.unbind(-1):  # [B, N, F]
@@ -166,7 +169,7 @@ class Plain(Network):
         self.head.weight, self.head.bias = copied(weight), copied(head.bias)
 
     def forward(self, x: Tensor, graphs: Graphs, known: Known | None = None) -> Tensor:
-        """x `[B, T, N, F]` -> `[B, H, N]`."""
+        """`[B, H, N]` from x `[B, T, N, F]`."""
         x = x.permute(0, 2, 3, 1)  # [B, N, F, T]
         for block in self.blocks:
             x = block(x, graphs)  # [B, N, C, T]

@@ -31,7 +31,8 @@ FLOORS = (
 )
 """The wings of deepscaler/ from the bottom up. Modules at its top are the ground floor, below all of them.
 
-A module may import from its own wing and from any lower floor: neither from a higher one nor from a neighbour.
+A module may import from its own wing and from any lower floor, but neither from a higher floor nor from a
+neighbouring wing.
 """
 HOMES = {
     "torch": ("model/", "deepscaler/learning/"),
@@ -210,7 +211,7 @@ LOADED = "import sys\n{code}\nprint(*sorted({{name.split('.')[0] for name in sys
 
 
 def fresh(code: str, *names: str) -> subprocess.CompletedProcess[str]:
-    """What a fresh interpreter that ran `code` said; its last line is which of these packages it has loaded."""
+    """What a fresh interpreter says that runs `code`; its last line lists which packages it has loaded."""
     text = LOADED.format(code=code, names=", ".join(map(repr, names)))
     return subprocess.run([sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, check=True)
 

@@ -1,4 +1,4 @@
-"""The manifests: benchmarks/ and deploy/ are valid, agree with the configuration, and are taken by the API."""
+"""The manifests in benchmarks/ and deploy/ are valid, agree with the settings, and the API accepts them."""
 
 from __future__ import annotations
 
@@ -37,8 +37,10 @@ APPLICATIONS = {
 HELPERS = {
     "redis-cart",
     "ts-ui-dashboard",
-}  # deployed, neither scaled nor modelled; databases are told by their names
-NOT_DEPLOYED = {"SHOPPING_ASSISTANT_SERVICE_ADDR"}  # must be set for the frontend to start, is never asked
+}  # deployed, but neither scaled nor modelled; names tell which are databases
+NOT_DEPLOYED = {
+    "SHOPPING_ASSISTANT_SERVICE_ADDR"
+}  # the frontend starts only if it is set, and never calls it
 MODELS: dict[tuple[str, str], Any] = {
     ("apps/v1", "Deployment"): client.V1Deployment,
     ("v1", "Service"): client.V1Service,
@@ -52,7 +54,7 @@ REGISTRIES = re.compile(
     r"(gcr\.io/google-samples/microservices-demo/[a-z]+|docker\.io/(istio/examples-bookinfo-[a-z]+-v[123]|codewisdom/ts-[a-z0-9-]+|library/[a-z]+))"
     r":(?P<tag>v?[0-9]+\.[0-9]+(\.[0-9]+)?(-[a-z]+)?)"
 )
-# The part of Istio's networking API in use; anything else is refused, so a slip of the pen is too.
+# The part of Istio's networking API that is in use. Anything else is refused, so typing errors are found.
 PORT = {
     "type": "object",
     "required": ["number"],
@@ -155,7 +157,7 @@ def documents(path: Path) -> tuple[dict[str, Any], ...]:
 
 
 def objects(application: str, kind: str) -> dict[str, dict[str, Any]]:
-    """The application's objects of a kind, by name."""
+    """The objects of a kind that an application has, by name."""
     found = [
         item
         for file in APPLICATIONS[application]
@@ -171,7 +173,7 @@ def configured(application: str) -> Settings:
 
 
 def pods(application: str) -> dict[str, Any]:
-    """The services of the testbed's application file."""
+    """The services of an application file of the testbed."""
     loaded = yaml.safe_load((ROOT / "testbed/apps" / f"{application}.yaml").read_text(encoding="utf-8"))
     return dict(loaded["services"])
 
@@ -329,7 +331,7 @@ def test_requests_limits_and_readiness_are_those_of_the_testbed(application: str
 
 
 def addresses(application: str, deployment: dict[str, Any]) -> dict[str, str]:
-    """Variables that name another service: variable -> host:port."""
+    """The variables that name another service, each with its host:port."""
     env = environment(deployment)
     found = {
         name: value for name, value in env.items() if name.endswith("_ADDR") and name not in NOT_DEPLOYED
@@ -541,7 +543,7 @@ def test_spans_go_where_istio_was_told_that_jaeger_is() -> None:
 
 # ------------------------------------------------------------------------------------------ DeepScaler itself
 def allowed(*names: str) -> Iterator[tuple[str, str, str]]:
-    """(verb, group, resource) that the roles of these files give."""
+    """The verbs, groups and resources that the roles of these files allow."""
     for name in names:
         for item in documents(ROOT / "deploy" / name):
             for rule in item.get("rules", []):
@@ -623,7 +625,13 @@ def test_the_image_holds_all_that_the_controller_imports(tmp_path: Path) -> None
             check=False,
         )
         assert ran.returncode == 0, ran.stderr
-    code = "import deepscaler.adapters.kubernetes.cluster, deepscaler.control.controller, deepscaler.policies.registry, deepscaler.learning.forecaster"
+    modules = (
+        "adapters.kubernetes.cluster",
+        "control.controller",
+        "policies.registry",
+        "learning.forecaster",
+    )
+    code = "\n".join(f"import deepscaler.{module}" for module in modules)
     ran = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
@@ -636,7 +644,7 @@ SCRIPTS = ("predict_scale", "metrics_fetch", "data_process", "main", "calculate"
 
 
 def commands(page: str) -> list[str]:
-    """Commands of a page's code blocks, a line each."""
+    """The commands in the code blocks of a page, one per line."""
     blocks = re.findall(
         r"^```\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
     )
@@ -715,7 +723,7 @@ def api() -> Iterator[KubernetesApi]:
 
 
 def contained(given: Any, kept: Any) -> bool:
-    """Whether all that was given was kept; the API server adds defaults."""
+    """Whether the API server kept all that it was given; it adds defaults."""
     if isinstance(given, dict):
         return isinstance(kept, dict) and all(
             key in kept and contained(value, kept[key]) for key, value in given.items()
@@ -750,7 +758,7 @@ def test_the_api_keeps_every_deployment_and_service_as_given(application: str, a
 
 @pytest.fixture
 def kubectl(api: KubernetesApi, tmp_path: Path) -> Any:
-    """Runs a command line against the API, in a directory that looks like the repository's root after training."""
+    """Runs a command line against the API, in a directory like the root of the repository after training."""
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not on this machine")
     kubeconfig = api.write_kubeconfig(tmp_path / "kubeconfig")
@@ -771,10 +779,8 @@ def kubectl(api: KubernetesApi, tmp_path: Path) -> Any:
 
     def answer(line: str) -> str:
         words = shlex.split(line, comments=True)[1:]
-        if words[:2] == [
-            "create",
-            "configmap",
-        ]:  # sent as protobuf, which the emulated API doesn't take of it: by apply instead
+        if words[:2] == ["create", "configmap"]:
+            # kubectl sends these as protobuf, which the emulated API can't read: apply instead
             return run(["apply", "-f", "-"], run([*words, "--dry-run=client", "-o", "yaml"]))
         return run(words)
 

@@ -93,7 +93,7 @@ def test_every_command_is_one_of_the_scripts(command: str, installed: Path) -> N
 
 
 def hand_over_compiled_engine(installed: Path) -> None:
-    """Numba compiles for a minute or two unless it finds its files beside a kernel.py of the same size and time."""
+    """Spare Numba a minute or two: it uses its files if kernel.py beside them has the same size and time."""
     engine = Path("testbed") / "engine"
     if (ROOT / engine / "__pycache__").is_dir():
         shutil.copytree(ROOT / engine / "__pycache__", installed / engine / "__pycache__", dirs_exist_ok=True)

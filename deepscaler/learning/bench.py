@@ -25,7 +25,7 @@ SIZES = ((10, 80, 4, 128), (10, 12, 4, 64), (41, 80, 4, 128), (307, 12, 1, 128),
 
 
 def trained_networks() -> tuple[str, ...]:
-    """Names of the networks that are trained by gradient; for the others there is no training step to measure."""
+    """Names of the networks that are trained by gradient; the others have no training step to measure."""
     config, smallest = ModelConfig(), Shape(1, 1, 1, 1)
     return tuple(
         name

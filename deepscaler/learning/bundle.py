@@ -1,7 +1,7 @@
 """A trained bundle: all that a forecast needs, in one file of tensors and plain values.
 
-`<name>.pt` is read with `weights_only=True`; `<name>.json` is the same without tensors, for people and for programs
-without torch; `<name>.affinity.csv` is the learned graph with the services' names.
+`<name>.pt` is read with `weights_only=True`; `<name>.json` is the same without tensors, for people and for
+programs without torch; `<name>.affinity.csv` is the learned graph with the services' names.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepscaler.artefacts import plain, replacing, write_json
+from deepscaler.artefacts import one_line, plain, replacing, write_json
 from deepscaler.errors import BundleError
 from deepscaler.graphs.priors import write_graph
 from deepscaler.learning.dataset import Normalizer
@@ -32,10 +32,10 @@ MAKE = "make it with: python main.py"
 
 @dataclass(frozen=True)
 class Match:
-    """Live services against a bundle's.
+    """Live services matched with those of a bundle.
 
     Attributes:
-        columns: `[N]` column among the live services of each of the bundle's; -1 where it isn't live: masked.
+        columns: for each of the bundle's N services its column among the live ones; -1 where it isn't live.
         missing: services of the bundle that aren't live.
         new: live services that the bundle doesn't know: they are left to the reactive floor.
     """
@@ -55,10 +55,11 @@ class Bundle:
         weights: its state.
         learner: state of the graph learner, for retraining.
         affinity: float32 `[N, N]`, row = caller.
-        reverse: float32 `[N, N]`: the graph by which callers receive from callees (the affinity itself where that feeds both).
+        reverse: float32 `[N, N]`: the graph by which callers receive from callees (the affinity itself where
+            that feeds both).
         normalizer: training statistics.
-        meta: as in the data set: app, services, features, units, step, base_step, window, horizon, label, lead, demand,
-            source, settings of the processing.
+        meta: as in the data set: app, services, features, units, step, base_step, window, horizon, label,
+            lead, demand, source, settings of the processing.
         settings: of the training: `train`, `model`, `seed`.
         errors: errors on validation and test, beside the naive forecasts.
         graph: the 'is the graph real?' block.
@@ -105,7 +106,7 @@ class Bundle:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What a user's expectations are compared with: network, sizes and what the data set says about itself."""
+        """What expectations are compared with: network, sizes, and what the data set says about itself."""
         return {"network": self.network, "sizes": self.sizes, **self.meta}
 
     def build(self) -> Network:
@@ -166,7 +167,8 @@ def save_bundle(bundle: Bundle, path: str | Path, run: Mapping[str, Any] | None 
     Args:
         bundle: what to write.
         path: of the `.pt`.
-        run: facts of this run (times, versions) for the JSON only, so that the same seed gives the same `.pt`.
+        run: facts of this run (times, versions) for the JSON only, so that the same seed gives the same
+            `.pt`.
     """
     values = {name: getattr(bundle, name) for name in STATE}
     for name in ("weights", "learner"):
@@ -194,14 +196,15 @@ def load_bundle(path: str | Path) -> Bundle:
     stored = load_tensors(path, f"{path}: no such bundle; {MAKE} --model_save_path {path}")
     if stored.get("version") != VERSION:
         raise BundleError(
-            f"{path}: bundle of version {stored.get('version')}, expected {VERSION}; train again: python main.py"
+            f"{path}: bundle of version {stored.get('version')}, expected {VERSION}; "
+            "train again with: python main.py"
         )
     try:
         normalizer = Normalizer(**{name: _array(stored[name]) for name in STATISTICS})
         bundle = Bundle(**{name: stored[name] for name in STATE}, normalizer=normalizer)
         bundle.build()
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise BundleError(f"{path}: not a usable bundle ({_first_line(error)}); {MAKE}") from error
+        raise BundleError(f"{path}: not a usable bundle ({one_line(error, 160)}); {MAKE}") from error
     return bundle
 
 
@@ -230,11 +233,7 @@ def load_tensors(path: str | Path, absent: str) -> dict[str, Any]:
         OSError,
         AttributeError,
     ) as error:
-        raise BundleError(f"{path}: broken or not a bundle ({_first_line(error)}); {MAKE}") from error
+        raise BundleError(f"{path}: broken or not a bundle ({one_line(error, 160)}); {MAKE}") from error
     if not isinstance(stored, dict):
         raise BundleError(f"{path}: expected a mapping, found {type(stored).__name__}; {MAKE}")
     return stored
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -35,7 +35,7 @@ def compare(
     train: Train,
     *,
     full: bool,
-    report: Callable[[str, int, int], None],
+    report: Callable[[str, int], None],
     entrants: Sequence[Entrant] = ENTRANTS,
 ) -> dict[str, Any]:
     """Train and judge every entrant; plain values.
@@ -45,7 +45,7 @@ def compare(
         config: settings of the data set and of each network.
         train: settings of the training; its section `comparison` is the budget.
         full: take sizes, window and epochs from the settings instead of the budget.
-        report: called after each training with the entrant's label, the trainings done, and those to do in all.
+        report: called after each training with the entrant's label and the number of trainings in all.
         entrants: the rows.
 
     Raises:
@@ -56,7 +56,7 @@ def compare(
     runs: dict[Job, dict[str, Any]] = {}
     for job, run in _finished(dataset, config, train, jobs, full):
         runs[job] = run
-        report(job[0].label, len(runs), len(jobs))
+        report(job[0].label, len(jobs))
     rows = {entrant: summarise([runs[entrant, seed] for seed in budget.seeds]) for entrant in entrants}
     meta = dataset.meta if full else shortened(dataset, budget).meta
     return {
@@ -114,7 +114,10 @@ def _within(train: Train, budget: Comparison) -> Train:
 
 
 def run_one(task: TrainingTask) -> dict[str, Any]:
-    """Train once; errors by split, parameters, epochs, seconds of one processor and samples per second of them."""
+    """Train once, and return errors by split and what the training took.
+
+    Seconds are of one processor; samples per second are per such second.
+    """
     fitted = fit(task)
     trainer, dataset, course = fitted.trainer, task.dataset, fitted.trainer.course
     graphs = trainer.learner.graphs(trainer.affinity)
@@ -135,13 +138,14 @@ def run_one(task: TrainingTask) -> dict[str, Any]:
     return out
 
 
-# ------------------------------------------------------------------------------------------------------------- workers
+# ---------------------------------------------------------------------------------------------------- workers
 def _finished(
     dataset: Dataset, config: ModelConfig, train: Train, jobs: Sequence[Job], full: bool
 ) -> Iterator[tuple[Job, dict[str, Any]]]:
     """Jobs and their outcomes as they come.
 
-    On a CPU `comparison.workers` processes work side by side, one thread each; on a GPU there is one after another.
+    On a CPU `comparison.workers` processes work side by side, one thread each; on a GPU there is one after
+    another.
     """
     tasks = {job: task_of(*job, dataset, config, train, full) for job in jobs}
     alone = train.comparison.workers == 1 or config.dataset.device.startswith("cuda")

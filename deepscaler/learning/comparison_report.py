@@ -1,4 +1,4 @@
-"""What a comparison of networks found: means over seeds with intervals, sentences, and tables for the terminal."""
+"""What a comparison of networks found: means over seeds with intervals, sentences, and tables."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def comparison_verdict(rows: Mapping[Entrant, Row]) -> str:
     return "\n".join(lines)
 
 
-# -------------------------------------------------------------------------------------------------------------- tables
+# ----------------------------------------------------------------------------------------------------- tables
 def comparison_text(result: Mapping[str, Any]) -> str:
     """All tables and sentences of what `comparison.compare` returned, for the terminal."""
     rows: Mapping[str, Row] = result["rows"]

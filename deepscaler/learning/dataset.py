@@ -1,7 +1,8 @@
 """The data set: one series, its labels, the bounds of the splits and training statistics.
 
-The series is kept at the step of collection (`base_step`), as trailing means over `step` seconds. A window of T steps
-takes every `dilation`-th row of it. So training sees every phase of the minute, as a controller may ask at any moment.
+The series is kept at the step of collection (`base_step`), as trailing means over `step` seconds. A window of
+T steps takes every `dilation`-th row of it. So training sees every phase of the minute, as a controller may
+ask at any moment.
 """
 
 from __future__ import annotations
@@ -84,17 +85,20 @@ class Dataset:
     Attributes:
         times: `[L]` seconds since the epoch, regular, `base_step` apart; each the end of its sample.
         series: float32 `[L, N, F]`, raw units, trailing means over `step`; NaN where missing.
-        labels: float32 `[L, N]`: replicas (or the labelled feature) of the step that ends at a row; NaN where unknown.
-        bounds: rows of the splits: training is [0, bounds[0]), validation [bounds[0], bounds[1]), test [bounds[1], L).
-        meta: services, features, units, app, step, base_step, window, horizon, label, lead (seconds that the label looks
-            ahead), source, demand (see `deepscaler.labels.demand.DemandModel.to_dict`; None without), version.
+        labels: float32 `[L, N]`: replicas (or the labelled feature) of the step that ends at a row; NaN where
+            unknown.
+        bounds: rows of the splits: training is [0, bounds[0]), validation [bounds[0], bounds[1]), test
+            [bounds[1], L).
+        meta: services, features, units, app, step, base_step, window, horizon, label, lead (seconds that the
+            label looks ahead), source, demand (see `deepscaler.labels.demand.DemandModel.to_dict`; None
+            without), version.
         priors: graphs that training starts from, float32 `[N, N]` by name, row = caller.
         unrounded: float32 `[L, N]`: `required` labels before they are rounded up; None with other labels.
-        present: float32 `[L, N]`: what is known at each row about the next `required` label, unrounded; None with
-            other labels.
-        evidence: graphs that reports compare with and training never sees, float32 `[N, N]` by name, row = caller:
-            `calls` (recorded, 1/s, over the whole span), `call_time` (their share of the caller's time), `structural`
-            and `structural_t` (of the training rows, see `deepscaler.graphs.structural`).
+        present: float32 `[L, N]`: what is known at each row about the next `required` label, unrounded; None
+            with other labels.
+        evidence: graphs that reports compare with and training never sees, float32 `[N, N]` by name, row =
+            caller: `calls` (recorded, 1/s, over the whole span), `call_time` (their share of the caller's
+            time), `structural` and `structural_t` (of the training rows, see `deepscaler.graphs.structural`).
     """
 
     times: NDArray[np.float64]
@@ -122,8 +126,8 @@ class Dataset:
     def window_ends(self, split: str) -> NDArray[np.int64]:
         """Rows at which a window of the split may end.
 
-        Its T inputs and H labels lie inside the split, and one of the labels is known. An input is a mean over the step
-        before its row, so the window reaches T whole steps back.
+        Its T inputs and H labels lie inside the split, and one of the labels is known. An input is a mean
+        over the step before its row, so the window reaches T whole steps back.
         """
         low, high = dict(
             zip(SPLITS, ((0, self.bounds[0]), self.bounds, (self.bounds[1], len(self.times))), strict=True)
@@ -158,8 +162,8 @@ def check_windows(dataset: Dataset, shares: tuple[float, float, float]) -> None:
 def write_dataset(dataset: Dataset, directory: str | Path) -> None:
     """Write `dataset.npz` and `meta.json`; `deepscaler.graphs.priors` writes `graphs/<prior>.csv`.
 
-    Both files hold the description. Only `dataset.npz` is read back, so that a process killed between the two leaves no
-    pair that disagrees; `meta.json` is for people and other tools.
+    Both files hold the description. Only `dataset.npz` is read back, so that a process killed between the two
+    leaves no pair that disagrees; `meta.json` is for people and other tools.
     """
     directory = Path(directory)
     normalizer = dataset.normalizer

@@ -1,4 +1,4 @@
-"""What a bundle says about itself in `<name>.json`, and whether it fits whoever wants to use it. Without torch."""
+"""What a bundle says about itself in `<name>.json`, and whether it fits its user; without torch."""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ class Entrant:
 
     Attributes:
         network: a key of `NETWORKS`.
-        without: `edges`, which leaves no edge and learns none; or a switch of its sizes that is turned off; empty: whole.
+        without: `edges`, which leaves no edge and learns none; or a switch of its sizes that is turned off;
+            empty: whole.
     """
 
     network: str

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from deepscaler.errors import BundleError, MetricsError
 from deepscaler.labels.required import Labelled, live_labels
-from deepscaler.learning.bundle import Bundle, Match, load_bundle
+from deepscaler.learning.bundle import Bundle, load_bundle
 from deepscaler.learning.description import Expected, check_bundle
 from deepscaler.learning.judging import round_up
 from deepscaler.learning.windowing import day_share, label_lag
@@ -27,7 +27,7 @@ class Forecaster:
     Args:
         bundle: what was trained.
         device: where it runs.
-        quantile: of the forecast, one of those that the network was trained for.
+        quantile: quantile of the forecasts; the network has to be trained for it.
 
     Raises:
         BundleError: it wasn't trained for that quantile.
@@ -43,13 +43,17 @@ class Forecaster:
         if quantile not in self._network.quantiles:
             known = ", ".join(f"{level:g}" for level in self._network.quantiles)
             raise BundleError(
-                f"scale.quantile {quantile:g}: {bundle.network} forecasts the quantile(s) {known}; choose one, or train AdapGLS"
+                f"scale.quantile {quantile:g}: {bundle.network} forecasts the quantile(s) {known}; "
+                "choose one, or train AdapGLS"
             )
         self._quantile = quantile
         self.history_seconds = self._history()
 
     def _history(self) -> float:
-        """Seconds of metrics that a forecast can use: the window, and what the network knows of earlier labels."""
+        """Seconds of metrics that a forecast can use.
+
+        They cover the window and what the network reads of earlier labels.
+        """
         meta, network = self.bundle.meta, self._network
         seconds = float((meta["window"] + network.memory) * meta["step"])
         if network.uses_known:
@@ -57,18 +61,16 @@ class Forecaster:
             seconds += 2 * lead + CYCLES * season
         return seconds
 
-    def match(self, panel: MetricPanel) -> Match:
-        """The panel's services against the bundle's."""
-        return self.bundle.match(panel.services)
-
     def forecast(self, panel: MetricPanel, now: float | None = None) -> NDArray[np.float64]:
-        """Replicas `[H, N]` (or the labelled feature) of the next H steps after the newest sample, never below 0.
+        """Replicas `[H, N]` (or the labelled feature) of the H steps after the newest sample, never below 0.
 
-        NaN for the services that `usable` denies: their forecast would be of the training mean, not of them. For the
-        others a missing sample inside the window is the training mean, and rows before the panel begins repeat its first.
+        They are NaN for services without data in the window's last step, whose forecast would be of the
+        training mean. For the others a missing sample inside the window is the training mean, and rows before
+        the panel begins repeat its first one.
 
         Args:
-            panel: raw samples, at any regular step that the model's step is a multiple of; other services are ignored.
+            panel: raw samples, at any regular step that the model's step is a multiple of; other services are
+                ignored.
             now: samples after it are left out; by default all count.
 
         Raises:
@@ -120,13 +122,11 @@ class Forecaster:
             clock=torch.from_numpy(day_share(times)).to(self._device),
         )
 
-    def usable(self, panel: MetricPanel, now: float | None = None) -> NDArray[np.bool_]:
-        """`[N]`: has the service data of every feature in the window's last step? `res` without traffic is data."""
-        live, rows = self._live(panel, now)
-        return self._known(trailing_means(live.select(self.services, self.bundle.features), rows))
-
     def _live(self, panel: MetricPanel, now: float | None) -> tuple[MetricPanel, int]:
-        """The bundle's services in its order, all features, as far back as a forecast looks; and rows a step."""
+        """The metrics that a forecast looks at, and their rows per step of the model.
+
+        They are of the bundle's services in its order, with all features, as far back as a forecast looks.
+        """
         if now is not None:
             panel = panel.between(-np.inf, now + 1e-6)
         if not len(panel):
@@ -139,7 +139,8 @@ class Forecaster:
         rows = round(step / base)
         if rows < 1 or abs(rows * base - step) > 1e-3 * step:
             raise BundleError(
-                f"bundle trained at a step of {step:g} s, the metrics come every {base:g} s, of which it is no multiple"
+                f"bundle trained at a step of {step:g} s, the metrics come every {base:g} s, "
+                "of which it is no multiple"
             )
         recent = panel.times > panel.times[-1] - (self.history_seconds + base / 2)
         panel = MetricPanel(

@@ -54,9 +54,9 @@ class Subject:
 def judge_graph(subject: Subject) -> dict[str, Any]:
     """All that a bundle keeps about its graph; plain values.
 
-    `calls`, `structural` and `influence` list edges. `against_calls` and `against_reachability` say how well each graph
-    ranks the known calls. `errors`, `refitted`, `refitted_by_seed` and the gains compare predictors that see other
-    graphs. `stability` compares further trainings.
+    `calls`, `structural` and `influence` list edges. `against_calls` and `against_reachability` say how well
+    each graph ranks the known calls. `errors`, `refitted`, `refitted_by_seed` and the gains compare
+    predictors that see other graphs. `stability` compares further trainings.
     """
     dataset, train, learner = subject.dataset, subject.train, subject.trainer.learner
     influence = subject.affinity.detach().cpu().double().numpy()
@@ -103,7 +103,10 @@ def known_calls(dataset: Dataset) -> tuple[str, Matrix | None]:
 
 
 def entry_columns(dataset: Dataset) -> list[int]:
-    """Columns of the entry services: those of the demand fit, or else services that call and aren't called, or else all."""
+    """Columns of the entry services.
+
+    They are those of the demand fit, or else services that call and aren't called, or else all.
+    """
     demand = dataset.meta.get("demand")
     if demand:
         return [dataset.services.index(name) for name in demand["entries"] if name in dataset.services]
@@ -152,7 +155,9 @@ def _check(subject: Subject) -> dict[str, Any]:
 def gains(
     by_seed: Mapping[str, Mapping[str, Sequence[float]]], rival: str = "identity"
 ) -> dict[str, dict[str, float]]:
-    """How much the error changes, in %, when predictors see the learned graph instead of `rival`; below 0 is better.
+    """How much the error changes, in %, when predictors see the learned graph instead of `rival`.
+
+    Below 0 is better.
 
     Args:
         by_seed: errors of refitted predictors by graph and split, one per seed; changes are paired by seed.
@@ -208,7 +213,7 @@ def list_edges(
     ]
 
 
-# ----------------------------------------------------------------------------------------------------------- stability
+# -------------------------------------------------------------------------------------------------- stability
 def _further(subject: Subject) -> list[Matrix]:
     """Affinities of `train.graph_seeds` further trainings."""
     found = []
@@ -229,7 +234,7 @@ def stability(graphs: Sequence[Matrix], truth: Matrix | None, floor: float) -> d
         floor: least affinity that is read as an edge.
 
     Returns:
-        `graphs`: their number; `spearman`: mean rank correlation of the weights over pairs of graphs, and the least;
+        `graphs`: their number; `spearman`, `spearman_least`: mean and least rank correlation of two graphs;
         `jaccard`: mean overlap of their edges; `auroc`: each graph's against the calls.
     """
     if len(graphs) < 2:

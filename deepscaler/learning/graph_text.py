@@ -20,8 +20,8 @@ SOURCES = {
 def graph_lines(graph: Mapping[str, Any]) -> list[str]:
     """The report's block about the graph.
 
-    It shows errors by graph, the gain over the identity, how well each graph ranks the known calls and what they reach,
-    stability over further trainings, and the verdicts.
+    It shows errors by graph, the gain over the identity, how well each graph ranks the known calls and what
+    they reach, stability over further trainings, and the verdicts.
 
     Args:
         graph: what `graph_report.judge_graph` returned.

@@ -14,7 +14,10 @@ COLUMNS = ("iteration", "epoch", "phase", "training", "validation", "learning_ra
 
 
 def write_history(history: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Replace `path` by a CSV of all epochs so far (see `model.course.Progress`); iterations and epochs count from 1."""
+    """Replace `path` by a CSV of all epochs so far (see `model.course.Progress`).
+
+    Iterations and epochs count from 1 in the file.
+    """
     frame = pd.DataFrame([dict(entry) for entry in history], columns=list(COLUMNS))
     frame["iteration"], frame["epoch"] = frame["iteration"] + 1, frame["epoch"] + 1
     write_text(path, frame.to_csv(index=False, float_format="%.6g"))

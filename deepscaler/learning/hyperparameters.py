@@ -1,4 +1,4 @@
-"""From settings to what `model` wants: hyper-parameters are copied by their names, so that they stand in one place."""
+"""From settings to what `model` wants: hyper-parameters are copied by name and stand in one place."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ def fill(kind: type[Filled], *sections: Section) -> Filled:
     """The dataclass `kind` with each field taken from the setting of the same name.
 
     Args:
-        kind: a dataclass of `model`; a field that is itself a dataclass is filled from the section of its name.
+        kind: a dataclass of `model`; a field that is itself a dataclass is filled from the section of its
+            name.
         sections: where settings are looked up; the first that has the name wins.
 
     Raises:

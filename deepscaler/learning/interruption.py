@@ -1,4 +1,7 @@
-"""Trainings that are stopped from outside: SIGTERM ends them as Ctrl-C does, and `--resume` continues them."""
+"""Trainings that are stopped from outside: SIGTERM ends them as Ctrl-C does.
+
+`--resume` continues them.
+"""
 
 from __future__ import annotations
 

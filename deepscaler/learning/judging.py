@@ -73,7 +73,9 @@ def judge_forecasts(
     batch_size: int,
     unrounded: bool,
 ) -> dict[str, Any]:
-    """Errors by split and forecast: the network's, Persistence's and SeasonalNaive's on the same windows; and a verdict.
+    """Errors of the network and of forecasts without training, by split and forecast; and a verdict.
+
+    Persistence and SeasonalNaive forecast the same windows.
 
     Args:
         dataset: with labels in their unit.
@@ -109,7 +111,7 @@ def judge_forecasts(
 
 
 def forecast_verdict(errors: dict[str, dict[str, Any]], name: str) -> str:
-    """A plain sentence: does the network `name` beat the forecasts that need no training, by MAE and by RMSE?"""
+    """A plain sentence: does the network `name` beat what needs no training, by MAE and by RMSE?"""
     parts = []
     for key in ("mae", "rmse"):
         rival = min((other for other in errors if other != name), key=lambda other: errors[other][key])

@@ -154,19 +154,26 @@ def _trainer(
 
 
 def _compile(network: Network, device: torch.device) -> None:
-    """Compile in place, so that the names of the weights stay as they are. Something small is compiled first."""
+    """Compile in place, so that the names of the weights stay as they are.
+
+    Something small is compiled first, to see whether that works at all.
+    """
     try:
         torch.compile(torch.sin)(torch.zeros(2, device=device))
     except Exception as error:  # of many kinds: torch's own and the compiler's
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise SettingsError(
-            f"train.compile: torch.compile doesn't work here ({reason}); install g++, or set train.compile=false"
+            f"train.compile: torch.compile doesn't work here ({reason}); "
+            "install g++, or set train.compile=false"
         ) from error
     network.compile()
 
 
 def _start_from(network: Network, learner: GraphLearner, task: TrainingTask, path: str) -> Tensor:
-    """Put a bundle's weights in place and return its affinity; what is fitted in closed form is fitted anew later."""
+    """Put a bundle's weights in place and return its affinity.
+
+    What is fitted in closed form is fitted anew later.
+    """
     bundle, meta = load_bundle(path), task.dataset.meta
     expected = Expected(
         who="this training has",
@@ -194,7 +201,7 @@ def _continue(trainer: Trainer, task: TrainingTask) -> None:
     log.info("resumed after iteration %d of %d", trainer.iteration, task.train.num_iter)
 
 
-# ---------------------------------------------------------------------------------------------------------- the bundle
+# ------------------------------------------------------------------------------------------------- the bundle
 def _make_bundle(task: TrainingTask, fitted: Fitted) -> Bundle:
     """All that was learned, what it was learned from, and how good it is."""
     dataset, trainer = task.dataset, fitted.trainer

@@ -15,7 +15,8 @@ from deepscaler.panel import FEATURES, MetricPanel, read_numbers, read_times
 def read_wide(path: str | Path, feature: str, features: tuple[str, ...] = ()) -> MetricPanel:
     """A CSV with a column `time` (or `timestamp`) and one column per service, or per service and feature.
 
-    Columns are `<service>_<feature>`, or bare service names that all hold `feature`. An unnamed index is ignored.
+    Columns are `<service>_<feature>`, or bare service names that all hold `feature`. An unnamed index is
+    ignored.
 
     Args:
         path: the file.
@@ -23,7 +24,8 @@ def read_wide(path: str | Path, feature: str, features: tuple[str, ...] = ()) ->
         features: further features that are taken where the file has them.
 
     Raises:
-        DataError: there is no such file, no time or no labelled feature, a line is broken, or times don't rise.
+        DataError: there is no such file, no time or no labelled feature, a line is broken, or times don't
+            rise.
     """
     path = Path(path)
     frame = read_csv(path).rename(columns={"timestamp": "time"})

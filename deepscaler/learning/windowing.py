@@ -1,4 +1,4 @@
-"""From a data set to what a network sees: window ends of the splits, z-scored series and labels on a device."""
+"""From a data set to what a network sees: windows of z-scored series and labels on a device."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SECONDS_A_DAY = 86400.0
 
 
 def split_ends(dataset: Dataset, stride: int, evaluation_stride: int) -> dict[str, NDArray[np.int64]]:
-    """Rows that windows of each split end at.
+    """Rows that the windows of each split end at.
 
     Raises:
-        DataError: training or validation has none: how many there are and what to change.
+        DataError: training or validation has none; the message says how many there are and what to change.
     """
     ends = {name: dataset.window_ends(name) for name in SPLITS}
     short = [name for name in ("train", "validation") if not len(ends[name])]
@@ -31,8 +31,9 @@ def split_ends(dataset: Dataset, stride: int, evaluation_stride: int) -> dict[st
         rows = ", ".join(f"{name} {edges[index + 1] - edges[index]}" for index, name in enumerate(SPLITS))
         counts = ", ".join(f"{name} {len(ends[name])}" for name in SPLITS)
         raise DataError(
-            f"no window fits the {' and '.join(short)} split (windows: {counts}): a window of {meta['window']} + {meta['horizon']} steps "
-            f"takes {needed} rows of {meta['base_step']:g} s with a known label, the splits have {rows}; collect longer "
+            f"no window fits the {' and '.join(short)} split (windows: {counts}): "
+            f"a window of {meta['window']} + {meta['horizon']} steps takes {needed} rows of "
+            f"{meta['base_step']:g} s with a known label, the splits have {rows}; collect longer "
             "(collect.last, metrics_fetch.py) or lower process.window, then run data_process.py again"
         )
     return {name: rows[:: stride if name == "train" else evaluation_stride] for name, rows in ends.items()}
@@ -46,9 +47,10 @@ def make_windows(
     Args:
         dataset: series and labels.
         device: where they go.
-        unrounded: labels before they were rounded up to whole replicas, where the data set has them: whoever shows forecasts of them
-            rounds them up. A rising map keeps quantiles, so the median stays the median, and |error| is least there.
-        longest_season: steps within which a season is looked for in the training labels; 0: none is.
+        unrounded: take the labels before they were rounded up to whole replicas, where the data set has them.
+            Whoever shows such forecasts rounds them up. Rounding keeps the order, so the median stays the
+            median, where |error| is least.
+        longest_season: longest season that is looked for in the training labels, in steps; 0: none is.
     """
     normalizer, dilation = dataset.normalizer, dataset.dilation
     present = (
@@ -80,7 +82,9 @@ def day_share(times: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def label_lag(meta: dict[str, Any]) -> int:
-    """Rows between now and the newest label that is complete now: none, but for labels that look ahead by a lead.
+    """Rows between now and the newest label that is complete now.
+
+    It is 0 except for labels that look ahead by a lead.
 
     The label of a row covers up to a step less than its lead beyond that row.
     """

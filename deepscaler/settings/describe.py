@@ -28,7 +28,8 @@ Written by `python -m deepscaler.settings --docs`; change the descriptions in `d
 
 Everything that can be tuned is a key of a YAML file in `config/`. A file needs to name only what differs from
 the defaults below. Unknown keys and values of the wrong type are refused. `--set section.key=value` overrides
-a key for one command.
+a key for one command; for main.py, which reads two files, it is `--set train.num_iter=10` or
+`--set model.dataset.stride=4`.
 
 A file may build on another one: `{EXTENDS}: boutique.yaml` at its top. The path is relative to the file.
 Mappings of both are merged; anything else, lists included, takes the place of what the other file says.
@@ -60,7 +61,7 @@ def schema(name: str) -> dict[str, Any]:
     found = kind.model_json_schema()
     asked = _asked(kind)
     for part in (found, *found.get("$defs", {}).values()):
-        if part.get("title") in _with_defaults(kind):
+        if part.get("title") in _mergeable(kind):
             part.pop("required", None)
     about = {"type": "string", "title": "Extends", "description": ABOUT_EXTENDS}
     found["properties"] = {EXTENDS: about, **found["properties"]}
@@ -79,9 +80,9 @@ def _asked(kind: type[BaseModel]) -> dict[str, Any]:
     }
 
 
-def _with_defaults(kind: type[BaseModel]) -> set[str]:
-    """Names of the section and of the sections in it, which a file and its base may share."""
-    return {kind.__name__, *(name for _, section in _sections(kind) for name in _with_defaults(section))}
+def _mergeable(kind: type[BaseModel]) -> set[str]:
+    """Names of the sections of which a file may state one part and its base the rest."""
+    return {kind.__name__, *(name for _, section in _sections(kind) for name in _mergeable(section))}
 
 
 def _sections(kind: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
@@ -176,7 +177,7 @@ def _words(found: Mapping[str, Any]) -> str:
     if "anyOf" in found:
         return " or ".join(_words(each) for each in found["anyOf"])
     if "$ref" in found:
-        return "a section"
+        return "section"
     if "enum" in found:
         return "one of " + ", ".join(f"`{value}`" for value in found["enum"])
     kind = found["type"]
@@ -191,13 +192,13 @@ def _words(found: Mapping[str, Any]) -> str:
 
 def _list_words(found: Mapping[str, Any]) -> str:
     if "prefixItems" in found:
-        return f"list of {len(found['prefixItems'])}, each item {_words(found['prefixItems'][0])}"
-    return f"list, each item {_words(found['items'])}"
+        return f"list of {len(found['prefixItems'])} (each item: {_words(found['prefixItems'][0])})"
+    return f"list (each item: {_words(found['items'])})"
 
 
 def _mapping_words(found: Mapping[str, Any]) -> str:
     values = found.get("additionalProperties")
-    return f"mapping by name, each value {_words(values)}" if isinstance(values, dict) else "mapping"
+    return f"mapping by name (each value: {_words(values)})" if isinstance(values, dict) else "mapping"
 
 
 def _bounds(found: Mapping[str, Any]) -> str:

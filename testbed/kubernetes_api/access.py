@@ -57,7 +57,8 @@ class Access:
     """Decides what the users of one store may do.
 
     Args:
-        tokens: the identity behind each bearer token. None lets everyone do everything, whatever token is sent.
+        tokens: the identity behind each bearer token. None lets everyone do everything, whatever token is
+            sent.
         kept: gives the Roles and bindings.
     """
 
@@ -99,8 +100,8 @@ class Access:
         what = qualified(kind, attempt.group) + (f' "{attempt.name}"' if attempt.name else "")
         where = f'in the namespace "{attempt.namespace}"' if attempt.namespace else "at the cluster scope"
         said = (
-            f'{what} is forbidden: User "{identity.user}" cannot {attempt.verb} resource "{attempt.resource}" '
-            f'in API group "{attempt.group}" {where}'
+            f'{what} is forbidden: User "{identity.user}" cannot {attempt.verb} '
+            f'resource "{attempt.resource}" in API group "{attempt.group}" {where}'
         )
         raise Refused(403, "Forbidden", said, about(attempt.name, attempt.group, kind))
 

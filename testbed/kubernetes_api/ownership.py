@@ -1,7 +1,7 @@
 """Who owns which field: `metadata.managedFields`, and server-side apply that rests on it.
 
-A path is a tuple of elements as the API writes them. `f:spec` is a field, `k:{"name":"web"}` an item of a list whose
-items are told apart by their keys, and `v:"x"` a member of a set.
+A path is a tuple of elements as the API writes them. `f:spec` is a field, `k:{"name":"web"}` an item of a
+list whose items are told apart by their keys, and `v:"x"` a member of a set.
 """
 
 from __future__ import annotations

@@ -111,10 +111,10 @@ def _put(document: Any, path: list[str], value: Any, insert: bool) -> None:
 
 # -------------------------------------------------------------------------------------------- strategic merge
 def strategic_merge(target: Object, patch: Object, kind: str) -> Object:
-    """The target after a merge patch in which lists of named things (containers, ports, …) merge by their first key.
+    """The target after a merge patch in which lists of named things, as containers, merge by their first key.
 
-    Understands `$patch: delete|replace|merge`, `$retainKeys` and `$deleteFromPrimitiveList/…`. `$setElementOrder/…`
-    only orders.
+    Understands `$patch: delete|replace|merge`, `$retainKeys` and `$deleteFromPrimitiveList/…`.
+    `$setElementOrder/…` only orders.
     """
     merged: Object = _strategic(target, patch, type_of(kind))
     return merged

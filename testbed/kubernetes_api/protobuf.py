@@ -1,7 +1,7 @@
 """Just enough protobuf to read what `kubectl create namespace`, `autoscale` and `auth can-i` send.
 
-kubectl sends objects whose types it was built with in this form, and it accepts answers in JSON. A body begins with
-`k8s` and a zero byte. A message `Unknown` follows, which names the kind and holds the object.
+kubectl sends objects whose types it was built with in this form, and it accepts answers in JSON. A body
+begins with `k8s` and a zero byte. A message `Unknown` follows, which names the kind and holds the object.
 
 Source: the field numbers of the public API definitions.
 Differs: only these kinds are read. Anything else is refused with 415.

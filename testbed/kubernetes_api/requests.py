@@ -1,4 +1,4 @@
-"""One request to the API: who asks, what it means, and the answer."""
+"""One request to the API: who asks, what the request means, and the answer."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from testbed.kubernetes_api.status import (
     Cause,
     Object,
     Refused,
+    about,
     bad_request,
     conflict,
     invalid,
@@ -53,7 +54,11 @@ _BODIES = ("application/json", "application/yaml", "")
 
 @dataclass(frozen=True)
 class Response:
-    """An answer; a watch's body is an iterator that blocks between its parts (an empty part: nothing happened for a second)."""
+    """An answer.
+
+    The body of a watch is an iterator that blocks between its parts. An empty part says that nothing happened
+    for a second.
+    """
 
     status: int
     headers: Mapping[str, str]
@@ -61,7 +66,7 @@ class Response:
 
 
 class KubernetesStore(Workloads):
-    """The emulated cluster's objects and the API on them, whoever carries the requests."""
+    """The objects of the emulated cluster and the API to them, whatever carries the requests."""
 
     def handle(
         self,
@@ -74,8 +79,11 @@ class KubernetesStore(Workloads):
         """Answer one request. Never raises; may be called from any thread.
 
         Args:
+            method: of HTTP.
             path: percent-encoded or not, without the query.
             query: what stood behind the question mark.
+            headers: names may be in upper or lower case.
+            body: what was sent.
         """
         lowered = {name.lower(): value for name, value in (headers or {}).items()}
         try:
@@ -115,36 +123,44 @@ class _Request:
         known = self._discovery()
         if known is not None:
             return known
+        target = self._target()
+        if target is None:
+            return Response(404, _TEXT, b"404 page not found\n")
+        verb, resource = self._verb(target), target.resource
+        self.kind = "Scale" if target.sub == "scale" else resource.kind
+        if resource.plural != "selfsubjectaccessreviews":  # anyone may ask what they may do
+            where = target.name if resource.plural == "namespaces" else target.namespace
+            what = resource.plural + (f"/{target.sub}" if target.sub else "")
+            self.store.access.require(identity, Attempt(verb, resource.group, what, where, target.name))
+        if verb == "watch":
+            return self._watch(target)
+        with self.store.changed:
+            return self._serve(verb, target, identity)
+
+    def _target(self) -> _Target | None:
+        """What the path names; None if it leads to no group and version that is served.
+
+        Raises:
+            Refused: 404 if the group has no such resource.
+        """
         parts = [part for part in self.path.split("/") if part]
         if parts[:2] == ["api", "v1"]:
             group, version, rest = "", "v1", parts[2:]
         elif parts[:1] == ["apis"] and len(parts) >= 3:
             group, version, rest = parts[1], parts[2], parts[3:]
         else:
-            rest = []
+            return None
         if not rest or (group, version) not in resources.group_versions():
-            return Response(404, _TEXT, b"404 page not found\n")
+            return None
         namespace = ""
         if rest[0] == "namespaces" and len(rest) >= 3 and rest[2] not in ("status", "finalize"):
             namespace, rest = rest[1], rest[2:]
         plural, name, sub = (*rest, "", "")[:3]
         resource = resources.find(group, version, plural)
-        if resource is None or len(rest) > 3 or (bool(namespace) and not resource.namespaced):
+        target = None if resource is None else _Target(resource, namespace, name, sub)
+        if target is None or len(rest) > 3 or not target.exists:
             raise Refused(404, "NotFound", "the server could not find the requested resource", {})
-        if sub and not ((sub == "scale" and resource.scale) or (sub == "status" and resource.status)):
-            raise Refused(404, "NotFound", "the server could not find the requested resource", {})
-        target = _Target(resource, namespace, name, sub)
-        verb = self._verb(target)
-        self.kind = "Scale" if sub == "scale" else resource.kind
-        if plural != "selfsubjectaccessreviews":  # anyone may ask what they may do
-            where = name if plural == "namespaces" else namespace
-            self.store.access.require(
-                identity, Attempt(verb, group, plural + (f"/{sub}" if sub else ""), where, name)
-            )
-        if verb == "watch":
-            return self._watch(target)
-        with self.store.changed:
-            return self._serve(verb, target, identity)
+        return target
 
     def _verb(self, target: _Target) -> str:
         watching_ = self.options.get("watch", "false") in ("true", "1")
@@ -184,7 +200,7 @@ class _Request:
         return serve(target)
 
     def _discovery(self) -> Response | None:
-        """Answers that need no object and no right."""
+        """The answer to a question that needs neither an object nor a right; None if it is another one."""
         if self.path in ("/healthz", "/readyz", "/livez"):
             return Response(200, _TEXT, b"ok")
         document = resources.discovery(self.path, self.headers.get("host", "127.0.0.1"))
@@ -228,32 +244,15 @@ class _Request:
         shown = [_served(resource, obj) for obj in found]
         style = self._style()
         if style == "Table":
-            return _json(
-                tables.table(
-                    resource,
-                    found,
-                    self.store.clock(),
-                    metadata,
-                    self.options.get("includeObject", "Metadata"),
-                )
-            )
+            include = self.options.get("includeObject", "Metadata")
+            return _json(tables.table(resource, found, self.store.clock(), metadata, include))
         if style == "PartialObjectMetadataList":
             head = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1"}
             return _json({**head, "metadata": metadata, "items": [tables.partial(obj) for obj in shown]})
-        items = [
-            {key: value for key, value in obj.items() if key not in ("kind", "apiVersion")} for obj in shown
-        ]
-        return _json(
-            {
-                "kind": f"{resource.kind}List",
-                "apiVersion": resource.api_version,
-                "metadata": metadata,
-                "items": items,
-            }
-        )
+        return _json(_list_of(resource, shown, metadata))
 
     def _style(self) -> str:
-        """`Table`, `PartialObjectMetadata…` or "": what the first media type that is understood asks for."""
+        """What the first media type that is understood asks for: `Table`, `PartialObjectMetadata…` or ""."""
         for part in self.headers.get("accept", "").split(","):
             words = [word.strip() for word in part.split(";")]
             if words[0] not in ("application/json", "*/*", "application/*"):
@@ -327,7 +326,10 @@ class _Request:
             if known is not None:
                 return known
         if kind not in _BODIES and kind not in _PATCHES:
-            said = "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml"
+            said = (
+                "the body of the request was in an unknown format - "
+                "accepted media types include: application/json, application/yaml"
+            )
             raise Refused(415, "UnsupportedMediaType", said, {})
         try:
             if kind.endswith("yaml"):
@@ -339,34 +341,31 @@ class _Request:
             raise bad_request(f"{self._unrecognized}: {_unreadable(error, self.body)}") from None
 
     def _decoded(self, target: _Target, kind: str, document: Any) -> Object:
-        """An object sent whole, checked against the kind that the address takes and in the version that is kept.
+        """An object that was sent whole, in the version that is kept.
 
         Raises:
-            Refused: 400.
+            Refused: 400 if it isn't of the kind that the address takes, or doesn't fit that kind.
         """
         resource = target.resource
         version = resource.version if kind == resource.kind else "v1"
         if not isinstance(document, dict):
             raise bad_request(f"{self._unrecognized}: it is no object")
-        sent_kind, sent_version = document.get("kind") or kind, document.get("apiVersion")
         expected = resource.api_version if kind == resource.kind else "autoscaling/v1"
-        if (sent_kind, sent_version or expected) != (kind, expected):
-            sent = str(sent_version or expected).rpartition("/")[2]
-            said = f"converting ({sent}.{sent_kind}) to ({(target.resource.group or 'core').partition('.')[0]}.{kind}): unknown conversion"
+        sent_kind, sent_version = document.get("kind") or kind, document.get("apiVersion") or expected
+        if (sent_kind, sent_version) != (kind, expected):
+            sent, group = str(sent_version).rpartition("/")[2], (resource.group or "core").partition(".")[0]
+            said = f"converting ({sent}.{sent_kind}) to ({group}.{kind}): unknown conversion"
             raise bad_request(f'{sent_kind} in version "{sent}" cannot be handled as a {kind}: {said}')
         unknown: list[str] = []
         stored = resource.stored(document) if resource.stored and kind == resource.kind else document
+        refused = f'{kind} in version "{version}" cannot be handled as a {kind}'
         try:
             found = schema.decode(stored, kind, unknown)
         except schema.Mismatch as error:
-            raise bad_request(
-                f'{kind} in version "{version}" cannot be handled as a {kind}: {error}'
-            ) from None
+            raise bad_request(f"{refused}: {error}") from None
         self._report(unknown, kind, version)
         if not isinstance(found.get("metadata", {}), dict) or not isinstance(found.get("spec", {}), dict):
-            raise bad_request(
-                f'{kind} in version "{version}" cannot be handled as a {kind}: metadata and spec must be objects'
-            )
+            raise bad_request(f"{refused}: metadata and spec must be objects")
         where = (found.get("metadata") or {}).get("namespace", "")
         if where and where != target.namespace:
             raise bad_request(
@@ -378,9 +377,8 @@ class _Request:
         said = [f'unknown field "{path}"' for path in unknown]
         mode = self.options.get("fieldValidation", "Warn")
         if said and mode == "Strict":
-            raise bad_request(
-                f'{kind} in version "{version}" cannot be handled as a {kind}: strict decoding error: {", ".join(said)}'
-            )
+            why = f"strict decoding error: {', '.join(said)}"
+            raise bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: {why}')
         if mode == "Warn":
             self.warnings += said
 
@@ -438,7 +436,7 @@ class _Request:
         """What a patch has made, checked again.
 
         Raises:
-            Refused: 422, a value of the wrong type.
+            Refused: 422 if a value is of the wrong type.
         """
         unknown: list[str] = []
         try:
@@ -447,17 +445,17 @@ class _Request:
             if not isinstance(obj.get("metadata"), dict) or not isinstance(obj.get("spec", {}), dict):
                 raise schema.Mismatch(f"{kind}.metadata and {kind}.spec must be objects")
         except (schema.Mismatch, TypeError, AttributeError) as error:
-            said = json.dumps(
-                json.dumps(patched, separators=(",", ":"), ensure_ascii=False), ensure_ascii=False
-            )
-            raise invalid(
-                "", "", "", [Cause("FieldValueInvalid", f"Invalid value: {said}: {error}", "patch")]
-            ) from None
+            text = json.dumps(patched, separators=(",", ":"), ensure_ascii=False)
+            said = f"Invalid value: {json.dumps(text, ensure_ascii=False)}: {error}"
+            raise invalid("", "", "", [Cause("FieldValueInvalid", said, "patch")]) from None
         self._report(unknown, kind, resource.version)
         return obj
 
     def _apply(self, target: _Target) -> Response:
-        """Server-side apply: what is named is set and owned; what the manager named before and no longer names goes."""
+        """Server-side apply: fields that are named are set and owned.
+
+        Fields that this manager named before and no longer names are removed.
+        """
         resource = target.resource
         wanted = self._applied(target, resource.kind)
         writer, force = self._writer(target, "Apply"), self.options.get("force") in ("true", "1")
@@ -490,31 +488,23 @@ class _Request:
         resource, store = target.resource, self.store
         old = store.read(resource, target.namespace, target.name)
         options = self._delete_options()
-        wanted = options.get("preconditions") or {}
-        metadata = old["metadata"]
-        if wanted.get("uid") not in (None, metadata["uid"]):
-            why = (
-                f"the UID in the precondition ({wanted['uid']}) does not match the UID in record ({metadata['uid']}). "
-                "The object might have been deleted and then recreated"
-            )
-            raise conflict(resource.kind, resource.group, target.name, why)
-        if wanted.get("resourceVersion") not in (None, metadata["resourceVersion"]):
-            why = (
-                f"the ResourceVersion in the precondition ({wanted['resourceVersion']}) does not match the ResourceVersion in record "
-                f"({metadata['resourceVersion']}). The object might have been modified"
-            )
-            raise conflict(resource.kind, resource.group, target.name, why)
+        wanted, metadata = options.get("preconditions") or {}, old["metadata"]
+        for key, name, why in (
+            ("uid", "UID", "deleted and then recreated"),
+            ("resourceVersion", "ResourceVersion", "modified"),
+        ):
+            if wanted.get(key) not in (None, metadata[key]):
+                said = (
+                    f"the {name} in the precondition ({wanted[key]}) does not match the {name} in record "
+                    f"({metadata[key]}). The object might have been {why}"
+                )
+                raise conflict(resource.kind, resource.group, target.name, said)
         dry_run = self._dry_run or bool(options.get("dryRun"))
         kept = store.erase(resource, old, self._policy(options), dry_run)
         if kept is not None:
             return self._shown(resource, kept)
-        details = {
-            "name": target.name,
-            "group": resource.group,
-            "kind": resource.plural,
-            "uid": metadata["uid"],
-        }
-        return _json(success({key: value for key, value in details.items() if value}))
+        details = about(target.name, resource.group, resource.plural)
+        return _json(success({**details, "uid": metadata["uid"]}))
 
     def _delete_options(self) -> Object:
         found = self._document() if self.body.strip() else {}
@@ -528,19 +518,8 @@ class _Request:
         found, _ = watching.page(self.store, self._selection(target), 0, "", "", False)
         for obj in found:
             self.store.erase(resource, obj, self._policy(options), self._dry_run)
-        items = [
-            {key: value for key, value in _served(resource, obj).items() if key not in ("kind", "apiVersion")}
-            for obj in found
-        ]
-        metadata = {"resourceVersion": str(self.store.version)}
-        return _json(
-            {
-                "kind": f"{resource.kind}List",
-                "apiVersion": resource.api_version,
-                "metadata": metadata,
-                "items": items,
-            }
-        )
+        shown = [_served(resource, obj) for obj in found]
+        return _json(_list_of(resource, shown, {"resourceVersion": str(self.store.version)}))
 
     # --------------------------------------------------------------------------- scale, and asking for rights
     def _scale(self, verb: str, target: _Target) -> Response:
@@ -555,14 +534,12 @@ class _Request:
             sent = self._applied(target, "Scale")
             writer = Writer(writer.manager, "Apply", resource.api_version, "scale")
             wanted = {"metadata": {}, "spec": sent.get("spec") or {}}
-            _, owned = ownership.apply(
-                old, wanted, resource.kind, writer, self.options.get("force") in ("true", "1")
-            )
+            force = self.options.get("force") in ("true", "1")
+            _, owned = ownership.apply(old, wanted, resource.kind, writer, force)
             sent = {**sent, "spec": sent.get("spec") or {"replicas": old["spec"]["replicas"]}}
         elif style:
-            sent = self._redecoded(
-                self._patched(style, _scale_of(old, whole=True), "Scale"), resource, "Scale"
-            )
+            patched = self._patched(style, _scale_of(old, whole=True), "Scale")
+            sent = self._redecoded(patched, resource, "Scale")
             self._named(target, sent)
         else:
             sent = self._decoded(target, "Scale", self._document())
@@ -579,31 +556,17 @@ class _Request:
         return _json(_scale_of(new))
 
     def _review(self, identity: Identity) -> Response:
-        target = _Target(
-            resources.of_kind("authorization.k8s.io/v1", "SelfSubjectAccessReview") or resources.RESOURCES[0],
-            "",
-            "",
-            "",
-        )
-        obj = self._decoded(target, "SelfSubjectAccessReview", self._document())
+        kind, version = "SelfSubjectAccessReview", "authorization.k8s.io/v1"
+        target = _Target(resources.of_kind(version, kind) or resources.RESOURCES[0], "", "", "")
+        obj = self._decoded(target, kind, self._document())
         asked = (obj.get("spec") or {}).get("resourceAttributes") or {}
-        resource = asked.get("resource", "") + (
-            f"/{asked['subresource']}" if asked.get("subresource") else ""
+        verb, group, plural, namespace, name, sub = (
+            asked.get(key, "") for key in ("verb", "group", "resource", "namespace", "name", "subresource")
         )
-        attempt = Attempt(
-            asked.get("verb", ""),
-            asked.get("group", ""),
-            resource,
-            asked.get("namespace", ""),
-            asked.get("name", ""),
-        )
+        attempt = Attempt(verb, group, f"{plural}/{sub}" if sub else plural, namespace, name)
         reason = self.store.access.reason(identity, attempt)
         status: Object = {"allowed": reason is not None, **({"reason": reason} if reason else {})}
-        head = {
-            "kind": obj.get("kind", "SelfSubjectAccessReview"),
-            "apiVersion": "authorization.k8s.io/v1",
-            "metadata": {},
-        }
+        head = {"kind": obj.get("kind", kind), "apiVersion": version, "metadata": {}}
         review: Object = {**head, "spec": obj.get("spec") or {}, "status": status}
         ownership.track(None, review, self.kind, self._writer(target), schema.time_text(self.store.clock()))
         return _json(review, 201)
@@ -611,20 +574,35 @@ class _Request:
 
 @dataclass(frozen=True)
 class _Target:
-    """What an address names: a collection, an object or a subresource of one."""
+    """What an address names: a collection, an object or a subresource of an object."""
 
     resource: Resource
     namespace: str
     name: str
     sub: str
 
+    @property
+    def exists(self) -> bool:
+        """Whether the resource has such addresses."""
+        subresources = {"": True, "scale": self.resource.scale, "status": self.resource.status}
+        return subresources.get(self.sub, False) and (self.resource.namespaced or not self.namespace)
+
 
 def _served(resource: Resource, obj: Object) -> Object:
     return resource.served(obj) if resource.served else obj
 
 
+def _list_of(resource: Resource, shown: list[Object], metadata: Object) -> Object:
+    items = [{key: value for key, value in obj.items() if key not in ("kind", "apiVersion")} for obj in shown]
+    head = {"kind": f"{resource.kind}List", "apiVersion": resource.api_version}
+    return {**head, "metadata": metadata, "items": items}
+
+
 def _scale_of(obj: Object, whole: bool = False) -> Object:
-    """The Scale of a workload; `whole` with the owners of its replicas, which the API shows in one error only."""
+    """The Scale of a workload.
+
+    With `whole` it names the owners of the replicas, which the API shows in only one error.
+    """
     known = obj["metadata"]
     metadata = {
         key: known[key] for key in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")

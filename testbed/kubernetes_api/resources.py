@@ -8,20 +8,19 @@ from dataclasses import dataclass
 from testbed.kubernetes_api.status import Object
 
 VERSION = {
-    **{"major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36"},
-    **{
-        "minCompatibilityMajor": "1",
-        "minCompatibilityMinor": "35",
-        "gitVersion": "v1.36.2",
-        "gitCommit": "testbed",
-        "gitTreeState": "clean",
-    },
-    **{
-        "buildDate": "1970-01-01T00:00:00Z",
-        "goVersion": "none",
-        "compiler": "none",
-        "platform": "linux/amd64",
-    },
+    "major": "1",
+    "minor": "36",
+    "emulationMajor": "1",
+    "emulationMinor": "36",
+    "minCompatibilityMajor": "1",
+    "minCompatibilityMinor": "35",
+    "gitVersion": "v1.36.2",
+    "gitCommit": "testbed",
+    "gitTreeState": "clean",
+    "buildDate": "1970-01-01T00:00:00Z",
+    "goVersion": "none",
+    "compiler": "none",
+    "platform": "linux/amd64",
 }
 ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 _ACCESS = ("get", "patch", "update")
@@ -33,10 +32,13 @@ class Resource:
     """One resource of one API version.
 
     Attributes:
+        in_all: whether `kubectl get all` lists it.
+        status: whether it has the subresource `status`.
+        scale: whether it has the subresource `scale`.
+        generation: whether its objects count the changes of their spec.
         fields: what a field selector may name beside name and namespace.
-        generation: whether a change of the spec counts it up.
-        stored: converts to the version that is kept, `served` back from it; None where this is that version.
-        store_group, store_version: of the version that is kept.
+        stored: converts to the version that is kept; None if this is that version.
+        served: converts back from the version that is kept; None if this is that version.
     """
 
     group: str
@@ -61,7 +63,7 @@ class Resource:
 
     @property
     def storage(self) -> str:
-        """Where the objects are kept: both versions of an autoscaler, both groups of an event are the same objects."""
+        """Where objects are kept: one place for all versions of an autoscaler and all groups of an event."""
         return "events" if self.plural == "events" else f"{self.group}/{self.plural}"
 
 
@@ -263,7 +265,7 @@ RESOURCES: tuple[Resource, ...] = (
 
 
 def find(group: str, version: str, plural: str) -> Resource | None:
-    """The resource of a path; None where it isn't served."""
+    """The resource of a path; None if it isn't served."""
     return next(
         (each for each in RESOURCES if (each.group, each.version, each.plural) == (group, version, plural)),
         None,
@@ -271,7 +273,7 @@ def find(group: str, version: str, plural: str) -> Resource | None:
 
 
 def of_kind(api_version: str, kind: str) -> Resource | None:
-    """The resource of an object; None where it isn't served."""
+    """The resource of an object; None if it isn't served."""
     return next((each for each in RESOURCES if (each.api_version, each.kind) == (api_version, kind)), None)
 
 
@@ -312,7 +314,7 @@ def group_versions() -> list[tuple[str, str]]:
 
 
 def resource_list(group: str, version: str) -> Object | None:
-    """What `/apis/<group>/<version>` says; None where it isn't served."""
+    """What `/apis/<group>/<version>` says; None if it isn't served."""
     found = [each for each in RESOURCES if (each.group, each.version) == (group, version)]
     if not found:
         return None
@@ -325,7 +327,7 @@ def resource_list(group: str, version: str) -> Object | None:
 
 
 def api_group(group: str) -> Object | None:
-    """What `/apis/<group>` says; None where it isn't served."""
+    """What `/apis/<group>` says; None if it isn't served."""
     versions = _versions(group)
     if not versions or not group:
         return None
@@ -356,7 +358,7 @@ def openapi_index() -> Object:
 
 
 def openapi(group: str, version: str) -> Object:
-    """A document that says just which kinds take `fieldValidation`: kubectl asks before it applies."""
+    """A document that says only which kinds take `fieldValidation`, which kubectl asks before it applies."""
     paths: Object = {}
     parameters = [
         {"name": name, "in": "query", "schema": {"type": "string"}}
@@ -382,7 +384,7 @@ def openapi(group: str, version: str) -> Object:
 
 
 def discovery(path: str, host: str) -> Object | None:
-    """What a path of discovery says; None where it is none. `host`: how the client calls this server."""
+    """What a path of discovery says; None if it isn't one. `host` is how the client calls this server."""
     address = {"clientCIDR": "0.0.0.0/0", "serverAddress": host}
     match path.strip("/").split("/"):
         case ["version"]:
@@ -397,10 +399,17 @@ def discovery(path: str, host: str) -> Object | None:
             return api_group(group)
         case ["apis", group, version]:
             return resource_list(group, version)
-        case ["openapi", "v3"]:
+        case ["openapi", "v3", *rest]:
+            return _openapi_of(rest)
+    return None
+
+
+def _openapi_of(rest: list[str]) -> Object | None:
+    match rest:
+        case []:
             return openapi_index()
-        case ["openapi", "v3", "api", version]:
+        case ["api", version]:
             return openapi("", version)
-        case ["openapi", "v3", "apis", group, version]:
+        case ["apis", group, version]:
             return openapi(group, version)
     return None

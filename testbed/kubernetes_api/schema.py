@@ -3,15 +3,15 @@
 A type is written `*Name[keys]!`:
 
 * `*`: the field is absent unless it is set (a pointer or a list).
-* `[a,b]`: a list whose items are told apart by these fields. `[=]`: a set of scalars. `[]`: a list that is replaced
-  as a whole.
+* `[a,b]`: a list whose items are told apart by these fields. `[=]`: a set of scalars. `[]`: a list that is
+  replaced as a whole.
 * `!`: a structure that server-side apply replaces as a whole.
 
 `any` isn't checked, and `obj` only for being a structure. Kinds that aren't listed are free-form.
 
-Source: the public API reference of Kubernetes v1.36 (names and types), the recorded answers (which lists merge).
-Differs: a subset. A field that a listed structure doesn't name counts as unknown, so every structure is listed with
-all of its fields or as `any`.
+Source: the public API reference of Kubernetes v1.36 for names and types, the recorded answers.
+Differs: a subset. A field that a listed structure doesn't name counts as unknown, so every structure is
+listed with all of its fields or as `any`.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def type_of(kind: str) -> FieldType:
 
 
 def item_key(item: Any, keys: tuple[str, ...]) -> tuple[Any, ...]:
-    """What tells an item of a list apart from the others. The protocol of a port is TCP unless it says otherwise."""
+    """What tells an item of a list apart. The protocol of a port is TCP unless it says otherwise."""
     if keys == ("=",):
         return (item,)
     values = item if isinstance(item, dict) else {}
@@ -237,10 +237,16 @@ def _decode(value: Any, kind: FieldType, struct: str, path: str, indexed: str, u
         return value
     if kind.name in _SCALARS:
         return _scalar(value, kind.name, struct, path)
-    if not isinstance(value, dict):
-        raise Mismatch(_unfit(value, struct, path, "map[string]string" if kind.name == "map" else kind.name))
     if kind.name == "map":
         return _decode_map(value, struct, path, indexed, unknown)
+    return _decode_struct(value, kind, struct, path, indexed, unknown)
+
+
+def _decode_struct(
+    value: Any, kind: FieldType, struct: str, path: str, indexed: str, unknown: list[str]
+) -> Object:
+    if not isinstance(value, dict):
+        raise Mismatch(_unfit(value, struct, path, kind.name))
     found = {}
     for key, each in value.items():
         field = kind.field(key)
@@ -263,8 +269,10 @@ def _decode_list(
     return [_decode(each, kind.item, struct, path, place, unknown) for place, each in places]
 
 
-def _decode_map(value: Object, struct: str, path: str, indexed: str, unknown: list[str]) -> Object:
+def _decode_map(value: Any, struct: str, path: str, indexed: str, unknown: list[str]) -> Object:
     """A map of texts. The API server also takes numbers where a map holds quantities."""
+    if not isinstance(value, dict):
+        raise Mismatch(_unfit(value, struct, path, "map[string]string"))
     found: Object = {}
     for key, each in value.items():
         if each is not None:

@@ -37,10 +37,10 @@ def _is_word(token: str) -> bool:
 
 
 def labels(text: str) -> Test:
-    """What a label selector asks: `app=web,tier in (a,b),!canary`.
+    """The test that a label selector such as `app=web,tier in (a,b),!canary` stands for.
 
     Raises:
-        Refused: 400, it can't be read.
+        Refused: 400 if it can't be read.
     """
     if not text.strip():
         return lambda _: True
@@ -95,10 +95,10 @@ def _values(tokens: _Tokens) -> set[str]:
 
 
 def fields(text: str, known: Sequence[str]) -> Test:
-    """What a field selector asks: `metadata.name=web,status.phase!=Running`.
+    """The test that a field selector such as `metadata.name=web,status.phase!=Running` stands for.
 
     Raises:
-        Refused: 400, it can't be read or names a field that can't be selected by.
+        Refused: 400 if it can't be read, or names a field that objects can't be selected by.
     """
     allowed = ["metadata.name", "metadata.namespace", *known]
     tests: list[Test] = []

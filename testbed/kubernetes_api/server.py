@@ -1,4 +1,4 @@
-"""The API over HTTP on a loopback port, for clients that only know addresses."""
+"""The API over HTTP on a loopback port, for clients that know nothing but an address."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ _LOG = logging.getLogger(__name__)
 
 
 class KubernetesApi:
-    """Serves a store from `start` to `stop`, or as a context manager. Without TLS, on loopback only.
+    """Serves a store from `start` to `stop`, or as a context manager: on the loopback interface, without TLS.
 
     Args:
-        port: 0 takes a free one.
+        store: what is served.
+        port: where; 0 takes a free port.
     """
 
     def __init__(self, store: KubernetesStore, port: int = 0) -> None:
@@ -40,19 +41,19 @@ class KubernetesApi:
 
     @property
     def port(self) -> int:
-        """The port it listens on."""
+        """The port that it listens on."""
         return self._server.server_address[1] if self._server else self._port
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The address of the API."""
         return f"http://{HOST}:{self.port}"
 
     def start(self) -> KubernetesApi:
         """Listen.
 
         Raises:
-            OSError: the port is taken.
+            OSError: the port is taken already.
         """
         self.store.closed = False
         self._server = _Server((HOST, self._port), self.store)
@@ -63,7 +64,7 @@ class KubernetesApi:
         return self
 
     def stop(self) -> None:
-        """End watches, close every connection, and return when nothing runs any more."""
+        """End all watches, close every connection, and return when nothing runs any more."""
         if self._server is None or self._thread is None:
             return
         self.store.close()
@@ -84,7 +85,7 @@ class KubernetesApi:
     def write_kubeconfig(
         self, path: str | Path, namespace: str = "default", token: str | None = None
     ) -> Path:
-        """A kubeconfig whose only context is this server; readable by its owner alone.
+        """Write a kubeconfig whose only context is this server, and which only its owner can read.
 
         kubectl sends no token over plain HTTP; the Python client does.
         """
@@ -113,7 +114,7 @@ class KubernetesApi:
 
 
 class _Server(ThreadingHTTPServer):
-    """A thread a connection; knows the open ones."""
+    """One thread per connection; knows which connections are open."""
 
     daemon_threads = False  # server_close() waits for them
     block_on_close = True
@@ -177,7 +178,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _answer
 
     def _body(self) -> bytes | None:
-        """What was sent; None where the connection had to be given up."""
+        """What was sent; None if the connection had to be given up."""
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
             return self._chunks()
         length = self.headers.get("Content-Length", "0")
@@ -233,6 +234,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def _gone(self) -> bool:
-        """Whether the client has hung up; it has nothing to say while it watches."""
+        """Whether the client has hung up: whatever can be read from a client that watches is its farewell."""
         readable, _, _ = select.select([self.connection], [], [], 0)
         return bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)

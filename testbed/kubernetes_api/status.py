@@ -1,4 +1,4 @@
-"""Answers that say no: what the API server calls a Status.
+"""Refusals, as the API server words them in a Status.
 
 `Refused` never leaves this package: `KubernetesStore.handle` turns it into the response that it describes.
 """
@@ -17,9 +17,10 @@ class Refused(Exception):
     """A request that is answered with a failure.
 
     Args:
-        code: HTTP status.
-        reason: the word that clients switch on; None leaves it out.
-        details: name, group, kind, causes of what it is about; None leaves it out.
+        code: the HTTP status.
+        reason: the word that clients compare; None leaves it out.
+        message: what people read.
+        details: name, group and kind of what it is about, and causes; None leaves it out.
         metadata: of the Status itself.
     """
 
@@ -49,7 +50,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Cause:
-    """One fault of an object: why, what and where (`spec.replicas`)."""
+    """One fault of an object: the kind of fault, what is wrong, and where (`spec.replicas`)."""
 
     reason: str
     message: str
@@ -57,30 +58,30 @@ class Cause:
 
 
 def about(name: str, group: str, kind: str) -> Object:
-    """Details of a Status, without what is empty (the core group has no name)."""
+    """Details of a Status, without what is empty: the core group has no name, for example."""
     given = {"name": name, "group": group, "kind": kind}
     return {key: value for key, value in given.items() if value}
 
 
 def qualified(name: str, group: str) -> str:
-    """`deployments.apps`; in the core group just `pods`."""
+    """A name with its group, `deployments.apps`; in the core group just `pods`."""
     return f"{name}.{group}" if group else name
 
 
 def bad_request(message: str) -> Refused:
-    """400: the request can't be understood."""
+    """The refusal 400: the request can't be understood."""
     return Refused(400, "BadRequest", message)
 
 
 def not_found(plural: str, group: str, name: str) -> Refused:
-    """404: no such object."""
+    """The refusal 404: there is no such object."""
     return Refused(
         404, "NotFound", f'{qualified(plural, group)} "{name}" not found', about(name, group, plural)
     )
 
 
 def already_exists(plural: str, group: str, name: str) -> Refused:
-    """409: the name is taken."""
+    """The refusal 409: the name is taken."""
     return Refused(
         409,
         "AlreadyExists",
@@ -90,7 +91,7 @@ def already_exists(plural: str, group: str, name: str) -> Refused:
 
 
 def conflict(plural: str, group: str, name: str, why: str | None = None) -> Refused:
-    """409: written against an old version."""
+    """The refusal 409: the request was made with an old version in mind."""
     why = why or "the object has been modified; please apply your changes to the latest version and try again"
     return Refused(
         409,
@@ -101,7 +102,7 @@ def conflict(plural: str, group: str, name: str, why: str | None = None) -> Refu
 
 
 def invalid(kind: str, group: str, name: str, causes: Sequence[Cause]) -> Refused:
-    """422: understood, but it isn't valid."""
+    """The refusal 422: the object can be read but isn't valid."""
     said = [f"{cause.field}: {cause.message}" for cause in causes]
     text = said[0] if len(said) == 1 else f"[{', '.join(said)}]"
     listed = [{"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in causes]
@@ -114,5 +115,5 @@ def invalid(kind: str, group: str, name: str, causes: Sequence[Cause]) -> Refuse
 
 
 def success(details: Object) -> Object:
-    """What a delete answers."""
+    """The answer to a delete."""
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}

@@ -60,11 +60,11 @@ class Objects:
     Args:
         clock: gives the time of what is created, in seconds since the epoch.
         tokens: the identity behind each bearer token; None lets everyone do everything.
-        on_scale: called with namespace, name and replicas whenever the wanted replicas of a Deployment have changed.
-            A new Deployment counts as changed, and a deleted one wants 0. Calls come in the order of the changes,
-            while no lock of the store is held.
-        controllers: whether to delete what a deleted object owned, as a cluster's controllers do. False: an API
-            server alone.
+        on_scale: called with namespace, name and replicas whenever the wanted replicas of a Deployment have
+            changed. A new Deployment counts as changed, and a deleted one wants 0. Calls come in the order of
+            the changes, while no lock of the store is held.
+        controllers: whether to delete what a deleted object owned, as a cluster's controllers do. False: an
+            API server alone.
         version: where resourceVersion starts.
         history: how many changes a watch can be behind.
     """
@@ -223,7 +223,8 @@ class Objects:
         """Create an object from what a client sent, already decoded.
 
         Raises:
-            Refused: 404 if the namespace doesn't exist; 409 if the name is taken; 422 if the object isn't valid.
+            Refused: 404 if the namespace doesn't exist; 409 if the name is taken; 422 if the object isn't
+                valid.
         """
         obj = self._completed(resource, namespace, body)
         name = obj["metadata"]["name"]
@@ -306,7 +307,7 @@ class Objects:
         dry_run: bool = False,
         owned: set[Path] | None = None,
     ) -> Object:
-        """Put `body` in the place of `old`. What clients can't set stays, and nothing is written if nothing changes.
+        """Put `body` in the place of `old`, except for what clients can't set; write only changes.
 
         Args:
             resource: what kind of object it is.
@@ -340,7 +341,7 @@ class Objects:
         return self._put(resource, new, old, dry_run)
 
     def _put(self, resource: Resource, new: Object, old: Object, dry_run: bool) -> Object:
-        """Keep what has been modified; an object that was only waiting for its finalizers goes with the last of them."""
+        """Keep what was modified; a deleted object goes with the last finalizer that it waited for."""
         with self.changed:
             if _alike(new, old):
                 return old

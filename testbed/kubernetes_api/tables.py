@@ -15,14 +15,17 @@ Row = list[Any]
 
 @dataclass(frozen=True)
 class _Table:
-    """Columns as `Name` or `Name:type`, those that only `-o wide` shows with a leading `+`, and a row's cells."""
+    """Columns, written as `Name` or `Name:type`, and what gives the cells of a row.
+
+    A leading `+` marks a column that only `-o wide` shows.
+    """
 
     columns: str
     cells: Callable[[Object, float], Row]
 
 
 def age(seconds: float) -> str:
-    """A time span in at most two units: `45s`, `3m20s`, `5h`, `2d7h`, `40d`."""
+    """A span of time in at most two units: `45s`, `3m20s`, `5h`, `2d7h`, `40d`."""
     whole = max(int(seconds), 0)
     minutes, hours, days = whole // 60, whole // 3600, whole // 86400
     if whole < 120:
@@ -56,7 +59,7 @@ def _joined(pairs: Mapping[str, str]) -> str:
 
 
 def selector_text(obj: Object) -> str:
-    """A workload's label selector in its written form."""
+    """The label selector of a workload as a text."""
     selector = obj["spec"].get("selector") or {}
     parts = [f"{key}={value}" for key, value in sorted((selector.get("matchLabels") or {}).items())]
     for rule in selector.get("matchExpressions") or ():
@@ -147,9 +150,8 @@ def _autoscaler(obj: Object, now: float) -> Row:
             metric.get("resource", {}).get("target", {}),
         )
         current = seen.get(name)
-        targets.append(
-            f"{name}: {'<unknown>' if current is None else f'{current}%'}/{target.get('averageUtilization', '?')}%"
-        )
+        shown = "<unknown>" if current is None else f"{current}%"
+        targets.append(f"{name}: {shown}/{target.get('averageUtilization', '?')}%")
     return [
         *(reference, ", ".join(targets) or "<none>", str(spec.get("minReplicas", 1)), spec["maxReplicas"]),
         *(status.get("currentReplicas", 0), _old(obj, now)),
@@ -201,7 +203,7 @@ _EVENTS = _Table(
 
 
 def columns(resource: Resource) -> list[Object]:
-    """Definitions of a resource's columns; descriptions are left empty."""
+    """Definitions of the columns of a resource. Descriptions are left empty."""
     text = (
         _EVENTS.columns if resource.kind == "Event" else "Name " + _TABLES.get(resource.kind, _OTHER).columns
     )
@@ -228,7 +230,11 @@ def table(
     """The Table of these objects.
 
     Args:
-        include: what each row carries along: `Metadata`, `Object` or `None`.
+        resource: what the objects are.
+        objects: one per row.
+        now: in seconds since the epoch; ages count up to it.
+        metadata: of the list.
+        include: what each row also carries: `Metadata`, `Object` or `None`.
     """
     rows = []
     for obj in objects:
@@ -247,5 +253,5 @@ def table(
 
 
 def partial(obj: Object) -> Object:
-    """An object's metadata alone."""
+    """The metadata of an object, and nothing else of it."""
     return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]}

@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from testbed.kubernetes_api.resources import Resource
 from testbed.kubernetes_api.selectors import Test
 from testbed.kubernetes_api.status import Object, Refused, bad_request
-from testbed.kubernetes_api.store import Change, Objects
+from testbed.kubernetes_api.store import Change, Key, Objects
 
 BOOKMARK_SECONDS = 60.0
 LAST_BOOKMARKS_SECONDS = 2.0  # a watch that ends soon gets one bookmark per second
 TICK_SECONDS = 1.0
 _CONTINUE_EXPIRED = (
-    "The provided continue parameter is too old to display a consistent list result. You can start a new list "
-    "without the continue parameter, or use the continue token in this response to retrieve the remainder of the "
-    "results. Continuing with the provided token results in an inconsistent list - objects that were created, "
-    "modified, or deleted between the time the first chunk was returned and now may show up in the list."
+    "The provided continue parameter is too old to display a consistent list result. You can start a new "
+    "list without the continue parameter, or use the continue token in this response to retrieve the "
+    "remainder of the results. Continuing with the provided token results in an inconsistent list - objects "
+    "that were created, modified, or deleted between the time the first chunk was returned and now may show "
+    "up in the list."
 )
 _EMPTY_WORKLOAD = {"template": {"metadata": {}, "spec": {"containers": None}}, "selector": None}
 _EMPTY: dict[str, Object] = {
@@ -108,7 +109,8 @@ def page(
         exact: whether the list is as it was at that version.
 
     Raises:
-        Refused: 400 if the token can't be read; 410 if the version is forgotten; 504 if it hasn't been reached.
+        Refused: 400 if the token can't be read; 410 if the version is forgotten; 504 if it hasn't been
+            reached.
     """
     at, start = store.version, ""
     if token:
@@ -145,6 +147,17 @@ def _seen(change: Change, selection: Selection) -> tuple[str, Object] | None:
     return "DELETED", {**last, "metadata": {**last["metadata"], "resourceVersion": str(change.version)}}
 
 
+def _added(
+    present: list[tuple[Key, Object]], selection: Selection, show: Callable[[Object], Object]
+) -> Iterator[bytes]:
+    return (_line("ADDED", show(obj)) for _, obj in present if selection.test(obj))
+
+
+def _lines(changes: list[Change], selection: Selection, show: Callable[[Object], Object]) -> Iterator[bytes]:
+    events = (_seen(change, selection) for change in changes)
+    return (_line(event[0], show(event[1])) for event in events if event)
+
+
 def _bookmark(resource: Resource, version: int, annotations: Object | None = None) -> Object:
     metadata: Object = {
         "resourceVersion": str(version),
@@ -169,8 +182,8 @@ def watch(
 ) -> Iterator[bytes]:
     """The lines of a watch, one event each; blocks between them.
 
-    Every second in which nothing happens gives an empty line, so that the caller can see whether its client is still
-    there.
+    Every second in which nothing happens gives an empty line, so that the caller can see whether its client
+    is still there.
 
     Args:
         store: which objects are watched.
@@ -204,18 +217,14 @@ def _watch(
     if begin:
         with store.changed:
             after, present = store.version, store.snapshot(storage, selection.namespace)
-        yield from (_line("ADDED", show(obj)) for _, obj in present if selection.test(obj))
-        if mark:
-            ended = _bookmark(selection.resource, after, {"k8s.io/initial-events-end": "true"})
-            yield _line("BOOKMARK", show(ended))
+        yield from _added(present, selection, show)
+    if mark:
+        ended = _bookmark(selection.resource, after, {"k8s.io/initial-events-end": "true"})
+        yield _line("BOOKMARK", show(ended))
     following = _next_bookmark(time.monotonic(), deadline)
-    while not store.closed:
-        news = _news(store, storage, after, deadline)
-        if news is None:
-            break
+    while news := _news(store, storage, after, deadline):
         found, after = news
-        events = (_seen(change, selection) for change in found)
-        yield from (_line(event[0], show(event[1])) for event in events if event)
+        yield from _lines(found, selection, show)
         now = time.monotonic()
         if now >= deadline:
             return
@@ -223,7 +232,7 @@ def _watch(
             following = _next_bookmark(now, deadline)
             yield _line("BOOKMARK", show(_bookmark(selection.resource, after)))
         elif not found:
-            yield b""
+            yield b""  # lets the caller look whether its client is still there
     if not store.closed:
         expired = Refused(410, "Expired", f"too old resource version: {after} ({store.compacted})")
         yield _line("ERROR", expired.status)
@@ -232,8 +241,10 @@ def _watch(
 def _news(store: Objects, storage: str, after: int, deadline: float) -> tuple[list[Change], int] | None:
     """The changes since a version, for which it waits a tick at most, and the newest version.
 
-    None if the history no longer reaches back to `after`.
+    None if the store is closed, or if the history no longer reaches back to `after`.
     """
+    if store.closed:
+        return None
     with store.changed:
         if not (store.expired(after) or store.changes(storage, after) or store.closed):
             store.changed.wait(max(min(TICK_SECONDS, deadline - time.monotonic()), 0.0))

@@ -1,4 +1,4 @@
-"""What runs in the emulated cluster, as its objects: Pods, their ReplicaSet, and the statuses that follow from them."""
+"""What runs in the emulated cluster: Pods, their ReplicaSet, and the statuses that follow from them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from testbed.kubernetes_api.store import Key, Objects
 
 @dataclass(frozen=True)
 class PodState:
-    """One pod as the serving side knows it; times are seconds since the epoch.
+    """One pod as the serving side knows it. Times are seconds since the epoch.
 
     Attributes:
-        ready_since: None while it starts.
-        deleting_since: None unless it drains.
+        name: of the pod.
+        created: when.
+        ready_since: when it became ready; None while it starts.
+        deleting_since: when it began to drain; None unless it drains.
     """
 
     name: str
@@ -30,7 +32,7 @@ class PodState:
 
 
 class Workloads(Objects):
-    """Objects, and what the serving side says of them."""
+    """Objects, and what the serving side says about those that run."""
 
     def prepare(self) -> None:
         """Begin with no pods."""
@@ -38,18 +40,18 @@ class Workloads(Objects):
         self._synced: dict[Key, tuple[str, tuple[PodState, ...]]] = {}  # Deployment -> its version and pods
 
     def erased(self) -> None:
-        """What a client has deleted comes back with the next sync."""
+        """Let the next sync bring back what a client has deleted."""
         self._synced.clear()
 
     def replicas(self, namespace: str) -> dict[str, int]:
-        """Deployment -> wanted replicas."""
+        """The wanted replicas of each Deployment."""
         return {key[1]: obj["spec"]["replicas"] for key, obj in self.snapshot("apps/deployments", namespace)}
 
     def set_status(self, api_version: str, kind: str, namespace: str, name: str, status: Object) -> None:
-        """Set keys of an object's status; None takes one out. Nothing is written where nothing changes.
+        """Set keys of the status of an object; None takes a key out. Nothing is written if nothing changes.
 
         Raises:
-            KeyError: no such object.
+            KeyError: there is no such object.
         """
         resource = resources.of_kind(api_version, kind)
         with self.changed:
@@ -64,11 +66,12 @@ class Workloads(Objects):
             self._commit(resource, "MODIFIED", {**old, "status": status}, old)
 
     def sync_pods(self, namespace: str, deployment: str, pods: Sequence[PodState]) -> None:
-        """Bring a Deployment's Pods, its ReplicaSet and their statuses to what runs; unknown Deployments are left alone.
+        """Bring the Pods of a Deployment, its ReplicaSet and their statuses to what runs.
 
-        Costs next to nothing where nothing has changed: call it as often as you like, for every Deployment.
+        Nothing happens if the Deployment is unknown. A call costs next to nothing if nothing has changed, so
+        call it as often as you like, for every Deployment.
 
-        Differs: a Deployment keeps one ReplicaSet; a new template doesn't roll the pods.
+        Differs: a Deployment keeps one ReplicaSet. A new template doesn't roll the pods.
         """
         with self.changed:
             owner = self.peek("apps/deployments", namespace, deployment)
@@ -76,48 +79,48 @@ class Workloads(Objects):
             if owner is None or self._synced.get(key) == (owner["metadata"]["resourceVersion"], tuple(pods)):
                 return
             replica_set = self._replica_set(owner, pods)
-            kept, names = self._kept.setdefault("/pods", {}), {pod.name for pod in pods}
-            gone = [
-                (place, obj)
-                for place, obj in kept.items()
-                if place[0] == namespace
-                and place[1] not in names
-                and _owned_by(obj, replica_set["metadata"]["uid"])
-            ]
-            for place, obj in gone:
-                self._pods.pop(place, None)
-                self._commit(_PODS, "DELETED", obj, obj)
-            for pod in pods:
-                place = (namespace, pod.name)
-                old = kept.get(place)
-                if old is None or self._pods.get(place) != pod:
-                    new = _pod_object(old or self._new_pod(replica_set, pod), pod)
-                    self._commit(_PODS, "MODIFIED" if old else "ADDED", new, old)
-                    self._pods[place] = pod
+            self._sync_objects(namespace, replica_set, pods)
             live = [pod for pod in pods if pod.deleting_since is None]
             ready = sum(pod.ready_since is not None for pod in live)
-            counts = {
+            counts = {"readyReplicas": ready or None, "availableReplicas": ready or None}
+            of_replica_set = {
                 "replicas": len(live),
-                "readyReplicas": ready or None,
-                "availableReplicas": ready or None,
-            }
-            shared = {
                 **counts,
                 "observedGeneration": replica_set["metadata"]["generation"],
                 "fullyLabeledReplicas": len(live) or None,
             }
-            self._set_status(_REPLICA_SETS, replica_set, shared)
-            own = {
-                **{"observedGeneration": owner["metadata"]["generation"], **counts},
-                **{
-                    "replicas": len(live) or None,
-                    "updatedReplicas": len(live) or None,
-                    "unavailableReplicas": len(live) - ready or None,
-                },
+            self._set_status(_REPLICA_SETS, replica_set, of_replica_set)
+            of_deployment = {
+                "observedGeneration": owner["metadata"]["generation"],
+                "replicas": len(live) or None,
+                **counts,
+                "updatedReplicas": len(live) or None,
+                "unavailableReplicas": len(live) - ready or None,
+                "conditions": self._conditions(owner, len(live), ready),
             }
-            own["conditions"] = self._conditions(owner, len(live), ready)
-            self._set_status(_DEPLOYMENTS, owner, own)
+            self._set_status(_DEPLOYMENTS, owner, of_deployment)
             self._synced[key] = (self.read(_DEPLOYMENTS, *key)["metadata"]["resourceVersion"], tuple(pods))
+
+    def _sync_objects(self, namespace: str, replica_set: Object, pods: Sequence[PodState]) -> None:
+        """Delete the Pods that no longer run, then create and change the others."""
+        kept, names = self._kept.setdefault("/pods", {}), {pod.name for pod in pods}
+        gone = [
+            (place, obj)
+            for place, obj in kept.items()
+            if place[0] == namespace
+            and place[1] not in names
+            and _owned_by(obj, replica_set["metadata"]["uid"])
+        ]
+        for place, obj in gone:
+            self._pods.pop(place, None)
+            self._commit(_PODS, "DELETED", obj, obj)
+        for pod in pods:
+            place = (namespace, pod.name)
+            old = kept.get(place)
+            if old is None or self._pods.get(place) != pod:
+                new = _pod_object(old or self._new_pod(replica_set, pod), pod)
+                self._commit(_PODS, "MODIFIED" if old else "ADDED", new, old)
+                self._pods[place] = pod
 
     def _replica_set(self, owner: Object, pods: Sequence[PodState]) -> Object:
         """The ReplicaSet of a Deployment, created or brought to its replicas and template."""
@@ -227,7 +230,7 @@ def _reference(owner: Object) -> Object:
 
 
 def _pod_object(base: Object, pod: PodState) -> Object:
-    """A pod's object with the status of what runs."""
+    """The object of a pod, with the status of what runs."""
     ready = pod.ready_since is not None and pod.deleting_since is None
     since = time_text(
         pod.ready_since if ready and pod.ready_since is not None else pod.deleting_since or pod.created

@@ -15,7 +15,7 @@ from testbed.kubernetes_api import Identity, KubernetesStore, Response, Rule
 FIRST_VERSION = 205  # the recorded server's, before the first recorded change
 CLUSTER = "/apis/apps/v1/namespaces/gold/deployments"
 TOKEN = {"Authorization": "Bearer admin", "User-Agent": "python-requests/2"}
-# What no client can rely on: drawn at random, the wall clock, the build of the server, prose for people.
+# What no client relies on: random values, the wall clock, the build of the server, prose for people.
 IGNORED = {
     *(
         "uid",
@@ -32,7 +32,7 @@ IGNORED = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """One recording: its number and name, and the first differences (none: equal)."""
+    """One recording: its number and name, and the first differences, if any."""
 
     number: int
     name: str
@@ -62,14 +62,17 @@ def send(
     content: str = "application/json",
     **headers: str,
 ) -> Response:
-    """One request by the administrator, with more headers or others instead."""
+    """Send one request of the administrator; `headers` come beside the usual ones or in their place."""
     path, _, query = path.partition("?")
     data = b"" if body is None else body.encode() if isinstance(body, str) else json.dumps(body).encode()
     return store.handle(method, path, query, {**TOKEN, "Content-Type": content, **headers}, data)
 
 
-# What others wrote on the recorded server while or before the request with this number was answered, by the versions shown.
 def _meanwhile(store: KubernetesStore, number: int) -> None:
+    """Write what others wrote on the recorded server before the request with this number was answered.
+
+    The versions that the recorded answers show say what it was.
+    """
     merge = "application/merge-patch+json"
     if number == 91:
         send(store, "PATCH", f"{CLUSTER}/frontend/scale", {"spec": {"replicas": 6}}, merge)
@@ -97,7 +100,7 @@ def _meanwhile(store: KubernetesStore, number: int) -> None:
 
 
 def _advance(store: KubernetesStore, version: int) -> None:
-    """Changes of others elsewhere, up to a version."""
+    """Make changes elsewhere, as others did, up to a version."""
     while store.version < version:
         lease = {"metadata": {"generateName": "node-"}, "spec": {"holderIdentity": "node"}}
         send(store, "POST", "/apis/coordination.k8s.io/v1/namespaces/gold/leases", lease)
@@ -136,7 +139,7 @@ def _play(
 
 
 def _learn_uid(uids: dict[str, str], recorded: Any, found: Any) -> None:
-    """What was sent with a recorded uid is to be sent with the one drawn here."""
+    """Remember which uid was drawn here for the recorded one, so that later requests can send it."""
     with contextlib.suppress(KeyError, TypeError):  # no object, or none with a uid
         uids[recorded["metadata"]["uid"]] = found["metadata"]["uid"]
 
@@ -144,7 +147,7 @@ def _learn_uid(uids: dict[str, str], recorded: Any, found: Any) -> None:
 def _events(
     store: KubernetesStore, number: int, lines: Iterator[bytes], wanted: int
 ) -> Iterator[dict[str, Any]]:
-    """The events of a watch, until there are as many as recorded and a moment's silence or one too many."""
+    """The events of a watch: as many as were recorded, and one more if it comes within a moment."""
     first = [next(lines)] if number == 97 else []  # seen before the others write
     _meanwhile(store, number)
     count = 0
@@ -179,40 +182,47 @@ def _differences(found: dict[str, Any], recorded: dict[str, Any]) -> Iterator[st
 
 
 def _unlike(found: Any, recorded: Any, path: str) -> Iterator[str]:
+    """The differences between two values at a path."""
     if isinstance(found, dict) and isinstance(recorded, dict):
-        for key in sorted(found.keys() | recorded.keys()):
-            if key in IGNORED:
-                continue
-            if key not in found or key not in recorded:
-                yield f"{path}.{key} {'is missing' if key in recorded else 'is more than recorded'}"
-            elif key == "managedFields":
-                yield from _unlike(
-                    *(sorted(each, key=_entry) for each in (found[key], recorded[key])), f"{path}.{key}"
-                )
-            elif key == "name" and "generateName" in recorded:
-                if not str(found[key]).startswith(recorded["generateName"]):
-                    yield f"{path}.{key} {found[key]}"
+        for key in sorted((found.keys() | recorded.keys()) - IGNORED):
+            if key in found and key in recorded:
+                yield from _unlike_field(key, found, recorded, path)
             else:
-                yield from _unlike(found[key], recorded[key], f"{path}.{key}")
+                yield f"{path}.{key} {'is missing' if key in recorded else 'is more than recorded'}"
     elif isinstance(found, list) and isinstance(recorded, list):
-        named = all(
-            isinstance(each, dict) and isinstance(each.get("name"), str) for each in [*found, *recorded]
-        )
-        if named and path in (".resources", ".groups"):
-            yield from _unlike(
-                {each["name"]: each for each in found}, {each["name"]: each for each in recorded}, path
-            )
-            return
-        if len(found) != len(recorded):
-            yield f"{path} has {len(found)} items, recorded {len(recorded)}"
-        for at, (one, other) in enumerate(zip(found, recorded, strict=False)):
-            yield from _unlike(one, other, f"{path}[{at}]")
+        yield from _unlike_list(found, recorded, path)
     elif found != recorded and _plain(found) != _plain(recorded):
         yield f"{path} {found!r}, recorded {recorded!r}"
 
 
+def _unlike_field(key: str, found: dict[str, Any], recorded: dict[str, Any], path: str) -> Iterator[str]:
+    one, other = found[key], recorded[key]
+    if key == "managedFields":
+        yield from _unlike(sorted(one, key=_entry), sorted(other, key=_entry), f"{path}.{key}")
+    elif key == "name" and "generateName" in recorded:
+        if not str(one).startswith(recorded["generateName"]):
+            yield f"{path}.{key} {one}"
+    else:
+        yield from _unlike(one, other, f"{path}.{key}")
+
+
+def _unlike_list(found: list[Any], recorded: list[Any], path: str) -> Iterator[str]:
+    if path in (".resources", ".groups") and all(map(_is_named, [*found, *recorded])):
+        one, other = ({each["name"]: each for each in listed} for listed in (found, recorded))
+        yield from _unlike(one, other, path)
+        return
+    if len(found) != len(recorded):
+        yield f"{path} has {len(found)} items, recorded {len(recorded)}"
+    for at, (one, other) in enumerate(zip(found, recorded, strict=False)):
+        yield from _unlike(one, other, f"{path}[{at}]")
+
+
+def _is_named(item: Any) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("name"), str)
+
+
 def _entry(entry: dict[str, Any]) -> tuple[str, ...]:
-    """Entries of managedFields come in no order that means anything."""
+    """What to sort entries of managedFields by: their order means nothing."""
     return entry["manager"], entry["operation"], entry.get("subresource", "")
 
 

@@ -61,7 +61,7 @@ def learner_settings(**changes: Any) -> LearnerSettings:
 
 
 def trainer_settings(**changes: Any) -> TrainSettings:
-    """The defaults, changed by name: those of `train` itself, of its optimiser, and of `graph` as `graph_<name>`."""
+    """The defaults, changed by name: of `train`, of its optimiser, and of `graph` as `graph_<name>`."""
     parts: dict[str, dict[str, Any]] = {"optimiser": {}, "graph": {}, "train": {}}
     for name, value in changes.items():
         if name in Optimiser.model_fields:

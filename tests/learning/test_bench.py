@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from deepscaler.learning.bench import case_of, main, size_of, trained_networks
 from model.networks import NETWORKS
@@ -21,6 +22,11 @@ KEYS = {
     "bf16_samples_per_second",
 }
 TINY = (3, 5, 2, 8)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
 
 
 def test_every_network_that_is_trained_by_gradient_is_measured() -> None:

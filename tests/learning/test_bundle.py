@@ -197,7 +197,7 @@ def test_services_are_matched_by_name(bundle: Bundle) -> None:
     assert (match.missing, match.new) == (("pay",), ("extra",))
 
 
-# --------------------------------------------------------------------------------------------------------- forecasting
+# ------------------------------------------------------------------------------------------------ forecasting
 def test_a_forecast_equals_what_training_evaluated(dataset: Dataset, saved: Path) -> None:
     raw = MetricPanel(
         BASE * np.arange(len(dataset.times)),
@@ -240,7 +240,7 @@ def test_the_newest_sample_counts(dataset: Dataset, saved: Path) -> None:
     )
 
 
-def test_constant_replicas_and_load_give_a_finite_forecast_that_knows_the_level_unlike_statistics_of_the_window(
+def test_constant_replicas_and_load_give_a_finite_forecast_that_knows_the_level_unlike_window_statistics(
     dataset: Dataset, saved: Path
 ) -> None:
     forecaster, panel = load_forecaster(saved), panel_of(dataset, 500)
@@ -263,12 +263,12 @@ def test_a_service_without_data_is_nan_and_the_others_are_forecast(dataset: Data
     values[-4:, 2] = np.nan
     gap = replace(panel, values=values)
     made = forecaster.forecast(gap)
-    assert forecaster.usable(gap).tolist() == [True, True, False, True, True]
+    assert np.isfinite(forecaster.forecast(gap)[0]).tolist() == [True, True, False, True, True]
     assert np.isnan(made[:, 2]).all() and np.isfinite(np.delete(made, 2, axis=1)).all()
     gone = panel.select(("web", "cart", "db", "mail"), panel.features)
-    assert forecaster.usable(gone).tolist() == [True, True, False, True, True]
+    assert np.isfinite(forecaster.forecast(gone)[0]).tolist() == [True, True, False, True, True]
     assert np.isfinite(np.delete(forecaster.forecast(gone), 2, axis=1)).all()
-    assert forecaster.match(gone).missing == ("pay",)
+    assert forecaster.bundle.match(gone.services).missing == ("pay",)
 
 
 def test_single_gaps_and_a_short_or_gappy_history_are_no_obstacle(dataset: Dataset, saved: Path) -> None:
@@ -308,9 +308,9 @@ def test_a_service_without_traffic_has_fresh_data(dataset: Dataset, bundle: Bund
     values[:, 0, 1] = np.nan
     values[:, 0, 2] = 0.0
     panel = MetricPanel(BASE * np.arange(40), dataset.services, tuple(features), values)
-    assert idle.usable(panel).all()
+    assert np.isfinite(idle.forecast(panel)[0]).all()
     values[-4:, 0, 2] = np.nan
-    assert idle.usable(panel).tolist() == [False, True, True, True, True]
+    assert np.isfinite(idle.forecast(panel)[0]).tolist() == [False, True, True, True, True]
 
 
 def test_adapgls_forecasts_live_what_training_evaluated(tmp_path: Path) -> None:
@@ -325,10 +325,10 @@ def test_adapgls_forecasts_live_what_training_evaluated(tmp_path: Path) -> None:
     rows, bounds = 4, (1200, 1800)
     series = trailing_means(raw.select(raw.services, ("pod", "cpu", "req")), rows)
     meta = {
-        "app": "toy", "services": list(raw.services), "features": ["pod", "cpu", "req"], "units": ["", "", ""], "step": 60.0,
-        "base_step": 15.0, "window": 6, "horizon": 2, "label": "required", "lead": 105.0, "demand": model.to_dict(),
-        "source": {}, "settings": settings, "version": 1,
-    }  # fmt: skip
+        **{"app": "toy", "services": list(raw.services), "version": 1, "source": {}, "settings": settings},
+        **{"features": ["pod", "cpu", "req"], "units": ["", "", ""], "step": 60.0, "base_step": 15.0},
+        **{"window": 6, "horizon": 2, "label": "required", "lead": 105.0, "demand": model.to_dict()},
+    }
     normalizer = Normalizer.fit(series[: bounds[0]], labels[: bounds[0]])
     made = Dataset(raw.times, series, labels, bounds, normalizer, meta, {}, unrounded, present)
     config = ModelConfig.model_validate(

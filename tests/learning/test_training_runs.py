@@ -77,7 +77,7 @@ def finite(path: Path) -> bool:
     )
 
 
-# --------------------------------------------------------------------------------------------------------- interrupted
+# ------------------------------------------------------------------------------------------------ interrupted
 def test_killed_in_the_middle_of_an_iteration_and_resumed_it_writes_the_same_bytes(here: Path) -> None:
     assert run("--model_save_path", "whole.pt") == 0
     killed = alone("-c", KILLED, *FLAGS, "--model_save_path", "part.pt")
@@ -190,7 +190,7 @@ def test_every_prior_of_the_data_set_is_a_candidate(here: Path, monkeypatch: pyt
         assert torch.equal(graph > 0, torch.from_numpy(prior) > 0)
 
 
-# ------------------------------------------------------------------------------------------------------- two processes
+# ---------------------------------------------------------------------------------------------- two processes
 def test_two_ranks_learn_what_one_process_learns_and_only_the_first_speaks(here: Path) -> None:
     settings = [
         "--num_iter",
@@ -220,7 +220,7 @@ def test_two_ranks_learn_what_one_process_learns_and_only_the_first_speaks(here:
     )
 
 
-# ------------------------------------------------------------------------------------------------------------ odd data
+# --------------------------------------------------------------------------------------------------- odd data
 def changed(**columns: float) -> Dataset:
     """The small data set with one service's features replaced by a value."""
     whole = make_dataset(length=480)
@@ -294,7 +294,7 @@ def test_what_can_not_be_learned_from_is_one_line(
     assert code == 1 and len(lines) == 1 and lines[0].startswith("main: ") and message in lines[0]
 
 
-# ------------------------------------------------------------------------------------------------- other ways to train
+# ---------------------------------------------------------------------------------------- other ways to train
 @pytest.mark.parametrize(
     "extra", [["--set", "train.graph.trainer=end_to_end"], ["--set", "train.precision=bf16"]]
 )

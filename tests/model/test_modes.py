@@ -1,4 +1,4 @@
-"""How the trainer treats networks that use graphs in their own way, its early end, its first candidates, and large batches."""
+"""How the trainer treats networks by their use of graphs; its early end, first candidates and large batches."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def run(trainer: Trainer) -> Trainer:
     return trainer
 
 
-# ---------------------------------------------------------------------------------------------------- the use of graphs
+# ------------------------------------------------------------------------------------------ the use of graphs
 def test_a_network_without_a_graph_is_trained_alone_for_all_epochs_and_keeps_the_best_of_the_run() -> None:
     trainer = of(Dense(), {"call": call_graph()}, patience=1)
     learner = [parameter.clone() for parameter in trainer.learner.parameters()]
@@ -135,7 +135,7 @@ def test_networks_with_frozen_parameters_keep_them_frozen() -> None:
     assert not head.bias.requires_grad and head.weight.requires_grad
 
 
-# ----------------------------------------------------------------------------------------------------------- its course
+# ------------------------------------------------------------------------------------------------- its course
 @pytest.mark.parametrize(("stop_early", "iterations"), [(True, 3), (False, 8)])
 def test_under_a_cosine_the_run_stops_early_only_where_asked(stop_early: bool, iterations: int) -> None:
     trainer = run(
@@ -178,7 +178,7 @@ def test_epochs_leave_the_programs_own_random_numbers_alone() -> None:
     assert torch.equal(torch.rand(1), expected)
 
 
-# ----------------------------------------------------------------------------------------------------------- candidates
+# ------------------------------------------------------------------------------------------------- candidates
 def test_the_priors_are_candidates_from_the_start_and_scored_once_there_is_a_predictor() -> None:
     wrong = torch.zeros(5, 5)
     wrong[4, 0] = wrong[3, 1] = 1.0
@@ -202,7 +202,7 @@ def test_more_priors_than_places_leave_the_best() -> None:
     assert [float(graph[0, 0]) for graph, _ in held.graphs] == [1.0, 4.0]
 
 
-# --------------------------------------------------------------------------------------- batches, passes, ranks, losses
+# ----------------------------------------------------------------------------- batches, passes, ranks, losses
 def weights_after_an_epoch(cells: int, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     monkeypatch.setattr(fitting, "CELLS", cells)
     trainer = make_trainer(call_graph(), num_iter=1, num_epoch=1)

@@ -61,7 +61,7 @@ def known_at(clock: Tensor) -> Known:
     return Known(**{**values, "clock": clock})
 
 
-# ----------------------------------------------------------------------------------------------------- all of the registry
+# ---------------------------------------------------------------------------------------- all of the registry
 def test_the_published_sizes_are_the_defaults_and_have_the_published_numbers_of_parameters() -> None:
     defaults, shape = ModelConfig(), Shape(10, 4, 80, 1)
     counts = {
@@ -174,7 +174,7 @@ def test_permuting_services_graphs_and_their_parameters_permutes_the_output(
     torch.testing.assert_close(found, network(x, pair)[:, :, index], rtol=1e-4, atol=1e-5)
 
 
-# ------------------------------------------------------------------------------------------------------------- recurrence
+# ------------------------------------------------------------------------------------------------- recurrence
 def stepped(x: Tensor, start: Tensor, weights: Weights, terms: Tensor) -> Tensor:
     """`unroll` by its formula, a step at a time."""
     channels, services, states, state = start.shape[1], terms.shape[1], [], start
@@ -245,7 +245,7 @@ def test_attention_over_steps_equals_its_formula() -> None:
         torch.testing.assert_close(layer(x)[:, sample], x[:, sample] * weights[:, None, None])
 
 
-# -------------------------------------------------------------------------------------------------------------- diffusion
+# -------------------------------------------------------------------------------------------------- diffusion
 def test_diffusion_terms_are_powers_of_transitions_and_leave_isolated_services_alone() -> None:
     graph = torch.tensor([[0.0, 3.0, 1.0], [0.0, 0.0, 2.0], [0.0, 0.0, 0.0]])
     out, out_twice, back, back_twice = diffusion_terms(Graphs(graph, graph), 2)
@@ -327,7 +327,7 @@ def test_scheduled_sampling_depends_on_the_seed_and_on_the_training_step_alone()
     assert len(set(losses(1, resume=False))) > 1
 
 
-# ----------------------------------------------------------------------------------------------------------- convolutional
+# ---------------------------------------------------------------------------------------------- convolutional
 def test_the_symmetric_adjacency_of_a_chain_is_known_on_paper() -> None:
     chain = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
     half, root = 0.5, 1 / math.sqrt(6)
@@ -369,7 +369,7 @@ def test_chebyshev_convolution_with_attention_equals_its_formula(features: int) 
     torch.testing.assert_close(layer(x, terms, attention), expected, rtol=1e-4, atol=1e-5)
 
 
-# ------------------------------------------------------------------------------------------------------------------- STID
+# ------------------------------------------------------------------------------------------------------- STID
 def test_stid_knows_service_and_time_of_day() -> None:
     network, x = make("STID").eval(), torch.ones(2, 5, 4, 3)
     out = network(x, pair_of(4), known_at(torch.tensor([0.0, 0.999])))
@@ -379,7 +379,7 @@ def test_stid_knows_service_and_time_of_day() -> None:
     torch.testing.assert_close(out[1], network(x, pair_of(4), known_at(torch.ones(2)))[1])
 
 
-# -------------------------------------------------------------------------------------------------------------- yardstick
+# -------------------------------------------------------------------------------------------------- yardstick
 @pytest.mark.parametrize("name", ["AdapGLA", "AdapGLT"])
 @pytest.mark.parametrize("order", [1, 3])
 def test_the_yardstick_gives_the_networks_outputs_and_the_same_gradient_of_the_graph(

@@ -1,4 +1,7 @@
-"""Windows, expectation-maximisation and end-to-end training: each published defect has a test that the published way fails."""
+"""Windows and training, by expectation-maximisation and end to end.
+
+For each published defect there is a test that the published way fails.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ def run(trainer: Trainer) -> Trainer:
     return trainer
 
 
-# ------------------------------------------------------------------------------------------------------------- windows
+# ---------------------------------------------------------------------------------------------------- windows
 def test_a_window_ends_at_its_row_and_its_label_is_one_step_later() -> None:
     rows = torch.arange(40, dtype=torch.float32)
     windows = Windows(rows[:, None, None], rows[:, None], window=3, horizon=2, dilation=4)
@@ -68,7 +71,7 @@ def test_batches_are_shuffled_by_seed_and_cover_all_unlike_the_published_fixed_o
     assert torch.equal(torch.cat(list(batches(ends, 7))), ends)
 
 
-# ---------------------------------------------------------------------------------------------------- published defects
+# ------------------------------------------------------------------------------------------ published defects
 def published_loss(trainer: Trainer, batch_size: int) -> float:
     """Mean of batch means, divided by the number of batches once more."""
     parts = list(batches(trainer.validation, batch_size))
@@ -158,7 +161,7 @@ def test_the_best_epoch_is_kept_not_the_last() -> None:
     assert trainer.score(trainer.affinity) == pytest.approx(min(losses), rel=1e-5)
 
 
-# ------------------------------------------------------------------------------------------------------ is the graph real?
+# ----------------------------------------------------------------------------------------- is the graph real?
 @pytest.mark.parametrize("trainer_kind", ["em", "end_to_end"])
 def test_from_the_identity_the_affinity_gains_the_edges_that_matter(trainer_kind: str) -> None:
     trainer = make_trainer(num_iter=5, graph_trainer=trainer_kind)
@@ -245,7 +248,7 @@ def test_slow_windows_are_the_tenth_with_the_worst_entry_response() -> None:
     )
 
 
-# ------------------------------------------------------------------------------------------------- the same every time
+# ---------------------------------------------------------------------------------------- the same every time
 def values(trainer: Trainer) -> list[Tensor]:
     return [*trainer.network.state_dict().values(), *trainer.learner.state_dict().values(), trainer.affinity]
 
@@ -279,9 +282,7 @@ def test_a_run_interrupted_and_continued_equals_one_that_was_not(kind: str) -> N
     assert one == other
 
 
-def test_at_a_constant_rate_the_run_ends_after_so_many_iterations_without_a_better_pair_and_a_cosine_is_run_to_its_end() -> (
-    None
-):
+def test_a_run_at_a_constant_rate_ends_without_better_pairs_and_a_cosine_is_run_to_its_end() -> None:
     still = {"num_epoch": 1, "patience": 2, "learning_rate": 1e-12, "graph_learning_rate": 1e-12}
     assert run(make_trainer(num_iter=50, schedule="constant", **still)).iteration < 10
     assert run(make_trainer(num_iter=6, schedule="cosine", **still)).iteration == 6

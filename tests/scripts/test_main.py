@@ -146,8 +146,8 @@ def test_training_starts_from_a_bundle_where_asked(here: Path, capsys: pytest.Ca
     assert run("--init_from", "first.pt", "--data_dir", "other") == 1
     error = capsys.readouterr().err
     assert (
-        "trained for services ['web', 'cart', 'pay', 'db', 'mail'], this training has ['web', 'cart', 'pay', 'db']"
-        in error
+        "trained for services ['web', 'cart', 'pay', 'db', 'mail'], "
+        "this training has ['web', 'cart', 'pay', 'db']" in error
     )
 
 
@@ -209,8 +209,8 @@ def test_a_series_too_short_for_the_window_says_how_many_windows_there_are_and_w
     assert run("--data_dir", "short") == 1
     error = capsys.readouterr().err
     assert (
-        "no window fits the validation split (windows: train 10, validation 0, test 0): a window of 40 + 1 steps takes 41 rows"
-        in error
+        "no window fits the validation split (windows: train 10, validation 0, test 0): "
+        "a window of 40 + 1 steps takes 41 rows" in error
     )
     assert "lower process.window" in error
 

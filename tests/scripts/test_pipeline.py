@@ -1,4 +1,7 @@
-"""The six scripts one after another on small settings, for every application; the same twice; killed in between; fed rubbish."""
+"""The six scripts, one after another, on small settings.
+
+They run for every application, twice from the same seed, on after a kill, and on input that is no good.
+"""
 
 from __future__ import annotations
 
@@ -71,12 +74,12 @@ class Place:
         return ["--config", "app.yaml"]
 
     def run(self, stage: str, *more: str) -> int:
-        """A script in this directory; what its settings name lies below it."""
+        """Run a script in this directory; all that its settings name lies below it."""
         with contextlib.chdir(self.directory):
             return int(SCRIPTS[stage].main([*self.arguments(stage), *more]))
 
     def files(self, below: str = "") -> dict[str, str]:
-        """Path -> hash of its bytes, of all that isn't hidden."""
+        """A hash of the bytes of each file that isn't hidden, by its path."""
         found = (
             sorted((self.directory / below).rglob("*"))
             if (self.directory / below).is_dir()
@@ -188,7 +191,10 @@ def test_another_application_needs_another_yaml_only(
 
 # --------------------------------------------------------------------------------------------- the same twice
 def test_the_same_seed_makes_the_same_files(boutique: Place, copy: Place) -> None:
-    """Collect, process, train and scale once more from nothing: the same bytes, but for clocks beside a bundle and a run."""
+    """Collect, process, train and scale once more from nothing.
+
+    All bytes are the same, except for clocks beside a bundle and a run.
+    """
     for below in ("data", "states", "runs"):
         shutil.rmtree(copy.directory / below)
     for stage in ("metrics_fetch", "data_process", "main", "predict_scale"):
@@ -281,7 +287,7 @@ def test_a_stage_that_is_killed_while_it_writes_leaves_the_artefact_before_it_wh
 def test_a_run_that_is_killed_while_it_writes_leaves_the_run_before_it_whole(copy: Place) -> None:
     before = copy.files("runs/hpa_70-2000")
     changes = ["--policy", "hpa_70", "--set", "testbed.load.high=40", "--duration", "60"]
-    killed(copy, "predict_scale", "..run.json.", changes)  # all is written, nothing has taken its place
+    killed(copy, "predict_scale", "..run.json.", changes)  # all files are written, none has its name yet
     assert copy.files("runs/hpa_70-2000") == before
     assert copy.run("calculate") == 0
     killed(
@@ -295,7 +301,7 @@ def test_a_run_that_is_killed_while_it_writes_leaves_the_run_before_it_whole(cop
 
 # -------------------------------------------------------------------------------------------------- bad input
 def refused(place: Place, stage: str, capsys: pytest.CaptureFixture[str], *more: str) -> str:
-    """The one line on stderr, logs aside, of a script that ends with 1 and says nothing on stdout."""
+    """The one line on stderr, beside logs, of a script that ends with 1 and prints nothing on stdout."""
     capsys.readouterr()
     assert place.run(stage, *more) == 1
     said = capsys.readouterr()
@@ -409,7 +415,7 @@ def drop_column(text: str) -> str:
 
 
 def first_cell(row: int, text: str) -> Callable[[str], str]:
-    """Puts `text` into the column after the time."""
+    """Put `text` into the column after the time."""
 
     def damage(whole: str) -> str:
         lines = whole.splitlines()

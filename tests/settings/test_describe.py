@@ -85,11 +85,11 @@ def test_every_key_has_a_row_with_type_default_and_meaning() -> None:
         in rows
     )
     assert any(
-        row.startswith("| `split` | list of 3, each item number | `[0.6, 0.2, 0.2]` |") for row in rows
+        row.startswith("| `split` | list of 3 (each item: number) | `[0.6, 0.2, 0.2]` |") for row in rows
     )
     assert any(row.startswith("| `token` | secret text or null | `null` |") for row in rows)
     assert any(
-        row.startswith("| `services` | mapping by name, each value a section or null | must be given |")
+        row.startswith("| `services` | mapping by name (each value: section or null) | must be given |")
         for row in rows
     )
     assert all(len(row.replace("\\|", "").split(" | ")) == 4 for row in rows)

@@ -92,6 +92,20 @@ def test_the_services_of_an_application_stand_in_one_file() -> None:
     assert len(stated) == len(set(stated)) == 4
 
 
+def test_what_is_mounted_into_the_controllers_pod_comes_with_the_files_that_it_extends() -> None:
+    mounted = {
+        ROOT / name
+        for name in re.findall(
+            r"--from-file=(\S+)", (ROOT / "deploy/deepscaler.yaml").read_text(encoding="utf-8")
+        )
+        if name.startswith("config/")
+    }
+    assert mounted
+    for path in mounted:
+        base = document(path).get("extends")
+        assert base is None or (path.parent / str(base)).resolve() in mounted
+
+
 def test_the_training_files_to_start_from_show_the_defaults() -> None:
     assert load_section(Train, ROOT / "config/train_config.yaml") == Train()
     assert load_section(ModelConfig, ROOT / "config/train_datasets_speed.yaml") == ModelConfig()

@@ -1,4 +1,4 @@
-"""The emulated Kubernetes API: against the recorded answers of a real one, by its essential facts, and under its real clients."""
+"""The emulated Kubernetes API, compared with the recorded answers of a real one and used by real clients."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ JSON, MERGE, STRATEGIC, APPLY = (
     "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
 )
-# Recordings that the emulated API doesn't answer alike, each with the reason.
 REST = {
-    "discovery /apis": "names the groups that are served: 6 of the recorded 20",
-    "discovery /api/v1": "names the resources that are served; no bindings, endpoints, exec, logs, volumes, proxies, …",
+    "discovery /apis": "names only the groups that are served: 6 of the recorded 20",
+    "discovery /api/v1": "names only the resources that are served: no endpoints, exec, logs, volumes, …",
 }
+"""Recordings that the emulated API answers differently, each with the reason."""
 
 
 def deployment(name: str = "web", replicas: int = 2, **spec: Any) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def ask(
     content: str = "application/json",
     **headers: str,
 ) -> Any:
-    """(status, document) of one request."""
+    """The status and the document that answer one request."""
     path, _, query = path.partition("?")
     text = "" if body is None else body if isinstance(body, str) else json.dumps(body)
     sent = {"Content-Type": content, **{name.replace("_", "-"): value for name, value in headers.items()}}
@@ -103,7 +103,7 @@ def ask(
 
 
 def events(store: KubernetesStore, query: str, path: str = DEPLOYMENTS) -> Iterator[dict[str, Any] | None]:
-    """The events of a watch; None where nothing happens."""
+    """The events of a watch; None whenever nothing happens."""
     response = store.handle("GET", path, f"watch=true&{query}")
     assert response.status == 200 and not isinstance(response.body, bytes)
     return (json.loads(line) if line else None for line in response.body)
@@ -111,7 +111,7 @@ def events(store: KubernetesStore, query: str, path: str = DEPLOYMENTS) -> Itera
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Watches that notice in no time that nothing happens."""
+    """Watches notice at once that nothing happens."""
     monkeypatch.setattr(watching, "TICK_SECONDS", 0.02)
     monkeypatch.setattr(watching, "LAST_BOOKMARKS_SECONDS", 100.0)
 
@@ -122,7 +122,7 @@ def test_recorded_answers_are_given_alike(quick: None) -> None:
     unlike = {outcome.name: outcome.differences for outcome in outcomes if outcome.differences}
     assert len(outcomes) == 110
     assert {name: differences for name, differences in unlike.items() if name not in REST} == {}
-    for name in REST.keys() & unlike.keys():  # nothing wrong is said, only less
+    for name in REST.keys() & unlike.keys():  # what is said is right, but not all of it
         assert all(difference.endswith("is missing") for difference in unlike[name])
 
 
@@ -386,7 +386,9 @@ def test_a_patch_that_changes_nothing_keeps_the_version(store: KubernetesStore) 
     ask(store, "PATCH", SCALE, {"spec": {"replicas": 3}}, MERGE)
     ask(store, "PATCH", WEB, {"metadata": {"labels": {"tier": "front"}}}, MERGE)
     after = ask(store, "GET", WEB)[1]["metadata"]
-    assert after["generation"] == before["generation"] + 1  # the spec's change counts, the label's doesn't
+    assert (
+        after["generation"] == before["generation"] + 1
+    )  # a change of the spec counts, one of a label doesn't
     assert int(after["resourceVersion"]) == int(before["resourceVersion"]) + 2
 
 
@@ -582,7 +584,7 @@ def test_replica_sets_pods_and_statuses_follow(store: KubernetesStore) -> None:
     assert pod["metadata"]["ownerReferences"][0]["uid"] == replica_set["metadata"]["uid"]
     version = store.version
     store.sync_pods("gold", "web", [ready, starting])
-    assert store.version == version  # nothing is written where nothing has changed
+    assert store.version == version  # nothing is written if nothing has changed
     store.sync_pods("gold", "web", [PodState(ready.name, START, START + 12, deleting_since=START + 60)])
     _, pods = ask(store, "GET", "/api/v1/namespaces/gold/pods?labelSelector=app%3Dweb")
     assert ["deletionTimestamp" in each["metadata"] for each in pods["items"]] == [True]
@@ -976,7 +978,7 @@ def test_the_python_client_reads_pods_autoscalers_events_and_rights(
 
 
 def test_two_lease_locks_never_hold_at_once(api: KubernetesApi, tmp_path: Path) -> None:
-    config.load_kube_config(str(tmp_path / "kubeconfig"))  # the lock knows the default configuration only
+    config.load_kube_config(str(tmp_path / "kubeconfig"))  # the lock uses only the default configuration
     try:
         one, other = (LeaseLock("deepscaler", "gold", name) for name in ("one", "other"))
 
