@@ -1,4 +1,4 @@
-"""How the trainer treats networks by their use of graphs; its early end, first candidates and large batches."""
+"""How the trainer treats networks by their use of graphs; its early end, first candidates, large batches."""
 
 from __future__ import annotations
 
