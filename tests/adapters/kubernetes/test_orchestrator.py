@@ -85,7 +85,7 @@ def test_a_pod_is_what_the_api_says(stub, shop):
     )
 
 
-def test_a_pod_belongs_to_the_deployment_that_selects_it(stub, tmp_path):
+def test_a_pod_belongs_to_the_deployment_that_owns_it(stub, tmp_path):
     for name in ("carts", "carts-db"):
         stub.put(DEPLOYMENTS, deployment(name))
         stub.put(PODS, pod(name, 1, CREATED, READY))
