@@ -126,6 +126,11 @@ class Process(Section):
     boot_seconds: dict[str, float] = Field(
         {}, description="seconds until a pod is ready, by service, where the cluster doesn't tell"
     )
+    boot_limit: Positive = Field(
+        900.0,
+        description="a measured start-up of more seconds is implausible (a pod that became unready and ready "
+        "again) and isn't counted",
+    )
     plots: bool = Field(
         True, description="required: draw labels.png, the page that says how far the labels can be trusted"
     )

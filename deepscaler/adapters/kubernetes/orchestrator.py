@@ -49,7 +49,7 @@ class Orchestrator:
         self._api = api or KubeApi(settings.cluster)
         self._namespace = settings.app.namespace
         self._owners = PodOwners(self._api, self._path("/apis/apps/v1", "replicasets"))
-        self._boots = BootTimes()
+        self._boots = BootTimes(settings.process.boot_limit)
         self._whole_pods: dict[
             str, Amounts
         ] = {}  # service -> cores of a pod that was seen, its sidecars included

@@ -90,6 +90,8 @@ def test_of_the_past_start_up_times_come_from_the_pods_of_today(stub, shop, tmp_
         ({"pod": f"web-5d9c5b8f6d-{index:05d}"}, value) for index, value in enumerate((5.0, 7.0, 90.0))
     ]
     assert cluster.workloads()[0].boot_seconds == 7.0
+    told["boot"] = [({"pod": "web-5d9c5b8f6d-00000"}, 169200.0), ({"pod": "web-5d9c5b8f6d-00001"}, 8.0)]
+    assert cluster.workloads()[0].boot_seconds == 8.0  # a Ready transition of two days later is no start-up
     stub.denied.add(("list", "pods"))
     told["boot"] = []
     assert cluster.workloads()[0].boot_seconds is None  # which the configured one would stand in for
