@@ -7,6 +7,7 @@ every object that comes in, and a field that one of them doesn't expect would ma
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from deepscaler.settings import ClusterSection
 
 _PAGE = 500
 _GONE = 410
+_SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
 Object = Mapping[str, Any]
 """A Kubernetes object as JSON has it."""
 _ADVICE = {
@@ -134,6 +136,7 @@ class KubeApi:
         from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError
 
+        _check_path(path)
         client = self._connected()
         headers = {"Accept": "application/json"}
         if body is not None:
@@ -203,6 +206,20 @@ class KubeApi:
             )
             self._client = client.ApiClient(configuration)
         return self._client
+
+
+def _check_path(path: str) -> None:
+    """Refuse a path that a hostile name would lead elsewhere: into another namespace or to a subresource.
+
+    Raises:
+        ApiError: a part of it is no name of a Kubernetes object.
+    """
+    for part in path.removeprefix("/").split("/"):
+        if not _SEGMENT.fullmatch(part) or part in (".", ".."):
+            raise ApiError(
+                f"nothing was asked of the Kubernetes API: {part!r} in the path {path!r} is no name of a "
+                "Kubernetes object; check app.namespace, app.services and cluster.lease"
+            )
 
 
 def _refusal(where: str, status: int, reason: str | None, text: bytes) -> str:
