@@ -67,7 +67,8 @@ class RecommendationHistory:
     """Recommendations of the last `window` seconds by service: the memory of the scale-down stabilization.
 
     When a service is seen first, record its current replicas, so that its first scale-down waits for a
-    window, too.
+    window, too. A service at 0 is forgotten: its owner switched it off, which says nothing of what it needs,
+    and once it is switched on again it is seen first.
     """
 
     def __init__(self, window: float) -> None:
@@ -89,11 +90,14 @@ class RecommendationHistory:
             self.record(str(service), float(time), remembered)
 
     def knows(self, service: str) -> bool:
-        """Whether anything was ever recorded for `service`."""
+        """Whether anything was recorded for `service` since it was last at 0."""
         return service in self._records
 
     def record(self, service: str, time: float, replicas: int) -> None:
-        """Remember a recommendation and forget those that are out of the window."""
+        """Remember a recommendation and forget those out of the window; at 0 replicas, all of them."""
+        if replicas == 0:
+            self._records.pop(service, None)
+            return
         kept = [entry for entry in self._records.get(service, ()) if time - entry[0] < self.window]
         self._records[service] = [*kept, (time, replicas)]
 
@@ -218,7 +222,8 @@ def _stabilized(decision: Decision, history: RecommendationHistory, now: float, 
         return replace(
             decision, target=decision.current, reason=Reason.HELD_TROUBLE, recommended=decision.current
         )
-    held = min(decision.current, history.highest(decision.service, now) or decision.target)
+    highest = history.highest(decision.service, now)
+    held = decision.target if highest is None else min(decision.current, highest)
     return replace(decision, target=held, reason=Reason.STABILIZED) if held > decision.target else decision
 
 

@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
 from deepscaler.settings.base import Count, Positive, Section, Url
+
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_SUBDOMAIN = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+
+
+def check_name(where: str, name: str, *, dots: bool = False) -> None:
+    """Refuse what Kubernetes would refuse as a name.
+
+    Args:
+        where: the key of the settings that says the name.
+        name: what is checked.
+        dots: whether it may have dots and 253 characters (Deployments, Leases), or none and 63 (namespaces,
+            containers).
+
+    Raises:
+        ValueError: it is no such name; one line.
+
+    Source: RFC 1123, as Kubernetes applies it.
+    """
+    if not (_SUBDOMAIN if dots else _LABEL).fullmatch(name):
+        allowed = f"a-z, 0-9{', - and .' if dots else ' and -'}, at most {253 if dots else 63} characters"
+        raise ValueError(
+            f"{where}: {name!r} can't be a name in Kubernetes: {allowed}, a letter or digit at both ends"
+        )
 
 
 class Service(Section):
@@ -71,6 +96,20 @@ class App(Section):
                     f"services: {', '.join(self.services)}"
                 )
         return self
+
+    def check_names(self) -> None:
+        """Refuse names that Kubernetes would refuse, of the namespace and of the services that are scaled.
+
+        Raises:
+            ValueError: one of them is no name.
+        """
+        check_name("app.namespace", self.namespace)
+        for name, service in self.services.items():
+            if service.scaled:
+                deployment = service.deployment or (service.workloads or [name])[0]
+                check_name(f"app.services.{name}, its Deployment", deployment, dots=True)
+                if service.container:
+                    check_name(f"app.services.{name}.container", service.container)
 
 
 class Prometheus(Section):

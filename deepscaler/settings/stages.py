@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from deepscaler.settings.app import App, ClusterSection
+from deepscaler.settings.app import App, ClusterSection, check_name
 from deepscaler.settings.base import Count, Feature, Moment, NotNegative, Positive, Section, Share
 from deepscaler.settings.scaling import Scale
 from deepscaler.settings.testbed import Testbed
@@ -126,6 +126,11 @@ class Process(Section):
     boot_seconds: dict[str, float] = Field(
         {}, description="seconds until a pod is ready, by service, where the cluster doesn't tell"
     )
+    boot_limit: Positive = Field(
+        900.0,
+        description="a measured start-up of more seconds is implausible (a pod that became unready and ready "
+        "again) and isn't counted",
+    )
     plots: bool = Field(
         True, description="required: draw labels.png, the page that says how far the labels can be trusted"
     )
@@ -176,6 +181,24 @@ class Settings(Section):
     scale: Scale = Scale()
     evaluate: Evaluate = Evaluate()
     testbed: Testbed = Testbed()
+
+    @property
+    def lease_name(self) -> str:
+        """Name of the Lease by which replicas of the controller elect the one that writes."""
+        return self.cluster.lease.name or f"deepscaler-{self.app.name}".lower().replace("_", "-")
+
+    @model_validator(mode="after")
+    def _names_fit_kubernetes(self) -> Self:
+        if self.cluster.kind != "kubernetes":
+            return self
+        self.app.check_names()
+        lease = self.cluster.lease
+        if lease.enabled:
+            where = "cluster.lease.name" if lease.name else "app.name, of which the Lease has its name"
+            advice = "" if lease.name else " (or set cluster.lease.name)"
+            check_name(f"{where}{advice}", self.lease_name, dots=True)
+            check_name("cluster.lease.namespace", lease.namespace or self.app.namespace)
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from helpers.fakes import make_settings
+from helpers.fakes import FakeCluster, ScriptedPolicy, make_settings
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from deepscaler.cluster import Workload
+from deepscaler.control.controller import Controller
 from deepscaler.control.guard_rails import (
     PAUSE_ANNOTATION,
     Decision,
@@ -344,6 +345,47 @@ def test_a_restarted_controller_remembers_what_it_recommended():
     }  # fmt: skip
     assert history.highest("web", NOW + 40) == 7
     assert history.highest("web", NOW + 50) is None
+
+
+@pytest.mark.field
+def test_a_service_at_zero_is_forgotten_so_its_waking_is_seen_first():
+    history = remembered((NOW - 100, 7), (NOW - 40, 0), (NOW - 20, 0))
+    assert not history.knows("web") and history.highest("web", NOW) is None
+    history.record("web", NOW, 10)
+    down = one(Proposal(1.0, Reason.FORECAST), workload(10), rails(scale_down_window=120.0), history)
+    assert (down.target, down.reason) == (10, Reason.STABILIZED)
+
+
+@pytest.mark.field
+def test_a_restart_while_a_service_is_at_zero_remembers_nothing_of_it():
+    columns = ["time", "service", "current", "predicted", "floor", "target", "reason"]
+    rows = pd.DataFrame(
+        [
+            (NOW - 90, "web", 8, 8.0, None, 8, "forecast"),
+            (NOW - 60, "web", 0, None, None, 0, "scaled_to_zero"),
+            (NOW - 60, "api", 0, None, None, 0, "scaled_to_zero"),
+            (NOW - 30, "api", 6, 2.0, None, 6, "stabilized"),
+        ],
+        columns=columns,
+    )
+    history = RecommendationHistory(120.0)
+    history.restore(rows, NOW, 0.35)
+    assert not history.knows("web") and history.highest("api", NOW) == 2
+
+
+@pytest.mark.field
+@pytest.mark.parametrize("ticks_at_zero", [1, 2, 20])
+def test_waking_from_zero_is_stabilised_like_any_scale_down(ticks_at_zero):
+    cluster = FakeCluster(("web",), replicas={"web": 0})
+    settings = make_settings(cluster.names, guard_rails={"scale_down_window": 120.0})
+    controller = Controller(cluster, ScriptedPolicy(lambda _now, _service: 1.0), settings)
+    controller.run(15.0 * ticks_at_zero)
+    cluster.replicas["web"] = 10
+    controller.run(120.0)
+    assert cluster.writes == []
+    assert set(controller.decisions()["reason"][ticks_at_zero:]) == {"stabilized"}
+    controller.run(30.0)
+    assert cluster.replicas["web"] == 1
 
 
 def test_no_rows_restore_nothing():

@@ -21,6 +21,7 @@ PODS = "/api/v1/namespaces/shop/pods"
 HPAS = "/apis/autoscaling/v2/namespaces/shop/horizontalpodautoscalers"
 SCALED = "/apis/keda.sh/v1alpha1/namespaces/shop/scaledobjects"
 QUOTAS = "/api/v1/namespaces/shop/resourcequotas"
+REPLICA_SETS = "/apis/apps/v1/namespaces/shop/replicasets"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/shop/leases"
 USAGE = "/apis/metrics.k8s.io/v1beta1/namespaces/shop/pods"
 KNOWN = (
@@ -265,6 +266,12 @@ def pod(
     owner: str, index: int, created: str, ready: str | None, sidecar: str | None = None, **metadata: Any
 ) -> dict[str, Any]:
     """A pod of `deployment(owner)`; `ready` is when it became ready."""
+    replica_set = {
+        "kind": "ReplicaSet",
+        "name": f"{owner}-5d9c5b8f6d",
+        "uid": f"{owner}-5d9c5b8f6d",
+        "controller": True,
+    }
     containers = copy.deepcopy(deployment(owner)["spec"]["template"]["spec"]["containers"])
     if sidecar:
         containers.append(
@@ -280,7 +287,8 @@ def pod(
             "name": f"{owner}-5d9c5b8f6d-{index:05d}",
             "uid": f"{owner}-{index}",
             "creationTimestamp": created,
-            "labels": {"app": owner},
+            "labels": {"app": owner, "pod-template-hash": "5d9c5b8f6d"},
+            "ownerReferences": [replica_set],
             **metadata,
         },
         "spec": {"containers": containers},
@@ -291,6 +299,12 @@ def pod(
             "containerStatuses": [{"restartCount": 0}],
         },
     }
+
+
+def replica_set(name: str, owner: str, kind: str = "Deployment") -> dict[str, Any]:
+    """A ReplicaSet of an object; its uid is its name."""
+    reference = {"kind": kind, "name": owner, "uid": owner, "controller": True}
+    return {"metadata": {"name": name, "uid": name, "ownerReferences": [reference]}}
 
 
 def hpa(name: str, target: str, kind: str = "Deployment") -> dict[str, Any]:

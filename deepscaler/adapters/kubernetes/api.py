@@ -7,7 +7,10 @@ every object that comes in, and a field that one of them doesn't expect would ma
 from __future__ import annotations
 
 import json
+import re
+import threading
 from collections.abc import Mapping
+from concurrent.futures import Future, wait
 from typing import Any
 
 from deepscaler.artefacts import one_line
@@ -16,6 +19,7 @@ from deepscaler.settings import ClusterSection
 
 _PAGE = 500
 _GONE = 410
+_SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
 Object = Mapping[str, Any]
 """A Kubernetes object as JSON has it."""
 _ADVICE = {
@@ -48,6 +52,7 @@ class KubeApi:
     def __init__(self, section: ClusterSection, retries: int = 1) -> None:
         self._section, self._retries = section, retries
         self._client: Any = None
+        self._credentials = _Credentials(section)
 
     def get(self, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The object or list at `path`.
@@ -134,6 +139,7 @@ class KubeApi:
         from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError
 
+        _check_path(path)
         client = self._connected()
         headers = {"Accept": "application/json"}
         if body is not None:
@@ -174,24 +180,10 @@ class KubeApi:
 
     def _connected(self) -> Any:
         if self._client is None:
-            from kubernetes import client, config
-            from kubernetes.config import ConfigException
+            from kubernetes import client
             from urllib3.util import Retry
 
-            configuration = client.Configuration()
-            try:
-                try:
-                    config.load_kube_config(
-                        self._section.kubeconfig, self._section.context, client_configuration=configuration
-                    )
-                except ConfigException:
-                    if self._section.kubeconfig or self._section.context:
-                        raise
-                    config.load_incluster_config(client_configuration=configuration)
-            except (ConfigException, OSError, ValueError, KeyError, TypeError) as error:
-                raise ApiError(
-                    f"no way to the Kubernetes API: {one_line(error)}; set cluster.kubeconfig"
-                ) from error
+            configuration = self._credentials.read(self._section.timeout)
             # Only what can't have reached the server, or changes nothing there, is sent again.
             configuration.retries = Retry(
                 total=self._retries,
@@ -203,6 +195,79 @@ class KubeApi:
             )
             self._client = client.ApiClient(configuration)
         return self._client
+
+
+class _Credentials:
+    """Reads the kubeconfig in a thread of its own: the credential plugin that it may name can hang."""
+
+    def __init__(self, section: ClusterSection) -> None:
+        self._section = section
+        self._reading: Future[Any] | None = None  # goes on from call to call, so that plugins don't pile up
+
+    def read(self, seconds: float) -> Any:
+        """The client's configuration.
+
+        Raises:
+            ApiError: there is no way to a server, or it isn't known within so many seconds.
+        """
+        from kubernetes.config import ConfigException
+
+        if self._reading is None:
+            self._reading = Future()
+            threading.Thread(
+                target=self._work, args=(self._reading,), name="credentials", daemon=True
+            ).start()
+        reading, overdue = self._reading, not wait([self._reading], seconds).done
+        if overdue:
+            raise ApiError(
+                f"no way to the Kubernetes API: the credentials weren't there within {seconds:g} s; "
+                "does the credential plugin of the kubeconfig (users[].user.exec) hang?"
+            )
+        self._reading = None
+        try:
+            return reading.result()
+        except (ConfigException, OSError, ValueError, KeyError, TypeError) as error:
+            raise ApiError(
+                f"no way to the Kubernetes API: {one_line(error)}; set cluster.kubeconfig"
+            ) from error
+
+    def _work(self, reading: Future[Any]) -> None:
+        try:
+            reading.set_result(_configuration(self._section))
+        except BaseException as error:
+            reading.set_exception(error)
+
+
+def _configuration(section: ClusterSection) -> Any:
+    """As the kubeconfig says; without one, as the service account of the pod says."""
+    from kubernetes import client, config
+    from kubernetes.config import ConfigException
+
+    configuration = client.Configuration()
+    try:
+        config.load_kube_config(section.kubeconfig, section.context, client_configuration=configuration)
+    except ConfigException:
+        if section.kubeconfig or section.context:
+            raise
+        config.load_incluster_config(client_configuration=configuration)
+    else:
+        # A token that runs out is renewed here after a 401; the client's own renewal could hang in a request.
+        configuration.refresh_api_key_hook = None
+    return configuration
+
+
+def _check_path(path: str) -> None:
+    """Refuse a path that a hostile name would lead elsewhere: into another namespace or to a subresource.
+
+    Raises:
+        ApiError: a part of it is no name of a Kubernetes object.
+    """
+    for part in path.removeprefix("/").split("/"):
+        if not _SEGMENT.fullmatch(part) or part in (".", ".."):
+            raise ApiError(
+                f"nothing was asked of the Kubernetes API: {part!r} in the path {path!r} is no name of a "
+                "Kubernetes object; check app.namespace, app.services and cluster.lease"
+            )
 
 
 def _refusal(where: str, status: int, reason: str | None, text: bytes) -> str:

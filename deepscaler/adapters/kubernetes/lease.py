@@ -62,7 +62,7 @@ class LeaseElection:
         self._section, self._steady, self._wall = section, steady, wall
         patience = min(settings.cluster.timeout, section.renew_deadline / 2)  # of one request
         self._api = api or KubeApi(settings.cluster.model_copy(update={"timeout": patience}), retries=0)
-        self.name = section.name or f"deepscaler-{settings.app.name}".lower().replace("_", "-")
+        self.name = settings.lease_name
         self.namespace = section.namespace or settings.app.namespace
         self.identity = f"{section.identity or socket.gethostname()}_{secrets.token_hex(4)}"
         self.holder = ""

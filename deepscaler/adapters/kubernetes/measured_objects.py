@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from statistics import median
 
-from deepscaler.adapters.kubernetes.objects import Usage
+from deepscaler.adapters.kubernetes.objects import BootTimes, Usage
 from deepscaler.adapters.prometheus import PrometheusClient, no_such_series
 from deepscaler.adapters.queries import POD_QUERIES, WORKLOAD_QUERIES, Names, seconds
 from deepscaler.cluster import Pod, Workload
@@ -92,12 +91,13 @@ class MeasuredObjects:
 
     def _boot_seconds(self, by_pod: Sequence[_Sample]) -> dict[str, float]:
         """Service -> median of its pods' start-up times."""
-        values: dict[str, list[float]] = {}
+        boots = BootTimes(self._settings.process.boot_limit)
         for labels, value in by_pod:
             service = self._names.service("pod", labels["pod"])
-            if service is not None and value > 0:
-                values.setdefault(service, []).append(value)
-        return {service: median(one) for service, one in values.items()}
+            if service is not None:
+                boots.add(service, labels["pod"], value)
+        found = {service: boots.seconds(service) for service in self._names.services}
+        return {service: value for service, value in found.items() if value is not None}
 
     # --------------------------------------------------------------------------------------------------- pods
     def pods(self) -> list[Pod]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import statistics
 from collections import deque
@@ -12,6 +13,7 @@ from typing import Literal
 from deepscaler.adapters.kubernetes.api import ApiError, Object
 from deepscaler.quantities import parse_quantity
 
+_LOG = logging.getLogger(__name__)
 Kind = Literal["limits", "requests"]
 """The two amounts that a container states of each resource."""
 Amounts = Mapping[Kind, float | None]
@@ -131,16 +133,19 @@ class BootTimes:
 
     Each pod counts once, by the first transition that was seen, and only if its containers never restarted:
     later transitions tell of trouble, not of start-up. A pod that was ready as soon as it was created didn't
-    start here (it was adopted or is emulated), so it doesn't count.
+    start here (it was adopted or is emulated), so it doesn't count. Nor does one that took longer than the
+    limit: what is seen of a pod that is met ready is its last transition, which may be days after its start.
 
     Args:
+        limit: seconds above which a start-up is implausible. It is warned of once per service, by name.
         keep: how many pods per service are remembered.
     """
 
-    def __init__(self, keep: int = 50) -> None:
-        self._keep = keep
+    def __init__(self, limit: float, keep: int = 50) -> None:
+        self._limit, self._keep = limit, keep
         self._known: set[str] = set()
         self._seconds: dict[str, deque[float]] = {}
+        self._warned: set[str] = set()
 
     def __bool__(self) -> bool:
         return bool(self._seconds)
@@ -155,9 +160,25 @@ class BootTimes:
         if not ready or since is None or created is None:
             return
         self._known.add(uid)
-        restarts = any(int(item.get("restartCount") or 0) for item in status.get("containerStatuses") or ())
-        if not restarts and since > created:
-            self._seconds.setdefault(service, deque(maxlen=self._keep)).append(since - created)
+        if not any(int(item.get("restartCount") or 0) for item in status.get("containerStatuses") or ()):
+            self.add(service, name_of(pod), since - created)
+
+    def add(self, service: str, pod: str, seconds: float) -> None:
+        """Count the start-up of one pod, unless it is implausible."""
+        if 0 < seconds <= self._limit:
+            self._seconds.setdefault(service, deque(maxlen=self._keep)).append(seconds)
+        elif seconds > self._limit and service not in self._warned:
+            self._warned.add(service)
+            _LOG.warning(
+                "%s: pod %s became ready %g s after its creation, which is no start-up: it isn't counted, "
+                "nor are others above process.boot_limit (%g s); process.boot_seconds.%s stands in "
+                "where no other pod tells",
+                service,
+                pod,
+                seconds,
+                self._limit,
+                service,
+            )
 
     def forget(self, present: set[str]) -> None:
         """Keep only the uids of pods that are still there; the others needn't be recognised again."""

@@ -17,9 +17,9 @@ from deepscaler.adapters.kubernetes.objects import (
     pod_cores,
     ready_condition,
     seconds_since_epoch,
-    selects,
     usage_of,
 )
+from deepscaler.adapters.kubernetes.owners import PodOwners
 from deepscaler.adapters.kubernetes.quota import CpuQuota, tightest
 from deepscaler.adapters.kubernetes.replicas import DeploymentState, ReplicaWriter
 from deepscaler.adapters.kubernetes.rights import Right, missing_rights, needed_rights
@@ -48,8 +48,8 @@ class Orchestrator:
         self._settings, self._names = settings, Names(settings.app)
         self._api = api or KubeApi(settings.cluster)
         self._namespace = settings.app.namespace
-        self._selectors: dict[str, Object] = {}
-        self._boots = BootTimes()
+        self._owners = PodOwners(self._api, self._path("/apis/apps/v1", "replicasets"))
+        self._boots = BootTimes(settings.process.boot_limit)
         self._whole_pods: dict[
             str, Amounts
         ] = {}  # service -> cores of a pod that was seen, its sidecars included
@@ -101,13 +101,12 @@ class Orchestrator:
         }
 
     def _deployments(self) -> dict[str, Object]:
-        """The application's Deployments by name. Their selectors and versions are remembered."""
+        """The application's Deployments by name. Their versions are remembered."""
         ours = {
             name_of(item): item
             for item in self._api.items(self._path("/apis/apps/v1", "deployments"))
             if item["metadata"]["name"] in {*self._names.deployments, *self._names.scaled.values()}
         }
-        self._selectors = {name: item["spec"]["selector"] for name, item in ours.items()}
         self.writer.remember(ours)
         return ours
 
@@ -203,8 +202,6 @@ class Orchestrator:
         Raises:
             ClusterError: the API can't be read.
         """
-        if not self._selectors:
-            self._deployments()
         return [self._pod(service, item, usage or {}) for service, item in self._pods()]
 
     def boot_seconds(self) -> dict[str, float]:
@@ -231,16 +228,9 @@ class Orchestrator:
 
     def _pods(self) -> list[tuple[str, Object]]:
         """Service and pod, by the pod's name. Start-up times and sizes of the pods are remembered."""
-        found = []
-        for item in self._api.items(self._path("/api/v1", "pods")):
-            labels = item["metadata"].get("labels") or {}
-            owners = [
-                self._names.deployments[name]
-                for name, selector in self._selectors.items()
-                if selects(selector, labels)
-            ]
-            if owners:
-                found.append((owners[0], item))
+        owned = self._owners.deployments(self._api.items(self._path("/api/v1", "pods")))
+        deployments = self._names.deployments
+        found = [(deployments[name], item) for name, item in owned if name in deployments]
         for service, item in found:
             self._boots.observe(service, item)
             if not item["metadata"].get("deletionTimestamp"):

@@ -1,7 +1,11 @@
 """The client of the Kubernetes API: lists, credentials, contexts, and what a refusal says."""
 
+import time
+
 import pytest
+import yaml
 from helpers.kube_shop import make
+from helpers.kube_stub import DEPLOYMENTS
 from helpers.recordings import kubernetes_answers
 
 from deepscaler.adapters.kubernetes.api import ApiError, KubeApi
@@ -53,6 +57,45 @@ def test_in_a_pod_the_service_account_is_used(stub, shop, tmp_path, monkeypatch)
 
     monkeypatch.setattr("kubernetes.config.load_incluster_config", load)
     assert len(KubernetesCluster(account).workloads()) == 2 and seen
+
+
+def with_plugin(stub, tmp_path, script):
+    """Settings whose kubeconfig names a credential plugin: a shell script that notes each of its starts."""
+    settings = make(stub, tmp_path, timeout=0.3)
+    path = tmp_path / "kubeconfig"
+    document = yaml.safe_load(path.read_text())
+    command = ["-c", f"echo started >> {tmp_path}/starts; {script}"]
+    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": "sh", "args": command}
+    document["users"][0]["user"] = {"exec": {**plugin, "interactiveMode": "Never"}}
+    path.write_text(yaml.safe_dump(document))
+    return settings
+
+
+@pytest.mark.field
+def test_a_credential_plugin_that_hangs_is_bounded_and_started_once(stub, tmp_path):
+    api = KubeApi(with_plugin(stub, tmp_path, "exec sleep 8").cluster)
+    began = time.monotonic()
+    for _ in range(3):
+        with pytest.raises(ApiError, match=r"weren't there within 0.3 s; does the credential plugin .*hang"):
+            api.get(DEPLOYMENTS)
+    assert time.monotonic() - began < 5 and not stub.seen
+    assert (tmp_path / "starts").read_text() == "started\n"
+
+
+@pytest.mark.field
+def test_a_credential_plugin_that_is_slow_is_heard_in_the_end(stub, shop, tmp_path):
+    stub.token = "of-the-plugin"
+    credential = '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential",' + (
+        '"status":{"token":"of-the-plugin"}}'
+    )
+    api = KubeApi(with_plugin(stub, tmp_path, f"sleep 0.6; echo '{credential}'").cluster)
+    for _ in range(20):
+        try:
+            assert len(api.items(DEPLOYMENTS)) == 2
+            break
+        except ApiError as error:
+            assert "credential plugin" in str(error)
+    assert (tmp_path / "starts").read_text() == "started\n" and stub.seen
 
 
 def test_what_isnt_a_kubernetes_api_is_said(stub, shop, monkeypatch):

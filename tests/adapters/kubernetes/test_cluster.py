@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from helpers.kube_shop import T0, config, make
 from helpers.kube_stub import DEPLOYMENTS, HPAS, LEASES, hpa
 from helpers.paths import ROOT
@@ -90,6 +91,8 @@ def test_of_the_past_start_up_times_come_from_the_pods_of_today(stub, shop, tmp_
         ({"pod": f"web-5d9c5b8f6d-{index:05d}"}, value) for index, value in enumerate((5.0, 7.0, 90.0))
     ]
     assert cluster.workloads()[0].boot_seconds == 7.0
+    told["boot"] = [({"pod": "web-5d9c5b8f6d-00000"}, 169200.0), ({"pod": "web-5d9c5b8f6d-00001"}, 8.0)]
+    assert cluster.workloads()[0].boot_seconds == 8.0  # a Ready transition of two days later is no start-up
     stub.denied.add(("list", "pods"))
     told["boot"] = []
     assert cluster.workloads()[0].boot_seconds is None  # which the configured one would stand in for
@@ -211,3 +214,35 @@ def test_sigterm_ends_the_controller_and_gives_the_lease_back(emulated, tmp_path
     assert Path(out.strip()).name == "static-0" and "released" in error
     lease = json.loads(emulated.store.handle("GET", f"{LEASES}/deepscaler-shop").body)
     assert lease["spec"]["holderIdentity"] == "" and emulated.store.replicas("shop")["web"] == 6
+
+
+@pytest.mark.field
+def test_sigterm_ends_a_controller_whose_credential_plugin_hangs(emulated, tmp_path):
+    path = config(emulated, tmp_path)
+    kubeconfig = tmp_path / "kubeconfig"
+    document = yaml.safe_load(kubeconfig.read_text())
+    script = ["-c", f"touch {tmp_path}/started; exec sleep 30"]
+    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": "sh", "args": script}
+    for user in document["users"]:
+        user["user"] = {"exec": {**plugin, "interactiveMode": "Never"}}
+    kubeconfig.write_text(yaml.safe_dump(document))
+    command = [
+        sys.executable,
+        "predict_scale.py",
+        "--config",
+        path,
+        "--dry-run",
+        "--set",
+        "cluster.timeout=2",
+    ]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(600):
+            if (tmp_path / "started").exists():
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=15)
+    finally:
+        process.kill()
+        process.wait()

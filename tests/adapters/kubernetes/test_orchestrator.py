@@ -85,7 +85,7 @@ def test_a_pod_is_what_the_api_says(stub, shop):
     )
 
 
-def test_a_pod_belongs_to_the_deployment_that_selects_it(stub, tmp_path):
+def test_a_pod_belongs_to_the_deployment_that_owns_it(stub, tmp_path):
     for name in ("carts", "carts-db"):
         stub.put(DEPLOYMENTS, deployment(name))
         stub.put(PODS, pod(name, 1, CREATED, READY))
@@ -135,6 +135,44 @@ def test_boot_times_are_measured_and_configured_ones_stand_in(stub, tmp_path, sh
         )
     cluster.pods()
     assert cluster.workloads()[0].boot_seconds == 21.0  # median of 12, 12, 30, 40
+
+
+@pytest.mark.field
+def test_a_ready_transition_long_after_the_start_is_no_start_up(stub, shop, tmp_path, caplog):
+    """A kubelet restart made all pods of web, 48 h old, unready and ready again; no container restarted."""
+    for index in range(2):
+        stub.put(PODS, pod("web", index, "2026-01-03T00:00:00Z", "2026-01-04T23:00:00Z"))
+    stub.put(PODS, pod("api", 2, "2026-01-03T00:00:00Z", "2026-01-04T23:00:00Z"))
+    settings = make(stub, tmp_path)
+    process = settings.process.model_copy(update={"boot_seconds": {"web": 9.0}})
+    for configured, expected in ((settings.process, None), (process, 9.0)):
+        cluster = cluster_of(settings, configured)
+        with caplog.at_level(logging.WARNING):
+            web, api = cluster.workloads()
+        assert (web.boot_seconds, api.boot_seconds) == (expected, 12.0)
+    assert "web: pod web-5d9c5b8f6d-00000 became ready 169200 s after its creation" in caplog.text
+    assert caplog.text.count("web: pod") == 2  # once per controller, not once per pod
+    stub.put(PODS, pod("web", 5, CREATED, "2026-01-05T00:00:31Z"))
+    cluster.pods()
+    assert cluster.workloads()[0].boot_seconds == 31.0
+
+
+@pytest.mark.field
+def test_the_limit_of_start_up_times_is_a_setting(stub, shop, tmp_path):
+    stub.put(PODS, pod("web", 2, CREATED, "2026-01-05T00:20:00Z"))
+    settings = make(stub, tmp_path)
+    slow = settings.process.model_copy(update={"boot_limit": 3600.0})
+    for process, median in ((settings.process, 12.0), (slow, 12.0)):
+        cluster = cluster_of(settings, process)
+        assert cluster.workloads()[0].boot_seconds == median  # 12, 12 and, within the limit, 1200
+    for index in (0, 1):
+        stub.put(PODS, pod("web", index, CREATED, None))
+    assert cluster_of(settings, slow).workloads()[0].boot_seconds == 1200.0
+    assert cluster_of(settings, settings.process).workloads()[0].boot_seconds is None
+
+
+def cluster_of(settings, process):
+    return KubernetesCluster(settings.model_copy(update={"process": process}))
 
 
 def test_statefulsets_are_named_as_unsupported(stub, tmp_path, caplog):

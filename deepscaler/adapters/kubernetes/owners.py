@@ -1,0 +1,72 @@
+"""Which Deployment a pod belongs to: by owner references, pod -> ReplicaSet -> Deployment.
+
+Names and labels alone don't tell. A Job's pod may carry a Deployment's labels, and the pods of a Deployment
+with a long name carry only the beginning of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+
+from deepscaler.adapters.kubernetes.api import ApiError, KubeApi, Object
+from deepscaler.logs import OnChange
+
+_LOG = logging.getLogger(__name__)
+
+
+class PodOwners:
+    """Remembers the Deployment of each ReplicaSet, so that these are listed only when a new one shows up.
+
+    Args:
+        api: carries the requests.
+        path: of the namespace's ReplicaSets.
+    """
+
+    def __init__(self, api: KubeApi, path: str) -> None:
+        self._api, self._path = api, path
+        self._deployments: dict[str, str | None] = {}  # uid of a ReplicaSet -> its Deployment
+        self._on_change = OnChange(_LOG)
+
+    def deployments(self, pods: Iterable[Object]) -> list[tuple[str, Object]]:
+        """Deployment and pod, of those pods that belong to one, in their order.
+
+        Where ReplicaSets can't be read, the name of a pod's ReplicaSet stands in: the Deployment controller
+        calls it `<Deployment>-<pod-template-hash>`, and that hash is a label of the pod.
+        """
+        owned = [(owner, pod) for pod in pods if (owner := _controller(pod, "ReplicaSet")) is not None]
+        guesses = {str(owner.get("uid")): _by_hash(owner, pod) for owner, pod in owned}
+        read = self._read() if guesses.keys() - self._deployments.keys() else self._deployments
+        self._deployments = {uid: read.get(uid, guess) for uid, guess in guesses.items()}
+        found = [(self._deployments[str(owner.get("uid"))], pod) for owner, pod in owned]
+        return [(name, pod) for name, pod in found if name is not None]
+
+    def _read(self) -> Mapping[str, str | None]:
+        """The Deployment of every ReplicaSet of the namespace by its uid; what is known if that fails."""
+        try:
+            items = self._api.items(self._path)
+        except ApiError as error:
+            text = f"ReplicaSets can't be read, so their names tell which Deployment has which pods: {error}"
+            self._on_change.trouble("ReplicaSets", text)
+            return self._deployments
+        self._on_change.well("ReplicaSets")
+        found: dict[str, str | None] = {}
+        for item in items:
+            owner = _controller(item, "Deployment")
+            found[str(item["metadata"].get("uid"))] = None if owner is None else str(owner.get("name"))
+        return found
+
+
+def _controller(item: Object, kind: str) -> Object | None:
+    """The owner reference of the controller of an object, if that is of this kind."""
+    for owner in item["metadata"].get("ownerReferences") or ():
+        if owner.get("controller") and owner.get("kind") == kind:
+            return dict(owner)
+    return None
+
+
+def _by_hash(replica_set: Object, pod: Object) -> str | None:
+    """The Deployment by the name of its ReplicaSet and the hash that its pods carry as a label."""
+    template = (pod["metadata"].get("labels") or {}).get("pod-template-hash")
+    name = str(replica_set.get("name"))
+    return name.removesuffix(f"-{template}") if template and name.endswith(f"-{template}") else None
