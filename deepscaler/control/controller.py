@@ -79,11 +79,14 @@ class Controller:
         self._scaled = frozenset(name for name, service in settings.app.services.items() if service.scaled)
         rails = self._scale.guard_rails
         self._history = RecommendationHistory(rails.scale_down_window)
-        self._history.restore(self.recorder.decisions(), cluster.now(), rails.round_up_threshold)
+        now = cluster.now()
+        earlier = self.recorder.recent(now - rails.scale_down_window)
+        self._history.restore(earlier, now, rails.round_up_threshold)
         self._gate = Gate(cluster, settings, self.statistics)
         self._notices = Notices(self.statistics, self._scale.dry_run)
         self._survive_bugs, self._leading = survive_bugs, leading
-        self._samples_pods = cluster.pod_history(cluster.now(), cluster.now()) is None
+        self._samples_pods = cluster.pod_history(now, now) is None
+        self._count_rows()
 
     @property
     def decision_seconds(self) -> list[float]:
@@ -185,7 +188,8 @@ class Controller:
         """
         began = time.perf_counter()
         now = self.cluster.now()
-        workloads, pods = self._read_pods(now)
+        deployed, pods = self.cluster.workloads(), self.cluster.pods()
+        workloads = [workload for workload in deployed if workload.service in self._scaled]
         running = [workload.service for workload in workloads if workload.replicas > 0]
         quality = self._gate.judge(now, running, self.policy.history_seconds)
         proposals = self._proposals(Observation(now, quality.panel, workloads, pods), quality)
@@ -204,8 +208,9 @@ class Controller:
             self._history.record(decision.service, now, decision.recommended)
         self.statistics.decision_seconds.append(time.perf_counter() - began)
         self.last_rows = rows
-        self.recorder.add_decisions(rows)
         self.statistics.ticks += 1
+        self.recorder.add_decisions(rows)
+        self._record_pods(now, deployed, pods)
         return rows
 
     def mode(self) -> str:
@@ -214,15 +219,16 @@ class Controller:
             return DRY_RUN
         return ACTING if self._leading() else STANDBY
 
-    def _read_pods(self, now: float) -> tuple[list[Workload], Sequence[Pod]]:
-        """Workloads of the services that are scaled, and all pods; samples of the pods are recorded."""
-        workloads, pods = self.cluster.workloads(), self.cluster.pods()
+    def _record_pods(self, now: float, workloads: Sequence[Workload], pods: Sequence[Pod]) -> None:
         if self._samples_pods:
             self.recorder.add_pods(pod_rows(now, workloads, pods))
-        return [workload for workload in workloads if workload.service in self._scaled], pods
+        self._count_rows()
+
+    def _count_rows(self) -> None:
+        self.statistics.lost_rows, self.statistics.skipped_rows = self.recorder.lost, self.recorder.skipped
 
     def _sample(self) -> None:
-        self._read_pods(self.cluster.now())
+        self._record_pods(self.cluster.now(), self.cluster.workloads(), self.cluster.pods())
 
     def _proposals(self, observation: Observation, quality: Quality) -> dict[str, Proposal]:
         """The proposals of the policy; services whose data can't be trusted are held instead.

@@ -23,6 +23,8 @@ _COUNTERS = {
     "writes": "Replicas written.",
     "failed_writes": "Writes that were refused or conflicted with another write.",
     "foreign_edits": "Times that somebody else was found to have edited replicas.",
+    "lost_rows": "Rows of decisions.csv and pods.csv that couldn't be written.",
+    "skipped_rows": "Torn or broken lines of these files that were left out.",
 }
 _VALUES = {
     "current": "spec.replicas when the tick read them.",
