@@ -40,6 +40,10 @@ from deepscaler.runs import PolicyName
 from deepscaler.settings import Settings
 
 log = logging.getLogger(__name__)
+PATIENCE_PERIODS = 4
+"""So many periods without a completed tick are too many."""
+LEAST_PATIENCE_SECONDS = 60.0
+"""No shorter time without a completed tick is too long."""
 _NAP_SECONDS = 1.0
 _EPSILON = 1e-6
 
@@ -57,6 +61,8 @@ class Controller:
         leading: tells whether this controller may write now. While it may not, it still decides at every
             tick, so that it can take over at any of them.
 
+        steady: seconds of a clock that never jumps.
+
     Attributes:
         statistics: the counters.
         last_rows: the decisions of the newest tick.
@@ -71,6 +77,7 @@ class Controller:
         *,
         survive_bugs: bool = False,
         leading: Callable[[], bool] = lambda: True,
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self.cluster, self.policy, self.recorder = cluster, policy, recorder or Recorder()
         self.statistics = Statistics()
@@ -85,6 +92,7 @@ class Controller:
         self._gate = Gate(cluster, settings, self.statistics)
         self._notices = Notices(self.statistics, self._scale.dry_run)
         self._survive_bugs, self._leading = survive_bugs, leading
+        self._steady, self._completed = steady, steady()
         self._samples_pods = cluster.pod_history(now, now) is None
         self._count_rows()
 
@@ -97,6 +105,14 @@ class Controller:
     def failed_ticks(self) -> int:
         """Number of ticks that ended in an error."""
         return self.statistics.failed_ticks
+
+    def healthy(self) -> bool:
+        """Whether a tick was completed lately, or the first may still be on its way.
+
+        A controller that hangs or fails for `PATIENCE_PERIODS` isn't healthy: it must not lead.
+        """
+        patience = max(PATIENCE_PERIODS * self.policy.period_seconds, LEAST_PATIENCE_SECONDS)
+        return self._steady() - self._completed < patience
 
     def decisions(self) -> pd.DataFrame:
         """All decisions so far as `DECISION_COLUMNS`, times in seconds."""
@@ -209,6 +225,7 @@ class Controller:
         self.statistics.decision_seconds.append(time.perf_counter() - began)
         self.last_rows = rows
         self.statistics.ticks += 1
+        self._completed = self._steady()
         self.recorder.add_decisions(rows)
         self._record_pods(now, deployed, pods)
         return rows

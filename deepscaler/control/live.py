@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from deepscaler.runs import PolicyName, Run, write_run
 from deepscaler.settings import Settings
 
 log = logging.getLogger(__name__)
+GRACE_SECONDS = 10.0
+"""So long after a signal a controller may take to end; Kubernetes waits for 30 s before it kills."""
 
 
 def tick_once(cluster: Cluster, policy: Policy, settings: Settings) -> list[DecisionRow]:
@@ -50,6 +53,7 @@ def run_live(cluster: Cluster, policy: Policy, settings: Settings) -> Path:
         with _leave_to_write(cluster, settings, wait=False) as leadership:
             leading = leadership.leading
             controller = Controller(cluster, policy, settings, recorder, survive_bugs=True, leading=leading)
+            leadership.require(controller.healthy)
             with serving_metrics(controller, settings):
                 controller.run(settings.scale.duration, stop=stop)
         try:
@@ -62,17 +66,28 @@ def run_live(cluster: Cluster, policy: Policy, settings: Settings) -> Path:
 
 @contextmanager
 def stopping_on_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set until the block ends, to stop a controller after its tick."""
-    stop = threading.Event()
+    """An event that SIGTERM and SIGINT set until the block ends, to stop a controller after its tick.
+
+    If the block hasn't ended `GRACE_SECONDS` after the signal, whatever hangs in it, the process is killed.
+    """
+    stop, over = threading.Event(), threading.Event()
+
+    def end_at_last() -> None:
+        if not over.wait(GRACE_SECONDS):
+            log.error("still not done %g s after the signal: ending at once", GRACE_SECONDS)
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def end(number: int, _frame: object) -> None:
         log.info("%s: ending after the tick", signal.Signals(number).name)
+        if not stop.is_set():
+            threading.Thread(target=end_at_last, name="end", daemon=True).start()
         stop.set()
 
     before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield stop
     finally:
+        over.set()
         for number, handler in before.items():
             signal.signal(number, handler)
 
