@@ -71,7 +71,7 @@ class Job:
 
 
 def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
-    """What a run depends on: all settings but those that say what else is run, where, and how it is judged."""
+    """What a run depends on: all settings but those that say what else is run, where and how it is judged."""
     scale = {key: value for key, value in settings.get("scale", {}).items() if key not in INDIFFERENT}
     return {**settings, "scale": scale, "evaluate": None}
 

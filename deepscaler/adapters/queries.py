@@ -7,7 +7,7 @@ Other braces are PromQL's own.
 
 Source: the five templates of the published metrics_fetch.py (irate over one minute, usage by quota/period,
 duration by count).
-Differs: one query serves all services. `req` counts the destination's report only. Pods are told by name
+Differs: one query serves all services. `req` counts the destination's report only. Pods are known by name
 instead of by container, because upstream Boutique calls every container `server`. `pod` counts ready
 replicas, not running containers. Memory is the working set, which is what a limit acts on. A limit counts
 only while its container's usage does, so both sides of a ratio speak of the same pods.
