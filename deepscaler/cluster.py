@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -112,6 +112,10 @@ class Leadership(Protocol):
         """Whether this controller may write now."""
         ...
 
+    def require(self, fit: Callable[[], bool]) -> None:
+        """From now on lead only while `fit()` is true."""
+        ...
+
 
 class Undisputed:
     """Leadership where there is no other controller, or nothing to ask."""
@@ -119,6 +123,9 @@ class Undisputed:
     def leading(self) -> bool:
         """Always."""
         return True
+
+    def require(self, fit: Callable[[], bool]) -> None:
+        """Nobody else could lead instead."""
 
 
 class Cluster(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,8 +93,12 @@ class Run:
         return PolicyName(self.info["policy"], self.info["family"], self.info.get("knob"))
 
 
-def write_run(run: Run, directory: str | Path) -> None:
-    """Write the five files beside the old ones, then let them take their places at once, `run.json` last.
+def write_run(
+    run: Run, directory: str | Path, tables: Sequence[str] = ("endpoints", "decisions", "pods")
+) -> None:
+    """Write the files beside the old ones, then let them take their places at once, `run.json` last.
+
+    Of the tables only those that are named are written; others stay as they are.
 
     A process killed while it writes leaves the previous run whole; killed in the instant of the exchange it
     leaves no `run.json`, and so no run.
@@ -103,7 +108,8 @@ def write_run(run: Run, directory: str | Path) -> None:
         info = exchange.enter_context(
             replacing(directory / "run.json")
         )  # entered first: takes its place last
-        for name, frame in (("endpoints", run.endpoints), ("decisions", run.decisions), ("pods", run.pods)):
+        for name in tables:
+            frame: pd.DataFrame = getattr(run, name)
             temporary = exchange.enter_context(replacing(directory / f"{name}.csv"))
             _write(frame, temporary)
         if run.needed is not None:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import requests
 from numpy.typing import NDArray
 
 from deepscaler.adapters.authentication import authentication, certificates
+from deepscaler.adapters.deadline import Deadline
 from deepscaler.artefacts import one_line
 from deepscaler.errors import MetricsError
 from deepscaler.settings import Prometheus
@@ -77,6 +79,7 @@ class PrometheusClient:
         self.url = settings.url.rstrip("/") + "/api/v1/query_range"
         self._session = session or requests.Session()
         self._sleep = sleep
+        self._deadline = Deadline()
 
     def query_range(
         self,
@@ -170,7 +173,8 @@ class PrometheusClient:
             requests.Timeout: no answer in time.
         """
         try:
-            return self._session.post(
+            post = partial(
+                self._session.post,
                 self.url,
                 data=form,
                 headers={name: value.get_secret_value() for name, value in self.settings.headers.items()},
@@ -179,6 +183,7 @@ class PrometheusClient:
                 timeout=self.settings.timeout,
                 allow_redirects=False,
             )
+            return self._deadline.within(self.settings.timeout, post)
         except requests.exceptions.SSLError as error:
             raise MetricsError(
                 f"{self.url}: {one_line(error)}; "

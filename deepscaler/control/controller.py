@@ -40,6 +40,10 @@ from deepscaler.runs import PolicyName
 from deepscaler.settings import Settings
 
 log = logging.getLogger(__name__)
+PATIENCE_PERIODS = 4
+"""So many periods without a completed tick are too many."""
+LEAST_PATIENCE_SECONDS = 60.0
+"""No shorter time without a completed tick is too long."""
 _NAP_SECONDS = 1.0
 _EPSILON = 1e-6
 
@@ -57,6 +61,8 @@ class Controller:
         leading: tells whether this controller may write now. While it may not, it still decides at every
             tick, so that it can take over at any of them.
 
+        steady: seconds of a clock that never jumps.
+
     Attributes:
         statistics: the counters.
         last_rows: the decisions of the newest tick.
@@ -71,6 +77,7 @@ class Controller:
         *,
         survive_bugs: bool = False,
         leading: Callable[[], bool] = lambda: True,
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self.cluster, self.policy, self.recorder = cluster, policy, recorder or Recorder()
         self.statistics = Statistics()
@@ -79,11 +86,15 @@ class Controller:
         self._scaled = frozenset(name for name, service in settings.app.services.items() if service.scaled)
         rails = self._scale.guard_rails
         self._history = RecommendationHistory(rails.scale_down_window)
-        self._history.restore(self.recorder.decisions(), cluster.now(), rails.round_up_threshold)
+        now = cluster.now()
+        earlier = self.recorder.recent(now - rails.scale_down_window)
+        self._history.restore(earlier, now, rails.round_up_threshold)
         self._gate = Gate(cluster, settings, self.statistics)
         self._notices = Notices(self.statistics, self._scale.dry_run)
         self._survive_bugs, self._leading = survive_bugs, leading
-        self._samples_pods = cluster.pod_history(cluster.now(), cluster.now()) is None
+        self._steady, self._completed = steady, steady()
+        self._samples_pods = cluster.pod_history(now, now) is None
+        self._count_rows()
 
     @property
     def decision_seconds(self) -> list[float]:
@@ -94,6 +105,14 @@ class Controller:
     def failed_ticks(self) -> int:
         """Number of ticks that ended in an error."""
         return self.statistics.failed_ticks
+
+    def healthy(self) -> bool:
+        """Whether a tick was completed lately, or the first may still be on its way.
+
+        A controller that hangs or fails for `PATIENCE_PERIODS` isn't healthy: it must not lead.
+        """
+        patience = max(PATIENCE_PERIODS * self.policy.period_seconds, LEAST_PATIENCE_SECONDS)
+        return self._steady() - self._completed < patience
 
     def decisions(self) -> pd.DataFrame:
         """All decisions so far as `DECISION_COLUMNS`, times in seconds."""
@@ -185,7 +204,8 @@ class Controller:
         """
         began = time.perf_counter()
         now = self.cluster.now()
-        workloads, pods = self._read_pods(now)
+        deployed, pods = self.cluster.workloads(), self.cluster.pods()
+        workloads = [workload for workload in deployed if workload.service in self._scaled]
         running = [workload.service for workload in workloads if workload.replicas > 0]
         quality = self._gate.judge(now, running, self.policy.history_seconds)
         proposals = self._proposals(Observation(now, quality.panel, workloads, pods), quality)
@@ -204,8 +224,10 @@ class Controller:
             self._history.record(decision.service, now, decision.recommended)
         self.statistics.decision_seconds.append(time.perf_counter() - began)
         self.last_rows = rows
-        self.recorder.add_decisions(rows)
         self.statistics.ticks += 1
+        self._completed = self._steady()
+        self.recorder.add_decisions(rows)
+        self._record_pods(now, deployed, pods)
         return rows
 
     def mode(self) -> str:
@@ -214,15 +236,16 @@ class Controller:
             return DRY_RUN
         return ACTING if self._leading() else STANDBY
 
-    def _read_pods(self, now: float) -> tuple[list[Workload], Sequence[Pod]]:
-        """Workloads of the services that are scaled, and all pods; samples of the pods are recorded."""
-        workloads, pods = self.cluster.workloads(), self.cluster.pods()
+    def _record_pods(self, now: float, workloads: Sequence[Workload], pods: Sequence[Pod]) -> None:
         if self._samples_pods:
             self.recorder.add_pods(pod_rows(now, workloads, pods))
-        return [workload for workload in workloads if workload.service in self._scaled], pods
+        self._count_rows()
+
+    def _count_rows(self) -> None:
+        self.statistics.lost_rows, self.statistics.skipped_rows = self.recorder.lost, self.recorder.skipped
 
     def _sample(self) -> None:
-        self._read_pods(self.cluster.now())
+        self._record_pods(self.cluster.now(), self.cluster.workloads(), self.cluster.pods())
 
     def _proposals(self, observation: Observation, quality: Quality) -> dict[str, Proposal]:
         """The proposals of the policy; services whose data can't be trusted are held instead.

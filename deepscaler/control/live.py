@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from deepscaler.runs import PolicyName, Run, write_run
 from deepscaler.settings import Settings
 
 log = logging.getLogger(__name__)
+GRACE_SECONDS = 10.0
+"""So long after a signal a controller may take to end; Kubernetes waits for 30 s before it kills."""
 
 
 def tick_once(cluster: Cluster, policy: Policy, settings: Settings) -> list[DecisionRow]:
@@ -44,31 +47,47 @@ def run_live(cluster: Cluster, policy: Policy, settings: Settings) -> Path:
     seed = (settings.scale.seeds or [0])[0]
     directory = Path(settings.scale.run_dir) / f"{policy.name}-{seed}"
     recorder = Recorder(directory)
-    earlier = recorder.decisions()
-    start = cluster.now() if earlier.empty else float(earlier["time"].iloc[0])
+    first = recorder.first_time()
+    start = cluster.now() if first is None else min(first, cluster.now())
     with stopping_on_signals() as stop:
         with _leave_to_write(cluster, settings, wait=False) as leadership:
             leading = leadership.leading
             controller = Controller(cluster, policy, settings, recorder, survive_bugs=True, leading=leading)
+            leadership.require(controller.healthy)
             with serving_metrics(controller, settings):
                 controller.run(settings.scale.duration, stop=stop)
-        write_run(_recorded(controller, settings, seed, start), directory)
+        try:
+            # The recorder wrote the rows of decisions and pods already; the disk keeps them as they are.
+            write_run(_recorded(controller, settings, seed, start), directory, tables=["endpoints"])
+        except OSError as error:
+            log.error("%s is incomplete: %s", directory, error)
     return directory
 
 
 @contextmanager
 def stopping_on_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set until the block ends, to stop a controller after its tick."""
-    stop = threading.Event()
+    """An event that SIGTERM and SIGINT set until the block ends, to stop a controller after its tick.
+
+    If the block hasn't ended `GRACE_SECONDS` after the signal, whatever hangs in it, the process is killed.
+    """
+    stop, over = threading.Event(), threading.Event()
+
+    def end_at_last() -> None:
+        if not over.wait(GRACE_SECONDS):
+            log.error("still not done %g s after the signal: ending at once", GRACE_SECONDS)
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def end(number: int, _frame: object) -> None:
         log.info("%s: ending after the tick", signal.Signals(number).name)
+        if not stop.is_set():
+            threading.Thread(target=end_at_last, name="end", daemon=True).start()
         stop.set()
 
     before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield stop
     finally:
+        over.set()
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -79,11 +98,11 @@ def _leave_to_write(cluster: Cluster, settings: Settings, wait: bool) -> Abstrac
 
 
 def _recorded(controller: Controller, settings: Settings, seed: int, start: float) -> Run:
-    """All that the run leaves behind.
+    """What the run leaves behind beside the recorder's rows.
 
     What can't be read any more is left out and logged, because the decisions alone are worth keeping.
     """
-    cluster, recorder, step = controller.cluster, controller.recorder, settings.collect.step
+    cluster, step = controller.cluster, settings.collect.step
     end = cluster.now()
     endpoints, panel = pd.DataFrame(columns=list(ENDPOINT_COLUMNS)), None
     info = {**PolicyName.parse(controller.policy.name).to_dict(), "seed": seed, "start": start}
@@ -93,4 +112,4 @@ def _recorded(controller: Controller, settings: Settings, seed: int, start: floa
         panel = cluster.metrics(start + step, end, step) if end - start >= step else None
     except (MetricsError, ClusterError) as error:
         log.error("the run directory is incomplete: %s", error)
-    return Run(info, endpoints, recorder.decisions(), recorder.pods(), panel)
+    return Run(info, endpoints, pd.DataFrame(), pd.DataFrame(), panel)

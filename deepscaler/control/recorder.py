@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +12,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from deepscaler.artefacts import replacing, utc_text
+from deepscaler.artefacts import utc_text
 from deepscaler.cluster import Pod, ScaleReport, Workload
 from deepscaler.control.guard_rails import Decision
-from deepscaler.errors import DataError
+from deepscaler.control.tables import Parser, Table, moment, optional_number, whole, word
 from deepscaler.policies.base import Proposal, Reason
 from deepscaler.runs import DECISION_COLUMNS, POD_COLUMNS
 
@@ -24,6 +23,12 @@ ACTING, DRY_RUN, STANDBY = "act", "dry_run", "standby"
 """Values of the column `mode`."""
 SHOWN = ("service", "current", "ready", "predicted", "floor", "target", "applied", "reason", "mode")
 """Columns that `decision_table` prints."""
+_CELLS: dict[str, Parser] = {
+    "time": moment,
+    **dict.fromkeys(("service", "reason", "mode"), word),
+    **dict.fromkeys(("predicted", "floor", "applied"), optional_number),
+}
+"""What reads the cells of a column; the other columns are counts."""
 
 
 class DecisionRow(NamedTuple):
@@ -58,17 +63,33 @@ class PodRow(NamedTuple):
 class Recorder:
     """Keeps the rows of decisions.csv and pods.csv: in memory, or appended to a run directory tick by tick.
 
+    Rows that can't be written are lost and counted; nothing is raised, since deciding goes on without them.
+
     Args:
         directory: append to the files in it, after the rows of earlier controllers; None keeps the rows in
             memory.
+
+    Raises:
+        DataError: a file in the directory has other columns.
     """
 
     def __init__(self, directory: str | Path | None = None) -> None:
-        self._directory = None if directory is None else Path(directory)
         self._rows: dict[str, list[Any]] = {"decisions": [], "pods": []}
-        if self._directory is not None:
+        self._tables: dict[str, Table] = {}
+        if directory is not None:
             for name, columns in (("decisions", DECISION_COLUMNS), ("pods", POD_COLUMNS)):
-                _open_table(self._directory / f"{name}.csv", columns)
+                cells = {column: _CELLS.get(column, whole) for column in columns}
+                self._tables[name] = Table(Path(directory) / f"{name}.csv", cells)
+
+    @property
+    def lost(self) -> int:
+        """Number of rows that couldn't be written."""
+        return sum(table.lost for table in self._tables.values())
+
+    @property
+    def skipped(self) -> int:
+        """Number of lines that were torn or broken and are left out."""
+        return sum(table.skipped for table in self._tables.values())
 
     def add_decisions(self, rows: Sequence[DecisionRow]) -> None:
         """Add the rows of one tick."""
@@ -79,15 +100,34 @@ class Recorder:
         self._add("pods", rows)
 
     def decisions(self) -> pd.DataFrame:
-        """All decisions so far, times in seconds; on disk also those of earlier controllers."""
+        """All decisions so far, times in seconds.
+
+        On disk also those of earlier controllers, up to the last time that the file was moved aside.
+        """
         return self._frame("decisions", DECISION_COLUMNS)
 
     def pods(self) -> pd.DataFrame:
         """All samples of pods so far, likewise."""
         return self._frame("pods", POD_COLUMNS)
 
+    def recent(self, since: float) -> pd.DataFrame:
+        """The decisions from `since` on; of files on disk no more is read than that takes."""
+        table = self._tables.get("decisions")
+        if table is not None:
+            return _typed(table.since(since), DECISION_COLUMNS)
+        rows = self.decisions()
+        return rows[rows["time"] >= since]
+
+    def first_time(self) -> float | None:
+        """The time of the first decision; None without any."""
+        table = self._tables.get("decisions")
+        if table is not None:
+            return table.first_time()
+        rows = self._rows["decisions"]
+        return float(rows[0].time) if rows else None
+
     def _add(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        if self._directory is None:
+        if not self._tables:
             self._rows[name].extend(rows)
             return
         text = io.StringIO()
@@ -95,40 +135,17 @@ class Recorder:
         lines.writerows(
             [utc_text(row[0]), *("" if cell is None else cell for cell in row[1:])] for row in rows
         )
-        handle = os.open(self._directory / f"{name}.csv", os.O_WRONLY | os.O_APPEND)
-        try:
-            # One write per tick: a killed process leaves whole lines, or a tail that the next start cuts off.
-            os.write(handle, text.getvalue().encode())
-        finally:
-            os.close(handle)
+        self._tables[name].append(text.getvalue(), len(rows))
 
     def _frame(self, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
-        if self._directory is None:
-            frame = pd.DataFrame(self._rows[name], columns=list(columns))
-            optional = [column for column in ("predicted", "floor", "applied") if column in columns]
-            return frame.astype(dict.fromkeys(optional, float))  # None becomes NaN
-        frame = pd.read_csv(self._directory / f"{name}.csv")
-        times = pd.to_datetime(frame["time"], utc=True, format="ISO8601")
-        return frame.assign(time=(times - pd.Timestamp(0, tz="UTC")).dt.total_seconds())
+        table = self._tables.get(name)
+        return _typed(self._rows[name] if table is None else table.all(), columns)
 
 
-def _open_table(path: Path, columns: tuple[str, ...]) -> None:
-    """Make the file with its header; cut an unfinished last line off a file that is there.
-
-    Raises:
-        DataError: the file has other columns.
-    """
-    header = ",".join(columns) + "\n"
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    whole = text[: text.rfind("\n") + 1] or header
-    if not whole.startswith(header):
-        raise DataError(
-            f"{path}: columns {whole.splitlines()[0]!r}, expected {header.strip()!r}; "
-            "move the file away or choose another scale.run_dir"
-        )
-    if whole != text:
-        with replacing(path) as temporary:
-            temporary.write_text(whole, encoding="utf-8")
+def _typed(rows: Sequence[tuple[Any, ...]], columns: tuple[str, ...]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=list(columns))
+    optional = [column for column in ("predicted", "floor", "applied") if column in columns]
+    return frame.astype({"time": float, **dict.fromkeys(optional, float)})  # None becomes NaN
 
 
 @dataclass
@@ -142,6 +159,8 @@ class Statistics:
     writes: int = 0
     failed_writes: int = 0
     foreign_edits: int = 0
+    lost_rows: int = 0
+    skipped_rows: int = 0
     decision_seconds: list[float] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:

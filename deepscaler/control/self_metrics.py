@@ -15,6 +15,7 @@ from deepscaler.errors import ClusterError
 from deepscaler.settings import Settings
 
 _LOG = logging.getLogger(__name__)
+_STALLED = "no tick was completed lately\n"
 _COUNTERS = {
     "ticks": "Ticks that ended without an error.",
     "failed_ticks": "Ticks that ended in an error.",
@@ -23,6 +24,8 @@ _COUNTERS = {
     "writes": "Replicas written.",
     "failed_writes": "Writes that were refused or conflicted with another write.",
     "foreign_edits": "Times that somebody else was found to have edited replicas.",
+    "lost_rows": "Rows of decisions.csv and pods.csv that couldn't be written.",
+    "skipped_rows": "Torn or broken lines of these files that were left out.",
 }
 _VALUES = {
     "current": "spec.replicas when the tick read them.",
@@ -48,6 +51,9 @@ def exposition(controller: Controller, policy: str, app: str) -> str:
         "gauge",
         "Application, policy and mode of this controller.",
         [({"app": app, "policy": policy, "mode": mode}, 1.0)],
+    )
+    family(
+        "healthy", "gauge", "1 if a tick was completed lately, else 0.", [({}, float(controller.healthy()))]
     )
     family("leader", "gauge", "1 if this controller may write, else 0.", [({}, float(mode == ACTING))])
     for name, text in _COUNTERS.items():
@@ -109,9 +115,9 @@ def serving_metrics(controller: Controller, settings: Settings) -> Iterator[int 
             if path == "/metrics":
                 text = exposition(controller, controller.policy.name, settings.app.name)
             else:
-                text = "ok\n" if path == "/healthz" else ""
+                text = ("ok\n" if controller.healthy() else _STALLED) if path == "/healthz" else ""
             body = (text or "not found: /metrics, /healthz\n").encode()
-            self.send_response(200 if text else 404)
+            self.send_response((503 if text == _STALLED else 200) if text else 404)
             self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

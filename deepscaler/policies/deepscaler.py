@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepscaler.cluster import Workload
-from deepscaler.errors import MetricsError
+from deepscaler.errors import DeepScalerError
 from deepscaler.panel import MetricPanel
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
 from deepscaler.policies.reactive import ReactiveFloor
 
 log = logging.getLogger(__name__)
+LIFE_PERIODS = 2
+"""A forecast that couldn't be renewed is used until it is this many periods old."""
 
 
 class Forecaster(Protocol):
@@ -49,12 +51,19 @@ class DeepScalerPolicy(Policy):
     highest step of the horizon. If there is no finite forecast, replicas are held and only the floor may
     raise them. For services that the bundle doesn't know the floor alone decides.
 
+    A forecaster that fails, in whatever way, costs nothing but its forecast: the last one stands in for it
+    until it is two periods old, and the floor is computed all the same.
+
     Args:
         forecaster: runs the bundle.
         floor: the reactive floor; None for the ablation without it.
         period: seconds between forecasts.
         floor_period: seconds between decisions if there is a floor.
         name: the name that run directories state.
+
+    Attributes:
+        forecasts: how many forecasts were made.
+        failures: how many couldn't be made.
     """
 
     guarded = True
@@ -73,33 +82,50 @@ class DeepScalerPolicy(Policy):
         self._forecaster = forecaster
         self._floor = floor
         self._period = period
-        self._due = -math.inf
+        self._asked = self._made = -math.inf
         self._forecast: dict[str, float] = {}
+        self.forecasts = self.failures = 0
 
     def decide(self, observation: Observation) -> Mapping[str, Proposal]:
         """For every live service, the larger of the last forecast and the present floor."""
-        if observation.now >= self._due - 1e-6:
-            self._due = observation.now + self._period
-            self._forecast = self._forecasted(observation)
+        now = observation.now
+        if not self._within(self._asked, now, self._period):
+            self._asked = now
+            self._renew(observation)
+        forecast = self._forecast if self._within(self._made, now, LIFE_PERIODS * self._period) else {}
         floors = self._floor.replicas(observation) if self._floor else {}
         return {
-            workload.service: self._proposal(workload, floors.get(workload.service))
+            workload.service: self._proposal(
+                workload, forecast.get(workload.service), floors.get(workload.service)
+            )
             for workload in observation.workloads
         }
 
-    def _forecasted(self, observation: Observation) -> dict[str, float]:
-        """Replicas by service; empty if no forecast can be made."""
+    def describe(self) -> Mapping[str, Any]:
+        """How many forecasts were made, and how many couldn't be."""
+        return {"forecasts": {"made": self.forecasts, "failed": self.failures}}
+
+    @staticmethod
+    def _within(moment: float, now: float, seconds: float) -> bool:
+        """Whether `moment` is less than `seconds` ago; a moment that a clock set back put ahead is not."""
+        return -1e-6 <= now - moment < seconds - 1e-6
+
+    def _renew(self, observation: Observation) -> None:
+        """Make a new forecast; if that fails, the last one stays for the rest of its life."""
         try:
             steps = np.asarray(self._forecaster.forecast(observation.panel), np.float64)
-        except MetricsError as error:
-            log.warning("no forecast: %s", error)
-            return {}
-        taken = steps[0] if self._forecaster.label == "required" else steps.max(axis=0)
-        return dict(zip(self._forecaster.services, taken.tolist(), strict=True))
+            taken = steps[0] if self._forecaster.label == "required" else steps.max(axis=0)
+            forecast = dict(zip(self._forecaster.services, taken.tolist(), strict=True))
+        except Exception as error:
+            self.failures += 1
+            known = isinstance(error, DeepScalerError)
+            log.log(logging.WARNING if known else logging.ERROR, "no forecast: %s", error, exc_info=not known)
+            return
+        self._forecast, self._made = forecast, observation.now
+        self.forecasts += 1
 
-    def _proposal(self, workload: Workload, floor: float | None) -> Proposal:
+    def _proposal(self, workload: Workload, predicted: float | None, floor: float | None) -> Proposal:
         service, current = workload.service, workload.replicas
-        predicted = self._forecast.get(service)
         if predicted is not None and math.isfinite(predicted):
             if floor is not None and floor > predicted:
                 return Proposal(floor, Reason.FLOOR, predicted, floor)

@@ -45,6 +45,9 @@ Moment = Annotated[str, BeforeValidator(_text_of_time)]
 
 
 class Section(BaseModel):
-    """A block of settings: types are strict, unknown keys are refused, values can't be changed."""
+    """A block of settings: types are strict, and values can't be changed.
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    Unknown keys and numbers that aren't finite are refused.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)

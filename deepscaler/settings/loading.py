@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,52 @@ def read_document(path: str | Path) -> Document:
     return _merged(_layers(Path(path), Section))
 
 
+# ------------------------------------------------------------------------------------------------------- YAML
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which no key is given twice, and numbers are what people read: 030 is 30, 1:30 a text."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """The mapping as it stands in the text, before `<<` adds to it.
+
+        Raises:
+            yaml.constructor.ConstructorError: a key stands in it twice.
+        """
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name = f"{key.tag} {key.value}"
+            if name in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} is given twice", key.start_mark
+                )
+            seen.add(name)
+        return node
+
+    def number(self, node: yaml.ScalarNode) -> int | float | str:
+        """The number; the text where YAML 1.1 would count in sixties."""
+        text = str(node.value)
+        if ":" in text:
+            return text
+        if re.fullmatch(r"[-+]?0[0-9_]+", text):
+            return int(text.replace("_", ""))
+        if node.tag.endswith(":int"):
+            return self.construct_yaml_int(node)
+        return float(self.construct_yaml_float(node))
+
+
+for _kind in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.number)
+
+
+def read_yaml(text: str) -> Any:
+    """What the text says, as `_Loader` reads it.
+
+    Raises:
+        yaml.YAMLError: it isn't YAML, or a key is given twice.
+    """
+    return yaml.load(text, _Loader)  # a subclass of SafeLoader: no code is run
+
+
 # ------------------------------------------------------------------------------------------------------ files
 def _layers(path: Path, kind: type[Section]) -> list[_Layer]:
     """The file asked for, then its base, then the base's base."""
@@ -107,7 +154,7 @@ def _check_chain(names: list[str], path: Path, seen: list[Path]) -> None:
 
 def _read(path: Path, name: str, kind: type[Section]) -> Document:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        document = read_yaml(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError as error:
         raise SettingsError(f"{name}: no such file; the shipped ones are in config/") from error
     except OSError as error:
@@ -154,7 +201,7 @@ def _override(document: Document, text: str) -> None:
         if not isinstance(place, dict):
             raise SettingsError(f"--set {text}: {part!r} is not a section")
     try:
-        place[parts[-1]] = yaml.safe_load(value)
+        place[parts[-1]] = read_yaml(value)
     except yaml.YAMLError as error:
         raise SettingsError(f"--set {text}: {value!r} is not a YAML value") from error
 

@@ -347,6 +347,64 @@ def test_services_gone_from_the_cluster_are_left_out():
     )
 
 
+class Failing(FakeForecaster):
+    """Forecasts once, and fails in one way ever after."""
+
+    def __init__(self, how: object) -> None:
+        super().__init__([[9.0, 9.0, 9.0]])
+        self.how = how
+
+    def forecast(self, panel: MetricPanel) -> np.ndarray:
+        table = super().forecast(panel)
+        if len(self.asked) > 1 and isinstance(self.how, Exception):
+            raise self.how
+        return table if len(self.asked) == 1 else self.how  # type: ignore[return-value]
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize(
+    "how",
+    [
+        MetricsError("no sample"),
+        BundleError("another step"),
+        RuntimeError("a tensor on another device"),
+        MemoryError(),
+        np.zeros((1, 7)),
+        np.zeros(()),
+        None,
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("floor", [True, False])
+def test_a_forecast_that_cant_be_renewed_is_used_for_two_periods_and_the_floor_goes_on(how, floor):
+    cluster = FakeCluster(replicas=dict.fromkeys(NAMES, 2), values={("web", "req"): 38.0})
+    policy = deepscaler(Failing(how), demand_of(), floor=floor)
+    found = []
+    for _ in range(12):
+        found.append(policy.decide(observe(cluster))["web"])
+        cluster.sleep_until(cluster.now() + 15)
+    assert [proposal.predicted for proposal in found] == [9.0] * 8 + [None] * 4
+    last = Proposal(found[-1].floor, Reason.FLOOR, floor=found[-1].floor)
+    assert found[-1] == (last if floor else Proposal(None, Reason.HELD_MISSING))
+    assert not floor or found[-1].floor > 3.8
+    assert policy.describe() == {"forecasts": {"made": 1, "failed": 2}}
+
+
+@pytest.mark.stress
+def test_a_forecast_comes_back_after_failures_and_a_clock_that_was_set_back_asks_anew():
+    cluster, forecaster = FakeCluster(), Failing(MetricsError("no sample"))
+    policy = deepscaler(forecaster, demand_of())
+    policy.decide(observe(cluster))
+    cluster.sleep_until(cluster.now() + 600)
+    assert policy.decide(observe(cluster))["web"].predicted is None
+    forecaster.how = np.full((1, 3), 5.0)
+    cluster.sleep_until(cluster.now() + 60)
+    assert policy.decide(observe(cluster))["web"].predicted == 5.0
+    cluster.clock -= 3600
+    forecaster.how = np.full((1, 3), 6.0)
+    assert policy.decide(observe(cluster))["web"].predicted == 6.0
+
+
 @given(st.lists(st.floats(0, 40), min_size=3, max_size=3), st.floats(0, 200))
 def test_the_floor_only_raises_the_forecast(forecast, rate):
     cluster = FakeCluster(values={("web", "req"): rate})

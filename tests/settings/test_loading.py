@@ -234,3 +234,67 @@ def test_overrides_make_the_sections_they_need_and_read_yaml(tmp_path: Path) -> 
 )
 def test_an_override_that_cant_be_understood_is_one_line(tmp_path: Path, text: str, says: str) -> None:
     assert refusal(shop(tmp_path), text).startswith(says)
+
+
+# ----------------------------------------------------------------------------------------- impossible values
+@pytest.mark.stress
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "1e400", "nan", "inf"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "scale.period",
+        "scale.stale_after",
+        "scale.guard_rails.quota_cores",
+        "collect.step",
+        "scale.floor.seconds",
+    ],
+)
+def test_a_number_that_isnt_finite_is_refused(tmp_path: Path, key: str, value: str) -> None:
+    assert f"shop.yaml: {key}: " in refusal(shop(tmp_path), f"{key}={value}")
+
+
+@pytest.mark.stress
+def test_numbers_inside_lists_and_mappings_are_finite_too(tmp_path: Path) -> None:
+    assert "finite" in refusal(shop(tmp_path), "scale.explore.target=[0.3, .inf]")
+    assert "finite" in refusal(shop(tmp_path), "app.entries=[{name: GET /, service: web, sla: .nan}]")
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("scale: {period: 30}\nscale: {period: 60}\n", 2),
+        ("scale:\n  period: 30\n  floor: {enabled: true, enabled: false}\n", 3),
+        ("scale:\n  static_replicas:\n    web: 3\n    'web': 4\n", 4),
+    ],
+)
+def test_a_key_that_is_given_twice_is_refused_with_its_line(tmp_path: Path, text: str, line: int) -> None:
+    shop(tmp_path)
+    path = tmp_path / "own.yaml"
+    path.write_text(f"extends: shop.yaml\n{text}")
+    assert refusal(path).startswith(f"own.yaml: line {line + 1}: not valid YAML (the key ")
+
+
+@pytest.mark.stress
+def test_a_key_that_overrides_what_it_merges_isnt_given_twice(tmp_path: Path) -> None:
+    shop(tmp_path)
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "extends: shop.yaml\napp:\n  services:\n    a: &a {deployment: a, container: x}\n"
+        "    b: &b {<<: *a, deployment: b}\n    c: {<<: *b, deployment: c}\n"
+    )
+    services = load_settings(path).app.services
+    assert [services[name].deployment for name in "abc"] == ["a", "b", "c"]
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("030", 30), ("007", 7), ("0x1f", 31), ("0o17", None), ("1:30", None), ("1_000", 1000), ("-05", None)],
+)
+def test_whole_numbers_are_what_people_read(tmp_path: Path, text: str, value: int | None) -> None:
+    override = f"scale.guard_rails.max_replicas={text}"
+    if value is None:
+        assert "max_replicas" in refusal(shop(tmp_path), override)
+    else:
+        assert load_settings(shop(tmp_path), [override]).scale.guard_rails.max_replicas == value

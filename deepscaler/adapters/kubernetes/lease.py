@@ -71,6 +71,11 @@ class LeaseElection:
         self._observed: tuple[str, float] | None = None  # version of the record and when it was first seen
         self._lock = threading.Lock()  # one round at a time
         self._released = False
+        self._fit: Callable[[], bool] = lambda: True
+
+    def require(self, fit: Callable[[], bool]) -> None:
+        """From now on take or renew the Lease only while `fit()` is true, and stop leading when it isn't."""
+        self._fit = fit
 
     # ------------------------------------------------------------------------------------------------- asking
     def seconds_left(self) -> float:
@@ -94,7 +99,10 @@ class LeaseElection:
                 return False
             led = self.leading()
             try:
-                self._round()
+                if self._fit():
+                    self._round()
+                else:
+                    self._renewed = None
             except ClusterError as error:
                 _LOG.warning("Lease %s/%s: %s%s", self.namespace, self.name, error, self._consequence())
             leads = self.leading()

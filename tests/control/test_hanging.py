@@ -1,0 +1,135 @@
+"""Nothing that hangs keeps the lead, looks healthy, or keeps the process from ending."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+import requests
+from helpers.fakes import FakeCluster, ScriptedPolicy, make_settings
+from helpers.kube_stub import KubeStub
+from helpers.paths import ROOT
+
+from deepscaler.adapters.kubernetes.lease import LeaseElection
+from deepscaler.adapters.prometheus import PrometheusClient
+from deepscaler.control.controller import Controller
+from deepscaler.control.self_metrics import serving_metrics
+from deepscaler.errors import MetricsError
+from deepscaler.settings import Prometheus, Settings
+
+pytestmark = pytest.mark.stress
+DRIPS = {
+    "silence": b"",
+    "drips in the headers": b"HTTP/1.1 200 OK\r\nX-Slow: " + b"z" * 10_000,
+    "drips in the body": b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b" " * 10_000,
+    "drips in chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * 10_000,
+}
+
+
+@pytest.fixture(params=DRIPS)
+def dripping(request: pytest.FixtureRequest) -> Iterator[int]:
+    """A server that sends one byte per 50 ms: its port."""
+    over = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            for byte in DRIPS[request.param] or b" ":
+                if over.wait(0.05 if DRIPS[request.param] else 30.0):
+                    return
+                connection.sendall(bytes([byte]))
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        yield listener.getsockname()[1]
+        over.set()
+
+
+def test_the_time_of_a_request_is_bounded_however_the_server_drips(dripping: int) -> None:
+    client = PrometheusClient(Prometheus(url=f"http://127.0.0.1:{dripping}", timeout=0.4, retries=0))
+    began = time.monotonic()
+    for _ in range(7):
+        with pytest.raises(MetricsError, match="no answer in 1 tries"):
+            client.query("up", 0.0)
+    assert time.monotonic() - began < 7 * 0.6
+    assert sum(thread.name == "request" for thread in threading.enumerate()) <= 4 + 4
+
+
+def test_a_controller_that_completes_no_tick_isnt_healthy_until_it_completes_one() -> None:
+    clock = [0.0]
+    cluster = FakeCluster(api_down=(0.0, float("inf")))
+    settings = make_settings(metrics_port=0)
+    wish = ScriptedPolicy(lambda _now, _service: 6.0)
+    controller = Controller(cluster, wish, settings, steady=lambda: clock[0])
+    with serving_metrics(controller, settings) as port:
+
+        def health() -> tuple[int, str]:
+            page = requests.get(f"http://127.0.0.1:{port}/healthz", timeout=5)
+            return page.status_code, page.text
+
+        assert health() == (200, "ok\n")  # the first tick is on its way
+        clock[0] = 61.0
+        controller.run(15.0)  # fails
+        assert health() == (503, "no tick was completed lately\n")
+        assert "deepscaler_healthy 0" in requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
+        cluster.api_down = (0.0, 0.0)
+        controller.run(15.0)
+        assert health() == (200, "ok\n")
+
+
+def test_a_leader_that_isnt_healthy_stops_leading_and_another_takes_over() -> None:
+    stub, now = KubeStub(), [1000.0]
+    stub.server.server_close()
+    app = make_settings().model_dump()["app"]
+    settings = Settings.model_validate({"app": {**app, "namespace": "shop"}})
+
+    class Direct:
+        def send(self, method: str, path: str, body: object = None) -> object:
+            status, answer = stub.reply(method, path, body, {})
+            return answer if status < 300 else None
+
+        def find(self, path: str) -> object:
+            return self.send("GET", path)
+
+    first, second = (LeaseElection(settings, Direct(), lambda: now[0], lambda: now[0]) for _ in range(2))
+    healthy = [True]
+    first.require(lambda: healthy[0])
+    assert first.attempt() and not second.attempt()
+    healthy[0] = False
+    assert not first.attempt() and first.seconds_left() == 0.0  # a late write of the tick is fenced off
+    for _ in range(10):
+        now[0] += 2.0
+        first.attempt()
+        second.attempt()
+    assert second.leading() and not first.leading()
+    healthy[0] = True
+    assert not first.attempt()
+
+
+@pytest.mark.parametrize("hang", ["time.sleep(100)", "threading.Event().wait()"])
+def test_a_signal_ends_the_process_within_seconds_whatever_hangs(hang: str) -> None:
+    script = f"""
+import os, sys, threading, time
+from deepscaler.control import live
+live.GRACE_SECONDS = 0.5
+with live.stopping_on_signals():
+    os.kill(os.getpid(), {int(signal.SIGTERM)})
+    {hang}
+"""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=60, check=False
+    )
+    assert done.returncode == -signal.SIGKILL and "ending at once" in done.stderr
+    assert time.monotonic() - began < 20

@@ -1,0 +1,168 @@
+"""The controller's own files: a bad disk and torn lines cost rows, never a decision or a start."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from helpers.fakes import START, FakeCluster, ScriptedPolicy, make_settings
+
+from deepscaler.artefacts import utc_text
+from deepscaler.control.controller import Controller
+from deepscaler.control.live import run_live
+from deepscaler.control.recorder import Recorder
+from deepscaler.control.self_metrics import exposition
+from deepscaler.control.tables import Table, moment, whole, word
+from deepscaler.runs import read_run
+
+pytestmark = pytest.mark.stress
+
+
+def wants(replicas: float) -> ScriptedPolicy:
+    return ScriptedPolicy(lambda _now, _service: replicas)
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch, room: int = 0) -> None:
+    """From now on a write takes `room` bytes, and the next one finds the disk full."""
+    write, left = os.write, [room]
+
+    def full(handle: int, data: bytes) -> int:
+        taken = min(left[0], len(data))
+        left[0] -= taken
+        if not taken:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(handle, data[:taken])
+
+    monkeypatch.setattr("deepscaler.control.tables.os.write", full)
+
+
+def test_a_full_disk_costs_rows_and_no_decision(tmp_path, monkeypatch, caplog):
+    cluster, recorder = FakeCluster(replicas={"web": 6}), Recorder(tmp_path)
+    controller = Controller(
+        cluster, wants(3.0), make_settings(guard_rails={"scale_down_window": 0.0}), recorder
+    )
+    with monkeypatch.context() as patch:
+        fill_disk(patch, room=100)
+        controller.run(30.0)
+    assert cluster.replicas == {"web": 3, "api": 3, "db": 3} and controller.failed_ticks == 0
+    assert controller.statistics.lost_rows == 12 == recorder.lost
+    assert caplog.text.count("rows are lost, deciding goes on") == 2  # once per file
+    assert "deepscaler_lost_rows_total 12" in exposition(controller, "scripted", "shop")
+    controller.run(30.0)
+    assert "rows are recorded again; 6 were lost" in caplog.text
+    for name in ("decisions", "pods"):
+        lines = (tmp_path / f"{name}.csv").read_text().splitlines()
+        assert lines[0].startswith("time,service,") and len({line.count(",") for line in lines}) == 1
+
+
+@pytest.mark.parametrize("obstacle", ["a file in its way", "a directory as decisions.csv"])
+def test_a_directory_that_cant_be_written_costs_rows_and_no_decision(obstacle, tmp_path):
+    if obstacle == "a file in its way":
+        (tmp_path / "scripted-0").write_text("")
+    else:
+        (tmp_path / "scripted-0" / "decisions.csv").mkdir(parents=True)
+    cluster = FakeCluster()
+    run_live(cluster, wants(6.0), make_settings(run_dir=str(tmp_path), duration=30.0))
+    assert cluster.replicas == {"web": 6, "api": 6, "db": 6}
+
+
+WHOLE = "2026-01-05T00:00:{:02d}Z,web,4,4,8.0,,8,8,forecast,act\n"
+HEADER = "time,service,current,ready,predicted,floor,target,applied,reason,mode\n"
+
+
+@pytest.mark.parametrize(
+    ("broken", "lines"),
+    [
+        (WHOLE.format(0)[:31] + WHOLE.format(5), 1),
+        ("2026-01-0" + WHOLE.format(5), 1),
+        ("\0" * 4096, 1),
+        ("\0" * 70 + "\n", 1),
+        (WHOLE.format(5)[:-9], 1),
+        (WHOLE.format(5).replace(",4,", ",4.5x,"), 1),
+        (WHOLE.format(5).replace("2026-01", "2026-99"), 1),
+        (WHOLE.format(5).replace("web", '"web'), 1),
+        ("\n\n", 2),
+    ],
+)
+def test_torn_and_glued_lines_are_left_out_counted_and_dont_end_the_start(broken, lines, tmp_path, caplog):
+    (tmp_path / "decisions.csv").write_text(HEADER + WHOLE.format(0) + broken)
+    recorder = Recorder(tmp_path)
+    cluster = FakeCluster(clock=START + 15, replicas={"web": 8})
+    controller = Controller(cluster, wants(2.0), make_settings(), recorder)
+    controller.run(30.0)
+    rows = controller.decisions()
+    assert list(rows.loc[rows["service"] == "web", "time"] - START) == [0, 15, 30]
+    assert list(rows.loc[rows["service"] == "web", "target"]) == [8, 8, 8]  # the history was restored
+    assert controller.statistics.skipped_rows == lines
+    assert f"{lines} torn or broken lines left out" in caplog.text
+
+
+@pytest.mark.parametrize("start", [b"", b"time,serv", b"\0" * 512, b"\xff\xfe"])
+def test_a_file_without_a_whole_header_gets_one(start, tmp_path):
+    (tmp_path / "pods.csv").write_bytes(start)
+    Recorder(tmp_path)
+    assert (tmp_path / "pods.csv").read_text() == "time,service,spec,starting,ready\n"
+
+
+def test_bytes_that_are_no_text_and_a_tail_that_another_process_tore_cost_their_line(tmp_path):
+    (tmp_path / "pods.csv").write_bytes(
+        b"time,service,spec,starting,ready\n2026-01-05T00:00:00Z,w\xff,1,0,1\n"
+    )
+    recorder = Recorder(tmp_path)
+    with (tmp_path / "pods.csv").open("a") as file:
+        file.write("2026-01-05T00:0")
+    controller = Controller(FakeCluster(), wants(4.0), make_settings(), recorder)
+    controller.run(15.0)
+    assert len(recorder.pods()) == 3 and recorder.skipped == 2
+
+
+# ------------------------------------------------------------------------------------------------------ size
+def table(path: Path, largest: int = 1000) -> Table:
+    return Table(path / "t.csv", {"time": moment, "service": word, "count": whole}, largest=largest, kept=2)
+
+
+def row(second: int) -> str:
+    return f"{utc_text(START + second)},web,{second}\n"
+
+
+def test_a_file_that_has_grown_is_moved_aside_and_the_oldest_is_deleted(tmp_path):
+    growing = table(tmp_path)
+    for second in range(400):
+        growing.append(row(second), 1)
+    sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert sorted(sizes) == ["t.1.csv", "t.2.csv", "t.csv"] and max(sizes.values()) <= 1050
+    again = table(tmp_path)
+    assert [int(found[2]) for found in again.since(START + 380)] == list(range(380, 400))  # across two files
+    assert growing.lost == again.lost == again.skipped == 0
+
+
+def test_only_the_tail_is_read_to_find_the_newest_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr("deepscaler.control.tables._BLOCK_BYTES", 512)
+    long = table(tmp_path, largest=10**7)
+    long.append("".join(row(second) for second in range(20_000)), 20_000)
+    parsed: list[bytes] = []
+    parse = long._parsed
+    monkeypatch.setattr(long, "_parsed", lambda line: (parsed.append(line), parse(line))[1])
+    assert [int(found[2]) for found in long.since(START + 19_990)] == list(range(19_990, 20_000))
+    assert len(parsed) < 100
+    assert long.first_time() == START
+
+
+def test_a_file_of_an_earlier_version_that_is_too_large_is_moved_aside_at_the_start(tmp_path):
+    text = "time,service,count\n" + "".join(row(second) for second in range(200))
+    (tmp_path / "t.csv").write_text(text)
+    fresh = table(tmp_path)
+    assert (tmp_path / "t.1.csv").read_text() == text
+    assert (tmp_path / "t.csv").read_text() == "time,service,count\n"
+    assert len(fresh.since(START + 100)) == 100
+
+
+def test_at_the_end_of_a_live_run_the_rows_on_disk_stay_as_they_are(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(Recorder, "decisions", lambda _self: written.append("all decisions were read"))
+    directory = run_live(FakeCluster(), wants(6.0), make_settings(run_dir=str(tmp_path), duration=60.0))
+    assert written == []
+    run = read_run(directory)
+    assert len(run.decisions) == len(run.pods) == 12 and run.info["counters"]["lost_rows"] == 0
