@@ -43,7 +43,7 @@ class KubernetesCluster:
         sleep: waits so many seconds.
         progress: told (requests done, requests in all) while `metrics` runs.
         past: whether the clock stands in the past. `workloads` and `pods` are then told as of that time, by
-            Prometheus.
+            Prometheus, and what it calls a partial answer is an error.
 
     Attributes:
         api_failures: HTTP status (0: no answer) -> how often the Kubernetes API couldn't be read.
@@ -62,7 +62,7 @@ class KubernetesCluster:
         self._settings, self._names = settings, Names(settings.app)
         self._clock, self._sleep, self._past = clock, sleep, past
         address = settings.cluster.prometheus
-        prometheus = PrometheusClient(address, session, sleep)
+        prometheus = PrometheusClient(address, session, sleep, whole=past)
         hasty = {"retries": 0, "timeout": min(address.timeout, _HASTY_SECONDS)}
         self._hasty = PrometheusClient(address.model_copy(update=hasty), session, sleep)
         self._telemetry = Telemetry(settings, prometheus, session, progress, self._stated)

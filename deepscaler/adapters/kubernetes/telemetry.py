@@ -66,7 +66,8 @@ class Telemetry:
     def metrics(self, start: float, end: float, step: float) -> MetricPanel:
         """The five features at start, start + step, … <= end.
 
-        The number of requests doesn't depend on the number of services.
+        The number of requests doesn't depend on the number of services. The panel is partial if any of the
+        answers is.
 
         Raises:
             MetricsError: Prometheus can't be reached, knows no series of a feature, or a service has neither
@@ -75,7 +76,7 @@ class Telemetry:
         """
         collect = self._settings.collect
         queries = {feature: collect.queries.get(feature, query) for feature, query in FEATURE_QUERIES.items()}
-        times = grid(start, end, step)
+        times, partial = grid(start, end, step), list[bool]()
         parts = sum(1 + (query.divide_by is not None) for query in queries.values())
         advance = self._counter(parts * requests_needed(len(times), collect.chunk_points))
 
@@ -84,13 +85,14 @@ class Telemetry:
             found = self._prometheus.query_range(
                 text, start, end, step, chunk_points=collect.chunk_points, progress=advance
             )
+            partial.append(found.partial)
             if needed:
                 self._require(found, text)
             return self._by_service(found, label)
 
         columns = [self._feature(feature, query, fetch) for feature, query in queries.items()]  # [L, N] each
         values = np.stack(columns, axis=2).astype(np.float32)  # [L, N, F]
-        panel = MetricPanel(times, self._names.services, tuple(FEATURES), values)
+        panel = MetricPanel(times, self._names.services, tuple(FEATURES), values, any(partial))
         self._name_the_unknown(panel)
         return panel
 
