@@ -8,11 +8,11 @@ own.
 
 Source: the five templates of the published metrics_fetch.py (irate over one minute, usage by quota/period,
 duration by count).
-Differs: one query serves all services. `req` counts the destination's report only. Pods are told by name
-instead of by container, because upstream Boutique calls every container `server`. `pod` counts ready
-replicas, not running containers. Memory is the working set, which is what a limit acts on. A limit counts
-only while its container's usage does, so both sides of a ratio speak of the same pods. A container that
-several scrapes report counts once.
+Differs: one query serves all services. `req` counts one report only: the destination's, else its waypoint's.
+Pods are told by name instead of by container, because upstream Boutique calls every container `server`.
+`pod` counts ready replicas, not running containers. Memory is the working set, which is what a limit acts on.
+A limit counts only while its container's usage does, so both sides of a ratio speak of the same pods. A
+container that several scrapes report counts once.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ import re
 from collections.abc import Callable, Mapping
 
 from deepscaler.errors import MetricsError, SettingsError
-from deepscaler.settings import App, CallsQuery, Feature, Query
+from deepscaler.settings import App, CallsQuery, EntryPart, EntryQuery, Feature, Query
 
 POD_SUFFIX = "(?:-[a-z0-9]{5,10}-[a-z0-9]{5}|-[0-9]+)"
 """What pods have after their Deployment's name (hashes of ReplicaSet and pod) or StatefulSet's (ordinal)."""
 
 _CONTAINER = '{matchers}namespace="{namespace}",container=~"{containers}",pod=~"{pods}"'
 _SERVED = (
-    '{matchers}reporter="destination",'
-    'destination_workload_namespace="{namespace}",destination_workload=~"{workloads}"'
+    '{matchers}reporter="%s",destination_workload_namespace="{namespace}",destination_workload=~"{workloads}"'
 )
 
 
@@ -97,13 +96,19 @@ def _newest_rate(selector: str) -> str:
 def _reported(labels: str, metric: str, matchers: str = "", over: Callable[[str], str] = _rate) -> str:
     """The sum by `labels` of the rates of an Istio metric; a pod that several scrapes report counts once.
 
-    Where series tell their pod, their instance only says which of the pod's ports was scraped.
+    The sidecars of the destination report, or else (ambient mode) its waypoint. Where series tell their pod,
+    their instance only says which of the pod's ports was scraped.
     """
-    known, unknown = (over(f"{metric}{{{_SERVED}{matchers},pod{test}}}") for test in ('!=""', '=""'))
-    return (
-        f"sum by ({labels}) (max without (instance, {_SCRAPE}) ({known})\n"
-        f"or max without ({_SCRAPE}) ({unknown}))"
-    )
+
+    def by(reporter: str) -> str:
+        selector = f"{metric}{{{_SERVED % reporter}{matchers},pod"
+        known, unknown = (over(f"{selector}{test}}}") for test in ('!=""', '=""'))
+        return (
+            f"sum by ({labels}) (max without (instance, {_SCRAPE}) ({known})\n"
+            f"or max without ({_SCRAPE}) ({unknown}))"
+        )
+
+    return f"({by('destination')}\nor on (destination_workload) {by('waypoint')})"
 
 
 def _served(metric: str) -> str:
@@ -154,15 +159,20 @@ CALLS_QUERY = CallsQuery(
 # Requests from outside the application at its entry services: {workloads} are those of the entries,
 # {callers} are all of the application.
 _ENTERED = ',source_workload!~"{callers}"'
-_FAILED = "5..|0"  # 0: the connection broke before an answer
-_DONE = f'{_ENTERED},response_code!~"{_FAILED}"'
-ENTRY_QUERIES: Mapping[str, str] = {
-    "offered": _reported("destination_workload", "istio_requests_total", _ENTERED),
-    "failed": _reported(
-        "destination_workload", "istio_requests_total", f'{_ENTERED},response_code=~"{_FAILED}"'
+_BROKEN = "5..|0"  # 0: the connection broke before an answer
+# A gRPC error is HTTP 200. These codes are the server's: UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED,
+# UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS; the others blame the request, as 4xx do.
+_GRPC_FAILED = "2|4|8|12|13|14|15"
+_DONE = f'{_ENTERED},response_code!~"{_BROKEN}",grpc_response_status!~"{_GRPC_FAILED}"'
+ENTRY_QUERIES: Mapping[EntryPart, EntryQuery] = {
+    "offered": EntryQuery(query=_reported("destination_workload", "istio_requests_total", _ENTERED)),
+    "done": EntryQuery(query=_reported("destination_workload", "istio_requests_total", _DONE)),
+    "milliseconds": EntryQuery(
+        query=_reported("destination_workload", "istio_request_duration_milliseconds_sum", _DONE)
     ),
-    "milliseconds": _reported("destination_workload", "istio_request_duration_milliseconds_sum", _DONE),
-    "buckets": _reported("destination_workload, le", "istio_request_duration_milliseconds_bucket", _DONE),
+    "buckets": EntryQuery(
+        query=_reported("destination_workload, le", "istio_request_duration_milliseconds_bucket", _DONE)
+    ),
 }
 
 

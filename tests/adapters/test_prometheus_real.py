@@ -759,3 +759,77 @@ def test_matchers_keep_other_clusters_out_of_every_query(shared, tmp_path):
     np.testing.assert_allclose(cluster.calls(T0, T0 + 300).external_rates(("web",)), expected, rtol=0.02)
     offered = cluster.latencies(T0, T0 + 300, 60.0)["offered"]
     np.testing.assert_allclose(offered.mean(), 60 * expected, rtol=0.02)
+
+
+# ---------------------------------------------------------------- K8: reports of another shape
+def entered(namespace, rates, reporter="destination", grown=20.0, **more):
+    """Requests per second from outside at `web`, by the labels response_code and grpc_response_status."""
+    times = T0 + SCRAPE * np.arange(21)
+    where = {"destination_workload": "web", "destination_workload_namespace": namespace, "reporter": reporter}
+    where |= {"source_workload": "gateway", "source_workload_namespace": "istio-system", **more}
+    out = []
+    for (code, grpc), rate in rates.items():
+        pairs = {**where, "response_code": code, **({"grpc_response_status": grpc} if grpc else {})}
+        count = rate * (times - T0)
+        out.append(Series(labels("istio_requests_total", **pairs), times, count))
+        for part, factor in (("sum", grown), ("count", 1.0)):
+            name = f"istio_request_duration_milliseconds_{part}"
+            out.append(Series(labels(name, **pairs), times, factor * count))
+    return out
+
+
+@pytest.mark.field
+@pytest.mark.parametrize("reporters", [("waypoint",), ("destination", "waypoint"), ("destination", "source")])
+def test_the_destination_reports_or_else_its_waypoint(shared, tmp_path, reporters):
+    namespace = f"ambient-{'-'.join(reporters)}"
+    settings = load_settings(settings_file(tmp_path, shared, namespace, {"web": {}}))
+    shop = Shop(settings.app, 21, requests_per_second=wave(21, 1))
+    series = without(exposition_series(shop.snapshots(), shop.app), "istio_")
+    for reporter in reporters:
+        series += entered(namespace, {("200", ""): 8.0}, reporter)
+    remote_write(shared.url, series)
+    cluster = KubernetesCluster(settings)
+    panel = cluster.metrics(T0, T0 + 300, SCRAPE)
+    np.testing.assert_allclose(panel.feature("req")[1:, 0], 8, rtol=1e-5)
+    np.testing.assert_allclose(panel.feature("res")[1:, 0], 0.02, rtol=1e-5)
+    np.testing.assert_allclose(cluster.calls(T0, T0 + 300).external_rates(("web",)), 8, rtol=1e-5)
+    np.testing.assert_allclose(cluster.latencies(T0, T0 + 300, 60.0)["done"], 480, rtol=1e-5)
+
+
+@pytest.mark.field
+@pytest.mark.parametrize(
+    ("rates", "share"),
+    [
+        ({("200", "0"): 2.0, ("200", "14"): 8.0}, 0.8),
+        ({("200", ""): 5.0, ("200", "4"): 2.0, ("200", "13"): 2.0, ("503", "14"): 1.0}, 0.5),
+        ({("200", "0"): 5.0, ("200", "5"): 4.0, ("200", "16"): 1.0}, 0.0),  # the request was to blame
+        ({("200", "14"): 3.0}, 1.0),
+    ],
+)
+def test_grpc_errors_of_the_server_count_as_failures(shared, tmp_path, rates, share):
+    namespace = f"grpc{round(10 * share)}"
+    settings = load_settings(settings_file(tmp_path, shared, namespace, {"web": {}}))
+    remote_write(shared.url, entered(namespace, rates))
+    table = KubernetesCluster(settings).latencies(T0, T0 + 300, 60.0)
+    np.testing.assert_allclose(table["failed"] / table["offered"], share, atol=1e-6)
+    np.testing.assert_allclose(table["done"], 60 * sum(rates.values()) * (1 - share), atol=1e-4)
+
+
+@pytest.mark.field
+def test_entry_queries_can_be_set(shared, tmp_path):
+    template = (
+        'sum by (app) (rate(own_requests{{ns="{{namespace}}",ok=~"{}",app=~"{{services}}"}}[{{window}}]))'
+    )
+    own = {
+        name: {"query": template.format(ok), "label": "app"}
+        for name, ok in (("offered", ".*"), ("done", "yes"))
+    }
+    settings = load_settings(settings_file(tmp_path, shared, "own", {"web": {}}, entry_queries=own))
+    times = T0 + SCRAPE * np.arange(21)
+    one, two = (
+        Series(labels("own_requests", ns="own", app="web", ok=ok), times, rate * (times - T0))
+        for ok, rate in (("yes", 3.0), ("no", 1.0))
+    )
+    remote_write(shared.url, [one, two])
+    table = KubernetesCluster(settings).latencies(T0, T0 + 300, 60.0)
+    np.testing.assert_allclose(table[["offered", "done", "failed"]], [[240, 180, 60]] * 5, rtol=1e-5)

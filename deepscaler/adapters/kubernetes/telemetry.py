@@ -32,7 +32,7 @@ from deepscaler.calls import COLUMNS as CALL_COLUMNS
 from deepscaler.calls import EXTERNAL, CallGraph
 from deepscaler.cluster import ENDPOINT_COLUMNS, LATENCY_BUCKETS
 from deepscaler.panel import FEATURES, MetricPanel
-from deepscaler.settings import Feature, Query, Settings
+from deepscaler.settings import EntryPart, EntryQuery, Feature, Query, Settings
 
 _LOG = logging.getLogger(__name__)
 Array = NDArray[np.float64]
@@ -176,23 +176,23 @@ class Telemetry:
 
         Istio doesn't know endpoints. A service with one entry gives rows under that entry's name. A service
         with several gives rows under the *service's* name, whose `slow` counts against the tightest of their
-        SLOs. Only calls from outside the application count. Failed are 5xx and broken connections. Istio's
-        bucket bounds (…, 50, 100, 250, 500, 1000, 2500, … ms) are exact; between them counts are spread
-        evenly, as `histogram_quantile` does.
+        SLOs. Only calls from outside the application count. Failed are 5xx, gRPC errors of the server and
+        broken connections. Istio's bucket bounds (…, 50, 100, 250, 500, 1000, 2500, … ms) are exact; between
+        them counts are spread evenly, as `histogram_quantile` does.
 
         Raises:
             MetricsError: Prometheus can't be reached or knows no requests at the entries.
         """
         entries = self._entries()
         results = self._entered(tuple(entries), start, end, step)
-        label = "destination_workload"
-        offered, failed, milliseconds = (
-            self._by_service(results[name], label) * step for name in ("offered", "failed", "milliseconds")
+        offered, done, milliseconds = (
+            self._by_service(results[name], self._entry_query(name).label) * step
+            for name in ("offered", "done", "milliseconds")
         )  # [N, L] each
         frames = []
         for service, (endpoint, slo) in entries.items():
             row = self._names.services.index(service)
-            lost = np.nan_to_num(failed[row])
+            answered = np.fmin(np.nan_to_num(done[row]), offered[row])
             times = results["offered"].times
             bounds = np.array([*LATENCY_BUCKETS, slo, np.inf])
             below = cumulative(self._buckets(results["buckets"], service), bounds, len(times)) * step
@@ -201,8 +201,8 @@ class Telemetry:
                 times,
                 np.full(len(times), endpoint, dtype=object),
                 offered[row],
-                offered[row] - lost,
-                lost,
+                answered,
+                offered[row] - answered,
                 below[-1] - below[-2],
                 np.nan_to_num(milliseconds[row]) / 1000,
                 *counts,
@@ -227,9 +227,10 @@ class Telemetry:
         """The series of each of `ENTRY_QUERIES`."""
         collect = self._settings.collect
         window = duration(max(step, seconds(collect.window)))
-        results = {}
-        for name, template in ENTRY_QUERIES.items():
-            text = self._names.render(template, window=window, entries=entries)
+        results: dict[str, RangeVector] = {}
+        for name in ENTRY_QUERIES:
+            query = self._entry_query(name)
+            text = self._names.render(query.query, query.label, window=window, entries=entries)
             results[name] = self._prometheus.query_range(
                 text, start + step, end, step, chunk_points=collect.chunk_points
             )
@@ -237,11 +238,15 @@ class Telemetry:
                 self._require(results[name], text)
         return results
 
+    def _entry_query(self, name: EntryPart) -> EntryQuery:
+        return self._settings.collect.entry_queries.get(name, ENTRY_QUERIES[name])
+
     def _buckets(self, found: RangeVector, service: str) -> dict[float, Array]:
         """Upper bound in seconds -> cumulative rate `[L]` of one service."""
         buckets: dict[float, Array] = {}
+        label = self._entry_query("buckets").label
         for labels, values in zip(found.labels, found.values, strict=True):
-            if self._names.service("destination_workload", labels.get("destination_workload", "")) == service:
+            if self._names.service(label, labels.get(label, "")) == service:
                 bound = float(labels.get("le", "nan")) / 1000
                 buckets[bound] = buckets.get(bound, 0.0) + np.nan_to_num(values)
         return buckets
