@@ -73,6 +73,8 @@ class Run:
         decisions: `DECISION_COLUMNS`.
         pods: `POD_COLUMNS`, sampled regularly.
         panel: the metrics; None where the run kept none.
+        needed: `time` and a column per service: replicas that the true load needed at each moment, on the
+            testbed.
     """
 
     info: dict[str, Any]
@@ -80,6 +82,7 @@ class Run:
     decisions: pd.DataFrame
     pods: pd.DataFrame
     panel: MetricPanel | None = field(default=None, repr=False)
+    needed: pd.DataFrame | None = field(default=None, repr=False)
 
     @property
     def policy(self) -> PolicyName:
@@ -102,15 +105,20 @@ def write_run(run: Run, directory: str | Path) -> None:
         )  # entered first: takes its place last
         for name, frame in (("endpoints", run.endpoints), ("decisions", run.decisions), ("pods", run.pods)):
             temporary = exchange.enter_context(replacing(directory / f"{name}.csv"))
-            frame.assign(time=[utc_text(moment) for moment in frame["time"]]).to_csv(
-                temporary, index=False, float_format="%.9g"
-            )
+            _write(frame, temporary)
+        if run.needed is not None:
+            _write(run.needed, exchange.enter_context(replacing(directory / "needed.csv")))
         if run.panel is not None:
             write_panel(run.panel, exchange.enter_context(replacing(directory / "metrics.csv")))
         write_json(info, run.info)
         (directory / "run.json").unlink(missing_ok=True)
         if run.panel is None:
             (directory / "metrics.csv").unlink(missing_ok=True)
+
+
+def _write(frame: pd.DataFrame, path: Path) -> None:
+    texts = [utc_text(moment) for moment in frame["time"]]
+    frame.assign(time=texts).to_csv(path, index=False, float_format="%.9g")
 
 
 def read_run(directory: str | Path) -> Run:
@@ -122,14 +130,15 @@ def read_run(directory: str | Path) -> Run:
     directory = Path(directory)
     if not (directory / "run.json").is_file():
         raise DataError(f"{directory}: no run.json; make runs with: python predict_scale.py")
-    info = _read_info(directory / "run.json")
-    metrics = directory / "metrics.csv"
+    info = read_info(directory / "run.json")
+    metrics, needed = directory / "metrics.csv", directory / "needed.csv"
     return Run(
         info=info,
         endpoints=_read(directory / "endpoints.csv", ENDPOINT_COLUMNS),
         decisions=_read(directory / "decisions.csv", DECISION_COLUMNS),
         pods=_read(directory / "pods.csv", POD_COLUMNS),
         panel=read_panel(metrics) if metrics.is_file() else None,
+        needed=_read(needed, ("time",)) if needed.is_file() else None,
     )
 
 
@@ -145,7 +154,12 @@ def find_runs(directory: str | Path) -> list[Path]:
     return found
 
 
-def _read_info(path: Path) -> dict[str, Any]:
+def read_info(path: Path) -> dict[str, Any]:
+    """What run.json says.
+
+    Raises:
+        DataError: it can't be read.
+    """
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # JSON and UTF-8 alike

@@ -145,7 +145,7 @@ def _mix(matrix: Tensor, x: Tensor) -> Tensor:
 
 
 class TemporalConvolution(nn.Module):
-    """A convolution over T with same padding, each service by itself.
+    """A convolution over T with same padding, for each service alone.
 
     Memory of `[B, T, N, C]` is channels-last for it.
     """

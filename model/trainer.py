@@ -85,7 +85,7 @@ class Trainer:
     # ------------------------------------------------------------------------------------------------ the run
     @property
     def finished(self) -> bool:
-        """Is the run over?
+        """Whether the run is over.
 
         It is when all iterations are done, the time is used up, or it may stop early and had no better pair
         for `patience` iterations.

@@ -24,7 +24,7 @@ ALLOWED = {
 FLOORS = (
     {"settings"},
     {"adapters", "labels", "graphs", "evaluation"},
-    {"pictures", "collecting"},
+    {"pictures", "collecting", "planning"},
     {"learning"},
     {"policies"},
     {"control"},

@@ -56,7 +56,7 @@ def grid(start: float, end: float, step: float) -> NDArray[np.float64]:
 
 
 def requests_needed(points: int, chunk_points: int) -> int:
-    """How many requests a range query of so many points takes."""
+    """How many requests a range query of this many points takes."""
     return -(-points // chunk_points)
 
 
@@ -66,7 +66,7 @@ class PrometheusClient:
     Args:
         settings: address, authentication, time-out, retries.
         session: carries the requests; it keeps its own adapters and headers.
-        sleep: waits so many seconds between tries.
+        sleep: waits between tries for the seconds that it is given.
         whole: whether an answer that the server calls partial is an error.
     """
 

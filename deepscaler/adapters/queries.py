@@ -9,7 +9,7 @@ own.
 Source: the five templates of the published metrics_fetch.py (irate over one minute, usage by quota/period,
 duration by count).
 Differs: one query serves all services. `req` counts one report only: the destination's, else its waypoint's.
-Pods are told by name instead of by container, because upstream Boutique calls every container `server`.
+Pods are known by name instead of by container, because upstream Boutique calls every container `server`.
 `pod` counts ready replicas, not running containers. Memory is the working set, which is what a limit acts on.
 A limit counts only while its container's usage does, so both sides of a ratio speak of the same pods. A
 container that several scrapes report counts once.

@@ -177,7 +177,9 @@ def _bounded(
     decision = Decision(service, current, wish, proposal.reason, wish)
     if stance.guarded:
         decision = _tolerated(decision, rails.tolerance)
-        decision = _stabilized(decision, history, now, service in stance.no_scale_down)
+        troubled = service in stance.no_scale_down
+        if troubled or not proposal.planned:
+            decision = _stabilized(decision, history, now, troubled)
         decision = _stepped(decision, rails)
     decision = _clamped(decision, rails)
     return (

@@ -83,7 +83,8 @@ def check_run(run: Run) -> None:
 def run_span(run: Run, warmup: float) -> Span:
     """The judged part of a run: from the end of the warm-up to the last sample.
 
-    The warm-up begins at `start` of run.json, or else at the first step of endpoints.csv.
+    The warm-up begins at `start` of run.json, or else at the first step of endpoints.csv. The seconds of
+    history that a run was given before its judged part (`testbed.history`) are cut as well.
 
     Raises:
         DataError: less than a minute is left.
@@ -91,6 +92,7 @@ def run_span(run: Run, warmup: float) -> Span:
     times = np.unique(run.endpoints["time"].to_numpy(np.float64))
     step = float(np.min(np.diff(times))) if len(times) > 1 else MINUTE
     begin = moment_seconds(run.info["start"]) if run.info.get("start") is not None else float(times[0]) - step
+    warmup = max(warmup, float(run.info.get("history_seconds") or 0.0))
     span = Span(begin, begin + warmup, float(max(times[-1], run.pods["time"].max())), step)
     if span.end - span.start < MINUTE - 1e-6:
         lasted = f"the run lasted {span.end - begin:g} s and evaluate.warmup cuts {warmup:g} s of it"

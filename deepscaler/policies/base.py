@@ -16,6 +16,7 @@ class Reason(StrEnum):
     """Why a service got its target. If several reasons apply, it is the one that changed the target last."""
 
     FORECAST = "forecast"  # the forecast of the model decided
+    PLAN = "plan"  # the plan by cost decided
     FLOOR = "floor"  # the reactive floor raised the forecast
     HPA = "hpa"  # the rules of the HPA decided
     STATIC = "static"  # set by hand
@@ -53,12 +54,15 @@ class Proposal:
             decisions.csv.
         predicted: the forecast, if there is one.
         floor: replicas of the reactive floor, if there is one.
+        planned: the policy itself weighed how long to hold replicas, so its targets wait for no stabilization
+            window.
     """
 
     target: float | None
     reason: Reason
     predicted: float | None = None
     floor: float | None = None
+    planned: bool = False
 
 
 @dataclass(frozen=True)

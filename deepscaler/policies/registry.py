@@ -10,9 +10,12 @@ from typing import Any
 from deepscaler.errors import BundleError, DataError, SettingsError
 from deepscaler.labels.demand import DemandModel
 from deepscaler.learning.description import check_bundle, describe_bundle, expected_by, load_demand
+from deepscaler.planning.plan import Prices
+from deepscaler.planning.scenarios import LiveHistory, ScenarioSource
 from deepscaler.policies.base import Policy
 from deepscaler.policies.deepscaler import DeepScalerPolicy, Forecaster
 from deepscaler.policies.explore import ExplorePolicy, SlaWatch
+from deepscaler.policies.plan import PlanPolicy
 from deepscaler.policies.reactive import ReactiveFloor, ReactivePolicy
 from deepscaler.policies.static import StaticPolicy
 from deepscaler.runs import PolicyName
@@ -23,8 +26,12 @@ HPA = "hpa"
 """Family of the HPAs; its knob is the target, in percent of the CPU limit."""
 FORESEEN = "foreseen"
 """Family of the policies that know the future load; its knob is their highest utilisation, in percent."""
-TOLD = ("oracle", FORESEEN)
+TOLD = ("oracle", FORESEEN, "plan_foreseen")
 """Families of the policies that are told the future. An experiment makes them beforehand."""
+
+
+FLOOR_SECONDS = 60.0
+"""The floor under a plan goes by the mean rate of at least this long."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,23 @@ def _over_bundle(settings: Settings, name: str, with_floor: bool) -> Policy:
     )
 
 
+def _plan_bootstrap(context: Context) -> Policy:
+    settings, model = context.settings, load_demand(context.settings)
+    step, plan = settings.collect.step, settings.scale.plan
+    source = LiveHistory(round(plan.horizon / step), plan.scenarios, step, model.entry_columns)
+    return plan_policy(settings, model, source, "plan_bootstrap")
+
+
+def plan_policy(settings: Settings, model: DemandModel, source: ScenarioSource, name: str) -> PlanPolicy:
+    """The plan by cost over the scenarios of `source`, with the reactive floor under it."""
+    scale = settings.scale
+    seconds = max(scale.floor.seconds, FLOOR_SECONDS)  # what passes sooner is the plan's to weigh
+    below = scale.floor.model_copy(update={"seconds": seconds})
+    floor = ReactiveFloor(model, below) if scale.floor.enabled else None
+    prices = Prices(scale.prices.shortage, scale.prices.start)
+    return PlanPolicy(model, source, floor, prices, scale.plan.history, settings.collect.step, name)
+
+
 def _fit(settings: Settings) -> DemandModel | None:
     try:
         return load_demand(settings)
@@ -154,6 +178,7 @@ POLICIES: dict[str, Callable[[Context], Policy]] = {
     "deepscaler": _deepscaler,
     "deepscaler_nofloor": _deepscaler_nofloor,
     "reactive_holistic": _reactive,
+    "plan_bootstrap": _plan_bootstrap,
     "static": _static,
     "explore": _explore,
 }

@@ -7,8 +7,9 @@ loading.py reads files; describe.py makes the JSON schemas, docs/settings.md and
 
 from deepscaler.settings.app import App, ClusterSection, Entry, Jaeger, Lease, Prometheus, Service
 from deepscaler.settings.base import Feature, Moment, Positive, Section, Share
+from deepscaler.settings.experiment import Experiment, LoadCase
 from deepscaler.settings.loading import load_section, load_settings
-from deepscaler.settings.scaling import Explore, Floor, GuardRails, Hpa, Scale
+from deepscaler.settings.scaling import Explore, Floor, GuardRails, Hpa, PlanPrices, PlanSettings, Scale
 from deepscaler.settings.stages import (
     CallsQuery,
     Collect,
@@ -54,6 +55,7 @@ __all__ = [
     "EntryPart",
     "EntryQuery",
     "Evaluate",
+    "Experiment",
     "Explore",
     "Feature",
     "Floor",
@@ -65,11 +67,14 @@ __all__ = [
     "LSTMSizes",
     "Lease",
     "Load",
+    "LoadCase",
     "MixChange",
     "ModelConfig",
     "Moment",
     "NoSizes",
     "Optimiser",
+    "PlanPrices",
+    "PlanSettings",
     "Positive",
     "Process",
     "Prometheus",

@@ -12,11 +12,17 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from deepscaler.settings.base import Section
+from deepscaler.settings.experiment import Experiment
 from deepscaler.settings.loading import EXTENDS, MOST_BASES, load_section, read_document
 from deepscaler.settings.stages import Settings
 from deepscaler.settings.training import ModelConfig, Train
 
-KINDS: dict[str, type[Section]] = {"app": Settings, "train": Train, "model": ModelConfig}
+KINDS: dict[str, type[Section]] = {
+    "app": Settings,
+    "train": Train,
+    "model": ModelConfig,
+    "experiment": Experiment,
+}
 """The kinds of settings files, by the names of their schemas."""
 ABOUT_EXTENDS = (
     "path of a settings file that this one builds on, relative to this file; mappings of both are merged, "
@@ -48,6 +54,7 @@ HEADINGS = {
     "app": "`config/<app>.yaml`, for every script but main.py",
     "train": "`train_config.yaml`, for main.py",
     "model": "`train_datasets_speed.yaml`, for main.py",
+    "experiment": "`experiments/<name>.yaml`, for `python -m testbed.experiment`",
 }
 
 

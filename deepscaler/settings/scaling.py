@@ -68,6 +68,25 @@ class Floor(Section):
     )
 
 
+class PlanPrices(Section):
+    """What the plan by cost weighs against the price of holding a replica."""
+
+    shortage: Positive = Field(
+        100.0, description="price of one missing replica, in units of holding one for the same time"
+    )
+    start: NotNegative = Field(180.0, description="price of one start, in seconds of holding a replica")
+
+
+class PlanSettings(Section):
+    """The policies `plan_*`: replicas by cost over scenarios of what may come."""
+
+    horizon: Positive = Field(600.0, description="seconds that scenarios look ahead")
+    scenarios: Annotated[int, Field(ge=1)] = Field(48, description="scenarios per decision")
+    history: Positive = Field(
+        10800.0, description="seconds of live history that scenarios and seasons are drawn from"
+    )
+
+
 class Hpa(Section):
     """The rival `hpa_<percent>`: flags and behavior of the Kubernetes autoscaling/v2 controller."""
 
@@ -127,8 +146,8 @@ class Scale(Section):
 
     policy: str = Field(
         "deepscaler",
-        description="deepscaler, reactive_holistic, `hpa_<percent of limit>`, static or explore; "
-        "on the testbed also foreseen and oracle",
+        description="deepscaler, plan_bootstrap, reactive_holistic, `hpa_<percent of limit>`, static or "
+        "explore; on the testbed also foreseen, plan_foreseen and oracle",
     )
     policies: list[str] = Field(
         [], description="testbed: several policies, one run for each; they replace `policy`"
@@ -145,6 +164,8 @@ class Scale(Section):
     run_dir: str = Field("runs/app", description="directory below which each run has `<policy>-<seed>/`")
     guard_rails: GuardRails = GuardRails()
     floor: Floor = Floor()
+    prices: PlanPrices = PlanPrices()
+    plan: PlanSettings = PlanSettings()
     hpa: Hpa = Hpa()
     explore: Explore = Explore()
     stale_after: Positive = Field(

@@ -66,6 +66,10 @@ class Testbed(Section):
     start: Moment = Field("2026-01-05T00:00:00Z", description="time at which the load begins")
     seed: int = Field(1, description="seed of all that is random in a run: load, requests, start-up times")
     warmup: NotNegative = Field(300.0, description="virtual seconds of load before `start`")
+    history: NotNegative = Field(
+        0.0,
+        description="seconds of load and control before the judged part of a run; `duration` comes on top",
+    )
     duration: Positive = Field(3600.0, description="seconds of load from `start` on")
     load: Load = Load()
     balancing: Literal["random", "round_robin", "least_request", "two_choices"] = Field(

@@ -13,7 +13,7 @@ PREFIX = "synthetic:"
 
 
 ENTRY_SHARE = 20
-"""One service in so many receives requests from outside."""
+"""One of this many services receives requests from outside."""
 LAYERS = 5
 """Layers of callees below the entries."""
 VISITS = 24

@@ -73,7 +73,7 @@ class VirtualCluster:
 
     @property
     def api_failures(self) -> Mapping[int, int]:
-        """None: there is no API between."""
+        """Always empty, because no API stands between."""
         return {}
 
     def now(self) -> float:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -22,8 +23,10 @@ from deepscaler.labels.rule import required_replicas
 from deepscaler.labels.visits import Visits
 from deepscaler.learning.description import load_demand
 from deepscaler.panel import MetricPanel
+from deepscaler.policies.base import Policy
 from deepscaler.policies.oracle import ForeseenPolicy, OraclePolicy
-from deepscaler.policies.registry import FORESEEN, make_policy
+from deepscaler.policies.plan import ForeseenRates, PlanPolicy
+from deepscaler.policies.registry import FORESEEN, make_policy, plan_policy
 from deepscaler.runs import PolicyName, Run, write_run
 from deepscaler.settings import Settings
 from testbed.applications.loading import load_application
@@ -110,25 +113,52 @@ def played(settings: Settings, seed: int) -> Settings:
     load = scale.load or bed.load
     if scale.shapes:
         load = load.model_copy(update={"shape": scale.shapes[seed % len(scale.shapes)]})
-    bed = bed.model_copy(update={"duration": scale.duration or bed.duration, "seed": seed, "load": load})
+    lasts = bed.history + (scale.duration or bed.duration)
+    bed = bed.model_copy(update={"duration": lasts, "seed": seed, "load": load})
     return settings.model_copy(update={"testbed": bed})
 
 
-def look_ahead(settings: Settings, seed: int, policies: Sequence[str] = ()) -> dict[str, OraclePolicy]:
-    """By name: the oracle of a run, and those of `policies` that foresee its load (such as `foreseen_85`).
+@dataclass(frozen=True, eq=False)
+class Ahead:
+    """What is known of a run before it begins.
+
+    Attributes:
+        oracle: the reference of the elasticity measures.
+        needed: `time` and a column per service: replicas that the uncongested rates of each moment need.
+        policies: those that are told the future, by name.
+    """
+
+    oracle: OraclePolicy
+    needed: pd.DataFrame
+    policies: Mapping[str, Policy]
+
+
+def look_ahead(settings: Settings, seed: int, policies: Sequence[str] = ()) -> Ahead:
+    """The truth about a run's load, and those of `policies` that foresee it (such as `foreseen_85`).
 
     Raises:
         DataError: a policy foresees, and there is no demand fit.
     """
     settings = played(settings, seed)
     truth = find_truth(settings, seed)
-    found = {"oracle": make_oracle(settings, truth)}
+    oracle = make_oracle(settings, truth)
+    found: dict[str, Policy] = {"oracle": oracle}
     for name in policies:
         asked = PolicyName.parse(name)
         if asked.family == FORESEEN:
             rho_max = None if asked.knob is None else asked.knob / 100
             found[name] = make_foreseen(settings, truth, name, rho_max)
-    return found
+        elif name == "plan_foreseen":
+            found[name] = make_plan_foreseen(settings, truth)
+    return Ahead(oracle, find_needed(settings, truth), found)
+
+
+def find_needed(settings: Settings, truth: Truth) -> pd.DataFrame:
+    """`time` and a column per service: replicas that the true rates of each moment need."""
+    replicas = required_replicas(replace(truth.model, response=None), truth.rates, settings.process.rho_max)
+    needed = pd.DataFrame(replicas, columns=list(truth.model.services))
+    needed.insert(0, "time", truth.times)
+    return needed
 
 
 def make_oracle(settings: Settings, truth: Truth) -> OraclePolicy:
@@ -158,6 +188,17 @@ def make_foreseen(settings: Settings, truth: Truth, name: str, rho_max: float | 
     return ForeseenPolicy(*_schedule(needed, reach, truth), settings.scale.period, name)
 
 
+def make_plan_foreseen(settings: Settings, truth: Truth) -> PlanPolicy:
+    """The plan by cost that is told the true rates: the bound of every plan.
+
+    Raises:
+        DataError: there is no demand fit.
+    """
+    rows = round(settings.scale.plan.horizon / settings.collect.step)
+    source = ForeseenRates(truth.times, truth.rates, rows)
+    return plan_policy(settings, load_demand(settings), source, "plan_foreseen")
+
+
 def _schedule(
     labels: NDArray[np.float64], reach: Reach, truth: Truth
 ) -> tuple[NDArray[np.float64], dict[str, list[int]]]:
@@ -170,20 +211,17 @@ def _schedule(
     }
 
 
-def run_one(
-    settings: Settings, policy_name: str, seed: int, ahead: Mapping[str, OraclePolicy] | None = None
-) -> Path:
+def run_one(settings: Settings, policy_name: str, seed: int, ahead: Ahead | None = None) -> Path:
     """Run one policy on one seed and return the run directory.
 
     The run lasts `scale.duration` (default `testbed.duration`). What is known ahead depends on the seed only;
     it is computed here where it isn't given.
     """
     ahead = ahead or look_ahead(settings, seed, [policy_name])
-    oracle = ahead["oracle"]
     settings = played(settings, seed)
     bed = settings.testbed
     cluster = VirtualCluster(settings, seed=seed)
-    policy = make_policy(policy_name, settings, seed=seed, ahead=ahead)
+    policy = make_policy(policy_name, settings, seed=seed, ahead=ahead.policies)
     controller = Controller(cluster, policy, settings, survive_bugs=False)
     start, began = cluster.now(), time.perf_counter()
     controller.run(duration=bed.duration)
@@ -195,9 +233,10 @@ def run_one(
         "shape": bed.load.shape,
         "duration_seconds": end - start,
         "wall_seconds": time.perf_counter() - began,
-        "oracle": oracle.replicas_at(minutes),
+        "oracle": ahead.oracle.replicas_at(minutes),
         "oracle_times": minutes,
         "in_flight_at_end": cluster.in_flight,
+        "history_seconds": bed.history,
     }
     run = Run(
         info=info,
@@ -205,6 +244,7 @@ def run_one(
         decisions=controller.recorder.decisions(),
         pods=cluster.pod_history(start, end),
         panel=cluster.metrics(start + settings.collect.step, end, settings.collect.step),
+        needed=ahead.needed[ahead.needed["time"] <= end + 1e-6],
     )
     directory = Path(settings.scale.run_dir) / f"{policy_name}-{seed}"
     write_run(run, directory)

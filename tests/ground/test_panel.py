@@ -10,13 +10,14 @@ from hypothesis.extra import numpy as hnp
 from deepscaler.artefacts import utc_seconds
 from deepscaler.calls import read_calls
 from deepscaler.errors import DataError
-from deepscaler.panel import FEATURES, MetricPanel, read_panel, write_panel
+from deepscaler.panel import MetricPanel, read_panel, write_panel
 
 T0 = utc_seconds("2026-01-05T00:00:00Z")
+FIVE = ("pod", "cpu", "mem", "res", "req")
 SERVICES = ("carts", "carts-db", "a_b")
 
 
-def panel(values, services=SERVICES, features=tuple(FEATURES), step=15.0, start=T0):
+def panel(values, services=SERVICES, features=FIVE, step=15.0, start=T0):
     return MetricPanel(
         start + step * np.arange(len(values)), services, features, np.asarray(values, np.float32)
     )
@@ -45,7 +46,7 @@ def test_any_panel_reads_back_bit_by_bit_with_nan_as_an_empty_cell(tmp_path_fact
     read = read_panel(path)
     np.testing.assert_array_equal(read.values, written.values)
     np.testing.assert_allclose(read.times, written.times, atol=5e-4)
-    assert read.services == SERVICES and read.features == tuple(FEATURES)
+    assert read.services == SERVICES and read.features == FIVE
     assert "nan" not in path.read_text().lower()
 
 
@@ -121,9 +122,7 @@ def test_the_step_needs_two_regular_samples():
     assert some_panel().step == 15
     with pytest.raises(DataError, match="at least 2"):
         _ = some_panel(2).between(T0, T0 + 15).step
-    uneven = MetricPanel(
-        np.array([0.0, 15.0, 45.0]), SERVICES, tuple(FEATURES), np.zeros((3, 3, 5), np.float32)
-    )
+    uneven = MetricPanel(np.array([0.0, 15.0, 45.0]), SERVICES, FIVE, np.zeros((3, 3, 5), np.float32))
     with pytest.raises(DataError, match="not regular"):
         _ = uneven.step
     filled = uneven.regular(15.0)

@@ -102,7 +102,7 @@ def telemetry(
 
 
 def calls_of(panel: MetricPanel, window: float = 300.0) -> CallGraph:
-    """Calls behind the panel's entry rate, a row a pair and window."""
+    """Calls behind the panel's entry rate, one row per pair and window."""
     rows, per = [], round(window / STEP)
     entry = panel.feature("req")[:, 0]
     for end in range(per, len(panel) + 1, per):

@@ -40,7 +40,7 @@ class KubernetesCluster:
         settings: the application and where its cluster is.
         session: carries the requests to Prometheus and Jaeger.
         clock: current time, seconds since the epoch.
-        sleep: waits so many seconds.
+        sleep: waits for the seconds that it is given.
         progress: told (requests done, requests in all) while `metrics` runs.
         past: whether the clock stands in the past. `workloads` and `pods` are then told as of that time, by
             Prometheus, and what it calls a partial answer is an error.

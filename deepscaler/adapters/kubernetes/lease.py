@@ -206,7 +206,7 @@ class LeaseElection:
         It gives up after the time in which a holder that is gone would have lost the Lease.
 
         Args:
-            sleep: waits so many seconds between tries.
+            sleep: waits between tries for the seconds that it is given.
         """
         end = self._steady() + self._section.duration + 2 * self._section.retry_period
         while not (self.leading() or self.attempt()):

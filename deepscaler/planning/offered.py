@@ -1,0 +1,81 @@
+"""The history that scenarios are drawn from: offered request rates of all services, without gaps."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepscaler.labels.demand import DemandModel, entry_response, external_rates
+from deepscaler.panel import MetricPanel
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+EXPLAINED = 0.8
+"""A service of whose requests the entries explain a smaller share goes by its own rate."""
+MOST_HIDDEN = 3.0
+"""During an overload, demand is taken for at most so many times what is served."""
+OPEN_LOOP_HIDDEN = 1.2
+"""The same for an open load, where slow responses tell nothing about demand."""
+HEADROOM = 1.25
+"""While an overload lasts, what can be told of demand is only a lower bound: this much more is planned
+for.
+"""
+
+
+def offered_history(model: DemandModel, panel: MetricPanel) -> Array | None:
+    """Offered requests per second `[L, N]` in the order of the model, without gaps; None if nothing is known.
+
+    A rate is the entries' rate times the visits, corrected for the demand that slow responses hide. A
+    service that the
+    entries explain badly goes by its own rate. While the response exceeds the SLA, the correction is no
+    measurement: overloads of the past are bridged by interpolation. In an overload that lasts until now,
+        demand is at least what it was
+    before, at most `MOST_HIDDEN` times what is served, and gets `HEADROOM`.
+
+    Args:
+        model: the demand fit.
+        panel: samples up to now with the features req and res; services are matched by name.
+    """
+    known = {name: index for index, name in enumerate(panel.services)}
+    columns = np.array([known.get(name, -1) for name in model.services])
+    served = np.where(columns >= 0, panel.feature("req")[:, columns].astype(np.float64), np.nan)
+    entries = model.entry_columns
+    response = entry_response(
+        served[:, entries], panel.feature("res")[:, columns[entries]].astype(np.float64)
+    )
+    routed = external_rates(model.visits, entries, served) @ model.visits
+    rates = np.where(_explained(served, routed) < EXPLAINED, served, routed)
+    over = response > model.sla_seconds  # NaN, no traffic, is no overload
+    hidden = rates * _hidden(model, response, over)[:, None]
+    filled = _bridged(np.where(over[:, None], np.nan, hidden))
+    if filled is not None and len(over) and over[-1]:
+        lasts = slice(len(over) - int(np.argmin(over[::-1])) if not over.all() else 0, None)
+        filled[lasts] = np.fmax(filled[lasts], HEADROOM * hidden[lasts])
+    return filled
+
+
+def _hidden(model: DemandModel, response: Array, over: Mask) -> Array:
+    """Offered over served rate, `[L]`."""
+    factor = model.correction(response)
+    most = OPEN_LOOP_HIDDEN if model.think_seconds is None else MOST_HIDDEN
+    return np.where(over, most if model.think_seconds is None else np.minimum(factor, most), factor)
+
+
+def _explained(served: Array, routed: Array) -> Array:
+    """Share `[N]` of each service's requests that the entries' rates account for; 1 without requests."""
+    both = np.isfinite(served) & np.isfinite(routed)
+    seen = np.where(both, served, 0.0).sum(axis=0)
+    through = np.where(both, routed, 0.0).sum(axis=0)
+    return np.where(seen > 1e-9, through / np.maximum(seen, 1e-9), 1.0)
+
+
+def _bridged(rates: Array) -> Array | None:
+    """Gaps filled by interpolation, at both ends by the nearest value; None if a service has no value."""
+    rows, out = np.arange(len(rates)), rates.copy()
+    for column in range(rates.shape[1]):
+        good = np.isfinite(rates[:, column])
+        if not good.any():
+            return None
+        out[:, column] = np.interp(rows, rows[good], rates[good, column])
+    return out

@@ -1,0 +1,232 @@
+"""The plan by cost: how many replicas of each service are worth their price over all scenarios.
+
+Costs add up over replica levels, so each level (the second replica, the third, ...) of each service is a
+small on/off problem of its own. Holding a level costs its CPU limit. Being without it while it is needed
+costs the shortage price. Starting it costs the price of a start and takes the pod's start-up time. Backward
+dynamic programming gives the cheapest course of each level in each scenario; a level runs if running it is
+cheaper on average over the scenarios.
+
+A course that knows its scenario starts a replica just in time for a need that nobody could foresee, which
+makes waiting look too cheap. So a part of the weight goes to courses that start a replica later only if it is
+needed at that moment or its need can be foreseen. The rest keeps the knowledge: on bursts that return, being
+always prepared costs more than it saves.
+
+Source: hindsight optimisation over scenarios; switching costs as in Lin, Wierman, Andrew, Thereska:
+"Dynamic right-sizing for power-proportional data centers" (INFOCOM 2011).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Counts = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+AGREED = 0.25
+"""A later start is foreseen if this share of the scenarios needs the replica when it would be ready."""
+EXPECTED = 0.5
+"""It is foreseen as well if this share of the moments like that one was followed by the need."""
+TREND_STEPS = 4
+"""Moments are alike if the same replicas are needed and the need moved the same way over these steps."""
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What the plan weighs, in units of holding one replica for one second.
+
+    Attributes:
+        shortage: price of one missing replica per second.
+        start: price of starting one replica.
+    """
+
+    shortage: float
+    start: float
+
+
+@dataclass(frozen=True, eq=False)
+class Running:
+    """What runs now.
+
+    Attributes:
+        ready: `[N]` ready replicas of each service.
+        remaining: N tuples of seconds, ascending: when each replica that is starting will be ready.
+    """
+
+    ready: Counts
+    remaining: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The chosen replicas and what speaks for them.
+
+    Attributes:
+        replicas: `[N]` replicas to have now.
+        share: `[N]` weight of the scenarios that need that many at some time within the horizon.
+        wait_seconds: `[N]` mean time until they need them, over those scenarios; NaN if none does.
+        scenarios: number of scenarios.
+    """
+
+    replicas: Counts
+    share: Array
+    wait_seconds: Array
+    scenarios: int
+
+    def why(self, service: int) -> str:
+        """What speaks for the replicas of a service, in a phrase."""
+        replicas, share = int(self.replicas[service]), float(self.share[service])
+        if not share:
+            return f"{replicas} kept: a new start would cost more"
+        when = f"in {self.wait_seconds[service]:.0f} s" if self.wait_seconds[service] > 0 else "now"
+        return f"{replicas} needed {when} in {share * self.scenarios:.0f} of {self.scenarios} scenarios"
+
+
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """The on/off problems of all levels.
+
+    Attributes:
+        needed: `[H, M, N, K]` does the scenario need the level in this step?
+        missing: `[H + 1, M, N, K]` price of being without it from now until each step.
+        likely: `[H, N, K]` weight of the scenarios that need it.
+        expected: `[H, M, N, K]` is the need of a lead later to be expected from what is needed by then?
+        step: seconds per step.
+        leads: `[N]` steps from a decision until a new replica is ready.
+        prices: of a shortage and a start.
+    """
+
+    needed: Mask
+    missing: Array
+    likely: Array
+    expected: Mask
+    step: float
+    leads: Counts
+    prices: Prices
+
+
+def plan_replicas(
+    needs: Counts,
+    weights: Array,
+    step: float,
+    lead_seconds: Array,
+    running: Running,
+    prices: Prices,
+    surprise: float = 0.0,
+) -> Plan:
+    """The replicas of each service that cost least on average over the scenarios.
+
+    Args:
+        needs: `[M, H, N]` replicas, at least 1, that scenario m needs in each of the next H steps.
+        weights: `[M]` weights of the scenarios, adding up to 1.
+        step: seconds per step.
+        lead_seconds: `[N]` seconds from the decision until a new replica is ready.
+        running: what runs now. Replicas that are starting count from the moment at which they will be ready.
+        prices: of a shortage and a start.
+        surprise: weight of the courses that start nothing later on which isn't foreseen by then.
+    """
+    base, highest = needs.min(axis=(0, 1)), needs.max(axis=(0, 1))  # [N], [N]
+    levels = base[:, None] + 1 + np.arange(int((highest - base).max(initial=0)))  # [N, K]
+    needed = needs.transpose(1, 0, 2)[:, :, :, None] >= levels  # [H, M, N, K]
+    missing = np.zeros((len(needed) + 1, *needed.shape[1:]))
+    np.cumsum(prices.shortage * step * needed, axis=0, out=missing[1:])
+    likely = np.einsum("m,hmnk->hnk", weights, needed)
+    leads = np.clip(np.ceil(lead_seconds / step - 1e-9).astype(np.int64), 1, len(needed))
+    expected = _expected(needed.sum(axis=3), leads, levels.shape[1])
+    problem = _Problem(needed, missing, likely, expected, step, leads, prices)
+    delays, starts = _delays(levels, lead_seconds, running, prices)
+    knowing = _gain_of_waiting(problem, delays, starts, agreed=0.0)
+    gain = knowing
+    if surprise:
+        unforeseeing = _gain_of_waiting(problem, delays, starts, agreed=AGREED)
+        gain = surprise * unforeseeing + (1 - surprise) * knowing
+    wanted = np.einsum("m,mnk->nk", weights, gain) <= 1e-9  # [N, K]
+    replicas = base + np.cumprod(wanted, axis=1, dtype=np.int64).sum(axis=1)
+    return _explained(needs, weights, step, replicas)
+
+
+def _delays(levels: Counts, lead_seconds: Array, running: Running, prices: Prices) -> tuple[Array, Array]:
+    """`[N, K]` each: seconds until a level is ready if it is wanted now, and the price of starting it."""
+    delays = np.repeat(lead_seconds[:, None], levels.shape[1], axis=1).astype(np.float64)
+    starts = np.full(levels.shape, prices.start)
+    for service, remaining in enumerate(running.remaining):
+        ready = int(running.ready[service])
+        has = np.concatenate([np.zeros(ready), remaining])  # by level, from the first
+        exists = levels[service] <= len(has)
+        delays[service, exists] = has[levels[service, exists] - 1]
+        starts[service, exists] = 0.0
+    return delays, starts
+
+
+def _gain_of_waiting(problem: _Problem, delays: Array, starts: Array, agreed: float) -> Array:
+    """`[M, N, K]` how much cheaper it is to be without each level in this step than to run it."""
+    on, off = _costs(problem, agreed)
+    rows = np.clip(np.ceil(delays / problem.step - 1e-9).astype(np.int64), 0, len(problem.needed))  # [N, K]
+    services, columns = np.indices(rows.shape)
+    running = (on + problem.missing)[rows, :, services, columns].transpose(2, 0, 1)  # [M, N, K]
+    gain: Array = starts + rows * problem.step + running - (problem.missing[1] + off[1])
+    return gain
+
+
+def _costs(problem: _Problem, agreed: float) -> tuple[Array, Array]:
+    """Cheapest cost from each step on with a level running, and without it, `[H + 1, M, N, K]` each.
+
+    At the end of the horizon, being without a level that is needed then costs a start.
+
+    Args:
+        problem: the levels.
+        agreed: a start is foreseen if this share of the scenarios needs the level when it would be ready;
+            with 0 every start is.
+    """
+    needed, missing, step = problem.needed, problem.missing, problem.step
+    horizon, services = len(needed), np.arange(len(problem.leads))
+    on, off = np.zeros_like(missing), np.zeros_like(missing)
+    off[horizon] = problem.prices.start * needed[-1]
+    for now in range(horizon - 1, -1, -1):
+        ready = np.minimum(now + problem.leads, horizon)  # [N]
+        ahead = (on[ready, :, services] + missing[ready, :, services]).transpose(1, 0, 2)  # [M, N, K]
+        held = problem.prices.start + ((ready - now) * step)[:, None]
+        started = ahead - missing[now] + held
+        waiting = missing[now + 1] - missing[now] + off[now + 1]
+        foreseen = problem.likely[np.minimum(ready, horizon - 1), services] >= agreed  # [N, K]
+        due = foreseen | needed[now] | needed[max(now - 1, 0)] | problem.expected[now]
+        off[now] = np.where(due, np.minimum(waiting, started), waiting)
+        on[now] = step + np.minimum(on[now + 1], off[now + 1])
+    return on, off
+
+
+def _expected(depth: Counts, leads: Counts, levels: int) -> Mask:
+    """`[H, M, N, K]` does the state of a scenario in that step let one expect the level a lead later?
+
+    The state is how many levels are needed, and whether the need rises, rests or falls. What follows a state
+    is counted over all scenarios and steps.
+
+    Args:
+        depth: `[H, M, N]` levels needed.
+        leads: `[N]` steps until a new replica is ready.
+        levels: K.
+    """
+    horizon, _, count = depth.shape
+    before = depth[np.maximum(np.arange(horizon) - TREND_STEPS, 0)]
+    state = (depth * 3 + np.sign(depth - before) + 1) + 3 * (levels + 1) * np.arange(count)  # [H, M, N]
+    ahead = np.minimum(np.arange(horizon)[:, None] + leads, horizon - 1)  # [H, N]
+    later = depth[ahead, :, np.arange(count)].transpose(0, 2, 1)  # [H, M, N]
+    size = 3 * (levels + 1) * count
+    seen = np.bincount(state.ravel(), minlength=size)
+    share = np.zeros((size, levels))
+    for level in range(levels):
+        share[:, level] = np.bincount(state.ravel(), (later > level).ravel(), size) / np.maximum(seen, 1)
+    found: Mask = (share >= EXPECTED)[state]
+    return found
+
+
+def _explained(needs: Counts, weights: Array, step: float, replicas: Counts) -> Plan:
+    enough = needs >= replicas  # [M, H, N]
+    some = enough.any(axis=1)  # [M, N]
+    share = weights @ some
+    first = np.where(some, enough.argmax(axis=1) * step, 0.0)  # [M, N]
+    wait = np.where(share > 0, weights @ first / np.where(share > 0, share, 1.0), np.nan)
+    return Plan(replicas, share, wait, len(weights))

@@ -1,0 +1,82 @@
+"""Seasons found live: does the load repeat, with what period, and how far did trusting it help so far?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+LEAST_ROWS = 20
+"""No season is looked for in a shorter history."""
+LEAST_CORRELATION = 0.5
+"""An autocorrelation below this is no season."""
+SHORTEST_SECONDS = 120.0
+LONGEST_SHARE = 2 / 3
+"""Of the history: a period must fit one and a half times."""
+ALIKE = 0.05
+"""Peaks this close to the highest are as good; the shortest of them is the period."""
+
+
+@dataclass(frozen=True)
+class Season:
+    """A period and its strength.
+
+    Attributes:
+        rows: length in rows of the series, to a fraction of a row.
+        correlation: autocorrelation at that lag, normalised by the energy of both overlapping parts.
+    """
+
+    rows: float
+    correlation: float
+
+
+def find_season(series: Array, step: float) -> Season | None:
+    """The season of a series `[L]` without gaps, or None.
+
+    The period is the highest local peak of the autocorrelation beyond its first fall below 0, of those at
+    least `LEAST_CORRELATION`; the shortest of peaks that are about as high.
+    """
+    length = len(series)
+    if length < LEAST_ROWS or not np.isfinite(series).all():
+        return None
+    lags = autocorrelation(series, int(LONGEST_SHARE * length))
+    below = np.flatnonzero(lags < 0)
+    if not len(below):
+        return None
+    first = max(int(below[0]), int(np.ceil(SHORTEST_SECONDS / step)), 1)
+    inner = np.arange(first, len(lags) - 1)
+    peaks = inner[(lags[inner] >= lags[inner - 1]) & (lags[inner] >= lags[inner + 1])]
+    peaks = peaks[lags[peaks] >= LEAST_CORRELATION]
+    if not len(peaks):
+        return None
+    highest = lags[peaks].max()
+    row = int(peaks[lags[peaks] >= highest * (1 - ALIKE)][0])
+    return Season(row + _vertex(lags[row - 1 : row + 2]), float(lags[row]))
+
+
+def _vertex(values: Array) -> float:
+    """Where the parabola through three equidistant values peaks, relative to the middle one: -0.5 ... 0.5."""
+    before, middle, after = values
+    bend = before - 2 * middle + after
+    return float(np.clip(0.5 * (before - after) / bend, -0.5, 0.5)) if bend < 0 else 0.0
+
+
+def autocorrelation(series: Array, longest: int) -> Array:
+    """Autocorrelation at lags 0 ... longest, `[longest + 1]`.
+
+    Each is normalised by the energy of both overlapping parts.
+    """
+    centred = series - series.mean()
+    length = len(centred)
+    size = 1 << (2 * length - 1).bit_length()
+    spectrum = np.fft.rfft(centred, size)
+    products = np.fft.irfft(spectrum * np.conj(spectrum), size)[: longest + 1]
+    energy = np.concatenate([[0.0], np.cumsum(centred**2)])
+    lag = np.arange(longest + 1)
+    head, tail = energy[length - lag], energy[length] - energy[lag]
+    scale = np.sqrt(head * tail)
+    found: Array = np.where(scale > 1e-12, products / np.where(scale > 1e-12, scale, 1.0), 0.0)
+    return found

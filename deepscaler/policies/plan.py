@@ -1,0 +1,145 @@
+"""`plan_bootstrap` and its kin: replicas by cost over scenarios of what may come, for all services."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepscaler.cluster import Pod, Workload
+from deepscaler.labels.demand import DemandModel
+from deepscaler.labels.rule import LEAST_ROOM
+from deepscaler.planning.offered import offered_history
+from deepscaler.planning.plan import Plan, Prices, Running, plan_replicas
+from deepscaler.planning.scenarios import Scenarios, ScenarioSource
+from deepscaler.policies.base import Observation, Policy, Proposal, Reason
+from deepscaler.policies.reactive import ReactiveFloor
+
+log = logging.getLogger(__name__)
+Array = NDArray[np.float64]
+
+
+class PlanPolicy(Policy):
+    """Decides at each sample: scenarios of all services' rates, the plan by cost, the floor under it.
+
+    The plan itself weighs how long replicas are worth holding, so its targets wait for no stabilization
+    window. Without a plan (too little history, a service that the demand fit doesn't know) the floor
+    decides, and the window applies.
+
+    Args:
+        model: the demand fit.
+        source: what says what may come.
+        floor: the reactive floor; None for a plan without one.
+        prices: of a shortage and a start.
+        history_seconds: how much of the past scenarios are drawn from.
+        step: seconds between samples, and between decisions.
+        name: name of the policy in run directories.
+    """
+
+    guarded = True
+
+    def __init__(
+        self,
+        model: DemandModel,
+        source: ScenarioSource,
+        floor: ReactiveFloor | None,
+        prices: Prices,
+        history_seconds: float,
+        step: float,
+        name: str,
+    ) -> None:
+        self.name = name
+        self.period_seconds = step
+        self.history_seconds = max(history_seconds, floor.history_seconds if floor else 0.0)
+        self._model, self._source, self._floor, self._prices = model, source, floor, prices
+        room = np.maximum(
+            model.rho_max * model.limit_cores - model.idle_cores, LEAST_ROOM * model.limit_cores
+        )
+        self._per_request = model.demand_seconds / room  # replicas per request per second, [N]
+        self._boot_seconds = np.nan_to_num(model.boot_seconds)
+        self._column = {name: index for index, name in enumerate(model.services)}
+        self._known = np.isfinite(self._per_request)
+
+    def decide(self, observation: Observation) -> Mapping[str, Proposal]:
+        """The larger of plan and floor, for every live service."""
+        floors = self._floor.replicas(observation) if self._floor else {}
+        plan = self._plan(observation)
+        return {item.service: self._proposal(item, plan, floors) for item in observation.workloads}
+
+    def _plan(self, observation: Observation) -> Plan | None:
+        rates = offered_history(self._model, observation.panel) if len(observation.panel) else None
+        found = None if rates is None else self._source.scenarios(observation.now, rates)
+        if found is None or not np.isfinite(found.rates).all():
+            return None
+        running = running_now(self._model.services, self._boot_seconds, observation)
+        lead = self._boot_seconds + self.period_seconds
+        needs = self._needs(found)
+        return plan_replicas(
+            needs, found.weights, self.period_seconds, lead, running, self._prices, found.surprise
+        )
+
+    def _needs(self, found: Scenarios) -> NDArray[np.int64]:
+        """Replicas `[M, H, N]` that keep each service within its utilisation; 1 if unknown."""
+        replicas = np.ceil(found.rates * np.nan_to_num(self._per_request) - 1e-9)
+        return np.maximum(replicas, 1).astype(np.int64)
+
+    def _proposal(self, workload: Workload, plan: Plan | None, floors: Mapping[str, float]) -> Proposal:
+        floor, column = floors.get(workload.service), self._column.get(workload.service)
+        if plan is None or column is None or not self._known[column]:
+            return Proposal(floor, Reason.HELD_MISSING if floor is None else Reason.FLOOR, floor=floor)
+        planned = float(plan.replicas[column])
+        if floor is not None and floor > planned:
+            return Proposal(floor, Reason.FLOOR, planned, floor, planned=True)
+        if planned != workload.replicas:
+            log.info("%s: %s", workload.service, plan.why(column))
+        return Proposal(planned, Reason.PLAN, planned, floor, planned=True)
+
+
+class ForeseenRates:
+    """One scenario, the truth: what a plan could reach at best.
+
+    Args:
+        times: `[K]` seconds since the epoch, rising.
+        rates: `[K, N]` true rates, uncongested.
+        horizon: rows that the scenario looks ahead.
+    """
+
+    def __init__(self, times: Array, rates: Array, horizon: int) -> None:
+        self._times, self._rates, self._horizon = times, rates, horizon
+
+    def scenarios(self, now: float, rates: Array) -> Scenarios | None:
+        """See `ScenarioSource`."""
+        first = int(np.searchsorted(self._times, now + 1e-6, side="right"))
+        rows = np.minimum(first + np.arange(self._horizon), len(self._rates) - 1)
+        return Scenarios(self._rates[rows][None], np.ones(1), "truth")
+
+
+def running_now(services: Sequence[str], boot_seconds: Array, observation: Observation) -> Running:
+    """Ready replicas of each service, and the seconds until those that are starting will be ready.
+
+    Pods beyond the spec are on their way out and don't count; replicas that have no pod yet start now.
+    """
+    spec = {item.service: item.replicas for item in observation.workloads}
+    ready = dict.fromkeys(services, 0)
+    begun: dict[str, list[float]] = {service: [] for service in services}
+    for pod in observation.pods:
+        if pod.service in ready and not pod.deleting:
+            if pod.ready:
+                ready[pod.service] += 1
+            else:
+                begun[pod.service].append(_started(pod, observation.now))
+    counts, remaining = [], []
+    for service, boot in zip(services, boot_seconds.tolist(), strict=True):
+        replicas = spec.get(service, 0)
+        counts.append(min(ready[service], replicas))
+        starts = sorted(begun[service])[: replicas - counts[-1]]
+        starts += [observation.now] * (replicas - counts[-1] - len(starts))
+        remaining.append(tuple(max(boot - (observation.now - start), 1.0) for start in starts))
+    return Running(np.array(counts, np.int64), tuple(remaining))
+
+
+def _started(pod: Pod, now: float) -> float:
+    return now if pod.start_time is None or not math.isfinite(pod.start_time) else pod.start_time

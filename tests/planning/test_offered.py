@@ -1,0 +1,88 @@
+"""The history of offered rates: hidden demand, overloads and gaps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from deepscaler.labels.demand import DemandModel
+from deepscaler.panel import MetricPanel
+from deepscaler.planning.offered import HEADROOM, MOST_HIDDEN, OPEN_LOOP_HIDDEN, offered_history
+
+MODEL = DemandModel(
+    services=("web", "db"),
+    idle_cores=np.zeros(2),
+    demand_seconds=np.array([0.01, 0.02]),
+    limit_cores=np.array([0.2, 0.2]),
+    boot_seconds=np.array([10.0, 10.0]),
+    entries=("web",),
+    visits=np.array([[1.0, 2.0]]),
+    external_share=np.array([1.0]),
+    sla_seconds=0.2,
+    think_seconds=1.0,
+    rho_max=0.9,
+    sla_margin=0.75,
+    response=None,
+    quality={},
+    unloaded_seconds=0.0,
+)
+
+
+def panel(web, db=None, response=0.0):
+    web = np.asarray(web, np.float32)
+    db = 2 * web if db is None else np.asarray(db, np.float32)
+    response = np.broadcast_to(np.asarray(response, np.float32), web.shape)
+    values = np.stack([np.stack([web, response], axis=1), np.stack([db, response], axis=1)], axis=1)
+    return MetricPanel(np.arange(len(web)) * 15.0, ("web", "db"), ("req", "res"), values)
+
+
+def test_rates_are_those_of_the_entries_times_the_visits():
+    found = offered_history(MODEL, panel([10, 12], db=[21, 23]))
+    assert found == pytest.approx(np.array([[10, 20], [12, 24]]))
+
+
+def test_a_service_that_the_entries_dont_explain_goes_by_its_own_rate():
+    found = offered_history(MODEL, panel([10, 10], db=[50, 60]))
+    assert found[:, 1] == pytest.approx([50, 60])
+
+
+def test_services_are_matched_by_name():
+    other = panel([10, 12])
+    turned = other.select(("db", "web"), other.features)
+    assert offered_history(MODEL, turned) == pytest.approx(offered_history(MODEL, other))
+
+
+def test_slow_responses_hide_demand_of_a_closed_loop():
+    found = offered_history(MODEL, panel([10, 10], response=[0.0, 0.1]))
+    assert found[:, 0] == pytest.approx([10, 11])
+
+
+def test_a_past_overload_is_bridged():
+    found = offered_history(MODEL, panel([10, 90, 5, 40], response=[0.0, 9.0, 9.0, 0.0]))
+    assert found[:, 0] == pytest.approx([10, 20, 30, 40])
+
+
+def test_an_overload_that_lasts_is_at_least_what_was_known_and_at_most_so_many_times_what_is_served():
+    found = offered_history(MODEL, panel([30, 10, 40], response=[0.0, 9.0, 9.0]))
+    assert found[:, 0] == pytest.approx([30, 10 * MOST_HIDDEN * HEADROOM, 40 * MOST_HIDDEN * HEADROOM])
+    found = offered_history(MODEL, panel([300, 10], response=[0.0, 9.0]))
+    assert found[:, 0] == pytest.approx([300, 300])
+
+
+def test_an_open_load_tells_nothing_about_demand_by_its_responses():
+    model = replace(MODEL, think_seconds=None)
+    assert offered_history(model, panel([10, 10], response=0.19))[:, 0] == pytest.approx([10, 10])
+    found = offered_history(model, panel([10, 20], response=[0.1, 5.0]))
+    assert found[:, 0] == pytest.approx([10, 20 * OPEN_LOOP_HIDDEN * HEADROOM])
+
+
+def test_gaps_are_bridged_and_a_service_never_seen_leaves_nothing():
+    found = offered_history(MODEL, panel([10, np.nan, 30], db=[20, np.nan, 60]))
+    assert found[:, 0] == pytest.approx([10, 20, 30])
+    assert offered_history(MODEL, panel([np.nan, np.nan])) is None
+
+
+def test_an_overload_from_the_first_sample_on_is_unknown():
+    assert offered_history(MODEL, panel([10, 10], response=5.0)) is None

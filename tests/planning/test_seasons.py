@@ -1,0 +1,80 @@
+"""Seasons found in a live series: those that are there, and none where there is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from deepscaler.planning.seasons import autocorrelation, find_season
+
+STEP = 15.0
+
+
+def series(seconds, shape, noise=1.0, seed=0):
+    times = np.arange(0, seconds, STEP)
+    return shape(times) + noise * np.random.default_rng(seed).standard_normal(len(times))
+
+
+def square(period):
+    return lambda times: 60 + 40 * np.sign(np.sin(2 * np.pi * times / period + 0.3))
+
+
+def sine(period):
+    return lambda times: 60 + 40 * np.sin(2 * np.pi * times / period)
+
+
+@pytest.mark.parametrize("shape", [square, sine])
+@pytest.mark.parametrize("period", [300.0, 700.0, 1234.0, 1800.0])
+def test_a_period_is_found_to_a_fraction_of_a_row(shape, period):
+    season = find_season(series(3 * 3600, shape(period)), STEP)
+    assert season is not None
+    assert season.rows * STEP == pytest.approx(period, abs=0.3 * STEP)
+    assert season.correlation > 0.9
+
+
+def test_a_period_is_found_as_soon_as_it_fits_one_and_a_half_times():
+    assert find_season(series(1.2 * 700, square(700)), STEP) is None
+    assert find_season(series(2.0 * 700, square(700)), STEP) is not None
+
+
+def test_of_two_periods_the_one_that_explains_more_is_found():
+    both = lambda times: sine(600)(times) + 0.3 * sine(150)(times)  # noqa: E731
+    assert find_season(series(3 * 3600, both), STEP).rows * STEP == pytest.approx(600, abs=STEP)
+
+
+def test_a_changed_period_is_followed_when_the_history_has_moved_on():
+    before, after = series(3600, square(500)), series(2 * 3600, square(800), seed=1)
+    found = find_season(np.concatenate([before, after])[-len(after) :], STEP)
+    assert found.rows * STEP == pytest.approx(800, abs=STEP)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_noise_has_no_season(seed):
+    random = np.random.default_rng(seed)
+    assert find_season(60 + 10 * random.standard_normal(720), STEP) is None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.full(400, 7.0), np.linspace(10, 90, 400), np.zeros(400), np.repeat([20.0, 90.0], 200)],
+    ids=["constant", "trend", "nothing", "one step"],
+)
+def test_what_does_not_repeat_has_no_season(values):
+    assert find_season(values, STEP) is None
+
+
+def test_a_short_or_broken_series_has_no_season():
+    assert find_season(np.arange(19.0), STEP) is None
+    broken = series(3600, square(700))
+    broken[3] = np.nan
+    assert find_season(broken, STEP) is None
+
+
+def test_autocorrelation_is_that_of_the_definition():
+    values = np.random.default_rng(3).standard_normal(50)
+    centred = values - values.mean()
+    found = autocorrelation(values, 10)
+    assert found[0] == pytest.approx(1.0)
+    for lag in range(1, 11):
+        head, tail = centred[:-lag], centred[lag:]
+        assert found[lag] == pytest.approx((head @ tail) / np.sqrt((head @ head) * (tail @ tail)))

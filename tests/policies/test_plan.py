@@ -1,0 +1,154 @@
+"""The policy of the plan by cost: what runs, when the floor decides, and what the guard rails leave to it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers.fakes import make_settings
+
+from deepscaler.cluster import Pod, Workload
+from deepscaler.control.guard_rails import RecommendationHistory, Stance, decide
+from deepscaler.labels.demand import DemandModel
+from deepscaler.panel import MetricPanel
+from deepscaler.planning.plan import Prices
+from deepscaler.planning.scenarios import Scenarios
+from deepscaler.policies.base import Observation, Proposal, Reason
+from deepscaler.policies.plan import PlanPolicy, running_now
+
+NOW, STEP = 10_000.0, 15.0
+MODEL = DemandModel(
+    services=("web", "db"),
+    idle_cores=np.zeros(2),
+    demand_seconds=np.array([0.009, 0.018]),
+    limit_cores=np.array([0.1, 0.2]),
+    boot_seconds=np.array([30.0, np.nan]),
+    entries=("web",),
+    visits=np.array([[1.0, 1.0]]),
+    external_share=np.array([1.0]),
+    sla_seconds=0.2,
+    think_seconds=None,
+    rho_max=0.9,
+    sla_margin=0.75,
+    response=None,
+    quality={},
+)
+"""Each replica carries ten requests per second."""
+
+
+class Told:
+    """Says that the rates go on as they are given, for ten steps."""
+
+    def __init__(self, *rates, source="truth"):
+        self.rates, self.asked = np.array(rates, np.float64), 0
+
+    def scenarios(self, now, rates):
+        self.asked += 1
+        if not len(self.rates):
+            return None
+        return Scenarios(np.tile(self.rates, (1, 10, 1)), np.ones(1), "truth")
+
+
+class Floor:
+    """A reactive floor of fixed replicas."""
+
+    history_seconds = 60.0
+
+    def __init__(self, **replicas):
+        self._replicas = {name: float(value) for name, value in replicas.items()}
+
+    def replicas(self, observation):
+        return self._replicas
+
+
+def workload(service, replicas=2):
+    return Workload(service, replicas, 0.1, 0.1, None, None)
+
+
+def pod(service, name, ready, start=NOW - 1000, deleting=False):
+    return Pod(
+        service=service, name=name, phase="Running", deleting=deleting, start_time=start,
+        ready=ready, ready_since=start, usage_cores=None, usage_time=None,
+        usage_window_seconds=None, cpu_request_cores=None,
+    )  # fmt: skip
+
+
+def observed(*workloads, pods=()):
+    values = np.ones((4, 2, 2), np.float32) * np.array([20.0, 0.01], np.float32)
+    panel = MetricPanel(NOW - STEP * np.arange(3, -1, -1.0), ("web", "db"), ("req", "res"), values)
+    pods = pods or [
+        pod(item.service, f"{item.service}-{number}", True)
+        for item in workloads
+        for number in range(item.replicas)
+    ]
+    return Observation(NOW, panel, workloads, pods)
+
+
+def policy(source, floor=None):
+    return PlanPolicy(MODEL, source, floor, Prices(100.0, 180.0), 3600.0, STEP, "plan_test")
+
+
+def test_what_the_scenarios_need_is_proposed_for_all_services_at_once():
+    found = policy(Told([35.0, 12.0])).decide(observed(workload("web"), workload("db")))
+    assert found == {
+        "web": Proposal(4.0, Reason.PLAN, 4.0, None, planned=True),
+        "db": Proposal(2.0, Reason.PLAN, 2.0, None, planned=True),
+    }
+
+
+def test_the_floor_only_raises():
+    found = policy(Told([35.0, 12.0]), Floor(web=5, db=1)).decide(observed(workload("web"), workload("db")))
+    assert (found["web"].target, found["web"].reason) == (5.0, Reason.FLOOR)
+    assert (found["db"].target, found["db"].reason) == (2.0, Reason.PLAN)
+
+
+def test_without_a_plan_the_floor_decides_and_waits_for_the_window_as_ever():
+    found = policy(Told(), Floor(web=3)).decide(observed(workload("web"), workload("db")))
+    assert found["web"] == Proposal(3.0, Reason.FLOOR, floor=3.0)
+    assert found["db"] == Proposal(None, Reason.HELD_MISSING)
+
+
+def test_a_service_that_the_fit_doesnt_know_goes_by_the_floor():
+    found = policy(Told([35.0, 12.0]), Floor(cache=2)).decide(observed(workload("web"), workload("cache")))
+    assert found["cache"] == Proposal(2.0, Reason.FLOOR, floor=2.0)
+
+
+def test_scenarios_that_are_not_finite_are_no_plan():
+    found = policy(Told([np.nan, 12.0]), Floor(web=3, db=1)).decide(observed(workload("web"), workload("db")))
+    assert {item.reason for item in found.values()} == {Reason.FLOOR}
+
+
+def test_replicas_that_start_count_from_when_they_will_be_ready():
+    pods = [pod("web", "a", True), pod("web", "b", False, NOW - 20), pod("web", "gone", True, deleting=True)]
+    running = running_now(
+        ("web", "db"), np.array([30.0, 0.0]), observed(workload("web", 4), workload("db", 1), pods=pods)
+    )
+    assert running.ready.tolist() == [1, 0]
+    assert running.remaining == ((10.0, 30.0, 30.0), (1.0,))
+
+
+def test_pods_beyond_the_spec_do_not_count():
+    pods = [pod("web", name, True) for name in "abc"]
+    running = running_now(("web",), np.array([30.0]), observed(workload("web", 2), pods=pods))
+    assert running.ready.tolist() == [2] and running.remaining == ((),)
+
+
+@pytest.mark.parametrize(
+    ("planned", "target", "reason"), [(True, 2, Reason.PLAN), (False, 6, Reason.STABILIZED)]
+)
+def test_a_plan_waits_for_no_stabilization_window_and_everything_else_does(planned, target, reason):
+    rails = make_settings().scale.guard_rails
+    history = RecommendationHistory(rails.scale_down_window)
+    history.record("web", NOW - 10, 6)
+    proposal = {"web": Proposal(2.0, Reason.PLAN, 2.0, planned=planned)}
+    found = decide(proposal, [workload("web", 6)], history, NOW, rails=rails, stance=Stance())
+    assert (found[0].target, found[0].reason) == (target, reason)
+
+
+def test_trouble_holds_a_plan_as_well():
+    rails = make_settings().scale.guard_rails
+    proposal = {"web": Proposal(2.0, Reason.PLAN, 2.0, planned=True)}
+    stance = Stance(no_scale_down=frozenset({"web"}))
+    found = decide(
+        proposal, [workload("web", 6)], RecommendationHistory(0.0), NOW, rails=rails, stance=stance
+    )
+    assert (found[0].target, found[0].reason) == (6, Reason.HELD_TROUBLE)
