@@ -80,7 +80,13 @@ def main(argv: list[str] | None = None) -> int:
         print(f"metrics_fetch: {error}", file=sys.stderr)
         return 1
     print(summary(metrics_path(settings), collected))
-    return 0
+    for name, why in collected.missing.items():
+        print(
+            f"metrics_fetch: {name} couldn't be brought up to date, "
+            f"the next run with new samples tries again: {why}",
+            file=sys.stderr,
+        )
+    return 1 if collected.missing else 0
 
 
 def connect(settings: Settings, start: float, end: float, bar: tqdm[Any]) -> Cluster:

@@ -26,12 +26,14 @@ class MetricPanel:
         services: names of the N services.
         features: names of the F features.
         values: float32 `[L, N, F]`; a missing sample is NaN, never zero.
+        partial: whether their source said that it couldn't ask all of its stores: sums may be too low.
     """
 
     times: NDArray[np.float64]
     services: tuple[str, ...]
     features: tuple[str, ...]
     values: NDArray[np.float32] = field(repr=False)
+    partial: bool = False
 
     def __post_init__(self) -> None:
         expected = (len(self.times), len(self.services), len(self.features))

@@ -43,11 +43,13 @@ class RangeVector:
         times: `[L]` seconds since the epoch.
         labels: S label sets.
         values: `[S, L]`; NaN where the server had no sample or said NaN.
+        partial: whether the server says that some of its stores didn't answer, so that series may lack.
     """
 
     times: NDArray[np.float64]
     labels: tuple[Mapping[str, str], ...]
     values: NDArray[np.float64] = field(repr=False)
+    partial: bool = False
 
 
 def grid(start: float, end: float, step: float) -> NDArray[np.float64]:
@@ -67,6 +69,7 @@ class PrometheusClient:
         settings: address, authentication, time-out, retries.
         session: carries the requests; it keeps its own adapters and headers.
         sleep: waits between tries for the seconds that it is given.
+        whole: whether an answer that the server calls partial is an error.
     """
 
     def __init__(
@@ -74,8 +77,11 @@ class PrometheusClient:
         settings: Prometheus,
         session: requests.Session | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        *,
+        whole: bool = False,
     ) -> None:
         self.settings = settings
+        self._whole = whole
         self.url = settings.url.rstrip("/") + "/api/v1/query_range"
         self._session = session or requests.Session()
         self._sleep = sleep
@@ -93,6 +99,9 @@ class PrometheusClient:
     ) -> RangeVector:
         """The query's series at start, start + step, … <= end, aligned by timestamp.
 
+        A store may answer on a grid of its own: its sample counts if it is less than a step old. Whoever asks
+        at multiples of the step, as `metrics_fetch.py` does, gets exactly what was asked for.
+
         Args:
             query: PromQL.
             start: seconds since the epoch.
@@ -102,9 +111,10 @@ class PrometheusClient:
             progress: called after each request.
 
         Raises:
-            MetricsError: no answer, a refusal, or an answer that isn't Prometheus's.
+            MetricsError: no answer, a refusal, an answer that isn't Prometheus's, or a partial one where it
+                has to be whole.
         """
-        times = grid(start, end, step)
+        times, partial = grid(start, end, step), False
         rows: dict[tuple[tuple[str, str], ...], NDArray[np.float64]] = {}
         for first in range(0, len(times), chunk_points):
             part = times[first : first + chunk_points]
@@ -114,20 +124,23 @@ class PrometheusClient:
                 "end": f"{part[-1]:.3f}",
                 "step": f"{step:.3f}",
             }
-            for labels, moments, values in self._matrix(self._post(form), query):
+            found, doubts = self._matrix(self._post(form), query)
+            partial = partial or bool(doubts)
+            for labels, moments, values in found:
                 row = rows.setdefault(tuple(sorted(labels.items())), np.full(len(times), np.nan))
                 slots = _slots(moments, times, step)
-                if slots is None:
+                within = (slots >= 0) & (slots < len(times))
+                if len(slots) and not within.any():
                     raise MetricsError(
-                        f"{self.url}: answered at other times than asked for "
-                        f"(asked from {form['start']} each {step:g} s); "
-                        "a cache in between aligns them: make --start a multiple of collect.step"
+                        f"{self.url}: answered for other times than asked for "
+                        f"(asked for {form['start']} to {form['end']} each {step:g} s, answered for "
+                        f"{moments[0]:.3f} to {moments[-1]:.3f}); check the clocks of the servers in between"
                     )
-                row[slots] = values
+                row[slots[within]] = values[within]
             if progress:
                 progress()
         matrix = np.stack(list(rows.values())) if rows else np.empty((0, len(times)))
-        return RangeVector(times, tuple(dict(key) for key in rows), matrix)
+        return RangeVector(times, tuple(dict(key) for key in rows), matrix, partial)
 
     def query(self, query: str, moment: float) -> list[tuple[Mapping[str, str], float]]:
         """The labels and values of a query's series at one moment.
@@ -210,8 +223,8 @@ class PrometheusClient:
             advice = f"query: {one_line(query)}" if code in (400, 422) else f"gave up after {tries} tries"
         return MetricsError(f"{self.url}: HTTP {code} ({one_line(said)}); {advice}")
 
-    def _matrix(self, response: requests.Response, query: str) -> list[_Series]:
-        """Labels, times and values of every series of an answer, whose shape is checked."""
+    def _matrix(self, response: requests.Response, query: str) -> tuple[list[_Series], str]:
+        """Labels, times and values of every series of an answer, and why it may lack some of them, or ""."""
         kind = response.headers.get("Content-Type", "no content type")
         try:
             answer: Any = response.json()
@@ -224,27 +237,49 @@ class PrometheusClient:
             raise MetricsError(
                 f"{self.url}: answered without success ({one_line(said)}); query: {one_line(query)}"
             )
-        for warning in answer.get("warnings") or ():
-            _LOG.warning("%s: %s", self.url, one_line(warning))
+        doubts = _doubts(answer)
+        if doubts and self._whole:
+            raise MetricsError(
+                f"{self.url}: the answer is partial ({doubts}); run it again when all its stores are back"
+            )
+        if doubts:
+            _LOG.warning("%s: the answer is partial (%s)", self.url, doubts)
         try:
             if answer["data"]["resultType"] != "matrix":
                 raise ValueError(f"resultType {answer['data']['resultType']!r}")
-            return [
+            found = [
                 _series(series["metric"], series.get("values", ())) for series in answer["data"]["result"]
             ]
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise MetricsError(
                 f"{self.url}: not the answer of a range query ({one_line(error)}); is this Prometheus?"
             ) from error
+        return found, doubts
 
 
-def _slots(moments: NDArray[np.float64], times: NDArray[np.float64], step: float) -> NDArray[np.int64] | None:
-    """Where each of the moments stands in `times`; None where one is off the grid."""
-    slots = np.rint((moments - times[0]) / step).astype(np.int64)
-    if np.any((slots < 0) | (slots >= len(times))):
-        return None
-    off = np.abs(moments - times[slots]) > 0.002 + 1e-3 * step
-    return None if np.any(off) else slots
+def _doubts(answer: Mapping[str, Any]) -> str:
+    """What the server says of series that the answer may lack; "" where it is whole.
+
+    Thanos and Prometheus's remote read say it in `warnings`, VictoriaMetrics in `isPartial`. What Prometheus
+    remarks on the query itself says nothing of the data; such a warning begins with `PromQL`.
+    """
+    said = answer.get("warnings") or []
+    warnings = [one_line(text) for text in (said if isinstance(said, list) else [said])]
+    doubts = [text for text in warnings if not text.startswith("PromQL ")]
+    if answer.get("isPartial") is True:
+        doubts.append("isPartial: some of its storage nodes didn't answer")
+    return "; ".join(doubts)
+
+
+def _slots(moments: NDArray[np.float64], times: NDArray[np.float64], step: float) -> NDArray[np.int64]:
+    """Where each of the moments counts in `times`: at the first time that isn't before it.
+
+    Stores that cache answers move them to a grid of their own, at most one step back (VictoriaMetrics,
+    Thanos' query-frontend). A slot outside `times` was never asked for.
+    """
+    tolerance = 0.002 + 1e-3 * step
+    slots: NDArray[np.int64] = np.ceil((moments - times[0] - tolerance) / step).astype(np.int64)
+    return slots
 
 
 def _series(labels: Mapping[str, str], points: Sequence[tuple[float, str]]) -> _Series:

@@ -3,35 +3,42 @@
 A template has placeholders. `{namespace}` and `{window}` stand for themselves. The others are escaped lists
 of alternatives for an anchored `=~"…"` matcher: `{deployments}`, `{containers}`, `{workloads}`, `{pods}` (pod
 names, with the Deployment's name as group 1) and `{services}` (the names that the query's `label` carries).
-Other braces are PromQL's own.
+`{matchers}` are those of `cluster.prometheus.matchers`, with a comma behind them. Other braces are PromQL's
+own.
 
 Source: the five templates of the published metrics_fetch.py (irate over one minute, usage by quota/period,
 duration by count).
-Differs: one query serves all services. `req` counts the destination's report only. Pods are known by name
-instead of by container, because upstream Boutique calls every container `server`. `pod` counts ready
-replicas, not running containers. Memory is the working set, which is what a limit acts on. A limit counts
-only while its container's usage does, so both sides of a ratio speak of the same pods.
+Differs: one query serves all services. `req` counts one report only: the destination's, else its waypoint's.
+Pods are known by name instead of by container, because upstream Boutique calls every container `server`.
+`pod` counts ready replicas, not running containers. Memory is the working set, which is what a limit acts on.
+A limit counts only while its container's usage does, so both sides of a ratio speak of the same pods. A
+container that several scrapes report counts once.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from deepscaler.errors import MetricsError, SettingsError
-from deepscaler.settings import App, CallsQuery, Feature, Query
+from deepscaler.settings import App, CallsQuery, EntryPart, EntryQuery, Feature, Query
 
 POD_SUFFIX = "(?:-[a-z0-9]{5,10}-[a-z0-9]{5}|-[0-9]+)"
 """What pods have after their Deployment's name (hashes of ReplicaSet and pod) or StatefulSet's (ordinal)."""
 
-_CONTAINER = 'namespace="{namespace}",container=~"{containers}",pod=~"{pods}"'
+_CONTAINER = '{matchers}namespace="{namespace}",container=~"{containers}",pod=~"{pods}"'
 _SERVED = (
-    'reporter="destination",destination_workload_namespace="{namespace}",destination_workload=~"{workloads}"'
+    '{matchers}reporter="%s",destination_workload_namespace="{namespace}",destination_workload=~"{workloads}"'
 )
 
 
 def _by_deployment(aggregation: str, vector: str) -> str:
     return f'{aggregation} by (deployment) (label_replace({vector}, "deployment", "$1", "pod", "{{pods}}"))'
+
+
+def _once(vector: str) -> str:
+    """One series per container of a pod, however many scrapes, exporters or restarts report it."""
+    return f"max by (pod, container) ({vector})"
 
 
 def _present(function: str, selector: str) -> str:
@@ -42,23 +49,70 @@ def _present(function: str, selector: str) -> str:
     return f"({function}({selector}[{{window}}]) and {selector})"
 
 
-_DEPLOYMENT = 'namespace="{namespace}",deployment=~"{deployments}"'
-_CPU_USED = _present("irate", f'container_cpu_usage_seconds_total{{{_CONTAINER},cpu=~"total|"}}')
-_CPU_QUOTA = f"(container_spec_cpu_quota{{{_CONTAINER}}} > 0) / container_spec_cpu_period{{{_CONTAINER}}}"
-_CPU_LIMIT = f"""(
-  max by (pod, container) ({_CPU_QUOTA})
-  or max by (pod, container) (kube_pod_container_resource_requests{{{_CONTAINER},resource="cpu"}})
-) and on (pod, container) {_CPU_USED}"""
-_MEMORY_USED = _present("last_over_time", f"container_memory_working_set_bytes{{{_CONTAINER}}}")
-_MEMORY_LIMIT = f"""(
-  max by (pod, container) (container_spec_memory_limit_bytes{{{_CONTAINER}}} > 0)
-  or max by (pod, container) (kube_pod_container_resource_requests{{{_CONTAINER},resource="memory"}})
-) and on (pod, container) {_MEMORY_USED}"""
-_CONTAINERS = f"group by (pod) {_present('last_over_time', f'container_spec_cpu_period{{{_CONTAINER}}}')}"
+def _stated(kind: str, resource: str) -> str:
+    """What kube-state-metrics says of the containers' limits or requests."""
+    return _once(f'kube_pod_container_resource_{kind}{{{_CONTAINER},resource="{resource}"}}')
+
+
+def _limits(resource: str) -> str:
+    """Limits of the containers: as cAdvisor sees them enforced, else as kube-state-metrics knows them.
+
+    Shares and `workloads.json` both take their limits from here.
+    """
+    return f"({_once(_ENFORCED[resource])}\nor {_stated('limits', resource)})"
+
+
+_DEPLOYMENT = '{matchers}namespace="{namespace}",deployment=~"{deployments}"'
+_ENFORCED: Mapping[str, str] = {
+    "cpu": f"(container_spec_cpu_quota{{{_CONTAINER}}} > 0) / container_spec_cpu_period{{{_CONTAINER}}}",
+    "memory": f"container_spec_memory_limit_bytes{{{_CONTAINER}}} > 0",
+}
+_CPU_SECONDS = f'container_cpu_usage_seconds_total{{{_CONTAINER},cpu=~"total|"}}'
+_USED: Mapping[str, str] = {
+    "cpu": _once(_present("irate", _CPU_SECONDS)),
+    "memory": _once(_present("last_over_time", f"container_memory_working_set_bytes{{{_CONTAINER}}}")),
+}
+_RUNNING = _present("last_over_time", f"container_memory_working_set_bytes{{{_CONTAINER}}}")
+_CONTAINERS = f"group by (pod) {_RUNNING}"
+
+
+def _of_the_used(resource: str, vector: str) -> str:
+    """The sum by Deployment, over the containers whose usage is known."""
+    return _by_deployment("sum", f"{vector} and on (pod, container) {_USED[resource]}")
+
+
+_SCRAPE = "job, endpoint, metrics_path, prometheus, prometheus_replica, replica"
+"""Labels that say who scraped a series, not what it is about."""
+
+
+def _rate(selector: str) -> str:
+    return f"rate({selector}[{{window}}])"
+
+
+def _newest_rate(selector: str) -> str:
+    return _present("irate", selector)
+
+
+def _reported(labels: str, metric: str, matchers: str = "", over: Callable[[str], str] = _rate) -> str:
+    """The sum by `labels` of the rates of an Istio metric; a pod that several scrapes report counts once.
+
+    The sidecars of the destination report, or else (ambient mode) its waypoint. Where series tell their pod,
+    their instance only says which of the pod's ports was scraped.
+    """
+
+    def by(reporter: str) -> str:
+        selector = f"{metric}{{{_SERVED % reporter}{matchers},pod"
+        known, unknown = (over(f"{selector}{test}}}") for test in ('!=""', '=""'))
+        return (
+            f"sum by ({labels}) (max without (instance, {_SCRAPE}) ({known})\n"
+            f"or max without ({_SCRAPE}) ({unknown}))"
+        )
+
+    return f"({by('destination')}\nor on (destination_workload) {by('waypoint')})"
 
 
 def _served(metric: str) -> str:
-    return f"sum by (destination_workload) {_present('irate', f'{metric}{{{_SERVED}}}')}"
+    return _reported("destination_workload", metric, over=_newest_rate)
 
 
 FEATURE_QUERIES: Mapping[Feature, Query] = {
@@ -69,13 +123,13 @@ FEATURE_QUERIES: Mapping[Feature, Query] = {
     ),
     "cpu": Query(
         label="deployment",
-        query=_by_deployment("sum", _CPU_USED),
-        divide_by=_by_deployment("sum", _CPU_LIMIT),
+        query=_by_deployment("sum", _USED["cpu"]),
+        divide_by=_of_the_used("cpu", _limits("cpu")),
     ),
     "mem": Query(
         label="deployment",
-        query=_by_deployment("sum", _MEMORY_USED),
-        divide_by=_by_deployment("sum", _MEMORY_LIMIT),
+        query=_by_deployment("sum", _USED["memory"]),
+        divide_by=_of_the_used("memory", _limits("memory")),
     ),
     "res": Query(
         label="destination_workload",
@@ -84,51 +138,64 @@ FEATURE_QUERIES: Mapping[Feature, Query] = {
     ),
     "req": Query(label="destination_workload", query=_served("istio_requests_total")),
 }
+LIMITED: Mapping[str, str] = {"cpu": "cpu", "mem": "memory"}
+"""Features that are shares of a limit -> the resource that is limited."""
+USED_CONTAINERS: Mapping[str, str] = {
+    resource: _by_deployment("count", used) for resource, used in _USED.items()
+}
+"""How many containers of each Deployment the usage of a resource is the sum of."""
+USED_REQUESTS: Mapping[str, str] = {
+    resource: _of_the_used(resource, _stated("requests", resource)) for resource in _USED
+}
+"""What these containers request, which stands in for a limit where none is set."""
 
 CALLS_QUERY = CallsQuery(
     label="destination_workload",
-    query="sum by (source_workload, source_workload_namespace, destination_workload) "
-    f"(rate(istio_requests_total{{{_SERVED}}}[{{window}}]))",
+    query=_reported(
+        "source_workload, source_workload_namespace, destination_workload", "istio_requests_total"
+    ),
 )
 
 # Requests from outside the application at its entry services: {workloads} are those of the entries,
 # {callers} are all of the application.
-_ENTERED = f'{_SERVED},source_workload!~"{{callers}}"'
-_FAILED = "5..|0"  # 0: the connection broke before an answer
-ENTRY_QUERIES: Mapping[str, str] = {
-    "offered": f"sum by (destination_workload) (rate(istio_requests_total{{{_ENTERED}}}[{{window}}]))",
-    "failed": "sum by (destination_workload) (rate(istio_requests_total"
-    f'{{{_ENTERED},response_code=~"{_FAILED}"}}[{{window}}]))',
-    "milliseconds": "sum by (destination_workload) (rate(istio_request_duration_milliseconds_sum"
-    f'{{{_ENTERED},response_code!~"{_FAILED}"}}[{{window}}]))',
-    "buckets": "sum by (destination_workload, le) (rate(istio_request_duration_milliseconds_bucket"
-    f'{{{_ENTERED},response_code!~"{_FAILED}"}}[{{window}}]))',
+_ENTERED = ',source_workload!~"{callers}"'
+_BROKEN = "5..|0"  # 0: the connection broke before an answer
+# A gRPC error is HTTP 200. These codes are the server's: UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED,
+# UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS; the others blame the request, as 4xx do.
+_GRPC_FAILED = "2|4|8|12|13|14|15"
+_DONE = f'{_ENTERED},response_code!~"{_BROKEN}",grpc_response_status!~"{_GRPC_FAILED}"'
+ENTRY_QUERIES: Mapping[EntryPart, EntryQuery] = {
+    "offered": EntryQuery(query=_reported("destination_workload", "istio_requests_total", _ENTERED)),
+    "done": EntryQuery(query=_reported("destination_workload", "istio_requests_total", _DONE)),
+    "milliseconds": EntryQuery(
+        query=_reported("destination_workload", "istio_request_duration_milliseconds_sum", _DONE)
+    ),
+    "buckets": EntryQuery(
+        query=_reported("destination_workload, le", "istio_request_duration_milliseconds_bucket", _DONE)
+    ),
 }
 
 
-def _amounts(metric: str) -> str:
-    return _by_deployment("max", f"{metric}{{{_CONTAINER}}}").replace(
-        "by (deployment)", "by (deployment, resource)"
+def _amounts(kind: str) -> str:
+    """Limits or requests of one replica, with the labels deployment and resource."""
+    return "\nor ".join(
+        f'label_replace({_by_deployment("max", vector)}, "resource", "{resource}", "", "")'
+        for resource in _USED
+        for vector in [_limits(resource) if kind == "limits" else _stated(kind, resource)]
     )
 
 
-def _limit(resource: str, vector: str) -> str:
-    """The limit of one resource as cAdvisor knows it, with the labels that kube-state-metrics gives it."""
-    return f'label_replace({_by_deployment("max", vector)}, "resource", "{resource}", "", "")'
-
-
-_POD = 'namespace="{namespace}",pod=~"{pods}"'
-_USED_SECONDS = f'container_cpu_usage_seconds_total{{{_CONTAINER},cpu=~"total|"}}'
-_HPA = 'namespace="{namespace}",scaletargetref_kind="Deployment",scaletargetref_name=~"{deployments}"'
+_POD = '{matchers}namespace="{namespace}",pod=~"{pods}"'
+_HPA = (
+    '{matchers}namespace="{namespace}",scaletargetref_kind="Deployment",scaletargetref_name=~"{deployments}"'
+)
 # Without kube-state-metrics, running containers are counted as replicas, limits come from cAdvisor, and
 # requests stay unknown.
 WORKLOAD_QUERIES: Mapping[str, str] = {
     "replicas": f"max by (deployment) (kube_deployment_spec_replicas{{{_DEPLOYMENT}}})\n"
     f"or {_by_deployment('count', _CONTAINERS)}",
-    "requests": _amounts("kube_pod_container_resource_requests"),
-    "limits": f"{_amounts('kube_pod_container_resource_limits')}\n"
-    f"or {_limit('cpu', f'({_CPU_QUOTA})')}\n"
-    f"or {_limit('memory', f'(container_spec_memory_limit_bytes{{{_CONTAINER}}} > 0)')}",
+    "requests": _amounts("requests"),
+    "limits": _amounts("limits"),
     "autoscalers": "group by (horizontalpodautoscaler, scaletargetref_name) "
     f"(kube_horizontalpodautoscaler_info{{{_HPA}}})",
     "boot": f"max by (pod) (kube_pod_status_ready_time{{{_POD}}}) "
@@ -140,9 +207,9 @@ POD_QUERIES: Mapping[str, str] = {
     "ready": f'max by (pod) (kube_pod_status_ready{{{_POD},condition="true"}})',
     "ready_since": f"max by (pod) (kube_pod_status_ready_time{{{_POD}}})",
     "deleting": f"max by (pod) (kube_pod_deletion_timestamp{{{_POD}}})",
-    "usage": f"sum by (pod) (rate({_USED_SECONDS}[{{window}}]))",
-    "usage_time": f"max by (pod) (timestamp({_USED_SECONDS}))",
-    "request": f'sum by (pod) (kube_pod_container_resource_requests{{{_CONTAINER},resource="cpu"}})',
+    "usage": f"sum by (pod) ({_once(f'rate({_CPU_SECONDS}[{{window}}])')})",
+    "usage_time": f"max by (pod) (timestamp({_CPU_SECONDS}))",
+    "request": f"sum by (pod) ({_stated('requests', 'cpu')})",
 }
 
 
@@ -161,8 +228,10 @@ class Names:
         SettingsError: two services claim one Deployment or workload.
     """
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, matchers: str = "") -> None:
+        """Read the names of `app`; `matchers` stand in each built-in query, as in `cluster="a"`."""
         self.namespace = app.namespace
+        self._matchers = matchers.rstrip(", ") + "," if matchers.strip(", ") else ""
         self.services = tuple(app.services)
         self.workloads: dict[str, str] = {}
         self.deployments: dict[str, str] = {}
@@ -220,6 +289,7 @@ class Names:
         ]
         deployments = f"({alternatives(self.deployments)})"
         values = {
+            "matchers": self._matchers,
             "namespace": quoted(self.namespace),
             "window": window,
             "deployments": alternatives(self.deployments),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pandas as pd
 from deepscaler.artefacts import utc_text
 from deepscaler.calls import COLUMNS, CallGraph, read_calls, write_calls
 from deepscaler.cluster import Cluster
-from deepscaler.errors import DataError
+from deepscaler.errors import ClusterError, DataError, MetricsError
 from deepscaler.labels.facts import write_facts
 from deepscaler.panel import FEATURES, MetricPanel, read_panel, write_panel
 from deepscaler.settings import Settings
@@ -28,11 +29,13 @@ class Collected:
         panel: all samples.
         new: how many of them were appended.
         windows: how many windows of calls there are.
+        missing: file that couldn't be written -> why.
     """
 
     panel: MetricPanel
     new: int
     windows: int
+    missing: Mapping[str, str] = field(default_factory=dict)
 
 
 def metrics_path(settings: Settings) -> Path:
@@ -89,7 +92,8 @@ def append(
     """Write all three files: samples appended, calls of the same span fetched and appended, workloads anew.
 
     Each file takes its place whole, `metrics.csv` last: after an interruption the next run goes on from
-    there.
+    there. Calls or workloads that can't be read don't cost the samples: the result names them, and the next
+    run with new samples fetches them as well.
 
     Args:
         settings: of the application.
@@ -104,16 +108,24 @@ def append(
     directory, (start, end) = Path(settings.collect.output_dir), span
     follows = present is not None and start - present.times[-1] < 1.5 * settings.collect.step
     panel = fetched if present is None else _joined(present, fetched)
-    windows = _append_calls(
-        cluster,
-        directory / "calls.csv",
-        first=panel.times[0] if follows else start,
-        end=end,
-        window=settings.collect.calls_window,
-    )
-    write_facts(cluster.workloads(), directory / "workloads.json")
+    missing: dict[str, str] = {}
+
+    def calls() -> int:
+        first = panel.times[0] if follows else start
+        window = settings.collect.calls_window
+        return _append_calls(cluster, directory / "calls.csv", first=first, end=end, window=window)
+
+    def part(name: str, write: Callable[[], int | None]) -> int:
+        try:
+            return write() or 0
+        except (MetricsError, ClusterError) as error:
+            missing[name] = str(error)
+            return 0
+
+    windows = part("calls.csv", calls)
+    part("workloads.json", lambda: write_facts(cluster.workloads(), directory / "workloads.json"))
     write_panel(panel, metrics_path(settings))
-    return Collected(panel, len(fetched), windows)
+    return Collected(panel, len(fetched), windows, missing)
 
 
 def _joined(present: MetricPanel, new: MetricPanel) -> MetricPanel:

@@ -45,8 +45,8 @@ class Gate:
     def judge(self, now: float, running: Collection[str], history_seconds: float) -> Quality:
         """Read the metrics of the last `history_seconds` or more, and judge them for the services that run.
 
-        All of these are held if the metrics can't be read. For a policy that needs no metrics (0 seconds)
-        none are read, and nothing is held.
+        All of these are held if the metrics can't be read, and all are doubtful if the answer is partial. For
+        a policy that needs no metrics (0 seconds) none are read, and nothing is held.
         """
         if not history_seconds:
             blank = blank_panel(self._cluster.services, tuple(FEATURES), np.zeros(0))
@@ -65,7 +65,8 @@ class Gate:
         quality = assess(raw, features, now, scale.fill_samples, scale.stale_after)
         held = {service: reason for service, reason in quality.held.items() if service in running}
         held.update({service: Reason.HELD_MISSING for service in running if service not in raw.services})
-        return Quality(quality.panel, quality.ages, held, quality.doubtful & frozenset(running))
+        doubtful = frozenset(running) if raw.partial else quality.doubtful & frozenset(running)
+        return Quality(quality.panel, quality.ages, held, doubtful - held.keys())
 
     def no_scale_down(self, quality: Quality, now: float) -> frozenset[str]:
         """Services whose newest samples are missing, or whose traffic fell with errors or lost data."""

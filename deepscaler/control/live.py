@@ -6,9 +6,10 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 
@@ -24,6 +25,7 @@ from deepscaler.settings import Settings
 log = logging.getLogger(__name__)
 GRACE_SECONDS = 10.0
 """So long after a signal a controller may take to end; Kubernetes waits for 30 s before it kills."""
+_Part = TypeVar("_Part")
 
 
 def tick_once(cluster: Cluster, policy: Policy, settings: Settings) -> list[DecisionRow]:
@@ -100,16 +102,27 @@ def _leave_to_write(cluster: Cluster, settings: Settings, wait: bool) -> Abstrac
 def _recorded(controller: Controller, settings: Settings, seed: int, start: float) -> Run:
     """What the run leaves behind beside the recorder's rows.
 
-    What can't be read any more is left out and logged, because the decisions alone are worth keeping.
+    Each part that can't be read any more is left out and logged by name; `run.json` lists it as missing. The
+    decisions alone are worth keeping.
     """
     cluster, step = controller.cluster, settings.collect.step
     end = cluster.now()
-    endpoints, panel = pd.DataFrame(columns=list(ENDPOINT_COLUMNS)), None
-    info = {**PolicyName.parse(controller.policy.name).to_dict(), "seed": seed, "start": start}
-    try:
-        info = controller.describe(seed, start)
-        endpoints = cluster.latencies(start, end, step)
-        panel = cluster.metrics(start + step, end, step) if end - start >= step else None
-    except (MetricsError, ClusterError) as error:
-        log.error("the run directory is incomplete: %s", error)
+    missing: list[str] = []
+
+    def part(name: str, read: Callable[[], _Part], otherwise: _Part) -> _Part:
+        try:
+            return read()
+        except (MetricsError, ClusterError) as error:
+            missing.append(name)
+            log.error("the run directory is incomplete, %s is missing: %s", name, error)
+            return otherwise
+
+    policy = {**PolicyName.parse(controller.policy.name).to_dict(), "seed": seed, "start": start}
+    info = part("run.json", lambda: controller.describe(seed, start), policy)
+    none = pd.DataFrame(columns=list(ENDPOINT_COLUMNS))
+    endpoints = part("endpoints.csv", lambda: cluster.latencies(start, end, step), none)
+    panel = None
+    if end - start >= step:
+        panel = part("metrics.csv", lambda: cluster.metrics(start + step, end, step), panel)
+    info = {**info, "missing": missing} if missing else info
     return Run(info, endpoints, pd.DataFrame(), pd.DataFrame(), panel)

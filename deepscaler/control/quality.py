@@ -31,7 +31,7 @@ class Quality:
             none.
         held: services whose metrics are stale or missing -> the reason.
         doubtful: services that aren't held, but whose newest samples are missing for longer than gaps are
-            filled.
+            filled, or whose sums may be too low because the source answered in part.
     """
 
     panel: MetricPanel

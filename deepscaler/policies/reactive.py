@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from deepscaler.cluster import Pod, Workload
 from deepscaler.labels.demand import DemandModel
 from deepscaler.labels.rule import present_requirement, requirement_from_usage
+from deepscaler.logs import OnChange
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
 from deepscaler.settings import Floor
 
 HISTORY_SECONDS = 60.0
+_SAME_LIMIT = 0.01
+"""Limits that differ by less than this share are the same."""
+log = logging.getLogger(__name__)
 
 
 class ReactiveFloor:
@@ -22,12 +28,13 @@ class ReactiveFloor:
     Args:
         model: the demand fit; None if there is none. Services that it can't size (they are new, their CPU was
             never seen, or their requests are missing now) are sized by the cores that they use, over rho_max
-            of their limits.
+            of their limits. A limit that has changed since the fit is replaced by the live one.
         settings: the stretch of time that the rate is taken over, and rho_max.
     """
 
     def __init__(self, model: DemandModel | None, settings: Floor) -> None:
         self._model = model
+        self._on_change = OnChange(log)
         self._settings = settings
         self.history_seconds = max(HISTORY_SECONDS, settings.seconds)
 
@@ -46,7 +53,8 @@ class ReactiveFloor:
                 )
             )
         if self._model is not None and {"req", "res"} <= set(panel.features):
-            needed = present_requirement(self._model, panel, rule.seconds, rule.rho_max)
+            model = self._at_live_limits(self._model, observation.workloads)
+            needed = present_requirement(model, panel, rule.seconds, rule.rho_max)
             live = set(panel.services)
             known = zip(self._model.services, needed.tolist(), strict=True)
             found.update(
@@ -57,6 +65,23 @@ class ReactiveFloor:
             for service, value in found.items()
             if math.isfinite(value)
         }
+
+    def _at_live_limits(self, model: DemandModel, workloads: Sequence[Workload]) -> DemandModel:
+        """The fit with the limits that replicas have now, where they differ from those of the data."""
+        live = {item.service: item.cpu_limit_cores or item.cpu_request_cores for item in workloads}
+        limits = model.limit_cores.copy()
+        for column, service in enumerate(model.services):
+            then, now = float(limits[column]), live.get(service)
+            if not now or abs(now - then) <= _SAME_LIMIT * then:
+                self._on_change.well(service, f"{service}: its replicas have the fit's CPU limit again")
+                continue
+            limits[column] = now
+            self._on_change.trouble(
+                service,
+                f"{service}: its replicas have {now:g} cores, the demand was fitted at {then:g}: it is sized "
+                "by the live limit; collect and train anew, so that the forecast knows it too",
+            )
+        return replace(model, limit_cores=limits)
 
 
 class ReactivePolicy(Policy):

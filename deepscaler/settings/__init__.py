@@ -10,7 +10,16 @@ from deepscaler.settings.base import Feature, Moment, Positive, Section, Share
 from deepscaler.settings.experiment import Experiment, LoadCase
 from deepscaler.settings.loading import load_section, load_settings
 from deepscaler.settings.scaling import Explore, Floor, GuardRails, Hpa, PlanPrices, PlanSettings, Scale
-from deepscaler.settings.stages import CallsQuery, Collect, Evaluate, Process, Query, Settings
+from deepscaler.settings.stages import (
+    CallsQuery,
+    Collect,
+    EntryPart,
+    EntryQuery,
+    Evaluate,
+    Process,
+    Query,
+    Settings,
+)
 from deepscaler.settings.testbed import Load, MixChange, Serve, Testbed
 from deepscaler.settings.training import (
     AdapGLASizes,
@@ -43,6 +52,8 @@ __all__ = [
     "DataSettings",
     "DiffusionSizes",
     "Entry",
+    "EntryPart",
+    "EntryQuery",
     "Evaluate",
     "Experiment",
     "Explore",

@@ -112,6 +112,10 @@ class App(Section):
                     check_name(f"app.services.{name}.container", service.container)
 
 
+_MATCHER = r'\s*[a-zA-Z_][a-zA-Z0-9_]*\s*(=|!=|=~|!~)\s*"([^"\\\n]|\\.)*"\s*'
+_MATCHERS = f"^({_MATCHER}(,{_MATCHER})*,?)?$"
+
+
 class Prometheus(Section):
     """Where metrics come from on a real cluster: any server that speaks Prometheus's query API."""
 
@@ -130,6 +134,11 @@ class Prometheus(Section):
     )
     headers: dict[str, SecretStr] = Field(
         {}, description="headers sent with each request (X-Scope-OrgID: tenant)"
+    )
+    matchers: Annotated[str, Field(pattern=_MATCHERS)] = Field(
+        "",
+        description="label matchers that every built-in query carries, where the server holds series of "
+        'other clusters or several scrapes of this one (cluster="prod", job!="old")',
     )
     timeout: Positive = Field(30.0, description="seconds after which a request is given up")
     retries: Annotated[int, Field(ge=0)] = Field(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -37,6 +37,17 @@ class CallsQuery(Query):
     )
 
 
+EntryPart = Literal["offered", "done", "milliseconds", "buckets"]
+"""What is asked of requests that enter: their rate; rate, time and histogram of those that were answered."""
+
+
+class EntryQuery(Section):
+    """One PromQL template for the requests from outside; `{workloads}` are those of the entries."""
+
+    query: str = Field(description="PromQL template; rates per second (buckets: by `le` in milliseconds)")
+    label: str = Field("destination_workload", description="label that tells a series' service")
+
+
 class Collect(Section):
     """What metrics_fetch.py reads from the cluster."""
 
@@ -64,6 +75,11 @@ class Collect(Section):
     )
     calls_query: CallsQuery | None = Field(
         None, description="PromQL template of the calls, instead of the built-in one"
+    )
+    entry_queries: dict[EntryPart, EntryQuery] = Field(
+        {},
+        description="PromQL templates of the requests that enter, instead of the built-in ones: offered, "
+        "done (answered without failure), milliseconds (of the done) and buckets (of the done)",
     )
 
 

@@ -74,10 +74,30 @@ def test_a_long_range_goes_in_chunks_that_neither_overlap_nor_leave_a_gap():
     assert asked == [(0, 120), (180, 300), (360, 360)]
 
 
-def test_an_answer_on_another_grid_is_refused_and_not_read_as_missing():
+@pytest.mark.field
+@pytest.mark.parametrize("off", [0.0, 0.0004, 1.0, 7.0, 14.9])
+def test_an_answer_on_the_stores_own_grid_is_taken_where_it_is_less_than_a_step_old(off):
+    answer = matrix(({}, {round(T0 + 15 * k, 3): str(k) for k in range(5)}))
+    with Script(answer) as script:
+        found = client(script).query_range("up", T0 + off, T0 + off + 60, 15.0)
+    np.testing.assert_array_equal(found.times, T0 + off + 15 * np.arange(5))
+    np.testing.assert_array_equal(found.values, [np.arange(5.0)])
+
+
+@pytest.mark.field
+def test_samples_around_the_asked_times_are_left_out_and_gaps_stay_gaps():
+    answer = matrix(({}, {T0 - 25: "1", T0 - 5: "2", T0 + 10: "3", T0 + 40: "4", T0 + 55: "5", T0 + 70: "6"}))
+    with Script(answer) as script:
+        found = client(script).query_range("up", T0, T0 + 60, 15.0)
+    np.testing.assert_array_equal(found.values, [[2, 3, np.nan, 4, 5]])
+
+
+@pytest.mark.field
+@pytest.mark.parametrize("off", [-3600.0, 3600.0])
+def test_an_answer_for_another_time_is_refused_and_not_read_as_missing(off):
     with (
-        Script(matrix(({}, {T0 + 5: "1"}))) as script,
-        pytest.raises(MetricsError, match="answered at other times than asked"),
+        Script(matrix(({}, {T0 + off: "1"}))) as script,
+        pytest.raises(MetricsError, match="answered for other times than asked"),
     ):
         client(script).query_range("up", T0, T0 + 60, 15.0)
 
@@ -176,11 +196,31 @@ def test_a_server_that_never_answers_runs_into_the_time_out():
             release.set()
 
 
-def test_a_partial_answer_is_logged(caplog):
+PARTIAL = [
+    {"warnings": ["store x is gone"]},
+    {"warnings": ["PromQL info: not a counter", "remote_read: timeout"]},
+    {"isPartial": True},
+    {"warnings": 5},
+]
+
+
+@pytest.mark.field
+@pytest.mark.parametrize("said", PARTIAL)
+def test_a_partial_answer_is_marked_and_refused_where_it_has_to_be_whole(caplog, said):
     status, document = matrix()
-    with Script((status, {**document, "warnings": ["store x is gone"]})) as script:
-        client(script).query_range("up", T0, T0, 15.0)
-    assert "store x is gone" in caplog.text
+    with Script((status, {**document, **said})) as script:
+        assert client(script).query_range("up", T0, T0, 15.0).partial
+        assert "the answer is partial" in caplog.text
+        with pytest.raises(MetricsError, match=r"the answer is partial .*run it again"):
+            PrometheusClient(Prometheus(url=script.url), whole=True).query_range("up", T0, T0, 15.0)
+
+
+@pytest.mark.field
+@pytest.mark.parametrize("said", [{}, {"warnings": ["PromQL warning: mixed"]}, {"warnings": []}])
+def test_remarks_on_the_query_dont_make_an_answer_partial(said):
+    status, document = matrix(({}, {T0: "1"}))
+    with Script((status, {**document, "isPartial": False, **said})) as script:
+        assert not client(script).query_range("up", T0, T0, 15.0).partial
 
 
 # --------------------------------------------------------------------------------------------- authentication

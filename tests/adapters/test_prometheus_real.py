@@ -15,7 +15,7 @@ from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
 from deepscaler.adapters.prometheus import PrometheusClient
 from deepscaler.artefacts import utc_seconds, utc_text
 from deepscaler.calls import EXTERNAL, read_calls
-from deepscaler.cluster import LATENCY_BUCKETS
+from deepscaler.cluster import LATENCY_BUCKETS, Workload
 from deepscaler.errors import ClusterError, MetricsError
 from deepscaler.panel import read_panel
 from deepscaler.settings import Prometheus, load_settings
@@ -629,3 +629,207 @@ def test_four_days_of_ten_services_are_read_whole(own, tmp_path):
     panel = KubernetesCluster(load_settings(path)).metrics(T0, T0 + 60 * (length - 1), 60.0)
     np.testing.assert_allclose(panel.feature("req")[1:], rates[1:], rtol=1e-4)
     assert np.isfinite(panel.values[1:]).all() and len(panel) == length
+
+
+# ---------------------------------------------------------------------------- K1: one source of share, limit
+def without(series, *prefixes):
+    return [one for one in series if not dict(one.labels)["__name__"].startswith(prefixes)]
+
+
+def api_says(cluster, monkeypatch, **amounts):
+    """The Kubernetes API knows these amounts of `web`."""
+    item = Workload("web", 2, amounts.get("limit"), 0.1, memory_limit_bytes=120e6)
+    monkeypatch.setattr(cluster._orchestrator, "workloads", lambda: [item])
+
+
+@pytest.mark.field
+def test_a_limit_that_cadvisor_drops_comes_from_kube_state_metrics(shared, tmp_path):
+    settings = load_settings(settings_file(tmp_path, shared, "dropped", {"web": {}}))
+    shop = Shop(settings.app, 8, requests_per_second=wave(8, 1))
+    series = without(exposition_series(shop.snapshots(), shop.app), "container_spec_")
+    remote_write(shared.url, series)
+    cluster = KubernetesCluster(settings, clock=lambda: float(shop.times[-1]), past=True)
+    panel = cluster.metrics(T0, shop.times[-1], SCRAPE)
+    np.testing.assert_allclose(panel.values[1:, 0, :3], np.broadcast_to([2, 0.5, 0.25], (7, 3)), rtol=1e-5)
+    assert cluster.workloads()[0].cpu_limit_cores == LIMIT
+
+
+@pytest.mark.field
+@pytest.mark.parametrize("limit", [LIMIT, None])
+def test_a_limit_that_prometheus_doesnt_know_comes_from_the_api(shared, tmp_path, monkeypatch, caplog, limit):
+    namespace = f"unknown{'-request' if limit is None else ''}"
+    settings = load_settings(settings_file(tmp_path, shared, namespace, {"web": {}}))
+    shop = Shop(settings.app, 8, requests_per_second=wave(8, 1))
+    dropped = ("container_spec_", "kube_pod_container_resource_limits")
+    remote_write(shared.url, without(exposition_series(shop.snapshots(), shop.app), *dropped))
+    cluster = KubernetesCluster(settings, clock=lambda: float(shop.times[-1]), past=True)
+    api_says(cluster, monkeypatch, limit=limit)
+    panel = cluster.metrics(T0, shop.times[-1], SCRAPE)
+    share = 0.5 if limit else 1.0  # of the limit, or of the request, which is half of it
+    np.testing.assert_allclose(panel.feature("cpu")[1:, 0], share, rtol=1e-5)
+    np.testing.assert_allclose(panel.feature("mem")[1:, 0], 0.25, rtol=1e-5)
+    [web] = cluster.workloads()
+    assert (web.cpu_limit_cores, web.cpu_request_cores, web.memory_limit_bytes) == (limit, 0.1, 120e6)
+    said = "the limit is the Kubernetes API's" if limit else "it is a share of the request"
+    assert f"cpu of web: {'Prometheus knows no limit' if limit else 'no limit is known'}" in caplog.text
+    assert said in caplog.text
+
+
+@pytest.mark.field
+def test_a_service_that_showed_a_limit_is_never_compared_with_its_request(shared, tmp_path, monkeypatch):
+    settings = load_settings(settings_file(tmp_path, shared, "lost", {"web": {}}))
+    shop = Shop(settings.app, 41, requests_per_second=wave(41, 1))
+    series = exposition_series(shop.snapshots(), shop.app)
+    limits = ("container_spec_", "kube_pod_container_resource_limits")
+    ends = [
+        Series(one.labels, one.times[:9], np.append(one.values[:8], STALE))
+        for one in series
+        if dict(one.labels)["__name__"].startswith(limits)
+    ]
+    remote_write(shared.url, [*without(series, *limits), *ends])
+    cluster = KubernetesCluster(settings)
+    monkeypatch.setattr(cluster._orchestrator, "workloads", lambda: [])
+    np.testing.assert_allclose(cluster.metrics(T0, T0 + 105, SCRAPE).feature("cpu")[1:], 0.5, rtol=1e-5)
+    assert np.isnan(cluster.metrics(T0 + 300, T0 + 405, SCRAPE).feature("cpu")).all()
+
+
+# ----------------------------------------------------------------------------- K2: series of several sources
+def again(series, prefixes, **extra):
+    """The same series once more, with labels of another scrape or cluster."""
+    return [
+        Series(tuple(sorted({**dict(one.labels), **extra}.items())), one.times, one.values)
+        for one in series
+        if dict(one.labels)["__name__"].startswith(prefixes)
+    ]
+
+
+@pytest.mark.field
+@pytest.mark.parametrize("prefixes", [("container_",), ("kube_",), ("container_", "kube_")])
+def test_what_several_scrapes_report_counts_once(shared, tmp_path, prefixes):
+    namespace = f"twice-{'-'.join(prefixes).replace('_', '')}"
+    settings = load_settings(settings_file(tmp_path, shared, namespace, {"web": {}}))
+    shop = Shop(settings.app, 8, requests_per_second=wave(8, 1))
+    series = exposition_series(shop.snapshots(), shop.app)
+    remote_write(shared.url, [*series, *again(series, prefixes, instance="10.0.0.9:10250", job="kubelet")])
+    cluster = KubernetesCluster(settings, clock=lambda: float(shop.times[-1]), past=True)
+    panel = cluster.metrics(T0, shop.times[-1], SCRAPE)
+    np.testing.assert_allclose(panel.values[1:, 0, :3], np.broadcast_to([2, 0.5, 0.25], (7, 3)), rtol=1e-5)
+    pods = cluster.pods()
+    assert [(pod.cpu_request_cores, pod.usage_cores) for pod in pods] == [
+        (0.1, pytest.approx(0.5 * LIMIT))
+    ] * 2
+    [web] = cluster.workloads()
+    assert (web.replicas, web.cpu_limit_cores, web.cpu_request_cores) == (2, LIMIT, 0.1)
+
+
+@pytest.mark.field
+def test_istio_reports_scraped_under_two_jobs_count_once(shared, tmp_path):
+    settings = load_settings(settings_file(tmp_path, shared, "twojobs", {"web": {}}))
+    shop = Shop(settings.app, 21, requests_per_second=wave(21, 1))
+    series = exposition_series(shop.snapshots(), shop.app)
+    first = again(series, ("istio_",), pod="web-a", instance="10.0.0.1:15020", job="pods")
+    second = again(series, ("istio_",), pod="web-a", instance="10.0.0.1:15090", job="envoy-stats")
+    other_pod = again(series, ("istio_",), pod="web-b", instance="10.0.0.2:15020", job="pods")
+    remote_write(shared.url, [*without(series, "istio_"), *first, *second, *other_pod])
+    cluster = KubernetesCluster(settings)
+    served = 2 * 1.25 * shop.rates[1:, 0]  # by two pods
+    np.testing.assert_allclose(
+        cluster.metrics(T0, shop.times[-1], SCRAPE).feature("req")[1:, 0], served, 1e-5
+    )
+    rate = cluster.calls(T0, T0 + 300).external_rates(("web",))
+    np.testing.assert_allclose(rate, served.mean(), rtol=0.03)
+    offered = cluster.latencies(T0, T0 + 300, 60.0)["offered"]
+    np.testing.assert_allclose(offered.mean(), 60 * served.mean(), rtol=0.05)
+
+
+@pytest.mark.field
+def test_matchers_keep_other_clusters_out_of_every_query(shared, tmp_path):
+    path = settings_file(tmp_path, shared, "clusters", {"web": {}})
+    settings = load_settings(path, ['cluster.prometheus.matchers=\'cluster="a", job!="old"\''])
+    shop = Shop(settings.app, 21, requests_per_second=wave(21, 1))
+    busy = Shop(settings.app, 21, requests_per_second=9 * wave(21, 1), pods=np.full((21, 1), 7), limit=1.0)
+    for one, name in ((shop, "a"), (busy, "b")):
+        remote_write(shared.url, again(exposition_series(one.snapshots(), one.app), ("",), cluster=name))
+    cluster = KubernetesCluster(settings, clock=lambda: float(shop.times[-1]), past=True)
+    panel = cluster.metrics(T0, shop.times[-1], SCRAPE)
+    np.testing.assert_allclose(panel.values[1:, 0, :3], np.broadcast_to([2, 0.5, 0.25], (20, 3)), rtol=1e-5)
+    np.testing.assert_allclose(panel.feature("req")[1:, 0], 1.25 * shop.rates[1:, 0], rtol=1e-5)
+    assert len(cluster.pods()) == 2 and cluster.workloads()[0].cpu_limit_cores == LIMIT
+    expected = 1.25 * shop.rates[1:, 0].mean()
+    np.testing.assert_allclose(cluster.calls(T0, T0 + 300).external_rates(("web",)), expected, rtol=0.02)
+    offered = cluster.latencies(T0, T0 + 300, 60.0)["offered"]
+    np.testing.assert_allclose(offered.mean(), 60 * expected, rtol=0.02)
+
+
+# ---------------------------------------------------------------- K8: reports of another shape
+def entered(namespace, rates, reporter="destination", grown=20.0, **more):
+    """Requests per second from outside at `web`, by the labels response_code and grpc_response_status."""
+    times = T0 + SCRAPE * np.arange(21)
+    where = {"destination_workload": "web", "destination_workload_namespace": namespace, "reporter": reporter}
+    where |= {"source_workload": "gateway", "source_workload_namespace": "istio-system", **more}
+    out = []
+    for (code, grpc), rate in rates.items():
+        pairs = {**where, "response_code": code, **({"grpc_response_status": grpc} if grpc else {})}
+        count = rate * (times - T0)
+        out.append(Series(labels("istio_requests_total", **pairs), times, count))
+        for part, factor in (("sum", grown), ("count", 1.0)):
+            name = f"istio_request_duration_milliseconds_{part}"
+            out.append(Series(labels(name, **pairs), times, factor * count))
+    return out
+
+
+@pytest.mark.field
+@pytest.mark.parametrize("reporters", [("waypoint",), ("destination", "waypoint"), ("destination", "source")])
+def test_the_destination_reports_or_else_its_waypoint(shared, tmp_path, reporters):
+    namespace = f"ambient-{'-'.join(reporters)}"
+    settings = load_settings(settings_file(tmp_path, shared, namespace, {"web": {}}))
+    shop = Shop(settings.app, 21, requests_per_second=wave(21, 1))
+    series = without(exposition_series(shop.snapshots(), shop.app), "istio_")
+    for reporter in reporters:
+        series += entered(namespace, {("200", ""): 8.0}, reporter)
+    remote_write(shared.url, series)
+    cluster = KubernetesCluster(settings)
+    panel = cluster.metrics(T0, T0 + 300, SCRAPE)
+    np.testing.assert_allclose(panel.feature("req")[1:, 0], 8, rtol=1e-5)
+    np.testing.assert_allclose(panel.feature("res")[1:, 0], 0.02, rtol=1e-5)
+    np.testing.assert_allclose(cluster.calls(T0, T0 + 300).external_rates(("web",)), 8, rtol=1e-5)
+    np.testing.assert_allclose(cluster.latencies(T0, T0 + 300, 60.0)["done"], 480, rtol=1e-5)
+
+
+@pytest.mark.field
+@pytest.mark.parametrize(
+    ("rates", "share"),
+    [
+        ({("200", "0"): 2.0, ("200", "14"): 8.0}, 0.8),
+        ({("200", ""): 5.0, ("200", "4"): 2.0, ("200", "13"): 2.0, ("503", "14"): 1.0}, 0.5),
+        ({("200", "0"): 5.0, ("200", "5"): 4.0, ("200", "16"): 1.0}, 0.0),  # the request was to blame
+        ({("200", "14"): 3.0}, 1.0),
+    ],
+)
+def test_grpc_errors_of_the_server_count_as_failures(shared, tmp_path, rates, share):
+    namespace = f"grpc{round(10 * share)}"
+    settings = load_settings(settings_file(tmp_path, shared, namespace, {"web": {}}))
+    remote_write(shared.url, entered(namespace, rates))
+    table = KubernetesCluster(settings).latencies(T0, T0 + 300, 60.0)
+    np.testing.assert_allclose(table["failed"] / table["offered"], share, atol=1e-6)
+    np.testing.assert_allclose(table["done"], 60 * sum(rates.values()) * (1 - share), atol=1e-4)
+
+
+@pytest.mark.field
+def test_entry_queries_can_be_set(shared, tmp_path):
+    template = (
+        'sum by (app) (rate(own_requests{{ns="{{namespace}}",ok=~"{}",app=~"{{services}}"}}[{{window}}]))'
+    )
+    own = {
+        name: {"query": template.format(ok), "label": "app"}
+        for name, ok in (("offered", ".*"), ("done", "yes"))
+    }
+    settings = load_settings(settings_file(tmp_path, shared, "own", {"web": {}}, entry_queries=own))
+    times = T0 + SCRAPE * np.arange(21)
+    one, two = (
+        Series(labels("own_requests", ns="own", app="web", ok=ok), times, rate * (times - T0))
+        for ok, rate in (("yes", 3.0), ("no", 1.0))
+    )
+    remote_write(shared.url, [one, two])
+    table = KubernetesCluster(settings).latencies(T0, T0 + 300, 60.0)
+    np.testing.assert_allclose(table[["offered", "done", "failed"]], [[240, 180, 60]] * 5, rtol=1e-5)

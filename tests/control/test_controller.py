@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -663,6 +664,21 @@ def test_a_watched_service_is_let_go_when_its_traffic_is_back():
     assert watch.update(panel_of([1.0] * 24, [0.1] * 24), True) == {"web"}  # long after, still below
     assert watch.update(panel_of([1.0] * 20 + [9.0] * 4, [0.1] * 24), True) == frozenset()
     assert watch.update(low, False) == frozenset()
+
+
+@pytest.mark.field
+@pytest.mark.parametrize(("wish", "target"), [(1.0, 4), (4.0, 4), (6.0, 6)])
+def test_partial_metrics_may_raise_replicas_and_never_lower_them(wish, target):
+    cluster = FakeCluster()
+    whole = cluster.metrics
+    cluster.metrics = lambda *span: replace(whole(*span), partial=True)  # type: ignore[method-assign]
+    controller = controller_of(cluster, always(wish), guard_rails={"scale_down_window": 0.0})
+    for _ in range(5):
+        controller.tick()
+    assert set(cluster.replicas.values()) == {target}
+    cluster.metrics = whole  # type: ignore[method-assign]
+    controller.tick()
+    assert set(cluster.replicas.values()) == {int(wish)}
 
 
 @pytest.fixture(autouse=True)

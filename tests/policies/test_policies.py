@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -243,6 +244,18 @@ def test_the_floor_of_a_service_that_the_fit_does_not_know_goes_by_cores_in_use(
     floors = ReactiveFloor(demand_of(("web", "api")), Floor(rho_max=0.9)).replicas(observe(cluster))
     assert floors == {"web": 2, "api": 2, "db": 5}  # .95 x 4 / .9
     assert ReactiveFloor(None, Floor(rho_max=0.9)).replicas(observe(cluster))["web"] == 3  # .5 x 4 / .9
+
+
+@pytest.mark.field
+@pytest.mark.parametrize(("limit", "floor"), [(1.0, 5), (0.5, 10), (2.0, 3), (None, 10)])
+def test_the_floor_sizes_by_the_live_limit_and_says_once_that_it_changed(limit, floor, caplog):
+    cluster = FakeCluster(values={("web", "req"): 45.0})
+    seen, reactive = observe(cluster), ReactiveFloor(demand_of(), Floor(rho_max=0.9))
+    web = replace(seen.workloads[0], cpu_limit_cores=limit, cpu_request_cores=0.5)
+    for _ in range(3):
+        assert reactive.replicas(replace(seen, workloads=[web, *seen.workloads[1:]]))["web"] == floor
+    said = caplog.text.count("web: its replicas have")
+    assert said == (0 if limit == 1.0 else 1) and "api" not in caplog.text
 
 
 def test_the_floor_leaves_out_what_it_knows_nothing_of():

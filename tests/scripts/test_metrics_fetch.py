@@ -16,6 +16,7 @@ import metrics_fetch
 from deepscaler.artefacts import utc_seconds, utc_text
 from deepscaler.calls import EXTERNAL, CallGraph, read_calls
 from deepscaler.cluster import Workload
+from deepscaler.errors import MetricsError
 from deepscaler.panel import FEATURES, MetricPanel, read_panel
 
 T0 = utc_seconds("2026-01-05T00:00:00Z")
@@ -234,6 +235,27 @@ def test_a_kill_in_the_middle_of_writing_leaves_the_previous_file_and_the_next_r
     assert (tmp_path / "data" / "metrics.csv").read_bytes() == before
     assert fetch(config, 0, 300) == 0  # calls.csv was ahead of metrics.csv: still no window twice
     assert len(read_panel(tmp_path / "data" / "metrics.csv")) == 21
+    assert list(read_calls(tmp_path / "data" / "calls.csv").frame["time"] - T0) == [60, 120, 180, 240, 300]
+
+
+@pytest.mark.field
+@pytest.mark.parametrize(("part", "file"), [("calls", "calls.csv"), ("workloads", "workloads.json")])
+def test_a_part_that_fails_doesnt_cost_the_samples_and_is_fetched_later(
+    tmp_path, clusters, monkeypatch, capsys, part, file
+):
+    def gone(*_):
+        raise MetricsError("connection refused")
+
+    config = settings_file(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(FakeCluster, part, gone)
+        assert fetch(config, 0, 240) == 1
+    assert f"metrics_fetch: {file} couldn't be brought up to date" in capsys.readouterr().err
+    assert (
+        len(read_panel(tmp_path / "data" / "metrics.csv")) == 17 and not (tmp_path / "data" / file).exists()
+    )
+    assert fetch(config, 0, 300) == 0
+    assert (tmp_path / "data" / "workloads.json").exists()
     assert list(read_calls(tmp_path / "data" / "calls.csv").frame["time"] - T0) == [60, 120, 180, 240, 300]
 
 

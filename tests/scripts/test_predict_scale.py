@@ -93,7 +93,38 @@ def test_decisions_outlive_metrics_that_are_gone_at_the_end(config, cluster, tmp
     found = read_run(tmp_path / "runs" / "static-0")
     assert len(found.decisions) == 3
     assert found.info["limits"] == {"web": 1.0, "api": 1.0, "db": 1.0}
-    assert "the run directory is incomplete: connection refused" in caplog.text
+    assert "the run directory is incomplete, endpoints.csv is missing: connection refused" in caplog.text
+
+
+@pytest.mark.field
+@pytest.mark.parametrize(
+    ("broken", "missing"),
+    [
+        ({"latencies"}, ["endpoints.csv"]),
+        ({"metrics"}, ["metrics.csv"]),
+        ({"workloads"}, ["run.json"]),
+        ({"workloads", "latencies"}, ["run.json", "endpoints.csv"]),
+        (set(), None),
+    ],
+)
+def test_one_part_of_a_run_that_is_gone_doesnt_cost_the_others(
+    config, cluster, tmp_path, monkeypatch, broken, missing
+):
+    def gone(*_: object) -> pd.DataFrame:
+        raise MetricsError("connection refused")
+
+    cluster.hooks.append(
+        lambda now: (
+            [monkeypatch.setattr(cluster, name, gone) for name in broken] if now > START + 100 else None
+        )
+    )
+    assert run(config, "--duration", "120") == 0
+    directory = tmp_path / "runs" / "static-0"
+    info = json.loads((directory / "run.json").read_text())
+    assert info.get("missing") == missing and info["policy"] == "static"
+    assert (directory / "metrics.csv").exists() == ("metrics" not in broken)
+    assert len(pd.read_csv(directory / "decisions.csv")) == 6
+    assert bool(len(pd.read_csv(directory / "endpoints.csv"))) == ("latencies" not in broken)
 
 
 def test_a_dry_run_sends_no_write(config, cluster, tmp_path):

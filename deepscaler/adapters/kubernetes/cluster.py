@@ -43,7 +43,7 @@ class KubernetesCluster:
         sleep: waits for the seconds that it is given.
         progress: told (requests done, requests in all) while `metrics` runs.
         past: whether the clock stands in the past. `workloads` and `pods` are then told as of that time, by
-            Prometheus.
+            Prometheus, and what it calls a partial answer is an error.
 
     Attributes:
         api_failures: HTTP status (0: no answer) -> how often the Kubernetes API couldn't be read.
@@ -62,12 +62,13 @@ class KubernetesCluster:
         self._settings, self._names = settings, Names(settings.app)
         self._clock, self._sleep, self._past = clock, sleep, past
         address = settings.cluster.prometheus
-        prometheus = PrometheusClient(address, session, sleep)
+        prometheus = PrometheusClient(address, session, sleep, whole=past)
         hasty = {"retries": 0, "timeout": min(address.timeout, _HASTY_SECONDS)}
         self._hasty = PrometheusClient(address.model_copy(update=hasty), session, sleep)
-        self._telemetry = Telemetry(settings, prometheus, session, progress)
-        self._measured = MeasuredObjects(settings, prometheus, clock)
+        self._telemetry = Telemetry(settings, prometheus, session, progress, self._stated)
+        self._measured = MeasuredObjects(settings, prometheus, clock, self._stated)
         self._orchestrator = Orchestrator(settings)
+        self._newest: Mapping[str, Workload] | None = None  # what the API said last
         self._on_change = OnChange(_LOG, logging.ERROR)
         self.api_failures: Counter[int] = Counter()
 
@@ -130,6 +131,7 @@ class KubernetesCluster:
             self._orchestrator.writer.believe(replicas)
             return measured
         self._on_change.well("Deployments")
+        self._newest = {item.service: item for item in found}
         return found
 
     def pods(self) -> Sequence[Pod]:
@@ -171,6 +173,16 @@ class KubernetesCluster:
             return {}
         self._on_change.well("usage of pods")
         return usage
+
+    def _stated(self) -> Mapping[str, Workload]:
+        """What the Kubernetes API said last of the services; it is asked once if it wasn't yet."""
+        if self._newest is None:
+            try:
+                self._newest = {item.service: item for item in self._orchestrator.workloads()}
+            except ClusterError as error:
+                _LOG.info("limits aren't known from the Kubernetes API either: %s", error)
+                self._newest = {}
+        return self._newest
 
     def _boot_seconds_of_today(self) -> dict[str, float]:
         """Start-up times of the pods that the API has now, for a past that Prometheus doesn't know."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
+from deepscaler.adapters.kubernetes.limits import Stated
 from deepscaler.adapters.kubernetes.objects import BootTimes, Usage
 from deepscaler.adapters.prometheus import PrometheusClient, no_such_series
 from deepscaler.adapters.queries import POD_QUERIES, WORKLOAD_QUERIES, Names, seconds
@@ -25,18 +26,25 @@ class MeasuredObjects:
         settings: the application.
         prometheus: carries the queries.
         now: the moment that is asked for, in seconds since the epoch.
+        stated: tells what the Kubernetes API says of limits and requests that Prometheus doesn't know.
     """
 
-    def __init__(self, settings: Settings, prometheus: PrometheusClient, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        prometheus: PrometheusClient,
+        now: Callable[[], float],
+        stated: Stated = dict,
+    ) -> None:
         self._settings, self._prometheus, self._now = settings, prometheus, now
-        self._names = Names(settings.app)
+        self._names, self._stated = Names(settings.app, settings.cluster.prometheus.matchers), stated
 
     # ---------------------------------------------------------------------------------------------- workloads
     def workloads(self, boot_seconds: Callable[[], Mapping[str, float]] = dict) -> list[Workload]:
         """One entry per service whose Deployment Prometheus knows.
 
-        Without kube-state-metrics the running containers are counted as replicas, and the limits are
-        cAdvisor's.
+        Without kube-state-metrics the running containers are counted as replicas. Limits come from where the
+        shares in the metrics have them: cAdvisor, else kube-state-metrics, else the Kubernetes API.
 
         Args:
             boot_seconds: asked for start-up times by service where Prometheus knows none of some service.
@@ -70,10 +78,17 @@ class MeasuredObjects:
     ) -> Workload:
         deployment = self._names.scaled[service]
         limits, requests = (
-            {labels["resource"]: value for labels, value in found[kind] if labels["deployment"] == deployment}
+            dict[str, float | None](
+                (labels["resource"], value)
+                for labels, value in found[kind]
+                if labels["deployment"] == deployment
+            )
             for kind in ("limits", "requests")
         )
         configured = self._settings.process.boot_seconds.get(service)
+        if not {"cpu", "memory"} <= set(limits) and (api := self._stated().get(service)):
+            limits = {"cpu": api.cpu_limit_cores, "memory": api.memory_limit_bytes, **limits}
+            requests = {"cpu": api.cpu_request_cores, "memory": api.memory_request_bytes, **requests}
         return Workload(
             service=service,
             replicas=replicas,

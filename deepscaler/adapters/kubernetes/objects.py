@@ -93,6 +93,16 @@ def amounts(container: Object, resource: str) -> Amounts:
     return {"limits": limit, "requests": limit if request is None else request}
 
 
+def actual_amounts(pod: Object, name: str, resource: str) -> Amounts:
+    """Limit and request of one resource that the pod's container has now, after a resize in place as well."""
+    statuses = (pod.get("status") or {}).get("containerStatuses") or ()
+    container = own_container(pod["spec"], name)
+    for status in statuses:
+        if status.get("name") == container.get("name") and status.get("resources"):
+            return amounts(status, resource)
+    return amounts(container, resource)
+
+
 def pod_cores(pod_spec: Object) -> Amounts:
     """CPU limit and request of all containers of a pod together, with sidecars; None where none has any."""
     sums: dict[Kind, float | None] = {"limits": None, "requests": None}

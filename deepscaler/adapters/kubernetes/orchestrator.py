@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from statistics import median
 
 from deepscaler.adapters.kubernetes.api import ApiError, KubeApi, Object
 from deepscaler.adapters.kubernetes.objects import (
     Amounts,
     BootTimes,
     Usage,
+    actual_amounts,
     amounts,
     name_of,
     own_container,
@@ -53,6 +55,7 @@ class Orchestrator:
         self._whole_pods: dict[
             str, Amounts
         ] = {}  # service -> cores of a pod that was seen, its sidecars included
+        self._live_cores: dict[str, float] = {}  # service -> CPU limit that its pods have now
         self._on_change = OnChange(_LOG)
         self.writer = ReplicaWriter(self._api, self._path("/apis/apps/v1", "deployments"))
 
@@ -117,7 +120,7 @@ class Orchestrator:
         return Workload(
             service=service,
             replicas=state.replicas,
-            cpu_limit_cores=cores["limits"],
+            cpu_limit_cores=self._live_cores.get(service, cores["limits"]),
             cpu_request_cores=cores["requests"],
             memory_limit_bytes=memory["limits"],
             memory_request_bytes=memory["requests"],
@@ -231,10 +234,14 @@ class Orchestrator:
         owned = self._owners.deployments(self._api.items(self._path("/api/v1", "pods")))
         deployments = self._names.deployments
         found = [(deployments[name], item) for name, item in owned if name in deployments]
+        live: dict[str, list[float]] = {}
         for service, item in found:
             self._boots.observe(service, item)
             if not item["metadata"].get("deletionTimestamp"):
                 self._whole_pods[service] = pod_cores(item["spec"])
+                limit = actual_amounts(item, self._container(service), "cpu")["limits"]
+                live.setdefault(service, []).extend([] if limit is None else [limit])
+        self._live_cores = {service: median(limits) for service, limits in live.items() if limits}
         self._boots.forget({str(item["metadata"].get("uid")) for _, item in found})
         return sorted(found, key=lambda pair: name_of(pair[1]))
 

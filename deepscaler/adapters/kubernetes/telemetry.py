@@ -11,6 +11,7 @@ import requests
 from numpy.typing import NDArray
 
 from deepscaler.adapters.jaeger import JaegerClient
+from deepscaler.adapters.kubernetes.limits import Limits, Stated
 from deepscaler.adapters.prometheus import (
     PrometheusClient,
     RangeVector,
@@ -22,6 +23,7 @@ from deepscaler.adapters.queries import (
     CALLS_QUERY,
     ENTRY_QUERIES,
     FEATURE_QUERIES,
+    LIMITED,
     Names,
     duration,
     seconds,
@@ -29,9 +31,8 @@ from deepscaler.adapters.queries import (
 from deepscaler.calls import COLUMNS as CALL_COLUMNS
 from deepscaler.calls import EXTERNAL, CallGraph
 from deepscaler.cluster import ENDPOINT_COLUMNS, LATENCY_BUCKETS
-from deepscaler.errors import MetricsError
 from deepscaler.panel import FEATURES, MetricPanel
-from deepscaler.settings import Query, Settings
+from deepscaler.settings import EntryPart, EntryQuery, Feature, Query, Settings
 
 _LOG = logging.getLogger(__name__)
 Array = NDArray[np.float64]
@@ -45,6 +46,7 @@ class Telemetry:
         prometheus: carries the queries.
         session: carries the requests to Jaeger.
         progress: told (requests done, requests in all) while `metrics` runs.
+        stated: tells what the Kubernetes API says of limits and requests that Prometheus doesn't know.
     """
 
     def __init__(
@@ -53,50 +55,55 @@ class Telemetry:
         prometheus: PrometheusClient,
         session: requests.Session | None = None,
         progress: Callable[[int, int], None] | None = None,
+        stated: Stated = dict,
     ) -> None:
         self._settings, self._prometheus, self._session = settings, prometheus, session
-        self._names = Names(settings.app)
+        self._names = Names(settings.app, settings.cluster.prometheus.matchers)
         self._progress = progress
-        self._limited: set[str] = set()  # services that have shown a CPU limit or request
+        self._limits = Limits(self._names.services, stated)
 
     # ----------------------------------------------------------------------------------------------- features
     def metrics(self, start: float, end: float, step: float) -> MetricPanel:
         """The five features at start, start + step, … <= end.
 
-        The number of requests doesn't depend on the number of services.
+        The number of requests doesn't depend on the number of services. The panel is partial if any of the
+        answers is.
 
         Raises:
             MetricsError: Prometheus can't be reached, knows no series of a feature, or a service has neither
                 a CPU limit nor a CPU request. The last is an error only at first sight: a service that loses
-                them later becomes NaN, which is logged.
+                its limit later becomes NaN, which is logged.
         """
         collect = self._settings.collect
         queries = {feature: collect.queries.get(feature, query) for feature, query in FEATURE_QUERIES.items()}
-        times = grid(start, end, step)
+        times, partial = grid(start, end, step), list[bool]()
         parts = sum(1 + (query.divide_by is not None) for query in queries.values())
         advance = self._counter(parts * requests_needed(len(times), collect.chunk_points))
 
-        def fetch(template: str, label: str) -> Array:
+        def fetch(template: str, label: str = "deployment", needed: bool = True) -> Array:
             text = self._names.render(template, label, window=collect.window)
             found = self._prometheus.query_range(
                 text, start, end, step, chunk_points=collect.chunk_points, progress=advance
             )
-            self._require(found, text)
+            partial.append(found.partial)
+            if needed:
+                self._require(found, text)
             return self._by_service(found, label)
 
         columns = [self._feature(feature, query, fetch) for feature, query in queries.items()]  # [L, N] each
         values = np.stack(columns, axis=2).astype(np.float32)  # [L, N, F]
-        panel = MetricPanel(times, self._names.services, tuple(FEATURES), values)
+        panel = MetricPanel(times, self._names.services, tuple(FEATURES), values, any(partial))
         self._name_the_unknown(panel)
         return panel
 
-    def _feature(self, feature: str, query: Query, fetch: Callable[[str, str], Array]) -> Array:
+    def _feature(self, feature: Feature, query: Query, fetch: Callable[..., Array]) -> Array:
         """One feature `[L, N]`; NaN where it is unknown or not finite."""
         values = fetch(query.query, query.label)
-        if query.divide_by is not None:
+        if query is FEATURE_QUERIES[feature] and feature in LIMITED and query.divide_by is not None:
+            limits = fetch(query.divide_by, query.label, needed=False)
+            values = self._limits.shares(feature, values, limits, lambda one: fetch(one, needed=False))
+        elif query.divide_by is not None:
             divisor = fetch(query.divide_by, query.label)
-            if feature == "cpu":
-                self._refuse_unlimited(values, divisor)
             with np.errstate(divide="ignore", invalid="ignore"):
                 values = values / divisor
         return np.where(np.isfinite(values), values, np.nan).T
@@ -112,26 +119,6 @@ class Telemetry:
                 self._progress(done, total)
 
         return advance
-
-    def _refuse_unlimited(self, used: Array, limits: Array) -> None:
-        """Refuse services that have never had a CPU limit or request; log those that lost it."""
-        limited: NDArray[np.bool_] = np.asarray(np.isfinite(limits).any(axis=1))
-        services = self._names.services
-        self._limited |= {service for service, has in zip(services, limited, strict=True) if has}
-        bare = [
-            service
-            for row, service in enumerate(services)
-            if np.isfinite(used[row]).any() and not limited[row]
-        ]
-        refused = [service for service in bare if service not in self._limited]
-        if refused:
-            raise MetricsError(
-                f"cpu of {', '.join(refused)}: neither a CPU limit nor a CPU request to compare with "
-                "(container_spec_cpu_quota, kube_pod_container_resource_requests); "
-                "set resources.limits.cpu in the Deployment"
-            )
-        if bare:
-            _LOG.warning("cpu of %s: the CPU limit is no longer known, so cpu is missing", ", ".join(bare))
 
     def _name_the_unknown(self, panel: MetricPanel) -> None:
         absent: NDArray[np.bool_] = np.asarray(np.isnan(panel.values).all(axis=0))  # [N, F]
@@ -189,23 +176,23 @@ class Telemetry:
 
         Istio doesn't know endpoints. A service with one entry gives rows under that entry's name. A service
         with several gives rows under the *service's* name, whose `slow` counts against the tightest of their
-        SLOs. Only calls from outside the application count. Failed are 5xx and broken connections. Istio's
-        bucket bounds (…, 50, 100, 250, 500, 1000, 2500, … ms) are exact; between them counts are spread
-        evenly, as `histogram_quantile` does.
+        SLOs. Only calls from outside the application count. Failed are 5xx, gRPC errors of the server and
+        broken connections. Istio's bucket bounds (…, 50, 100, 250, 500, 1000, 2500, … ms) are exact; between
+        them counts are spread evenly, as `histogram_quantile` does.
 
         Raises:
             MetricsError: Prometheus can't be reached or knows no requests at the entries.
         """
         entries = self._entries()
         results = self._entered(tuple(entries), start, end, step)
-        label = "destination_workload"
-        offered, failed, milliseconds = (
-            self._by_service(results[name], label) * step for name in ("offered", "failed", "milliseconds")
+        offered, done, milliseconds = (
+            self._by_service(results[name], self._entry_query(name).label) * step
+            for name in ("offered", "done", "milliseconds")
         )  # [N, L] each
         frames = []
         for service, (endpoint, slo) in entries.items():
             row = self._names.services.index(service)
-            lost = np.nan_to_num(failed[row])
+            answered = np.fmin(np.nan_to_num(done[row]), offered[row])
             times = results["offered"].times
             bounds = np.array([*LATENCY_BUCKETS, slo, np.inf])
             below = cumulative(self._buckets(results["buckets"], service), bounds, len(times)) * step
@@ -214,8 +201,8 @@ class Telemetry:
                 times,
                 np.full(len(times), endpoint, dtype=object),
                 offered[row],
-                offered[row] - lost,
-                lost,
+                answered,
+                offered[row] - answered,
                 below[-1] - below[-2],
                 np.nan_to_num(milliseconds[row]) / 1000,
                 *counts,
@@ -240,9 +227,10 @@ class Telemetry:
         """The series of each of `ENTRY_QUERIES`."""
         collect = self._settings.collect
         window = duration(max(step, seconds(collect.window)))
-        results = {}
-        for name, template in ENTRY_QUERIES.items():
-            text = self._names.render(template, window=window, entries=entries)
+        results: dict[str, RangeVector] = {}
+        for name in ENTRY_QUERIES:
+            query = self._entry_query(name)
+            text = self._names.render(query.query, query.label, window=window, entries=entries)
             results[name] = self._prometheus.query_range(
                 text, start + step, end, step, chunk_points=collect.chunk_points
             )
@@ -250,11 +238,15 @@ class Telemetry:
                 self._require(results[name], text)
         return results
 
+    def _entry_query(self, name: EntryPart) -> EntryQuery:
+        return self._settings.collect.entry_queries.get(name, ENTRY_QUERIES[name])
+
     def _buckets(self, found: RangeVector, service: str) -> dict[float, Array]:
         """Upper bound in seconds -> cumulative rate `[L]` of one service."""
         buckets: dict[float, Array] = {}
+        label = self._entry_query("buckets").label
         for labels, values in zip(found.labels, found.values, strict=True):
-            if self._names.service("destination_workload", labels.get("destination_workload", "")) == service:
+            if self._names.service(label, labels.get(label, "")) == service:
                 bound = float(labels.get("le", "nan")) / 1000
                 buckets[bound] = buckets.get(bound, 0.0) + np.nan_to_num(values)
         return buckets

@@ -3,7 +3,13 @@
 import pytest
 from helpers.kube_shop import T0
 
-from deepscaler.adapters.kubernetes.objects import quantity, seconds_since_epoch, selects, span_seconds
+from deepscaler.adapters.kubernetes.objects import (
+    actual_amounts,
+    quantity,
+    seconds_since_epoch,
+    selects,
+    span_seconds,
+)
 from deepscaler.errors import ClusterError
 
 
@@ -39,3 +45,13 @@ def test_selectors():
     assert not selects({"matchExpressions": [{"key": "old", "operator": "Exists"}]}, labels) and not selects(
         {}, labels
     )
+
+
+@pytest.mark.field
+@pytest.mark.parametrize(("actual", "expected"), [({"limits": {"cpu": "100m"}}, 0.1), (None, 0.2), ({}, 0.2)])
+def test_a_container_has_the_limit_that_it_was_resized_to(actual, expected):
+    stated = {"name": "web", "resources": {"limits": {"cpu": "200m"}}}
+    status = {"name": "web"} if actual is None else {"name": "web", "resources": actual}
+    other = {"name": "istio-proxy", "resources": {"limits": {"cpu": "2"}}}
+    pod = {"spec": {"containers": [other, stated]}, "status": {"containerStatuses": [other, status]}}
+    assert actual_amounts(pod, "web", "cpu")["limits"] == expected

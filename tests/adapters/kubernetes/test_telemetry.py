@@ -3,9 +3,11 @@
 import logging
 
 import numpy as np
+import pytest
 from helpers.http_script import Script, matrix
 
 from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
+from deepscaler.adapters.kubernetes.limits import Limits
 from deepscaler.adapters.kubernetes.telemetry import cumulative
 from deepscaler.adapters.queries import FEATURE_QUERIES
 from deepscaler.settings import Settings
@@ -48,3 +50,18 @@ def test_counts_between_the_bounds_of_a_histogram_are_spread_evenly():
 
 def test_without_a_histogram_counts_are_unknown():
     assert np.isnan(cumulative({np.inf: np.ones(3)}, np.array([0.1, np.inf]), 3)).all()
+
+
+@pytest.mark.field
+@pytest.mark.parametrize(("mean", "kept"), [(0.54, True), (1.0, True), (1.08, False), (2.0, False)])
+def test_a_mean_share_above_the_limit_is_missing_and_named(caplog, mean, kept):
+    used = mean + 0.03 * np.array([[1.0, -1, 1, -1, 1, -1], [0.0] * 6])
+    shares = Limits(("web", "idle"), dict).shares("cpu", used, np.ones((2, 6)), lambda _: np.ones((2, 6)))
+    assert np.isfinite(shares[0]).all() == kept and ("cpu of web: more than" in caplog.text) != kept
+
+
+@pytest.mark.field
+def test_a_share_of_the_request_may_be_above_one():
+    unknown, known = np.full((1, 6), np.nan), np.full((1, 6), 0.1)
+    shares = Limits(("web",), dict).shares("cpu", 3 * known, unknown, lambda _: known)
+    np.testing.assert_allclose(shares, 3)
