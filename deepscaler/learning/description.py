@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,12 +126,18 @@ def describe_bundle(bundle: str | Path) -> dict[str, Any] | None:
 
 
 def load_demand(settings: Settings) -> DemandModel:
-    """The demand fit that the bundle carries, or else the data set's.
+    """The demand fit of the bundle, or else of the data set, with `scale.think_time` if that is set.
 
     Raises:
         DataError: neither holds one.
         BundleError: the bundle's description can't be read.
     """
+    think = settings.scale.think_time
+    model = _read_demand(settings)
+    return model if think == "fitted" else replace(model, think_seconds=think)
+
+
+def _read_demand(settings: Settings) -> DemandModel:
     described = describe_bundle(settings.scale.bundle)
     if described and described.get("demand"):
         return DemandModel.from_dict(described["demand"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -164,6 +164,12 @@ class Scale(Section):
     run_dir: str = Field("runs/app", description="directory below which each run has `<policy>-<seed>/`")
     guard_rails: GuardRails = GuardRails()
     floor: Floor = Floor()
+    think_time: Positive | Literal["fitted"] | None = Field(
+        "fitted",
+        description="how the floor and the plan tell hidden demand from slow responses: seconds between "
+        "the tasks of a user of a closed loop; null: the load is open and nothing is corrected; "
+        "fitted: as the demand fit says",
+    )
     prices: PlanPrices = PlanPrices()
     plan: PlanSettings = PlanSettings()
     hpa: Hpa = Hpa()

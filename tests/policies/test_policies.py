@@ -599,3 +599,13 @@ def test_an_observed_horizon_that_does_not_cover_the_start_up_is_told(tmp_path, 
     real_bundle(tmp_path / "AdapGLA.pt", label="observed", demand=demand_of().to_dict())
     make_policy("deepscaler", shop(tmp_path))
     assert "the bundle looks 60 s ahead, but the start-up of a pod and one period take 80 s" in caplog.text
+
+
+@pytest.mark.parametrize(("think", "seconds"), [("fitted", 1.5), (None, None), (0.5, 0.5)])
+def test_the_think_time_of_the_fit_can_be_replaced_and_null_is_an_open_load(tmp_path, think, seconds):
+    settings = shop(tmp_path)
+    scale = settings.scale.model_copy(update={"think_time": think})
+    (tmp_path / "data").mkdir()
+    fitted = replace(demand_of(seconds=0.2), think_seconds=1.5)
+    (tmp_path / "data" / "meta.json").write_text(json.dumps({"demand": fitted.to_dict()}))
+    assert load_demand(settings.model_copy(update={"scale": scale})).think_seconds == seconds
