@@ -26,12 +26,10 @@ for.
 def offered_history(model: DemandModel, panel: MetricPanel) -> Array | None:
     """Offered requests per second `[L, N]` in the order of the model, without gaps; None if nothing is known.
 
-    A rate is the entries' rate times the visits, corrected for the demand that slow responses hide. A
-    service that the
-    entries explain badly goes by its own rate. While the response exceeds the SLA, the correction is no
-    measurement: overloads of the past are bridged by interpolation. In an overload that lasts until now,
-        demand is at least what it was
-    before, at most `MOST_HIDDEN` times what is served, and gets `HEADROOM`.
+    A rate is the entries' rate times the visits, corrected for the demand that slow responses hide. A service
+    that the entries explain badly goes by its own rate. While the response exceeds the SLA, the correction is
+    no measurement: overloads of the past are bridged by interpolation. In an overload that lasts until now,
+    demand is at least what it was before, at most `MOST_HIDDEN` times what is served, and gets `HEADROOM`.
 
     Args:
         model: the demand fit.

@@ -46,6 +46,10 @@ SURPRISE = 0.25
 """Surprise of scenarios from past increments; chosen on validation seeds, see docs/planning.md."""
 
 
+LEAST_RATE = 1e-6
+"""Requests per second that stand for no load at all where something is divided by a level."""
+
+
 @dataclass(frozen=True, eq=False)
 class Scenarios:
     """What may come.
@@ -107,7 +111,7 @@ def _alike(courses: Array, source: str, surprise: float) -> Scenarios:
 def seasonal(rates: Array, season: Season, horizon: int, step: float) -> Array:
     """What followed one period ago, two periods ago and so on, `[M, H, N]` with M up to `CYCLES`.
 
-    Each course is moved to the present level; the move fades within a minute or two, so that a phase which
+    Each course is moved to the present level. The move fades within a minute or two, so that a phase which
     differs a little isn't carried on. A course that would run past now continues a period earlier.
 
     Args:
@@ -132,9 +136,8 @@ def bootstrap(rates: Array, load: Array, horizon: int, count: int, step: float) 
     """The present level plus what the rates did after moments of the past, `[M, H, N]`.
 
     Half of the moments are spread evenly over the past: noise and jumps come as often as they did. The other
-        half are those
-    whose trend and level were most like now. Nothing is drawn at random, so that a decision doesn't flicker
-    from tick to tick.
+    half are those whose trend and level were most like now. Nothing is drawn at random, so that a decision
+    doesn't flicker from tick to tick.
 
     Args:
         rates: `[L, N]` history without gaps, longer than the horizon.
@@ -146,7 +149,8 @@ def bootstrap(rates: Array, load: Array, horizon: int, count: int, step: float) 
     anchor = anchors(rates, load, step)  # [L, N]
     level = anchor.sum(axis=1)
     long = trailing_means(load[:, None], max(round(TREND_SECONDS / step), 1))[:, 0]
-    features = np.stack([level / level[-1] - long / long[-1], level / level[-1]], axis=1)  # [L, 2]
+    here, usual = max(level[-1], LEAST_RATE), max(long[-1], LEAST_RATE)
+    features = np.stack([level / here - long / usual, level / here], axis=1)  # [L, 2]
     past = features[: len(rates) - horizon]
     apart = ((past - features[-1]) / np.maximum(past.std(axis=0), 1e-3)) ** 2 @ LIKENESS
     alike = np.argsort(apart, kind="stable")[: max(int(NEAREST_SHARE * len(past)), 1)]
@@ -162,10 +166,9 @@ def bootstrap(rates: Array, load: Array, horizon: int, count: int, step: float) 
 def anchors(rates: Array, load: Array, step: float) -> Array:
     """The level that each row stands at, `[L, N]`: a trailing mean, moved by what exceeds the usual ripple.
 
-    The length of the mean is the one that would have told the next minute best so far: one row on a load
-        that moves, many
-    rows on noise. A deviation from the mean beyond `USUAL` of all past ones is a step, not a ripple, and
-    counts at once.
+    The length of the mean is the one that would have told the next minute best so far: one row on a load that
+    moves, many rows on noise. A deviation from the mean beyond `USUAL` of all past ones is a step, not a
+    ripple, and counts at once.
     """
     lag = max(round(AHEAD_SECONDS / step), 1)
     ahead = trailing_means(load[:, None], lag)[:, 0][lag:]  # the mean of the minute after each row

@@ -113,3 +113,10 @@ def test_the_same_history_gives_the_same_scenarios():
 def test_trailing_means_use_what_there_is():
     values = np.arange(5.0)[:, None]
     assert trailing_means(values, 3)[:, 0].tolist() == [0.0, 0.5, 1.0, 2.0, 3.0]
+
+
+def test_a_load_that_has_stopped_has_scenarios_too():
+    load = np.r_[noisy(50.0, 300, 5.0), np.zeros(60)]
+    found = bootstrap(rates(load), load, HORIZON, COUNT, STEP)
+    assert np.isfinite(found).all() and np.median(found[:, 0, 0]) < 10.0
+    assert np.isfinite(bootstrap(np.zeros((200, 2)), np.zeros(200), HORIZON, COUNT, STEP)).all()
