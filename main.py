@@ -18,7 +18,7 @@ from tqdm import tqdm
 from deepscaler.artefacts import plain, write_json
 from deepscaler.errors import DeepScalerError, SettingsError
 from deepscaler.learning.bundle import save_bundle, side_path
-from deepscaler.learning.comparison import compare
+from deepscaler.learning.comparison import compare_networks
 from deepscaler.learning.comparison_report import comparison_text
 from deepscaler.learning.dataset import Dataset, read_dataset
 from deepscaler.learning.history import read_history
@@ -109,7 +109,7 @@ def compare_all(arguments: argparse.Namespace, dataset: Dataset, config: ModelCo
     path = Path(arguments.model_save_path or f"model_states/{dataset.meta['app']}/comparison.json")
     with tqdm(unit="training", disable=None, file=sys.stderr) as bar:
         report = functools.partial(show, bar)
-        result = compare(dataset, config, settings, full=arguments.full, report=report)
+        result = compare_networks(dataset, config, settings, full=arguments.full, report=report)
     write_json(path, {**result, "versions": library_versions()})
     print(json.dumps(plain(result), indent=2) if arguments.json else f"{comparison_text(result)}\n\n{path}")
     return 0

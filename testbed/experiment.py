@@ -114,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
     print(
         json.dumps(summary, indent=2)
         if arguments.json
-        else "\n\n".join(table(name, rows) for name, rows in summary.items())
+        else "\n\n".join(load_table(name, rows) for name, rows in summary.items())
     )
     return 0
 
@@ -218,7 +218,7 @@ COLUMNS = {
 """Heading -> measure, factor and digits."""
 
 
-def table(load: str, policies: dict[str, dict[str, Any]]) -> str:
+def load_table(load: str, policies: dict[str, dict[str, Any]]) -> str:
     """One line per policy, the lowest realised cost first."""
     oracle = policies.get(REFERENCE, {}).get("mean", {}).get("core_hours", math.nan)
     rows = [[load, "seeds", *COLUMNS]]

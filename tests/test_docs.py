@@ -11,7 +11,7 @@ import pytest
 from helpers.paths import ROOT
 
 from deepscaler.control.recorder import ACTING, DRY_RUN, STANDBY
-from deepscaler.evaluation.text import TERMS, full_table, table
+from deepscaler.evaluation.text import TERMS, five_columns, full_table
 from deepscaler.pictures.architecture import BANDS, BOXES, draw_architecture
 from deepscaler.policies.base import Reason
 from deepscaler.runs import DECISION_COLUMNS
@@ -153,7 +153,7 @@ def test_the_tables_are_one_result_as_the_scripts_print_it():
     summary = printed_summary()
     assert len(summary["policies"]) == 9
     assert block_with("docs/results.md", "policy") == full_table(summary).removeprefix(TERMS).strip()
-    assert block_with("README.md", "policy") == table(summary).removeprefix(TERMS).strip()
+    assert block_with("README.md", "policy") == five_columns(summary).removeprefix(TERMS).strip()
 
 
 def test_every_page_is_in_the_readmes_index():

@@ -80,7 +80,7 @@ def _dominates(one: Point, other: Point) -> bool:
 
 
 @dataclass(frozen=True)
-class Entrant:
+class ComparedPolicy:
     """One policy in a comparison.
 
     Attributes:
@@ -116,13 +116,13 @@ class Outcome:
         place: the run directory; None for a run that isn't on disk.
     """
 
-    entrant: Entrant
+    entrant: ComparedPolicy
     unit: str
     measures: Mapping[str, Any]
     place: Path | None = None
 
 
-def compare(outcomes: Sequence[Outcome], baseline: str) -> dict[str, Any]:
+def compare_policies(outcomes: Sequence[Outcome], baseline: str) -> dict[str, Any]:
     """Compare policies over seeds, and each with the baseline on the same seeds.
 
     Returns:
@@ -151,7 +151,7 @@ def compare(outcomes: Sequence[Outcome], baseline: str) -> dict[str, Any]:
     }
 
 
-def _paired_with_baseline(runs: Mapping[Entrant, Sequence[Outcome]], baseline: str) -> dict[str, Any]:
+def _paired_with_baseline(runs: Mapping[ComparedPolicy, Sequence[Outcome]], baseline: str) -> dict[str, Any]:
     rivals = {one: baseline_of(one, baseline, list(runs)) for one in runs}
     pairs = {one: rival for one, rival in rivals.items() if rival is not None and rival != one}
     found: dict[str, dict[str, Any]] = {
@@ -172,7 +172,7 @@ def _paired_with_baseline(runs: Mapping[Entrant, Sequence[Outcome]], baseline: s
     return found
 
 
-def _fronts(points: Mapping[Entrant, Point]) -> list[str]:
+def _fronts(points: Mapping[ComparedPolicy, Point]) -> list[str]:
     """Names on the front of each directory, one directory after the other."""
     groups: dict[str, dict[str, Point]] = {}
     for one, point in points.items():
@@ -181,7 +181,7 @@ def _fronts(points: Mapping[Entrant, Point]) -> list[str]:
     return [name for group in groups.values() for name in pareto_front(group)]
 
 
-def _at_equal(points: Mapping[Entrant, Point]) -> dict[str, Any]:
+def _at_equal(points: Mapping[ComparedPolicy, Point]) -> dict[str, Any]:
     """For each policy: what each rival family reaches at its cost, and what it costs at its violations."""
     equal: dict[str, Any] = {str(one): {} for one in points}
     for one, (violations, cost) in points.items():
@@ -195,24 +195,26 @@ def _at_equal(points: Mapping[Entrant, Point]) -> dict[str, Any]:
     return equal
 
 
-def baseline_of(one: Entrant, baseline: str, entrants: Sequence[Entrant]) -> Entrant | None:
+def baseline_of(
+    one: ComparedPolicy, baseline: str, entrants: Sequence[ComparedPolicy]
+) -> ComparedPolicy | None:
     """The baseline to pair `one` with: that of its own directory, else the only one there is, else None."""
     candidates = [other for other in entrants if other.policy.text == baseline]
     own = [other for other in candidates if other.directory == one.directory]
     return next(iter(own or (candidates if len(candidates) == 1 else [])), None)
 
 
-def sweeps(one: Entrant, entrants: Sequence[Entrant]) -> dict[str, list[Entrant]]:
+def sweeps(one: ComparedPolicy, entrants: Sequence[ComparedPolicy]) -> dict[str, list[ComparedPolicy]]:
     """Families that ran at two or more knobs (`hpa` with 50 and 70), without the family of `one` itself.
 
     Members are in the order of their knobs. Of several directories the policy's own counts, else the only
     other one that has the family.
     """
-    families: dict[str, dict[str, list[Entrant]]] = {}
+    families: dict[str, dict[str, list[ComparedPolicy]]] = {}
     for other in entrants:
         if other.policy.knob is not None:
             families.setdefault(other.policy.family, {}).setdefault(other.directory, []).append(other)
-    found: dict[str, list[Entrant]] = {}
+    found: dict[str, list[ComparedPolicy]] = {}
     for family, directories in families.items():
         rivals = {
             name: members for name, members in directories.items() if len(members) > 1 and one not in members

@@ -11,7 +11,7 @@ from typing import Any
 
 from deepscaler.artefacts import write_json
 from deepscaler.errors import DataError
-from deepscaler.evaluation.comparison import Entrant, Outcome, compare
+from deepscaler.evaluation.comparison import ComparedPolicy, Outcome, compare_policies
 from deepscaler.evaluation.measures import evaluate_run
 from deepscaler.runs import PolicyName, find_runs, read_run
 
@@ -44,10 +44,10 @@ def gather(directories: Sequence[str], warmup: float) -> list[Outcome]:
     ]
     shared = Counter(text for _, text in {(run.directory, run.policy.text) for run in found})
     prefixed = any(count > 1 for count in shared.values())
-    places: dict[tuple[Entrant, str], Path] = {}
+    places: dict[tuple[ComparedPolicy, str], Path] = {}
     outcomes = []
     for run in found:
-        entrant = Entrant(run.policy, Path(run.directory).resolve().name if prefixed else "")
+        entrant = ComparedPolicy(run.policy, Path(run.directory).resolve().name if prefixed else "")
         earlier = places.setdefault((entrant, run.unit), run.place)
         if earlier != run.place:
             twice = f"same policy and seed ({entrant}, {run.unit}) as {earlier}"
@@ -67,11 +67,11 @@ def _measure(directory: str, place: Path, warmup: float) -> _Measured:
 
 
 def summarize(outcomes: Sequence[Outcome], baseline: str) -> dict[str, Any]:
-    """The content of summary.json: what `compare` returns, the measures of all `runs`, and `baseline`."""
+    """summary.json: what `compare_policies` returns, the measures of all `runs`, and `baseline`."""
     runs = [
         {"policy": str(outcome.entrant), "unit": outcome.unit, **outcome.measures} for outcome in outcomes
     ]
-    return {**compare(outcomes, baseline), "runs": runs, "baseline": baseline}
+    return {**compare_policies(outcomes, baseline), "runs": runs, "baseline": baseline}
 
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:

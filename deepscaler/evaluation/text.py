@@ -20,7 +20,7 @@ Slow: over the endpoint's SLO. Core-hours: CPU limits of all pods, per run. *: n
 
 
 # ----------------------------------------------------------------------------------------------------- tables
-def table(summary: Mapping[str, Any]) -> str:
+def five_columns(summary: Mapping[str, Any]) -> str:
     """The five columns that matter, under the terms that they use; fewest violations first, then cheapest."""
     rows = [["policy", "violating minutes %", "slow or failed %", "core-hours", "changes/h"]]
     for name in by_violations(summary):
@@ -39,7 +39,7 @@ def table(summary: Mapping[str, Any]) -> str:
 
 
 def full_table(summary: Mapping[str, Any]) -> str:
-    """Every measure of the comparison, in the order of `table`."""
+    """Every measure of the comparison, in the order of `five_columns`."""
     latency = ["min>SLA", "%", "95 % CI", "slow %", "p95 ms", "mean ms"]
     rows = [["policy", "seeds", *latency, "core-h", "95 % CI", "changes/h", "replicas", "unknown %"]]
     for name in by_violations(summary):

@@ -29,7 +29,7 @@ Job = tuple[Entrant, int]
 """What is trained once: an entrant and a seed."""
 
 
-def compare(
+def compare_networks(
     dataset: Dataset,
     config: ModelConfig,
     train: Train,

@@ -73,7 +73,7 @@ def comparison_verdict(rows: Mapping[Entrant, Row]) -> str:
 
 # ----------------------------------------------------------------------------------------------------- tables
 def comparison_text(result: Mapping[str, Any]) -> str:
-    """All tables and sentences of what `comparison.compare` returned, for the terminal."""
+    """All tables and sentences of what `compare_networks` returned, for the terminal."""
     rows: Mapping[str, Row] = result["rows"]
     lines = []
     for split in JUDGED:

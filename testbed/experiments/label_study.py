@@ -119,7 +119,9 @@ def main(argv: list[str] | None = None) -> int:
     except DeepScalerError as error:
         print(f"label_study: {error}", file=sys.stderr)
         return 1
-    print(json.dumps(plain(result), indent=2) if arguments.json else f"{table(result)}\n\nWritten: {path}")
+    print(
+        json.dumps(plain(result), indent=2) if arguments.json else f"{study_table(result)}\n\nWritten: {path}"
+    )
     return 0
 
 
@@ -260,7 +262,7 @@ def judge(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 # ------------------------------------------------------------------------------------------------------ table
-def table(result: Mapping[str, Any]) -> str:
+def study_table(result: Mapping[str, Any]) -> str:
     """One block per shape: one row per policy, then a sentence."""
     rows = result["policies"]
     head, *cells = aligned([HEADING, *map(_cells, rows)], numbers=True)

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepscaler.evaluation.comparison import (
-    Entrant,
+    ComparedPolicy,
     Outcome,
     at_equal_cost,
     at_equal_violations,
     baseline_of,
-    compare,
+    compare_policies,
     pareto_front,
     sweeps,
 )
@@ -74,7 +74,7 @@ def test_more_money_never_buys_a_rival_more_violations(sweep, cost):
 def entrant(name):
     """The policy `<directory>/<policy>`, or `<policy>`."""
     directory, _, policy = name.rpartition("/")
-    return Entrant(PolicyName.parse(policy), directory)
+    return ComparedPolicy(PolicyName.parse(policy), directory)
 
 
 def outcomes(policy, values, cost):
@@ -91,7 +91,7 @@ def test_policies_are_compared_over_seeds_and_against_the_baseline():
         *outcomes("hpa_50", rates / 4, 6.0),
         *outcomes("deepscaler", rates - 0.05, 4.0),
     ]
-    result = compare(runs, "hpa_70")
+    result = compare_policies(runs, "hpa_70")
     ours = result["policies"]["deepscaler"]
     assert ours["seeds"] == 8
     assert ours["violation_rate"] == pytest.approx(0.10)
@@ -112,7 +112,7 @@ def test_policies_are_compared_over_seeds_and_against_the_baseline():
 
 
 def test_the_oracle_is_a_reference_and_beats_nobody():
-    result = compare(
+    result = compare_policies(
         [*outcomes("oracle", [0.0, 0.0], 1.0), *outcomes("deepscaler", [0.1, 0.1], 2.0)], "hpa_70"
     )
     assert result["pareto"] == ["deepscaler"]

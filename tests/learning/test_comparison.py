@@ -11,7 +11,7 @@ import pytest
 from helpers.model_samples import make_dataset
 
 import main
-from deepscaler.learning.comparison import compare, task_of
+from deepscaler.learning.comparison import compare_networks, task_of
 from deepscaler.learning.comparison_report import comparison_verdict, summarise
 from deepscaler.learning.dataset import Dataset, write_dataset
 from deepscaler.learning.entrants import EDGES, ENTRANTS, Entrant
@@ -77,7 +77,7 @@ def test_a_row_without_a_part_is_without_it(dataset: Dataset) -> None:
 def test_rows_hold_errors_by_step_and_service_with_intervals_over_seeds(dataset: Dataset) -> None:
     seen: list[tuple[str, int]] = []
     entrants = (Entrant("AdapGLS"), Entrant("AdapGLS", "twin"), Entrant("AR"), Entrant("Persistence"))
-    result = compare(
+    result = compare_networks(
         dataset,
         CONFIG,
         train_settings(),
@@ -99,7 +99,7 @@ def test_rows_hold_errors_by_step_and_service_with_intervals_over_seeds(dataset:
 def test_workers_give_what_one_process_gives(dataset: Dataset) -> None:
     entrants = (Entrant("AR"), Entrant("GCN"))
     alone, together = (
-        compare(
+        compare_networks(
             dataset,
             CONFIG,
             train_settings(workers=workers),
@@ -122,7 +122,7 @@ def test_forecasts_of_the_unrounded_requirement_are_rounded_up(dataset: Dataset)
     steady = replace(
         dataset, labels=np.full_like(dataset.labels, 3), unrounded=np.full_like(dataset.labels, 2.7)
     )
-    result = compare(
+    result = compare_networks(
         steady,
         CONFIG,
         train_settings(seeds=[1]),
@@ -169,7 +169,9 @@ def test_the_verdict_says_what_a_part_is_worth() -> None:
 def test_main_prints_tables_or_json(
     dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compare, "__kwdefaults__", {"entrants": (Entrant("AR"), Entrant("Persistence"))})
+    monkeypatch.setattr(
+        compare_networks, "__kwdefaults__", {"entrants": (Entrant("AR"), Entrant("Persistence"))}
+    )
     write_dataset(dataset, tmp_path)
     flags = [
         "--model_name",

@@ -6,7 +6,7 @@ import pytest
 from helpers.paths import CONFIG
 
 from deepscaler.errors import SettingsError
-from testbed.experiments.label_study import judge, main, make_cases, summarize, table
+from testbed.experiments.label_study import judge, main, make_cases, study_table, summarize
 
 CONFIG = str(CONFIG / "studies" / "labels.yaml")
 
@@ -63,7 +63,7 @@ def test_no_rival_is_a_win_and_cases_and_shapes_are_judged_apart():
         ("one", "req", pytest.approx(0.2)),
     ]
     assert all(item["holds"] for item in verdicts)
-    text = table({"policies": summarize(runs), "verdicts": verdicts})
+    text = study_table({"policies": summarize(runs), "verdicts": verdicts})
     assert "2 of 2; no HPA of the sweep violates as little: 2" in text
     assert "2 of 2; saving 20.0 % (median; 20.0 to 20.0)" in text
 
