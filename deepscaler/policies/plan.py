@@ -16,7 +16,7 @@ from deepscaler.planning.offered import offered_history
 from deepscaler.planning.plan import Plan, Prices, Running, plan_replicas
 from deepscaler.planning.scenarios import Scenarios, ScenarioSource
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
-from deepscaler.policies.reactive import ReactiveFloor
+from deepscaler.policies.reactive import ReactiveFloor, limits_now
 
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
@@ -55,13 +55,9 @@ class PlanPolicy(Policy):
         self.period_seconds = step
         self.history_seconds = max(history_seconds, floor.history_seconds if floor else 0.0)
         self._model, self._source, self._floor, self._prices = model, source, floor, prices
-        room = np.maximum(
-            model.rho_max * model.limit_cores - model.idle_cores, LEAST_ROOM * model.limit_cores
-        )
-        self._per_request = model.demand_seconds / room  # replicas per request per second, [N]
         self._boot_seconds = np.nan_to_num(model.boot_seconds)
         self._column = {name: index for index, name in enumerate(model.services)}
-        self._known = np.isfinite(self._per_request)
+        self._known = np.isfinite(model.demand_seconds)
 
     def decide(self, observation: Observation) -> Mapping[str, Proposal]:
         """The larger of plan and floor, for every live service."""
@@ -70,20 +66,24 @@ class PlanPolicy(Policy):
         return {item.service: self._proposal(item, plan, floors) for item in observation.workloads}
 
     def _plan(self, observation: Observation) -> Plan | None:
-        rates = offered_history(self._model, observation.panel) if len(observation.panel) else None
+        panel = observation.panel
+        usable = len(panel) and {"req", "res"} <= set(panel.features)
+        rates = offered_history(self._model, panel) if usable else None
         found = None if rates is None else self._source.scenarios(observation.now, rates)
         if found is None or not np.isfinite(found.rates).all():
             return None
         running = running_now(self._model.services, self._boot_seconds, observation)
         lead = self._boot_seconds + self.period_seconds
-        needs = self._needs(found)
+        needs = self._needs(found, limits_now(self._model, observation.workloads))
         return plan_replicas(
             needs, found.weights, self.period_seconds, lead, running, self._prices, found.surprise
         )
 
-    def _needs(self, found: Scenarios) -> NDArray[np.int64]:
+    def _needs(self, found: Scenarios, limits: Array) -> NDArray[np.int64]:
         """Replicas `[M, H, N]` that keep each service within its utilisation; 1 if unknown."""
-        replicas = np.ceil(found.rates * np.nan_to_num(self._per_request) - 1e-9)
+        model = self._model
+        room = np.maximum(model.rho_max * limits - model.idle_cores, LEAST_ROOM * limits)
+        replicas = np.ceil(found.rates * np.nan_to_num(model.demand_seconds / room) - 1e-9)
         return np.maximum(replicas, 1).astype(np.int64)
 
     def _proposal(self, workload: Workload, plan: Plan | None, floors: Mapping[str, float]) -> Proposal:

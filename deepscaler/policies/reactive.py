@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deepscaler.cluster import Pod, Workload
 from deepscaler.labels.demand import DemandModel
@@ -68,20 +69,28 @@ class ReactiveFloor:
 
     def _at_live_limits(self, model: DemandModel, workloads: Sequence[Workload]) -> DemandModel:
         """The fit with the limits that replicas have now, where they differ from those of the data."""
-        live = {item.service: item.cpu_limit_cores or item.cpu_request_cores for item in workloads}
-        limits = model.limit_cores.copy()
-        for column, service in enumerate(model.services):
-            then, now = float(limits[column]), live.get(service)
-            if not now or abs(now - then) <= _SAME_LIMIT * then:
+        limits = limits_now(model, workloads)
+        for service, then, now in zip(model.services, model.limit_cores, limits, strict=True):
+            if now == then:
                 self._on_change.well(service, f"{service}: its replicas have the fit's CPU limit again")
                 continue
-            limits[column] = now
             self._on_change.trouble(
                 service,
                 f"{service}: its replicas have {now:g} cores, the demand was fitted at {then:g}: it is sized "
                 "by the live limit; collect and train anew, so that the forecast knows it too",
             )
         return replace(model, limit_cores=limits)
+
+
+def limits_now(model: DemandModel, workloads: Sequence[Workload]) -> NDArray[np.float64]:
+    """CPU limits `[N]` of the replicas that run, in cores; those of the fit if unknown or nearly the same."""
+    live = {item.service: item.cpu_limit_cores or item.cpu_request_cores for item in workloads}
+    limits = model.limit_cores.copy()
+    for column, service in enumerate(model.services):
+        now = live.get(service)
+        if now and abs(now - limits[column]) > _SAME_LIMIT * limits[column]:
+            limits[column] = now
+    return limits
 
 
 class ReactivePolicy(Policy):

@@ -61,7 +61,7 @@ class Floor:
 
 
 def workload(service, replicas=2):
-    return Workload(service, replicas, 0.1, 0.1, None, None)
+    return Workload(service, replicas, {"db": 0.2}.get(service, 0.1), 0.1)
 
 
 def pod(service, name, ready, start=NOW - 1000, deleting=False):
@@ -115,6 +115,12 @@ def test_a_service_that_the_fit_doesnt_know_goes_by_the_floor():
 def test_scenarios_that_are_not_finite_are_no_plan():
     found = policy(Told([np.nan, 12.0]), Floor(web=3, db=1)).decide(observed(workload("web"), workload("db")))
     assert {item.reason for item in found.values()} == {Reason.FLOOR}
+
+
+def test_a_limit_that_changed_after_the_fit_counts_at_once():
+    halved = Workload("web", 2, 0.05, 0.05)
+    found = policy(Told([35.0, 12.0])).decide(observed(halved, workload("db")))
+    assert found["web"].target == 7.0 and found["db"].target == 2.0
 
 
 def test_replicas_that_start_count_from_when_they_will_be_ready():
