@@ -254,7 +254,9 @@ class Controller:
         """
         proposals: dict[str, Proposal] = {}
         running = {item.service: item.replicas for item in observation.workloads if item.replicas > 0}
-        held = dict(quality.held)
+        seen: list[Workload | Pod] = [*observation.workloads, *observation.pods]
+        unsound = {item.service for item in seen if item.unsound and item.service in running}
+        held = {**quality.held, **dict.fromkeys(sorted(unsound), Reason.HELD_UNSOUND)}
         if set(running) - set(held):
             try:
                 proposals = dict(self.policy.decide(observation))
