@@ -10,8 +10,11 @@ import re
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, wait
+from functools import partial
 from typing import Any
 
+from deepscaler.adapters.deadline import Deadline, seconds_left
+from deepscaler.adapters.web import CHUNK_BYTES, TooLarge, bounded
 from deepscaler.artefacts import one_line, parse_json
 from deepscaler.errors import ClusterError
 from deepscaler.settings import ClusterSection
@@ -53,6 +56,7 @@ class KubeApi:
         self._section, self._retries = section, retries
         self._client: Any = None
         self._credentials = _Credentials(section)
+        self._deadline = Deadline()
 
     def get(self, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The object or list at `path`.
@@ -169,9 +173,10 @@ class KubeApi:
                 body=body,
                 auth_settings=["BearerToken"],
             )
-            answer = client.call_api(*request, _request_timeout=limit)
-            text = answer.read()
-        except (ApiException, HTTPError, OSError) as error:
+            answer, text = self._deadline.within(limit, partial(_exchange, client, request, limit))
+        except TooLarge as error:
+            raise ApiError(f"{where}: {error}; what stands before the API server?") from error
+        except (ApiException, HTTPError, OSError, ValueError) as error:
             said = error.reason if isinstance(error, ApiException) else error
             raise ApiError(
                 f"{where}: no answer ({one_line(said)}); is the API server there? Check cluster.kubeconfig"
@@ -229,10 +234,11 @@ class _Credentials:
             threading.Thread(
                 target=self._work, args=(self._reading,), name="credentials", daemon=True
             ).start()
+        seconds = min(seconds, seconds_left())
         reading, overdue = self._reading, not wait([self._reading], seconds).done
         if overdue:
             raise ApiError(
-                f"no way to the Kubernetes API: the credentials weren't there within {seconds:g} s; "
+                f"no way to the Kubernetes API: the credentials weren't there within {seconds:.3g} s; "
                 "does the credential plugin of the kubeconfig (users[].user.exec) hang?"
             )
         self._reading = None
@@ -248,6 +254,15 @@ class _Credentials:
             reading.set_result(_configuration(self._section))
         except BaseException as error:
             reading.set_exception(error)
+
+
+def _exchange(client: Any, request: Any, seconds: float) -> tuple[Any, bytes]:
+    """The answer to one request, and its body."""
+    answer = client.call_api(*request, _request_timeout=seconds)
+    with answer.response as raw:
+        return answer, bounded(
+            raw.stream(CHUNK_BYTES, decode_content=True), raw.headers.get("Content-Length")
+        )
 
 
 def _configuration(section: ClusterSection) -> Any:
