@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from deepscaler.labels.demand import DemandModel
+from deepscaler.labels.history import HEADROOM, MOST_HIDDEN, OPEN_LOOP_HIDDEN, offered_history
 from deepscaler.panel import MetricPanel
-from deepscaler.planning.offered import HEADROOM, MOST_HIDDEN, OPEN_LOOP_HIDDEN, offered_history
 
 MODEL = DemandModel(
     services=("web", "db"),
