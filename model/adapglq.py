@@ -1,4 +1,4 @@
-"""AdapGLQ, this project's own network for scenarios: quantiles of what each label will be at every step ahead.
+"""AdapGLQ, this project's own network for scenarios: quantiles of each label at every step ahead.
 
 It sees the past labels of all services as shares of their recent level, so that twice the load looks the
 same, and lets each service's state mix with those of its callers and callees. A head gives quantiles of the
@@ -126,7 +126,7 @@ class AdapGLQ(Network):
 
 
 def _rising(raw: Tensor) -> Tensor:
-    """Values that rise in dim 0: the median as it is, each other one a positive gap away from its neighbour."""
+    """Values that rise in dim 0: the median as it is, each other one a gap away from its neighbour."""
     gaps = functional.softplus(raw - NARROW)
     above = raw[MEDIAN] + gaps[MEDIAN + 1 :].cumsum(dim=0)
     below = raw[MEDIAN] - gaps[:MEDIAN].flip(0).cumsum(dim=0).flip(0)

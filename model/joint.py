@@ -1,4 +1,4 @@
-"""Joint scenarios of all services and steps from quantiles of each: courses that hang together as real ones did.
+"""Joint scenarios of all services and steps, from quantiles of each.
 
 A network forecasts each service and step apart. How they hang together is taken from validation windows: at
 each, where in the forecast distribution the truth lay, for all services and steps (a template). A scenario
@@ -53,7 +53,7 @@ def _levels(like: Tensor) -> Tensor:
 
 
 def _with_tails(grid: Tensor) -> Tensor:
-    """`[Q + 2, ...]`: the grid with ends as far beyond its outer quantiles as their inner neighbours are within."""
+    """`[Q + 2, ...]`: the grid with ends; each is as far from its neighbour as that is from the next."""
     below = 2 * grid[:1] - grid[1:2]
     above = 2 * grid[-1:] - grid[-2:-1]
     return torch.cat((below, grid, above))

@@ -49,7 +49,7 @@ def expected_by(settings: Settings, label: str = "required") -> Expected:
 
     Args:
         settings: of the application.
-        label: of the bundle. Offered rates are foreseen at the step of the metrics, replicas at the network's.
+        label: of the bundle. Offered rates are foreseen at the step of the metrics.
     """
     app, process = settings.app, settings.process
     step = settings.collect.step if label == "offered" else process.step

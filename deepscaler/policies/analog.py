@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from deepscaler.panel import MetricPanel
 from deepscaler.planning.scenarios import SURPRISE, Scenarios, trailing_means
 
 Array = NDArray[np.float64]
