@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -42,12 +43,25 @@ class LiveShop:
         store: the objects; a request needs `TOKEN`, and may what Roles give to `ACCOUNT`.
         api: URL of the Kubernetes API.
         prometheus: URL of Prometheus.
+        server: of the API.
     """
 
     app: App
     store: KubernetesStore
     api: str
     prometheus: str
+    server: KubernetesApi
+
+    def flags(self, directory: Path) -> list[str]:
+        """What leads `config/boutique.yaml` here; `directory` gets a kubeconfig and the run."""
+        kubeconfig = self.server.write_kubeconfig(directory / "kubeconfig", self.app.namespace, TOKEN)
+        values = {
+            "cluster.kind": "kubernetes",
+            "cluster.prometheus.url": self.prometheus,
+            "cluster.kubeconfig": kubeconfig,
+            "scale.run_dir": directory / "runs",
+        }
+        return [flag for key, value in values.items() for flag in ("--set", f"{key}={value}")]
 
     def replicas(self) -> dict[str, int]:
         """Replicas by Deployment."""
@@ -89,7 +103,7 @@ def live_shop(app: App) -> Iterator[LiveShop]:
     with prometheus_or_skip() as prometheus, KubernetesApi(store) as api:
         snapshots = [_snapshot(app, start + SCRAPE * row, row, start) for row in range(SAMPLES + 1)]
         prometheus_server.remote_write(prometheus.url, exposition_series(snapshots, app))
-        yield LiveShop(app, store, api.url, prometheus.url)
+        yield LiveShop(app, store, api.url, prometheus.url, api)
 
 
 def _deployment(app: App, service: str, name: str) -> dict[str, object]:
