@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from deepscaler.calls import EXTERNAL
@@ -31,7 +32,9 @@ from testbed.live import prometheus_server
 TOKEN = "deepscalers-own"
 ACCOUNT = "system:serviceaccount:deepscaler:deepscaler"
 REPLICAS, SCRAPE, SAMPLES = 2, 15.0, 60
-LIMIT, USED, RATE, SECONDS = 0.2, 0.1, 10.0, 0.02
+LIMIT, IDLE, RATE, SECONDS = 0.2, 0.02, 10.0, 0.02
+CORE_SECONDS = 0.016
+"""That a request takes of one pod."""
 
 
 @dataclass
@@ -54,14 +57,17 @@ class LiveShop:
 
     def flags(self, directory: Path) -> list[str]:
         """What leads `config/boutique.yaml` here; `directory` gets a kubeconfig and the run."""
-        kubeconfig = self.server.write_kubeconfig(directory / "kubeconfig", self.app.namespace, TOKEN)
         values = {
             "cluster.kind": "kubernetes",
             "cluster.prometheus.url": self.prometheus,
-            "cluster.kubeconfig": kubeconfig,
+            "cluster.kubeconfig": self.kubeconfig(directory),
             "scale.run_dir": directory / "runs",
         }
         return [flag for key, value in values.items() for flag in ("--set", f"{key}={value}")]
+
+    def kubeconfig(self, directory: Path) -> str:
+        """The path of a kubeconfig with the token, which is written into the directory."""
+        return str(self.server.write_kubeconfig(directory / "kubeconfig", self.app.namespace, TOKEN))
 
     def replicas(self) -> dict[str, int]:
         """Replicas by Deployment."""
@@ -88,20 +94,22 @@ def prometheus_or_skip() -> AbstractContextManager[prometheus_server.PrometheusS
 
 
 @contextmanager
-def live_shop(app: App) -> Iterator[LiveShop]:
-    """Start both servers, with `SAMPLES` scrapes up to now and two pods of each service."""
+def live_shop(app: App, samples: int = SAMPLES) -> Iterator[LiveShop]:
+    """Start both servers: scrapes up to now of a load that comes and goes, and two pods per service."""
     store = KubernetesStore(tokens={TOKEN: Identity(ACCOUNT)}, controllers=False)
     for namespace in (app.namespace, "deepscaler"):
         store.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
-    end = time.time() // SCRAPE * SCRAPE
-    start = end - SCRAPE * SAMPLES
+    times = time.time() // SCRAPE * SCRAPE + SCRAPE * np.arange(-samples, 1)
     for service in app.services:
         name = deployment_of(app, service)
         store.create(_deployment(app, service, name))
-        pods = [PodState(pod_name(name, index), start, start + 20) for index in range(REPLICAS)]
+        pods = [PodState(pod_name(name, index), times[0], times[0] + 20) for index in range(REPLICAS)]
         store.sync_pods(app.namespace, name, pods)
+    counts = np.cumsum(SCRAPE * RATE * (1 + 0.5 * np.sin(np.arange(samples + 1) / 20)))
     with prometheus_or_skip() as prometheus, KubernetesApi(store) as api:
-        snapshots = [_snapshot(app, start + SCRAPE * row, row, start) for row in range(SAMPLES + 1)]
+        snapshots = [
+            _snapshot(app, moment, count, times[0]) for moment, count in zip(times, counts, strict=True)
+        ]
         prometheus_server.remote_write(prometheus.url, exposition_series(snapshots, app))
         yield LiveShop(app, store, api.url, prometheus.url, api)
 
@@ -125,8 +133,8 @@ def _deployment(app: App, service: str, name: str) -> dict[str, object]:
     }
 
 
-def _snapshot(app: App, moment: float, row: int, start: float) -> CounterSnapshot:
-    counted = RATE * SCRAPE * row
+def _snapshot(app: App, moment: float, counted: float, start: float) -> CounterSnapshot:
+    cpu = IDLE * (moment - start) + CORE_SECONDS * counted / REPLICAS
     below = tuple(counted * (bound >= SECONDS) for bound in ISTIO_BOUNDS_SECONDS)
     first = next(iter(app.services))
     services = {}
@@ -134,7 +142,7 @@ def _snapshot(app: App, moment: float, row: int, start: float) -> CounterSnapsho
         caller = EXTERNAL if service == first else first
         names = [pod_name(deployment_of(app, service), index) for index in range(REPLICAS)]
         services[service] = ServiceCounters(
-            pods=tuple(PodCounters(name, USED * SCRAPE * row, 30e6, start_time=start) for name in names),
+            pods=tuple(PodCounters(name, cpu, 30e6, start_time=start) for name in names),
             spec_replicas=REPLICAS,
             cpu_limit_cores=LIMIT,
             cpu_request_cores=LIMIT,
