@@ -128,7 +128,7 @@ def known(kind: Any, parts: list[str]) -> bool:
     return any(known(member, parts) for member in members)
 
 
-# --------------------------------------------------------------------------------------------------- the tests
+# ---------------------------------------------------------------------------------------------- the tests
 def test_messages_give_commands_and_settings() -> None:
     assert len(commands()) >= 40 and len(settings()) >= 80
     given = {command for _, command in commands()}
