@@ -8,9 +8,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import sha256
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -173,9 +171,8 @@ class Controller:
 
     def describe(self, seed: int, start: float) -> dict[str, Any]:
         """The content of `run.json` for a run that began at `start`: all that `calculate.py` needs."""
-        settings, bundle = self._settings, Path(self._scale.bundle)
+        settings = self._settings
         workloads, entries = self.cluster.workloads(), settings.app.entries
-        of_bundle = self.policy.name.startswith("deepscaler") and bundle.is_file()
         incumbents = self._notices.incumbents.items()
         return {
             **PolicyName.parse(self.policy.name).to_dict(),
@@ -189,7 +186,6 @@ class Controller:
             "sla": {entry.name: entry.sla for entry in entries},
             "slo": {entry.name: entry.slo for entry in entries},
             "incumbents": {service: list(names) for service, names in incumbents if names},
-            "bundle_sha256": sha256(bundle.read_bytes()).hexdigest() if of_bundle else None,
             "versions": {
                 "python": platform.python_version(),
                 **{name: metadata.version(name) for name in ("numpy", "pandas")},
