@@ -51,6 +51,7 @@ types: install-dev
 
 bench: install-dev
 	$(PY) -m testbed.experiments.bench
+	OMP_NUM_THREADS=1 $(PY) -m testbed.experiments.tick_bench
 	$(PY) -m deepscaler.learning.bench
 
 # What is made from the settings' descriptions: the JSON schemas that editors read, and docs/settings.md.

@@ -115,7 +115,8 @@ class PrometheusClient:
                 has to be whole.
         """
         times, partial = grid(start, end, step), False
-        rows: dict[tuple[tuple[str, str], ...], NDArray[np.float64]] = {}
+        rows: dict[tuple[tuple[str, str], ...], int] = {}
+        parts: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
         for first in range(0, len(times), chunk_points):
             part = times[first : first + chunk_points]
             form = {
@@ -126,21 +127,37 @@ class PrometheusClient:
             }
             found, doubts = self._matrix(self._post(form), query)
             partial = partial or bool(doubts)
-            for labels, moments, values in found:
-                row = rows.setdefault(tuple(sorted(labels.items())), np.full(len(times), np.nan))
-                slots = _slots(moments, times, step)
-                within = (slots >= 0) & (slots < len(times))
-                if len(slots) and not within.any():
-                    raise MetricsError(
-                        f"{self.url}: answered for other times than asked for "
-                        f"(asked for {form['start']} to {form['end']} each {step:g} s, answered for "
-                        f"{moments[0]:.3f} to {moments[-1]:.3f}); check the clocks of the servers in between"
-                    )
-                row[slots[within]] = values[within]
+            if found:
+                places = [rows.setdefault(tuple(sorted(labels.items())), len(rows)) for labels, _, _ in found]
+                series, slots, values = self._placed(found, times, form)
+                parts.append((np.array(places, np.int64)[series], slots, values))
             if progress:
                 progress()
-        matrix = np.stack(list(rows.values())) if rows else np.empty((0, len(times)))
+        matrix = np.full((len(rows), len(times)), np.nan)
+        for row, slots, values in parts:
+            matrix[row, slots] = values
         return RangeVector(times, tuple(dict(key) for key in rows), matrix, partial)
+
+    def _placed(
+        self, found: Sequence[_Series], times: NDArray[np.float64], form: Mapping[str, str]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """For every sample within the grid: which series it is of, its place in `times`, its value."""
+        lengths = [len(moments) for _, moments, _ in found]
+        moments = np.concatenate([moments for _, moments, _ in found])
+        values = np.concatenate([values for _, _, values in found])
+        series = np.repeat(np.arange(len(found)), lengths)
+        slots = _slots(moments, times, float(form["step"]))
+        within = (slots >= 0) & (slots < len(times))
+        reached = np.bincount(series[within], minlength=len(found)) > 0
+        for (_, asked, _), reaches in zip(found, reached, strict=True):
+            if len(asked) and not reaches:
+                raise MetricsError(
+                    f"{self.url}: answered for other times than asked for "
+                    f"(asked for {form['start']} to {form['end']} each {float(form['step']):g} s, "
+                    f"answered for {asked[0]:.3f} to {asked[-1]:.3f}); "
+                    "check the clocks of the servers in between"
+                )
+        return series[within], slots[within], values[within]
 
     def query(self, query: str, moment: float) -> list[tuple[Mapping[str, str], float]]:
         """The labels and values of a query's series at one moment.

@@ -65,7 +65,7 @@ class KubernetesCluster:
         prometheus = PrometheusClient(address, session, sleep, whole=past)
         hasty = {"retries": 0, "timeout": min(address.timeout, _HASTY_SECONDS)}
         self._hasty = PrometheusClient(address.model_copy(update=hasty), session, sleep)
-        self._telemetry = Telemetry(settings, prometheus, session, progress, self._stated)
+        self._telemetry = Telemetry(settings, prometheus, session, progress, self._stated, live=not past)
         self._measured = MeasuredObjects(settings, prometheus, clock, self._stated)
         self._orchestrator = Orchestrator(settings)
         self._newest: Mapping[str, Workload] | None = None  # what the API said last
