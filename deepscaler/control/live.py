@@ -126,6 +126,7 @@ def _recorded(controller: Controller, settings: Settings, seed: int, start: floa
     """
     cluster, step = controller.cluster, settings.collect.step
     end = cluster.now()
+    start = min(start, end)  # the clock may have been set back
     missing: list[str] = []
 
     def part(name: str, read: Callable[[], _Part], otherwise: _Part) -> _Part:

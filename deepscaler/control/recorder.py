@@ -161,6 +161,7 @@ class Statistics:
     foreign_edits: int = 0
     lost_rows: int = 0
     skipped_rows: int = 0
+    clock_jumps: int = 0
     decision_seconds: list[float] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ _COUNTERS = {
     "failed_writes": "Writes that were refused or conflicted with another write.",
     "foreign_edits": "Times that somebody else was found to have edited replicas.",
     "lost_rows": "Rows of decisions.csv and pods.csv that couldn't be written.",
+    "clock_jumps": "Times that the wall clock was found to have been set.",
     "skipped_rows": "Torn or broken lines of these files that were left out.",
 }
 _VALUES = {
