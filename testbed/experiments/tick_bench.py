@@ -112,7 +112,7 @@ def bench(services: int, policy: str) -> Iterator[Callable[[], dict[str, float]]
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         where = stack.enter_context(serving(services, directory))
         settings = Settings.model_validate(document(services, *where))
-        cluster = KubernetesCluster(settings, clock=lambda: clock[0])
+        cluster = KubernetesCluster(settings, clock=lambda: clock[0], steady=lambda: clock[0])
         for part, names in {
             "fetch": ("workloads", "pods", "metrics", "latencies"),
             "write": ("scale",),

@@ -8,7 +8,6 @@ import statistics
 from collections import deque
 from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
 from typing import Literal
 
 from deepscaler.adapters.kubernetes.api import ApiError, Object
@@ -33,14 +32,9 @@ def quantity(text: str | float | None) -> float | None:
         ApiError: the text is no quantity.
     """
     try:
-        return None if text is None else _quantity(str(text))
+        return None if text is None else float(parse_quantity(str(text).strip()))
     except ValueError as error:
         raise ApiError(str(error)) from error
-
-
-@lru_cache(4096)
-def _quantity(text: str) -> float:
-    return float(parse_quantity(text.strip()))
 
 
 def seconds_since_epoch(text: str | None) -> float | None:
