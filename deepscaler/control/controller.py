@@ -88,7 +88,7 @@ class Controller:
         self._gate = Gate(cluster, settings, self.statistics)
         self._notices = Notices(self.statistics, self._scale.dry_run)
         self._survive_bugs, self._leading = survive_bugs, leading
-        self._completed = cluster.steady()
+        self._completed, self._failed_in_a_row = cluster.steady(), 0
         self._samples_pods = cluster.pod_history(cluster.now(), cluster.now()) is None
         self._count_rows()
 
@@ -106,8 +106,8 @@ class Controller:
 
     @property
     def decision_seconds(self) -> list[float]:
-        """The time that each tick took, from reading the cluster to the last write."""
-        return self.statistics.decision_seconds
+        """The times that the newest ticks took, from reading the cluster to the last write."""
+        return list(self.statistics.decision_seconds)
 
     @property
     def failed_ticks(self) -> int:
@@ -122,6 +122,10 @@ class Controller:
         slow = 2 * self._scale.tick_timeout
         patience = max(PATIENCE_PERIODS * self.policy.period_seconds, LEAST_PATIENCE_SECONDS, slow)
         return self.cluster.steady() - self._completed < patience
+
+    def ready(self) -> bool:
+        """Whether it is at work: a tick was completed, lately, and the last few didn't all fail."""
+        return self.statistics.ticks > 0 and self._failed_in_a_row < PATIENCE_PERIODS and self.healthy()
 
     def decisions(self) -> pd.DataFrame:
         """All decisions so far as `DECISION_COLUMNS`, times in seconds."""
@@ -168,6 +172,7 @@ class Controller:
             if not (self._survive_bugs or known):
                 raise
             self.statistics.failed_ticks += counted
+            self._failed_in_a_row += counted
             what = "tick" if counted else "sampling of pods"
             log.error("%s failed, going on: %s", what, error, exc_info=not known)
 
@@ -231,10 +236,10 @@ class Controller:
         rows = [with_outcome(row, report) for row in rows]
         for decision in decisions:
             self._history.record(decision.service, steady, decision.recommended)
-        self.statistics.decision_seconds.append(time.perf_counter() - began)
+        self.statistics.took(time.perf_counter() - began)
         self.last_rows = rows
         self.statistics.ticks += 1
-        self._completed = self.cluster.steady()
+        self._completed, self._failed_in_a_row = self.cluster.steady(), 0
         self.recorder.add_decisions(rows)
         self._record_pods(now, deployed, pods)
         return rows

@@ -25,7 +25,7 @@ from deepscaler.adapters.kubernetes.api import KubeApi
 from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
 from deepscaler.adapters.kubernetes.lease import LeaseElection
 from deepscaler.adapters.prometheus import PrometheusClient
-from deepscaler.control.controller import Controller
+from deepscaler.control.controller import PATIENCE_PERIODS, Controller
 from deepscaler.control.self_metrics import serving_metrics
 from deepscaler.errors import ClusterError, DeepScalerError, MetricsError
 from deepscaler.settings import ClusterSection, Jaeger, Prometheus, Settings
@@ -83,13 +83,23 @@ def test_a_controller_that_completes_no_tick_isnt_healthy_until_it_completes_one
             page = requests.get(f"http://127.0.0.1:{port}/healthz", timeout=5)
             return page.status_code, page.text
 
-        assert health() == (200, "ok\n")  # the first tick is on its way
+        def ready() -> int:
+            return requests.get(f"http://127.0.0.1:{port}/readyz", timeout=5).status_code
+
+        assert health() == (200, "ok\n") and ready() == 503  # the first tick is on its way
         controller.run(75.0)  # fails
         assert health() == (503, "no tick was completed lately\n")
         assert "deepscaler_healthy 0" in requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
         cluster.api_down = (0.0, 0.0)
         controller.run(15.0)
-        assert health() == (200, "ok\n")
+        assert health() == (200, "ok\n") and ready() == 200
+        cluster.api_down = (0.0, float("inf"))
+        for failed in range(1, PATIENCE_PERIODS + 1):
+            controller.run(15.0)
+            assert failed == PATIENCE_PERIODS - 1 or ready() == (200 if failed < PATIENCE_PERIODS else 503)
+        cluster.api_down = (0.0, 0.0)
+        controller.run(15.0)
+        assert ready() == 200
 
 
 def test_a_leader_that_isnt_healthy_stops_leading_and_another_takes_over() -> None:
