@@ -6,6 +6,8 @@ import logging
 import os
 import sys
 
+from deepscaler.scrubbing import scrubbed
+
 VARIABLE = "DEEPSCALER_LOG"
 """Environment variable for the lowest level that is shown: DEBUG, INFO (default), WARNING or ERROR."""
 
@@ -14,9 +16,17 @@ def start_logging() -> None:
     """Log to stderr as `LEVEL name: message`."""
     level = os.environ.get(VARIABLE, "INFO").upper()
     known = level in logging.getLevelNamesMapping()
-    logging.basicConfig(
-        stream=sys.stderr, level=level if known else "INFO", format="%(levelname)s %(name)s: %(message)s"
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Scrubbing("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=level if known else "INFO")
+
+
+class Scrubbing(logging.Formatter):
+    """A formatter that takes secrets out of whole records, their tracebacks included."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The text of the record."""
+        return scrubbed(super().format(record))
 
 
 class OnChange:
