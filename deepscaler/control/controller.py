@@ -86,7 +86,8 @@ class Controller:
         self._clock_watch = ClockWatch(cluster)
         self._restore(rails)
         self._gate = Gate(cluster, settings, self.statistics)
-        self._notices = Notices(self.statistics, self._scale.dry_run)
+        level = logging.INFO if survive_bugs else logging.DEBUG  # an experiment isn't watched
+        self._notices = Notices(self.statistics, self._scale.dry_run, level)
         self._survive_bugs, self._leading = survive_bugs, leading
         self._completed, self._failed_in_a_row = cluster.steady(), 0
         self._samples_pods = cluster.pod_history(cluster.now(), cluster.now()) is None
@@ -231,6 +232,7 @@ class Controller:
         decisions = decide(proposals, workloads, self._history, steady, rails=rails, stance=stance)
         self._notices.tell(workloads, decisions)
         mode = self.mode()
+        self._notices.entered(mode)
         report = self._write(decisions, mode)
         rows = decision_rows(now, decisions, proposals, count_pods(pods)[0], mode)
         rows = [with_outcome(row, report) for row in rows]
@@ -308,8 +310,7 @@ class Controller:
             report = self.cluster.scale(due)
         except DeepScalerError as error:
             report = ScaleReport({}, dict.fromkeys(due, str(error)))
-        for service, why in report.failed.items():
-            log.error("%s: not set to %d: %s", service, due[service], why)
+        self._notices.wrote(decisions, report)
         self.statistics.writes += len(report.applied)
         self.statistics.failed_writes += len(report.failed)
         left = {**current, **report.applied}

@@ -20,6 +20,7 @@ from deepscaler.control.quality import (
 )
 from deepscaler.control.recorder import Statistics
 from deepscaler.errors import MetricsError
+from deepscaler.logs import OnChange
 from deepscaler.panel import FEATURES
 from deepscaler.policies.base import Reason
 from deepscaler.settings import Settings
@@ -44,7 +45,7 @@ class Gate:
     def __init__(self, cluster: Cluster, settings: Settings, statistics: Statistics) -> None:
         self._cluster, self._settings, self._scale = cluster, settings, settings.scale
         self._statistics = statistics
-        self._watch = DropWatch()
+        self._watch, self._on_change = DropWatch(), OnChange(log, logging.ERROR)
         self._grid = cluster.now()  # samples are asked for at so many steps from it
 
     def judge(self, now: float, running: Collection[str], history_seconds: float) -> Quality:
@@ -64,9 +65,11 @@ class Gate:
             raw = self._cluster.metrics(newest - (count - 1) * step, newest, step)
         except MetricsError as error:
             self._statistics.metrics_failures += 1
-            log.error("no metrics: %s", error)
+            self._on_change.trouble("metrics", f"no metrics: {error}")
             times = newest - step * np.arange(count - 1, -1, -1.0)
             raw = blank_panel(self._cluster.services, tuple(FEATURES), times)
+        else:
+            self._on_change.well("metrics", "metrics are read again")
         features, scale = self._settings.process.features, self._scale
         quality = assess(raw, features, now, scale.fill_samples, scale.stale_after)
         held = {service: reason for service, reason in quality.held.items() if service in running}
