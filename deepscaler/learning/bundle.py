@@ -57,6 +57,8 @@ class Bundle:
         affinity: float32 `[N, N]`, row = caller.
         reverse: float32 `[N, N]`: the graph by which callers receive from callees (the affinity itself where
             that feeds both).
+        down: float32 `[N, N]`: the graph by which callees receive from callers: the affinity, divided by its
+            spectral radius where that exceeds 1.
         normalizer: training statistics.
         meta: as in the data set: app, services, features, units, step, base_step, window, horizon, label,
             lead, demand, source, settings of the processing.
@@ -71,6 +73,7 @@ class Bundle:
     learner: dict[str, Tensor] = field(repr=False)
     affinity: Tensor = field(repr=False)
     reverse: Tensor = field(repr=False)
+    down: Tensor = field(repr=False)
     normalizer: Normalizer = field(repr=False)
     meta: dict[str, Any]
     settings: dict[str, Any]
@@ -102,7 +105,7 @@ class Bundle:
     @property
     def graphs(self) -> Graphs:
         """What the network sees."""
-        return Graphs(self.reverse, self.affinity)
+        return Graphs(self.reverse, self.down)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -173,10 +176,7 @@ def save_bundle(bundle: Bundle, path: str | Path, run: Mapping[str, Any] | None 
     values = {name: getattr(bundle, name) for name in STATE}
     for name in ("weights", "learner"):
         values[name] = _tidy(values[name])
-    values["affinity"], values["reverse"] = (
-        _tidy({"a": bundle.affinity})["a"],
-        _tidy({"a": bundle.reverse})["a"],
-    )
+    values.update(_tidy({name: values[name] for name in ("affinity", "reverse", "down")}))
     for name in ("sizes", "meta", "settings", "errors", "graph"):
         values[name] = plain(values[name])
     for name in STATISTICS:
@@ -201,6 +201,7 @@ def load_bundle(path: str | Path) -> Bundle:
         )
     try:
         normalizer = Normalizer(**{name: _array(stored[name]) for name in STATISTICS})
+        stored.setdefault("down", stored["affinity"])  # what networks saw before graphs were normalised
         bundle = Bundle(**{name: stored[name] for name in STATE}, normalizer=normalizer)
         bundle.build()
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
