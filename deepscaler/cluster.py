@@ -59,6 +59,8 @@ class Workload:
         quota_cores: CPU cores that the replicas of *all* these services together may take of the namespace's
             quota; None without one.
         pod_cores: what one replica takes of it, sidecars included.
+        unsound: what of its Deployment can't be right, so that only the replicas and annotations are known;
+            "" where all is.
     """
 
     service: str
@@ -72,6 +74,7 @@ class Workload:
     autoscalers: tuple[str, ...] = ()
     quota_cores: float | None = None
     pod_cores: float | None = None
+    unsound: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class Pod:
         phase: Pending, Running, Succeeded, Failed or Unknown.
         ready: the Ready condition; None if there is none.
         usage_cores: mean over `usage_window_seconds` up to `usage_time`; None if there is no sample.
+        unsound: what of it can't be right, so that only its name is known; "" where all is.
     """
 
     service: str
@@ -95,6 +99,7 @@ class Pod:
     usage_time: float | None
     usage_window_seconds: float
     cpu_request_cores: float | None
+    unsound: str = ""
 
 
 @dataclass(frozen=True)

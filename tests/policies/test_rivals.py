@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.bundles import write_bundle
 from helpers.fakes import START, FakeCluster, make_settings
 
 from deepscaler.calls import CallGraph, write_calls
@@ -379,12 +379,8 @@ def test_pbscaler_raises_two_bottlenecks_every_tick_and_takes_one_pod_every_othe
 @pytest.fixture
 def shop(tmp_path):
     """Settings of a shop with a demand fit and recorded calls."""
-    described = {
-        "app": "shop", "services": list(NAMES), "features": ["pod", "cpu", "res", "req"], "step": 60.0,
-        "horizon": 1, "label": "observed", "network": "AdapGLA", "demand": demand().to_dict(),
-    }  # fmt: skip
-    for name in ("AdapGLA", "paper"):
-        (tmp_path / f"{name}.json").write_text(json.dumps(described))
+    for name, label in (("AdapGLA", "required"), ("paper", "observed")):
+        write_bundle(tmp_path / f"{name}.pt", NAMES, label=label, demand=demand().to_dict())
     rows = [(START, caller, callee, 1.0) for caller, callee in CALLS]
     frame = pd.DataFrame(rows, columns=["time", "caller", "callee", "calls_per_second"])
     write_calls(CallGraph(frame), tmp_path / "calls.csv")
@@ -418,21 +414,14 @@ def test_a_number_that_a_rival_hasnt_is_refused(name, shop):
         make_policy(name, shop)
 
 
-@pytest.mark.parametrize(
-    ("parts", "message"),
-    [
-        ({"label": "required"}, "trained for label required, deepscaler_paper needs observed"),
-        ({"network": "AdapGLS"}, "trained for network AdapGLS, deepscaler_paper needs AdapGLA"),
-        (None, "no such bundle; docs/decisions.md has the two commands"),
-    ],
-)
-def test_the_published_system_needs_a_bundle_of_its_own(parts, message, shop, tmp_path):
-    path = tmp_path / "paper.json"
-    whole = json.loads(path.read_text())
-    path.unlink()
-    if parts:
-        path.write_text(json.dumps({**whole, **parts}))
-    with pytest.raises(BundleError, match=message):
+def test_the_published_system_needs_a_bundle_of_its_own(shop, tmp_path):
+    policy = make_policy("deepscaler_paper", shop)
+    assert policy.name == "deepscaler_paper" and policy.period_seconds == 60.0  # no floor
+    write_bundle(tmp_path / "paper.pt", NAMES, demand=demand().to_dict())
+    with pytest.raises(BundleError, match="trained for label required, deepscaler_paper needs observed"):
+        make_policy("deepscaler_paper", shop)
+    (tmp_path / "paper.pt").unlink()
+    with pytest.raises(BundleError, match=r"paper\.pt: no such bundle"):
         make_policy("deepscaler_paper", shop)
 
 
