@@ -44,4 +44,4 @@ def untrained_forecaster(
         "settings": settings.process.model_dump(mode="json"),
     }
     normalizer = Normalizer(blank, blank + 1, CALLEES * ones, ones)
-    return Forecaster(Bundle(network, sizes, weights, {}, graph, graph, normalizer, meta, {}, {}, {}))
+    return Forecaster(Bundle(network, sizes, weights, {}, graph, graph, graph, normalizer, meta, {}, {}, {}))
