@@ -17,7 +17,7 @@ from deepscaler.control.live import run_live, tick_once
 from deepscaler.control.recorder import decision_table
 from deepscaler.errors import DeepScalerError, SettingsError
 from deepscaler.findings import summary
-from deepscaler.logs import start_logging
+from deepscaler.logs import FORMATS, start_logging
 from deepscaler.policies.registry import make_policy
 from deepscaler.settings import Settings, load_settings
 
@@ -56,6 +56,12 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="say what a start needs and what of it is missing",
     )
+    parser.add_argument(
+        "--log-format",
+        choices=FORMATS,
+        default="text",
+        help="how lines of the log look (default: %(default)s)",
+    )
     parser.add_argument("--once", action="store_true", help="decide once and print the decisions")
     return parser
 
@@ -63,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the policies, and print where the runs are."""
     arguments = build_parser().parse_args(argv)
-    start_logging()
+    start_logging(arguments.log_format)
     try:
         settings = load_settings(arguments.config, [*arguments.overrides, *_flags(arguments)])
         log.info("settings: %s", settings.model_dump_json())

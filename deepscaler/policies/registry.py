@@ -104,13 +104,12 @@ def _deepscaler_paper(context: Context) -> Policy:
     own = Path(context.settings.scale.bundle).with_name(PAPER_BUNDLE)
     scale = context.settings.scale.model_copy(update={"bundle": str(own), "quantile": 0.5})
     settings = context.settings.model_copy(update={"scale": scale})
-    file = read_bundle_file(own)
     published = Expected(
         "deepscaler_paper needs",
         "docs/decisions.md has the two commands that make it",
         {"network": "AdapGLA", "label": "observed"},
     )
-    check_bundle(file.description, own, published)
+    check_bundle(read_bundle_file(own).description, own, published)
     return _over_bundle(settings, "deepscaler_paper", False)
 
 
