@@ -28,7 +28,7 @@ class Notices:
         self.incumbents: dict[str, tuple[str, ...]] = {}
         self._statistics = statistics
         self._refusing = "" if dry_run else "; refused until it is gone"
-        self._rivals, self._held = OnChange(log), OnChange(log)
+        self._rivals, self._held, self._bound = OnChange(log), OnChange(log), OnChange(log)
         self._left_at: Mapping[str, int] = {}
 
     def leave(self, replicas: Mapping[str, int]) -> None:
@@ -41,6 +41,7 @@ class Notices:
             self._tell_edit(workload)
             self._tell_rivals(workload)
             self._tell_held(decision)
+            self._tell_bound(decision)
 
     def _tell_edit(self, workload: Workload) -> None:
         service, left_at = workload.service, self._left_at.get(workload.service, workload.replicas)
@@ -68,3 +69,14 @@ class Notices:
             self._held.trouble(service, f"{service}: stays at {decision.target} ({reason.value})")
         else:
             self._held.well(service, f"{service}: decided again")
+
+    def _tell_bound(self, decision: Decision) -> None:
+        service, quota = decision.service, decision.bound_by
+        if quota:
+            self._bound.trouble(
+                service,
+                f"{service}: gets {decision.target} replicas, fewer than it needs ({decision.recommended}): "
+                f"{quota} has no room for more",
+            )
+        else:
+            self._bound.well(service, f"{service}: no quota keeps it from more replicas any more")

@@ -103,19 +103,6 @@ def actual_amounts(pod: Object, name: str, resource: str) -> Amounts:
     return amounts(container, resource)
 
 
-def pod_cores(pod_spec: Object) -> Amounts:
-    """CPU limit and request of all containers of a pod together, with sidecars; None where none has any."""
-    sums: dict[Kind, float | None] = {"limits": None, "requests": None}
-    sidecars = [
-        item for item in pod_spec.get("initContainers") or () if item.get("restartPolicy") == "Always"
-    ]
-    for container in [*(pod_spec.get("containers") or ()), *sidecars]:
-        for kind, value in amounts(container, "cpu").items():
-            if value is not None:
-                sums[kind] = (sums[kind] or 0.0) + value
-    return sums
-
-
 def ready_condition(status: Object) -> tuple[bool | None, float | None]:
     """The Ready condition of a pod's status and when it changed last; None, None where there is none."""
     for condition in status.get("conditions") or ():
