@@ -77,6 +77,7 @@ class Workload:
         boot_seconds: time from the creation of a pod until it is ready, configured or measured; None if
             unknown.
         autoscalers: names of other autoscalers (`HorizontalPodAutoscaler/web`) that act on it.
+        manager: the field manager that set `replicas` last, by its name in the API; "" if that isn't known.
         pods: those that exist and aren't going; None: as many as `replicas`.
         quotas: what one more replica takes of each quota that counts it.
     """
@@ -90,6 +91,7 @@ class Workload:
     boot_seconds: float | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
     autoscalers: tuple[str, ...] = ()
+    manager: str = ""
     pods: int | None = None
     quotas: tuple[QuotaClaim, ...] = ()
 

@@ -17,6 +17,7 @@ import pandas as pd
 
 from deepscaler.artefacts import utc_text
 from deepscaler.cluster import Cluster, Pod, ScaleReport, Workload
+from deepscaler.control.contests import Contests
 from deepscaler.control.gate import Gate
 from deepscaler.control.guard_rails import Decision, RecommendationHistory, Stance, decide
 from deepscaler.control.notices import Notices
@@ -90,6 +91,7 @@ class Controller:
         earlier = self.recorder.recent(now - rails.scale_down_window)
         self._history.restore(earlier, now, rails.round_up_threshold)
         self._gate = Gate(cluster, settings, self.statistics)
+        self._contests = Contests()
         self._notices = Notices(self.statistics, self._scale.dry_run)
         self._survive_bugs, self._leading = survive_bugs, leading
         self._steady, self._completed = steady, steady()
@@ -213,9 +215,11 @@ class Controller:
         for workload in workloads:
             if not self._history.knows(workload.service):
                 self._history.record(workload.service, now, workload.replicas)
+        self._contests.observe(workloads, now)
+        writable = self._contests.refused(workloads, now)
         rails = self._scale.guard_rails
-        decisions = decide(proposals, workloads, self._history, now, rails=rails, stance=stance)
-        self._notices.tell(workloads, decisions)
+        decisions = decide(proposals, writable, self._history, now, rails=rails, stance=stance)
+        self._notices.tell(self._contests.rivalled(workloads), decisions)
         mode = self.mode()
         report = self._write(decisions, mode)
         rows = decision_rows(now, decisions, proposals, count_pods(pods)[0], mode)
@@ -284,6 +288,8 @@ class Controller:
         """Write all targets that differ from the current replicas in one pass, if this tick may write."""
         current = {decision.service: decision.current for decision in decisions}
         due = {item.service: item.target for item in decisions if item.target != item.current}
+        if mode != ACTING:
+            self._contests.forget()
         if mode != ACTING or not due:
             self._notices.leave(current if mode == ACTING else {})
             return ScaleReport({})
@@ -295,6 +301,7 @@ class Controller:
             log.error("%s: not set to %d: %s", service, due[service], why)
         self.statistics.writes += len(report.applied)
         self.statistics.failed_writes += len(report.failed)
+        self._contests.wrote(report, current)
         left = {**current, **report.applied}
         self._notices.leave({name: count for name, count in left.items() if name not in report.failed})
         return report

@@ -48,8 +48,9 @@ class Notices:
         if left_at != workload.replicas and not workload.autoscalers:
             self._statistics.foreign_edits += 1
             log.warning(
-                "%s: somebody set %d replicas; this controller left it at %d",
+                "%s: %s set %d replicas; this controller left it at %d",
                 service,
+                workload.manager or "somebody",
                 workload.replicas,
                 left_at,
             )

@@ -103,6 +103,16 @@ def actual_amounts(pod: Object, name: str, resource: str) -> Amounts:
     return amounts(container, resource)
 
 
+def manager_of_replicas(item: Object) -> str:
+    """The field manager that set `spec.replicas` last, as `managedFields` has it; "" if none did."""
+    owners = [
+        (str(entry.get("time", "")), str(entry.get("manager", "")))
+        for entry in item["metadata"].get("managedFields") or ()
+        if "f:replicas" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})
+    ]
+    return max(owners, default=("", ""))[1]
+
+
 def ready_condition(status: Object) -> tuple[bool | None, float | None]:
     """The Ready condition of a pod's status and when it changed last; None, None where there is none."""
     for condition in status.get("conditions") or ():

@@ -13,6 +13,7 @@ from deepscaler.adapters.kubernetes.objects import (
     Usage,
     actual_amounts,
     amounts,
+    manager_of_replicas,
     name_of,
     own_container,
     ready_condition,
@@ -126,6 +127,7 @@ class Orchestrator:
             boot_seconds=self._settings.process.boot_seconds.get(service) if measured is None else measured,
             annotations=state.annotations,
             autoscalers=tuple(rivals.get(name_of(item), ())),
+            manager=manager_of_replicas(item),
             pods=pods_of(item),
         )
 

@@ -9,6 +9,8 @@ from deepscaler.adapters.kubernetes.api import ApiError, KubeApi, Object
 
 _TRIES = 5
 _CONFLICT = 409
+FIELD_MANAGER = "deepscaler"
+"""How `managedFields` names this controller."""
 Fence = Callable[[], float]
 """Seconds for which writing is still allowed; 0 or less: it is not."""
 
@@ -105,7 +107,13 @@ class ReplicaWriter:
 
     def _patch(self, name: str, replicas: int, version: str) -> None:
         body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}}
-        answer = self._api.send("PATCH", f"{self._path}/{name}/scale", body, time_out=self._seconds_left())
+        answer = self._api.send(
+            "PATCH",
+            f"{self._path}/{name}/scale",
+            body,
+            query={"fieldManager": FIELD_MANAGER},
+            time_out=self._seconds_left(),
+        )
         got = (answer.get("spec") or {}).get("replicas")
         if got != replicas:
             raise ApiError(
