@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic_core import from_json
 
 from deepscaler.errors import DataError
 
@@ -61,6 +62,15 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value that a JSON text states.
+
+    Raises:
+        ValueError: it isn't JSON in UTF-8, states a number that isn't finite, or is nested deeper than 200.
+    """
+    return from_json(text, allow_inf_nan=False)
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -80,6 +80,8 @@ class Workload:
         manager: the field manager that set `replicas` last, by its name in the API; "" if that isn't known.
         pods: those that exist and aren't going; None: as many as `replicas`.
         quotas: what one more replica takes of each quota that counts it.
+        unsound: what of its Deployment can't be right, so that only the replicas and annotations are known;
+            "" where all is.
     """
 
     service: str
@@ -94,6 +96,7 @@ class Workload:
     manager: str = ""
     pods: int | None = None
     quotas: tuple[QuotaClaim, ...] = ()
+    unsound: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class Pod:
         phase: Pending, Running, Succeeded, Failed or Unknown.
         ready: the Ready condition; None if there is none.
         usage_cores: mean over `usage_window_seconds` up to `usage_time`; None if there is no sample.
+        unsound: what of it can't be right, so that only its name is known; "" where all is.
     """
 
     service: str
@@ -117,6 +121,7 @@ class Pod:
     usage_time: float | None
     usage_window_seconds: float
     cpu_request_cores: float | None
+    unsound: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,9 @@ from decimal import Decimal, InvalidOperation
 _POWERS_OF_TEN = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY = {name: 1024**power for power, name in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), 1)}
 
+_MOST_DIGITS = 60
+"""No quantity has more digits before or after the point: int64 with nine digits behind it, and the suffix."""
+
 
 def parse_quantity(text: str | float) -> Decimal:
     """The value of a quantity such as `100m`, `0.1`, `64Mi` or `1e3`.
@@ -21,7 +24,7 @@ def parse_quantity(text: str | float) -> Decimal:
         number = Decimal(digits.removesuffix(suffix))
     except InvalidOperation:
         number = Decimal("NaN")
-    if not number.is_finite():
+    if not number.is_finite() or abs(number.adjusted()) > _MOST_DIGITS:
         raise ValueError(f"{text!r} is not a Kubernetes quantity such as 100m, 0.1 or 64Mi")
     return number * _BINARY[suffix] if suffix in _BINARY else number.scaleb(_POWERS_OF_TEN[suffix])
 

@@ -1,22 +1,40 @@
-"""A bound on the whole time of a request, also when a server sends its answer byte by byte."""
+"""Bounds on time: on a whole request, also where its answer comes byte by byte, and on a whole tick."""
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
-
-import requests
 
 MOST_HANGING = 4
 """While so many requests hang that were given up, no new one is begun."""
 Answer = TypeVar("Answer")
+_END: ContextVar[float] = ContextVar("end", default=math.inf)
+
+
+@contextmanager
+def sharing(seconds: float) -> Iterator[None]:
+    """Until the block ends, all waits of this thread share so many seconds, or those of a block around it."""
+    token = _END.set(min(_END.get(), time.monotonic() + seconds))
+    try:
+        yield
+    finally:
+        _END.reset(token)
+
+
+def seconds_left() -> float:
+    """What is left of the time that this thread's waits share; infinite outside such a block."""
+    return max(_END.get() - time.monotonic(), 0.0)
 
 
 class Deadline:
     """Carries out requests in threads, and gives up those that take too long; they end by themselves.
 
-    The time-out of `requests` bounds the wait for the next byte only.
+    The time-outs of HTTP libraries bound the wait for the next byte only.
     """
 
     def __init__(self) -> None:
@@ -25,12 +43,19 @@ class Deadline:
     def within(self, seconds: float, request: Callable[[], Answer]) -> Answer:
         """What `request` returns or raises.
 
+        Args:
+            seconds: for the request; less if less is left of the time that is shared.
+            request: is carried out.
+
         Raises:
-            requests.Timeout: it took more than so many seconds, or too many others still hang.
+            TimeoutError: it took longer, no shared time is left, or too many other requests still hang.
         """
+        left = seconds_left()
+        if left <= 0:
+            raise TimeoutError("timed out: the time that all requests of this tick share is over")
         self._hanging = [thread for thread in self._hanging if thread.is_alive()]
         if len(self._hanging) >= MOST_HANGING:
-            raise requests.Timeout(f"{len(self._hanging)} earlier requests still hang")
+            raise TimeoutError(f"timed out: {len(self._hanging)} earlier requests still hang")
         answers: list[Answer] = []
         errors: list[BaseException] = []
 
@@ -42,10 +67,10 @@ class Deadline:
 
         thread = threading.Thread(target=work, name="request", daemon=True)
         thread.start()
-        thread.join(seconds)
+        thread.join(min(seconds, left))
         if errors:
             raise errors[0]
         if not answers:
             self._hanging.append(thread)
-            raise requests.Timeout(f"timed out: no whole answer within {seconds:g} s")
+            raise TimeoutError(f"timed out: no whole answer within {min(seconds, left):.3g} s")
         return answers[0]

@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
 import pandas as pd
 import requests
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from deepscaler.adapters.queries import Names
+from deepscaler.adapters.web import TooLarge, Web
 from deepscaler.artefacts import one_line
 from deepscaler.calls import COLUMNS, EXTERNAL, CallGraph
 from deepscaler.errors import MetricsError
@@ -29,6 +31,19 @@ class Dependency:
     calls: float
 
 
+class _Link(BaseModel):
+    parent: str
+    child: str
+    calls: Annotated[FiniteFloat, Field(ge=0, alias="callCount")]
+
+
+class _Answer(BaseModel):
+    """What Jaeger answers; `data` is null where there were no calls."""
+
+    data: list[_Link] | None = None
+    errors: object = None
+
+
 class JaegerClient:
     """Jaeger's query service.
 
@@ -40,7 +55,7 @@ class JaegerClient:
     def __init__(self, settings: Jaeger, session: requests.Session | None = None) -> None:
         self.settings = settings
         self.url = settings.url.rstrip("/") + "/api/dependencies"
-        self._session = session or requests.Session()
+        self._web = Web(session)
 
     def dependencies(self, end: float, lookback: float) -> list[Dependency]:
         """Traced calls in (end - lookback, end]; both are in seconds.
@@ -53,29 +68,29 @@ class JaegerClient:
             headers["Authorization"] = f"Bearer {self.settings.token.get_secret_value()}"
         span = {"endTs": str(round(end * 1000)), "lookback": str(round(lookback * 1000))}
         try:
-            answer = self._session.get(self.url, params=span, headers=headers, timeout=self.settings.timeout)
-        except requests.RequestException as error:
+            answer = self._web.send("GET", self.url, self.settings.timeout, params=span, headers=headers)
+        except TooLarge as error:
+            raise MetricsError(f"{self.url}: {error}; set a smaller collect.calls_window") from error
+        except (requests.RequestException, OSError, ValueError) as error:
             raise MetricsError(
                 f"{self.url}: no answer ({one_line(error)}); is Jaeger there? Set cluster.jaeger.url"
             ) from error
-        if answer.status_code != 200:
+        if answer.status != 200:
             raise MetricsError(
-                f"{self.url}: HTTP {answer.status_code} ({one_line(answer.text)}); "
+                f"{self.url}: HTTP {answer.status} ({answer.said()}); "
                 "check cluster.jaeger (port, path prefix, token)"
             )
         try:
-            found: Any = answer.json()
-            if found.get("errors"):
-                raise MetricsError(f"{self.url}: {one_line(found['errors'])}")
-            links = [
-                Dependency(str(item["parent"]), str(item["child"]), float(item["callCount"]))
-                for item in found["data"] or ()
-            ]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            found = _Answer.model_validate(answer.json())
+            if found.errors:
+                raise MetricsError(f"{self.url}: {one_line(found.errors)}")
+            if "data" not in found.model_fields_set:
+                raise ValueError("no data")
+        except (ValidationError, ValueError) as error:
             raise MetricsError(
                 f"{self.url}: not an answer of /api/dependencies; is this Jaeger, and its prefix right?"
             ) from error
-        return links
+        return [Dependency(link.parent, link.child, link.calls) for link in found.data or ()]
 
     def calls(
         self,

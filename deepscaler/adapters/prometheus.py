@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,9 @@ import requests
 from numpy.typing import NDArray
 
 from deepscaler.adapters.authentication import authentication, certificates
-from deepscaler.adapters.deadline import Deadline
+from deepscaler.adapters.deadline import seconds_left
+from deepscaler.adapters.matrix import Series, doubts, read_matrix
+from deepscaler.adapters.web import Reply, TooLarge, Web
 from deepscaler.artefacts import one_line
 from deepscaler.errors import MetricsError
 from deepscaler.settings import Prometheus
@@ -22,7 +23,6 @@ from deepscaler.settings import Prometheus
 MAX_POINTS = 11_000
 """Points per series that one range query may ask for (Prometheus says 11,000 and allows one more)."""
 MAX_BACKOFF_SECONDS = 30.0
-_Series = tuple[dict[str, str], NDArray[np.float64], NDArray[np.float64]]
 _LOG = logging.getLogger(__name__)
 _ADVICE = {
     401: "the credentials are missing, wrong or expired: set cluster.prometheus.token, token_file, "
@@ -83,9 +83,8 @@ class PrometheusClient:
         self.settings = settings
         self._whole = whole
         self.url = settings.url.rstrip("/") + "/api/v1/query_range"
-        self._session = session or requests.Session()
+        self._web = Web(session)
         self._sleep = sleep
-        self._deadline = Deadline()
 
     def query_range(
         self,
@@ -124,10 +123,11 @@ class PrometheusClient:
                 "end": f"{part[-1]:.3f}",
                 "step": f"{step:.3f}",
             }
-            found, doubts = self._matrix(self._post(form), query)
-            partial = partial or bool(doubts)
-            for labels, moments, values in found:
-                row = rows.setdefault(tuple(sorted(labels.items())), np.full(len(times), np.nan))
+            found, lacking = self._matrix(self._post(form), query)
+            partial = partial or bool(lacking)
+            for series in found:
+                moments = series.moments
+                row = rows.setdefault(tuple(sorted(series.labels.items())), np.full(len(times), np.nan))
                 slots = _slots(moments, times, step)
                 within = (slots >= 0) & (slots < len(times))
                 if len(slots) and not within.any():
@@ -136,7 +136,7 @@ class PrometheusClient:
                         f"(asked for {form['start']} to {form['end']} each {step:g} s, answered for "
                         f"{moments[0]:.3f} to {moments[-1]:.3f}); check the clocks of the servers in between"
                     )
-                row[slots[within]] = values[within]
+                row[slots[within]] = series.values[within]
             if progress:
                 progress()
         matrix = np.stack(list(rows.values())) if rows else np.empty((0, len(times)))
@@ -152,63 +152,64 @@ class PrometheusClient:
         return [(labels, float(value[0])) for labels, value in zip(found.labels, found.values, strict=True)]
 
     # -------------------------------------------------------------------------------------------- one request
-    def _post(self, form: Mapping[str, str]) -> requests.Response:
+    def _post(self, form: Mapping[str, str]) -> Reply:
         """One request, tried again while the trouble may pass; every answer but 200 is an error."""
         for attempt in range(self.settings.retries + 1):
             last = attempt == self.settings.retries
             wait = min(0.5 * 2**attempt, MAX_BACKOFF_SECONDS)
             try:
                 response = self._send(form)
-            except (requests.ConnectionError, requests.Timeout) as error:
-                if last:
+            except (requests.ConnectionError, requests.Timeout, TimeoutError) as error:
+                if last or wait >= seconds_left():
                     raise MetricsError(
                         f"{self.url}: no answer in {attempt + 1} tries ({one_line(error)}); "
                         "is Prometheus running there? Set cluster.prometheus.url"
                     ) from error
                 reason = one_line(error)
             else:
-                if response.status_code == 200:
+                if response.status == 200:
                     return response
-                if last or not _may_pass(response.status_code):
-                    raise self._refusal(response, form["query"], attempt + 1)
-                reason = f"HTTP {response.status_code}"
                 wait = max(wait, _retry_after(response))
+                if last or wait >= seconds_left() or not _may_pass(response.status):
+                    raise self._refusal(response, form["query"], attempt + 1)
+                reason = f"HTTP {response.status}"
             _LOG.warning("%s: %s; trying again in %g s", self.url, reason, wait)
             self._sleep(wait)
         raise AssertionError("unreachable: the last try returns or raises")
 
-    def _send(self, form: Mapping[str, str]) -> requests.Response:
+    def _send(self, form: Mapping[str, str]) -> Reply:
         """The answer to one try.
 
         Raises:
             MetricsError: the request fails in a way that another try wouldn't mend.
             requests.ConnectionError: no connection.
             requests.Timeout: no answer in time.
+            TimeoutError: no whole answer in time.
         """
         try:
-            post = partial(
-                self._session.post,
+            return self._web.send(
+                "POST",
                 self.url,
+                self.settings.timeout,
                 data=form,
                 headers={name: value.get_secret_value() for name, value in self.settings.headers.items()},
                 auth=authentication(self.settings),
                 verify=certificates(self.settings),
-                timeout=self.settings.timeout,
-                allow_redirects=False,
             )
-            return self._deadline.within(self.settings.timeout, post)
         except requests.exceptions.SSLError as error:
             raise MetricsError(
                 f"{self.url}: {one_line(error)}; "
                 "set cluster.prometheus.ca_file to the certificate of its authority"
             ) from error
+        except TooLarge as error:
+            raise MetricsError(f"{self.url}: {error}; set a smaller collect.chunk_points") from error
         except (requests.ConnectionError, requests.Timeout):
             raise
-        except requests.RequestException as error:
+        except (requests.RequestException, ValueError) as error:
             raise MetricsError(f"{self.url}: {one_line(error)}; check cluster.prometheus") from error
 
-    def _refusal(self, response: requests.Response, query: str, tries: int) -> MetricsError:
-        code = response.status_code
+    def _refusal(self, response: Reply, query: str, tries: int) -> MetricsError:
+        code = response.status
         if 300 <= code < 400:
             return MetricsError(
                 f"{self.url}: HTTP {code} leads to {response.headers.get('Location')}; "
@@ -217,13 +218,13 @@ class PrometheusClient:
         try:
             said = str(response.json()["error"])
         except (ValueError, KeyError, TypeError):
-            said = response.text[:200] or response.reason or ""
+            said = response.said()
         advice = _ADVICE.get(code)
         if advice is None:
             advice = f"query: {one_line(query)}" if code in (400, 422) else f"gave up after {tries} tries"
         return MetricsError(f"{self.url}: HTTP {code} ({one_line(said)}); {advice}")
 
-    def _matrix(self, response: requests.Response, query: str) -> tuple[list[_Series], str]:
+    def _matrix(self, response: Reply, query: str) -> tuple[list[Series], str]:
         """Labels, times and values of every series of an answer, and why it may lack some of them, or ""."""
         kind = response.headers.get("Content-Type", "no content type")
         try:
@@ -233,42 +234,23 @@ class PrometheusClient:
                 f"{self.url}: the answer is not JSON ({kind}); is this Prometheus, and not a login page?"
             ) from error
         if not isinstance(answer, dict) or answer.get("status") != "success":
-            said = answer.get("error", answer) if isinstance(answer, dict) else answer
+            error_text = answer.get("error", answer) if isinstance(answer, dict) else answer
             raise MetricsError(
-                f"{self.url}: answered without success ({one_line(said)}); query: {one_line(query)}"
+                f"{self.url}: answered without success ({one_line(error_text)}); query: {one_line(query)}"
             )
-        doubts = _doubts(answer)
-        if doubts and self._whole:
+        said = doubts(answer)
+        if said and self._whole:
             raise MetricsError(
-                f"{self.url}: the answer is partial ({doubts}); run it again when all its stores are back"
+                f"{self.url}: the answer is partial ({said}); run it again when all its stores are back"
             )
-        if doubts:
-            _LOG.warning("%s: the answer is partial (%s)", self.url, doubts)
+        if said:
+            _LOG.warning("%s: the answer is partial (%s)", self.url, said)
         try:
-            if answer["data"]["resultType"] != "matrix":
-                raise ValueError(f"resultType {answer['data']['resultType']!r}")
-            found = [
-                _series(series["metric"], series.get("values", ())) for series in answer["data"]["result"]
-            ]
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            return read_matrix(answer), said
+        except ValueError as error:
             raise MetricsError(
-                f"{self.url}: not the answer of a range query ({one_line(error)}); is this Prometheus?"
+                f"{self.url}: not the answer of a range query ({error}); is this Prometheus?"
             ) from error
-        return found, doubts
-
-
-def _doubts(answer: Mapping[str, Any]) -> str:
-    """What the server says of series that the answer may lack; "" where it is whole.
-
-    Thanos and Prometheus's remote read say it in `warnings`, VictoriaMetrics in `isPartial`. What Prometheus
-    remarks on the query itself says nothing of the data; such a warning begins with `PromQL`.
-    """
-    said = answer.get("warnings") or []
-    warnings = [one_line(text) for text in (said if isinstance(said, list) else [said])]
-    doubts = [text for text in warnings if not text.startswith("PromQL ")]
-    if answer.get("isPartial") is True:
-        doubts.append("isPartial: some of its storage nodes didn't answer")
-    return "; ".join(doubts)
 
 
 def _slots(moments: NDArray[np.float64], times: NDArray[np.float64], step: float) -> NDArray[np.int64]:
@@ -278,17 +260,9 @@ def _slots(moments: NDArray[np.float64], times: NDArray[np.float64], step: float
     Thanos' query-frontend). A slot outside `times` was never asked for.
     """
     tolerance = 0.002 + 1e-3 * step
-    slots: NDArray[np.int64] = np.ceil((moments - times[0] - tolerance) / step).astype(np.int64)
-    return slots
-
-
-def _series(labels: Mapping[str, str], points: Sequence[tuple[float, str]]) -> _Series:
-    moments = np.array([moment for moment, _ in points], np.float64)
-    return (
-        {str(name): str(value) for name, value in labels.items()},
-        moments,
-        np.array([float(text) for _, text in points], np.float64),
-    )
+    slots = np.ceil((moments - times[0] - tolerance) / step)
+    whole: NDArray[np.int64] = np.clip(slots, -1, len(times)).astype(np.int64)
+    return whole
 
 
 def _may_pass(status: int) -> bool:
@@ -296,7 +270,7 @@ def _may_pass(status: int) -> bool:
     return status == 429 or status >= 500
 
 
-def _retry_after(response: requests.Response) -> float:
+def _retry_after(response: Reply) -> float:
     """Seconds that the server asks to wait, bounded; 0 where it doesn't say so in seconds."""
     text = response.headers.get("Retry-After", "")
     return min(float(text), MAX_BACKOFF_SECONDS) if text.isdigit() else 0.0

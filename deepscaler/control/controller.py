@@ -8,13 +8,12 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import sha256
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from deepscaler.adapters.deadline import sharing
 from deepscaler.artefacts import utc_text
 from deepscaler.cluster import Cluster, Pod, ScaleReport, Workload
 from deepscaler.control.contests import Contests
@@ -45,6 +44,8 @@ PATIENCE_PERIODS = 4
 """So many periods without a completed tick are too many."""
 LEAST_PATIENCE_SECONDS = 60.0
 """No shorter time without a completed tick is too long."""
+READING_SHARE = 2 / 3
+"""So much of a tick's time may pass before it writes: the rest is left to the writes."""
 _NAP_SECONDS = 1.0
 _EPSILON = 1e-6
 
@@ -113,7 +114,8 @@ class Controller:
 
         A controller that hangs or fails for `PATIENCE_PERIODS` isn't healthy: it must not lead.
         """
-        patience = max(PATIENCE_PERIODS * self.policy.period_seconds, LEAST_PATIENCE_SECONDS)
+        slow = 2 * self._scale.tick_timeout
+        patience = max(PATIENCE_PERIODS * self.policy.period_seconds, LEAST_PATIENCE_SECONDS, slow)
         return self._steady() - self._completed < patience
 
     def decisions(self) -> pd.DataFrame:
@@ -171,9 +173,8 @@ class Controller:
 
     def describe(self, seed: int, start: float) -> dict[str, Any]:
         """The content of `run.json` for a run that began at `start`: all that `calculate.py` needs."""
-        settings, bundle = self._settings, Path(self._scale.bundle)
+        settings = self._settings
         workloads, entries = self.cluster.workloads(), settings.app.entries
-        of_bundle = self.policy.name.startswith("deepscaler") and bundle.is_file()
         incumbents = self._notices.incumbents.items()
         return {
             **PolicyName.parse(self.policy.name).to_dict(),
@@ -187,7 +188,6 @@ class Controller:
             "sla": {entry.name: entry.sla for entry in entries},
             "slo": {entry.name: entry.slo for entry in entries},
             "incumbents": {service: list(names) for service, names in incumbents if names},
-            "bundle_sha256": sha256(bundle.read_bytes()).hexdigest() if of_bundle else None,
             "versions": {
                 "python": platform.python_version(),
                 **{name: metadata.version(name) for name in ("numpy", "pandas")},
@@ -204,14 +204,20 @@ class Controller:
             ClusterError: the orchestrator can't be read. Metrics that can't be read and writes that are
                 refused are no errors; the rows state them as reasons.
         """
+        with sharing(self._scale.tick_timeout):
+            return self._tick()
+
+    def _tick(self) -> list[DecisionRow]:
         began = time.perf_counter()
         now = self.cluster.now()
-        deployed, pods = self.cluster.workloads(), self.cluster.pods()
-        workloads = [workload for workload in deployed if workload.service in self._scaled]
-        running = [workload.service for workload in workloads if workload.replicas > 0]
-        quality = self._gate.judge(now, running, self.policy.history_seconds)
-        proposals = self._proposals(Observation(now, quality.panel, workloads, pods), quality)
-        stance = Stance(not self._scale.dry_run, self.policy.guarded, self._gate.no_scale_down(quality, now))
+        with sharing(READING_SHARE * self._scale.tick_timeout):
+            deployed, pods = self.cluster.workloads(), self.cluster.pods()
+            workloads = [workload for workload in deployed if workload.service in self._scaled]
+            running = [workload.service for workload in workloads if workload.replicas > 0]
+            quality = self._gate.judge(now, running, self.policy.history_seconds)
+            proposals = self._proposals(Observation(now, quality.panel, workloads, pods), quality)
+            troubled = self._gate.no_scale_down(quality, now)
+        stance = Stance(not self._scale.dry_run, self.policy.guarded, troubled)
         for workload in workloads:
             if not self._history.knows(workload.service):
                 self._history.record(workload.service, now, workload.replicas)
@@ -249,7 +255,8 @@ class Controller:
         self.statistics.lost_rows, self.statistics.skipped_rows = self.recorder.lost, self.recorder.skipped
 
     def _sample(self) -> None:
-        self._record_pods(self.cluster.now(), self.cluster.workloads(), self.cluster.pods())
+        with sharing(self._scale.tick_timeout):
+            self._record_pods(self.cluster.now(), self.cluster.workloads(), self.cluster.pods())
 
     def _proposals(self, observation: Observation, quality: Quality) -> dict[str, Proposal]:
         """The proposals of the policy; services whose data can't be trusted are held instead.
@@ -258,7 +265,9 @@ class Controller:
         """
         proposals: dict[str, Proposal] = {}
         running = {item.service: item.replicas for item in observation.workloads if item.replicas > 0}
-        held = dict(quality.held)
+        seen: list[Workload | Pod] = [*observation.workloads, *observation.pods]
+        unsound = {item.service for item in seen if item.unsound and item.service in running}
+        held = {**quality.held, **dict.fromkeys(sorted(unsound), Reason.HELD_UNSOUND)}
         if set(running) - set(held):
             try:
                 proposals = dict(self.policy.decide(observation))

@@ -21,7 +21,15 @@ PAUSE_ANNOTATION = "deepscaler.io/paused"
 """Annotation that keeps a Deployment from being scaled, unless its value is "false", "0", "no" or ""."""
 LEFT_ALONE = frozenset({Reason.SCALED_TO_ZERO, Reason.PAUSED, Reason.RIVAL_AUTOSCALER})
 """Services with these reasons are never written, whatever the other rails say."""
-HELD = frozenset({Reason.HELD_STALE, Reason.HELD_MISSING, Reason.HELD_TROUBLE, Reason.UNKNOWN_SERVICE})
+HELD = frozenset(
+    {
+        Reason.HELD_STALE,
+        Reason.HELD_MISSING,
+        Reason.HELD_UNSOUND,
+        Reason.HELD_TROUBLE,
+        Reason.UNKNOWN_SERVICE,
+    }
+)
 """Services with these reasons keep their replicas, because their data can't be trusted."""
 _REMEMBERED = ["time", "service", "current", "predicted", "floor", "target", "reason"]
 _SLACK = 1e-9

@@ -40,6 +40,8 @@ def exposition(controller: Controller, policy: str, app: str) -> str:
     """The page in the text format of Prometheus."""
     statistics, rows, mode = controller.statistics, controller.last_rows, controller.mode()
     lines: list[str] = []
+    bundle = controller.policy.describe().get("bundle_sha256")
+    about = {"app": app, "policy": policy, "mode": mode}
 
     def family(name: str, kind: str, text: str, samples: list[tuple[Mapping[str, str], float]]) -> None:
         if samples:
@@ -49,8 +51,8 @@ def exposition(controller: Controller, policy: str, app: str) -> str:
     family(
         "info",
         "gauge",
-        "Application, policy and mode of this controller.",
-        [({"app": app, "policy": policy, "mode": mode}, 1.0)],
+        "Application, policy, bundle and mode of this controller.",
+        [({**about, "bundle_sha256": str(bundle)} if bundle else about, 1.0)],
     )
     family(
         "healthy", "gauge", "1 if a tick was completed lately, else 0.", [({}, float(controller.healthy()))]

@@ -1,11 +1,13 @@
 """A trained bundle: all that a forecast needs, in one file of tensors and plain values.
 
-`<name>.pt` is read with `weights_only=True`; `<name>.json` is the same without tensors, for people and for
-programs without torch; `<name>.affinity.csv` is the learned graph with the services' names.
+`<name>.pt` is all of it (see `deepscaler.learning.bundle_file`). `<name>.json` says the same without tensors,
+and `<name>.affinity.csv` is the learned graph with the services' names: both are for people, and nothing is
+decided by them.
 """
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -15,19 +17,23 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from deepscaler.artefacts import one_line, plain, replacing, write_json
 from deepscaler.errors import BundleError
 from deepscaler.graphs.priors import write_graph
+from deepscaler.learning.bundle_file import (
+    VERSION,
+    BundleFile,
+    make_again,
+    read_bundle_file,
+    seal,
+    unusable,
+)
 from deepscaler.learning.dataset import Normalizer
 from model.layers import Graphs
 from model.network import Network, Shape
 from model.networks import build_network
-
-VERSION = 1
-MAKE = "make it with: python main.py"
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,8 @@ class Bundle:
         )
 
 
-STATE = tuple(item.name for item in fields(Bundle) if item.name != "normalizer")
+STATES = ("weights", "learner")
+PARTS = ("network", "sizes", "meta", "settings", "errors", "graph")
 STATISTICS = tuple(item.name for item in fields(Normalizer))
 
 
@@ -169,47 +176,108 @@ def save_bundle(bundle: Bundle, path: str | Path, run: Mapping[str, Any] | None 
         path: of the `.pt`.
         run: facts of this run (times, versions) for the JSON only, so that the same seed gives the same
             `.pt`.
-    """
-    values = {name: getattr(bundle, name) for name in STATE}
-    for name in ("weights", "learner"):
-        values[name] = _tidy(values[name])
-    values["affinity"], values["reverse"] = (
-        _tidy({"a": bundle.affinity})["a"],
-        _tidy({"a": bundle.reverse})["a"],
-    )
-    for name in ("sizes", "meta", "settings", "errors", "graph"):
-        values[name] = plain(values[name])
-    for name in STATISTICS:
-        values[name] = torch.from_numpy(np.array(getattr(bundle.normalizer, name), np.float32))
-    write_graph(side_path(path, ".affinity.csv"), bundle.services, values["affinity"].numpy())
-    write_json(side_path(path, ".json"), {**describe(bundle), "run": run or {}})
-    with replacing(path) as temporary, temporary.open("wb") as handle:
-        torch.save({"version": VERSION, **values}, handle)
-
-
-def load_bundle(path: str | Path) -> Bundle:
-    """Read a bundle, on the CPU.
 
     Raises:
-        BundleError: missing, broken or of another version.
+        BundleError: a number of the bundle isn't finite, or it is too large.
     """
-    stored = load_tensors(path, f"{path}: no such bundle; {MAKE} --model_save_path {path}")
-    if stored.get("version") != VERSION:
-        raise BundleError(
-            f"{path}: bundle of version {stored.get('version')}, expected {VERSION}; "
-            "train again with: python main.py"
-        )
+    path = Path(path)
+    tensors = {name: _tidy(getattr(bundle, name)) for name in STATES}
+    tensors["graphs"] = _tidy({"affinity": bundle.affinity, "reverse": bundle.reverse})
+    statistics = {name: np.array(getattr(bundle.normalizer, name), np.float32) for name in STATISTICS}
+    tensors["statistics"] = {name: torch.from_numpy(values) for name, values in statistics.items()}
     try:
-        normalizer = Normalizer(**{name: _array(stored[name]) for name in STATISTICS})
-        bundle = Bundle(**{name: stored[name] for name in STATE}, normalizer=normalizer)
+        _check_finite(tensors)
+    except ValueError as error:
+        raise BundleError(f"{path}: not written: {error}; train with a smaller learning rate") from error
+    buffer = io.BytesIO()
+    torch.save(tensors, buffer)
+    content = seal(buffer.getvalue(), {name: plain(getattr(bundle, name)) for name in PARTS}, path)
+    write_graph(side_path(path, ".affinity.csv"), bundle.services, tensors["graphs"]["affinity"].numpy())
+    write_json(side_path(path, ".json"), {**describe(bundle), "run": run or {}})
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def load_bundle(source: str | Path | BundleFile) -> Bundle:
+    """A bundle, on the CPU.
+
+    Args:
+        source: its path, or its file if that was read already.
+
+    Raises:
+        BundleError: missing, broken, of another version, or it holds what a bundle doesn't.
+    """
+    file = source if isinstance(source, BundleFile) else read_bundle_file(source)
+    stored = unpack(file.path, io.BytesIO(file.content))
+    try:
+        _check_plain(stored, len(file.content))
+        _check_finite(stored)
+        statistics = {name: stored["statistics"][name].numpy() for name in STATISTICS}
+        states, graphs = {name: stored[name] for name in STATES}, stored["graphs"]
+        bundle = Bundle(
+            **{name: file.parts[name] for name in PARTS},
+            **states,
+            **graphs,
+            normalizer=Normalizer(**statistics),
+        )
+        _check_shapes(bundle)
         bundle.build()
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise BundleError(f"{path}: not a usable bundle ({one_line(error, 160)}); {MAKE}") from error
+        raise unusable(file.path, error) from error
     return bundle
 
 
-def _array(tensor: Tensor) -> NDArray[np.float32]:
-    return np.asarray(tensor.numpy(), np.float32)
+def _check_plain(stored: Mapping[str, Any], most: int) -> None:
+    """Refuse anything but groups of dense tensors that take at most `most` bytes together.
+
+    Raises:
+        ValueError: there is something else, or it takes more.
+    """
+    taken = 0
+    for group, tensors in stored.items():
+        if not isinstance(tensors, dict):
+            raise ValueError(f"{group}: expected tensors by name, found {type(tensors).__name__}")
+        for name, tensor in tensors.items():
+            if type(tensor) is not Tensor or tensor.layout != torch.strided or not isinstance(name, str):
+                raise ValueError(f"{group}: {name} is no plain tensor")
+            taken += tensor.numel() * tensor.element_size()
+    if taken > most:
+        raise ValueError(f"its tensors take {taken} bytes, the file {most}")
+
+
+def _check_finite(stored: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        ValueError: there is one; the message names the tensor.
+    """
+    for group, tensors in stored.items():
+        for name, tensor in tensors.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise ValueError(f"{group}: {name} holds NaN or infinity")
+
+
+def _check_shapes(bundle: Bundle) -> None:
+    """Refuse weights, graphs and statistics of other shapes than the services, features and sizes make.
+
+    The network is built without memory first, because sizes from a file could ask for any amount of it.
+
+    Raises:
+        ValueError: they are of another shape.
+    """
+    count, features = len(bundle.services), len(bundle.features)
+    expected = {"mean": (count, features), "scale": (count, features)}
+    found = {name: getattr(bundle.normalizer, name).shape for name in STATISTICS}
+    found |= {"affinity": tuple(bundle.affinity.shape), "reverse": tuple(bundle.reverse.shape)}
+    for name, shape in found.items():
+        wanted = expected.get(name, (count, count) if name in ("affinity", "reverse") else (count,))
+        if shape != wanted:
+            raise ValueError(f"{name} has the shape {shape}, expected {wanted}")
+    with torch.device("meta"):
+        network = build_network(bundle.network, bundle.shape, bundle.sizes)
+    for name, tensor in network.state_dict().items():
+        if name not in bundle.weights or bundle.weights[name].shape != tensor.shape:
+            raise ValueError(f"weights: {name} isn't there in the shape {tuple(tensor.shape)}")
 
 
 def load_tensors(path: str | Path, absent: str) -> dict[str, Any]:
@@ -221,8 +289,17 @@ def load_tensors(path: str | Path, absent: str) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise BundleError(absent)
+    return unpack(path, path)
+
+
+def unpack(path: Path, source: Path | io.BytesIO) -> dict[str, Any]:
+    """The mapping that `torch.save` wrote into `source`; messages call it `path`.
+
+    Raises:
+        BundleError: broken, or something else than a mapping.
+    """
     try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+        stored = torch.load(source, map_location="cpu", weights_only=True)
     except (
         RuntimeError,
         pickle.UnpicklingError,
@@ -233,7 +310,7 @@ def load_tensors(path: str | Path, absent: str) -> dict[str, Any]:
         OSError,
         AttributeError,
     ) as error:
-        raise BundleError(f"{path}: broken or not a bundle ({one_line(error, 160)}); {MAKE}") from error
+        raise BundleError(f"{path}: broken ({one_line(error, 160)}); {make_again(path)}") from error
     if not isinstance(stored, dict):
-        raise BundleError(f"{path}: expected a mapping, found {type(stored).__name__}; {MAKE}")
+        raise BundleError(f"{path}: expected a mapping, found {type(stored).__name__}; {make_again(path)}")
     return stored

@@ -1,4 +1,4 @@
-"""What a bundle says about itself in `<name>.json`, and whether it fits its user; without torch."""
+"""Whether what a bundle says about itself fits its user, and the demand fit in it; without torch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from deepscaler.errors import BundleError, DataError
 from deepscaler.labels.demand import DemandModel
+from deepscaler.learning.bundle_file import BundleFile, read_bundle_file
 from deepscaler.settings import Settings
 
 REPLICA_LABELS = ("required", "observed")
@@ -106,47 +107,35 @@ def _check_services(described: Mapping[str, Any], bundle: str | Path, expected: 
         )
 
 
-def describe_bundle(bundle: str | Path) -> dict[str, Any] | None:
-    """`<bundle>.json`: what the bundle holds beside its tensors; None where there is no bundle.
-
-    Raises:
-        BundleError: the file can't be read.
-    """
-    path = Path(bundle).with_suffix(".json")
-    again = "make the bundle again with: python main.py"
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path}: not readable ({error}); {again}") from error
-    if not isinstance(described, dict):
-        raise BundleError(f"{path}: expected a mapping, found {type(described).__name__}; {again}")
-    return described
-
-
-def load_demand(settings: Settings) -> DemandModel:
+def load_demand(settings: Settings, file: BundleFile | None = None) -> DemandModel:
     """The demand fit of the bundle, or else of the data set, with `scale.think_time` if that is set.
+
+    Args:
+        settings: those of the application.
+        file: the bundle, if it was read already; by default `scale.bundle` is read, where there is one.
 
     Raises:
         DataError: neither holds one.
-        BundleError: the bundle's description can't be read.
+        BundleError: the bundle can't be read.
     """
     think = settings.scale.think_time
-    model = _read_demand(settings)
+    model = _read_demand(settings, file)
     return model if think == "fitted" else replace(model, think_seconds=think)
 
 
-def _read_demand(settings: Settings) -> DemandModel:
-    described = describe_bundle(settings.scale.bundle)
-    if described and described.get("demand"):
-        return DemandModel.from_dict(described["demand"])
+def _read_demand(settings: Settings, file: BundleFile | None) -> DemandModel:
+    bundle = Path(settings.scale.bundle)
+    if file is None and bundle.exists():
+        file = read_bundle_file(bundle)
+    if file is not None and file.description.get("demand"):
+        return DemandModel.from_dict(file.description["demand"])
     meta = Path(settings.process.output_dir) / "meta.json"
     try:
         demand = json.loads(meta.read_text(encoding="utf-8")).get("demand")
     except FileNotFoundError as error:
+        found = "holds none" if file is not None else "isn't there"
         raise DataError(
-            f"no demand fit: neither {Path(settings.scale.bundle).with_suffix('.json')} nor {meta} is there; "
+            f"no demand fit: {bundle} {found}, and {meta} isn't there; "
             "make one with: python data_process.py (and python main.py)"
         ) from error
     except ValueError as error:

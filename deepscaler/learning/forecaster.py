@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from deepscaler.errors import BundleError, MetricsError
 from deepscaler.labels.required import Labelled, live_labels
 from deepscaler.learning.bundle import Bundle, load_bundle
+from deepscaler.learning.bundle_file import BundleFile
 from deepscaler.learning.description import Expected, check_bundle
 from deepscaler.learning.judging import round_up
 from deepscaler.learning.windowing import day_share, label_lag
@@ -165,10 +166,12 @@ class Forecaster:
         return result
 
 
-def load_forecaster(path: str | Path, device: str = "cpu", quantile: float = 0.5) -> Forecaster:
-    """The forecaster of a bundle file.
+def load_forecaster(
+    source: str | Path | BundleFile, device: str = "cpu", quantile: float = 0.5
+) -> Forecaster:
+    """The forecaster of a bundle: of its path, or of its file if that was read already.
 
     Raises:
         BundleError: missing, broken, of another version, or not trained for that quantile.
     """
-    return Forecaster(load_bundle(path), device, quantile)
+    return Forecaster(load_bundle(source), device, quantile)

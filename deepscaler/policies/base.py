@@ -26,6 +26,7 @@ class Reason(StrEnum):
     UNCHANGED = "unchanged"  # the policy wants the current replicas
     HELD_STALE = "held_stale"  # the metrics are too old: replicas stay
     HELD_MISSING = "held_missing"  # there are no metrics: replicas stay
+    HELD_UNSOUND = "held_unsound"  # what the API says of its Deployment or pods can't be right: replicas stay
     HELD_TROUBLE = "held_trouble"  # traffic fell while requests failed or data were lost: no scale-down
     UNKNOWN_SERVICE = "unknown_service"  # the bundle doesn't know it, and there is no floor for it
     SCALED_TO_ZERO = "scaled_to_zero"  # its owner set 0 replicas, which is respected

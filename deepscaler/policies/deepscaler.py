@@ -60,6 +60,7 @@ class DeepScalerPolicy(Policy):
         period: seconds between forecasts.
         floor_period: seconds between decisions if there is a floor.
         name: the name that run directories state.
+        bundle_sha256: of the file that the forecaster was made from.
 
     Attributes:
         forecasts: how many forecasts were made.
@@ -75,11 +76,13 @@ class DeepScalerPolicy(Policy):
         period: float,
         floor_period: float,
         name: str = "deepscaler",
+        *,
+        bundle_sha256: str | None = None,
     ) -> None:
         self.name = name
         self.period_seconds = min(period, floor_period) if floor else period
         self.history_seconds = max(forecaster.history_seconds, floor.history_seconds if floor else 0.0)
-        self._forecaster = forecaster
+        self._forecaster, self._bundle_sha256 = forecaster, bundle_sha256
         self._floor = floor
         self._period = period
         self._asked = self._made = -math.inf
@@ -102,8 +105,9 @@ class DeepScalerPolicy(Policy):
         }
 
     def describe(self) -> Mapping[str, Any]:
-        """How many forecasts were made, and how many couldn't be."""
-        return {"forecasts": {"made": self.forecasts, "failed": self.failures}}
+        """The bundle, how many forecasts were made, and how many couldn't be."""
+        forecasts = {"made": self.forecasts, "failed": self.failures}
+        return {"forecasts": forecasts, "bundle_sha256": self._bundle_sha256}
 
     @staticmethod
     def _within(moment: float, now: float, seconds: float) -> bool:

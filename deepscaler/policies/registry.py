@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deepscaler.errors import BundleError, DataError, SettingsError
+from deepscaler.errors import DataError, SettingsError
 from deepscaler.labels.demand import DemandModel
-from deepscaler.learning.description import check_bundle, describe_bundle, expected_by, load_demand
+from deepscaler.learning.bundle_file import BundleFile, read_bundle_file
+from deepscaler.learning.description import check_bundle, expected_by, load_demand
 from deepscaler.planning.plan import Prices
 from deepscaler.planning.scenarios import LiveHistory, ScenarioSource
 from deepscaler.policies.base import Policy
@@ -92,17 +93,18 @@ def _deepscaler_nofloor(context: Context) -> Policy:
 
 
 def _over_bundle(settings: Settings, name: str, with_floor: bool) -> Policy:
-    bundle = settings.scale.bundle
-    described = describe_bundle(bundle)
-    if described is None:
-        raise BundleError(
-            f"{bundle}: no such bundle; make it with: python main.py --model_save_path {bundle}"
-        )
-    check_bundle(described, bundle, expected_by(settings))
-    _warn_of_a_short_horizon(described, settings)
-    floor = ReactiveFloor(_fit(settings), settings.scale.floor) if with_floor else None
+    file = read_bundle_file(settings.scale.bundle)
+    check_bundle(file.description, file.path, expected_by(settings))
+    _warn_of_a_short_horizon(file.description, settings)
+    floor = ReactiveFloor(_fit(settings, file), settings.scale.floor) if with_floor else None
+    log.info("bundle %s, sha256 %s", file.path, file.sha256)
     return DeepScalerPolicy(
-        _load_forecaster(settings), floor, settings.scale.period, settings.collect.step, name
+        _load_forecaster(file, settings.scale.quantile),
+        floor,
+        settings.scale.period,
+        settings.collect.step,
+        name,
+        bundle_sha256=file.sha256,
     )
 
 
@@ -123,9 +125,9 @@ def plan_policy(settings: Settings, model: DemandModel, source: ScenarioSource, 
     return PlanPolicy(model, source, floor, prices, scale.plan.history, settings.collect.step, name)
 
 
-def _fit(settings: Settings) -> DemandModel | None:
+def _fit(settings: Settings, file: BundleFile) -> DemandModel | None:
     try:
-        return load_demand(settings)
+        return load_demand(settings, file)
     except DataError:
         return None  # the labels needed no fit: the floor then goes by the cores in use
 
@@ -144,10 +146,10 @@ def _warn_of_a_short_horizon(described: dict[str, Any], settings: Settings) -> N
         )
 
 
-def _load_forecaster(settings: Settings) -> Forecaster:
+def _load_forecaster(file: BundleFile, quantile: float) -> Forecaster:
     from deepscaler.learning.forecaster import load_forecaster
 
-    return load_forecaster(settings.scale.bundle, quantile=settings.scale.quantile)
+    return load_forecaster(file, quantile=quantile)
 
 
 def _reactive(context: Context) -> Policy:

@@ -174,6 +174,11 @@ class Scale(Section):
     plan: PlanSettings = PlanSettings()
     hpa: Hpa = Hpa()
     explore: Explore = Explore()
+    tick_timeout: Positive = Field(
+        30.0,
+        description="seconds that all requests of a tick share on a live cluster; "
+        "the last third of them is for writing",
+    )
     stale_after: Positive = Field(
         120.0,
         description="seconds without a usable sample after which a service's metrics are stale: it is held",

@@ -122,3 +122,26 @@ def test_the_source_is_one_of_two(tmp_path):
     path.write_text(json.dumps({"app": app().model_dump(), "cluster": {"call_graph": "zipkin"}}))
     with pytest.raises(SettingsError, match=r"cluster\.call_graph"):
         load_settings(path)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"data": "web"},
+        {"data": [None]},
+        {"data": [{"parent": "web", "child": "db"}]},
+        {"data": [{"parent": "web", "child": "db", "callCount": "many"}]},
+        {"data": [{"parent": "web", "child": "db", "callCount": -1}]},
+        {"data": [{"parent": 1, "child": "db", "callCount": 1}]},
+        [],
+        "[" * 10_000,
+    ],
+)
+def test_an_answer_that_cant_be_right_is_refused(answer):
+    with (
+        Script((200, answer)) as script,
+        pytest.raises(MetricsError, match="not an answer of /api/dependencies"),
+    ):
+        client(script).dependencies(T0, 300.0)

@@ -282,3 +282,45 @@ def test_contradicting_settings_are_refused(tmp_path, given, expected):
 def test_secrets_print_as_stars(tmp_path):
     printed = settings(tmp_path, {"a": {}}, username="me", password="sesame", headers={"X-Key": "sesame"})
     assert "sesame" not in printed.model_dump_json() and "sesame" not in repr(printed)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ([{"metric": {}, "values": [[T0]]}], "values.0"),
+        ([{"metric": {}, "values": [T0, "1"]}], "values.0"),
+        ([{"metric": {}, "values": {"0": "1"}}], "values"),
+        ([{"metric": {}, "values": [[T0, None]]}], "values.0.1"),
+        ([{"metric": {}, "values": [[1e300, "1"]]}], "values.0.0"),
+        ([{"metric": {}, "values": [["NaN", "1"]]}], "values.0.0"),
+        ([{"metric": [], "values": []}], "metric"),
+        ([{"metric": {"a": 1}, "values": []}], "metric.a"),
+        (["series"], "0"),
+        ({}, "result"),
+        (None, "result"),
+    ],
+)
+def test_series_that_cant_be_right_are_refused_by_their_place(data, expected):
+    answer = 200, {"status": "success", "data": {"resultType": "matrix", "result": data}}
+    with (
+        Script(answer) as script,
+        pytest.raises(MetricsError, match="not the answer of a range query") as error,
+    ):
+        client(script).query_range("up", T0, T0, 15.0)
+    assert expected in str(error.value)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("said", [5, {"a": 1}, [None], [["deep"]], True])
+def test_warnings_of_any_kind_are_a_sign_of_a_partial_answer(said):
+    status, answer = matrix(({}, {T0: "1"}))
+    with Script((status, {**answer, "warnings": said})) as script:
+        assert client(script).query_range("up", T0, T0, 15.0).partial
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"status":' * 5000, '{"status": NaN}', '"\\ud800"', "\x00"])
+def test_a_text_that_is_no_json_within_bounds_is_refused(text):
+    with Script((200, text)) as script, pytest.raises(MetricsError, match="the answer is not JSON"):
+        client(script).query_range("up", T0, T0, 15.0)

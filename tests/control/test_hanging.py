@@ -10,19 +10,25 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import requests
 from helpers.fakes import FakeCluster, ScriptedPolicy, make_settings
-from helpers.kube_stub import KubeStub
+from helpers.kube_shop import CREATED, READY, T0, make
+from helpers.kube_stub import DEPLOYMENTS, PODS, USAGE, KubeStub, deployment, pod
 from helpers.paths import ROOT
 
+from deepscaler.adapters.deadline import seconds_left, sharing
+from deepscaler.adapters.jaeger import JaegerClient
+from deepscaler.adapters.kubernetes.api import KubeApi
+from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
 from deepscaler.adapters.kubernetes.lease import LeaseElection
 from deepscaler.adapters.prometheus import PrometheusClient
 from deepscaler.control.controller import Controller
 from deepscaler.control.self_metrics import serving_metrics
-from deepscaler.errors import MetricsError
-from deepscaler.settings import Prometheus, Settings
+from deepscaler.errors import ClusterError, DeepScalerError, MetricsError
+from deepscaler.settings import ClusterSection, Jaeger, Prometheus, Settings
 
 pytestmark = pytest.mark.stress
 DRIPS = {
@@ -133,3 +139,74 @@ with live.stopping_on_signals():
     )
     assert done.returncode == -signal.SIGKILL and "ending at once" in done.stderr
     assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("what", ["jaeger", "kubernetes"])
+def test_the_time_of_other_requests_is_bounded_however_the_server_drips(
+    dripping: int, what: str, tmp_path: Path
+) -> None:
+    address = f"http://127.0.0.1:{dripping}"
+    stub = KubeStub()
+    stub.server.server_close()
+    stub.url = address
+    kubeconfig = stub.kubeconfig(tmp_path / "kubeconfig")
+    section = ClusterSection(kubeconfig=kubeconfig, timeout=0.4, jaeger=Jaeger(url=address, timeout=0.4))
+    asked = {
+        "jaeger": lambda: JaegerClient(section.jaeger).dependencies(600.0, 300.0),
+        "kubernetes": lambda: KubeApi(section, retries=1).get("/version"),
+    }
+    began = time.monotonic()
+    for _ in range(3):
+        with pytest.raises(DeepScalerError, match="no answer"):
+            asked[what]()
+    assert time.monotonic() - began < 3 * 0.8
+
+
+def test_all_waits_of_a_tick_share_one_time(dripping: int, tmp_path: Path) -> None:
+    """Neither Prometheus nor the API answers; each request alone might take 30 s, and there are many."""
+    stub = KubeStub()
+    stub.server.server_close()
+    stub.url = f"http://127.0.0.1:{dripping}"
+    settings = make(stub, tmp_path, timeout=30.0, scale={"tick_timeout": 0.9})
+    prometheus = settings.cluster.prometheus.model_copy(update={"url": stub.url, "retries": 3})
+    cluster = settings.cluster.model_copy(update={"prometheus": prometheus})
+    settings = settings.model_copy(update={"cluster": cluster})
+    controller = Controller(KubernetesCluster(settings), ScriptedPolicy(lambda *_: 6.0), settings)
+    for _ in range(3):
+        began = time.monotonic()
+        with pytest.raises(ClusterError):
+            controller.tick()
+        assert time.monotonic() - began < 1.4
+
+
+def test_time_is_left_for_writing_when_reading_takes_all_of_its_own(dripping: int, tmp_path: Path) -> None:
+    """Prometheus drips; the API answers, and the usage of the pods asks for more of them."""
+    with KubeStub() as stub:
+        for name in ("web", "api"):
+            stub.put(DEPLOYMENTS, deployment(name))
+            for index in range(2):
+                stub.put(PODS, pod(name, index, CREATED, READY))
+                used = [{"name": name, "usage": {"cpu": "500m" if name == "web" else "1m"}}]
+                item = {"metadata": {"name": f"{name}-5d9c5b8f6d-{index:05d}"}, "timestamp": READY}
+                stub.put(USAGE, {**item, "window": "15s", "containers": used})
+        settings = make(stub, tmp_path, scale={"tick_timeout": 3.0})
+        prometheus = settings.cluster.prometheus.model_copy(update={"url": f"http://127.0.0.1:{dripping}"})
+        cluster = settings.cluster.model_copy(update={"prometheus": prometheus})
+        settings = settings.model_copy(update={"cluster": cluster})
+        real = KubernetesCluster(settings, clock=lambda: T0 + 20.0)
+        began = time.monotonic()
+        rows = Controller(real, ScriptedPolicy(lambda *_: 6.0), settings).tick()
+        assert time.monotonic() - began < 3.0
+        assert {row.service: row.reason for row in rows} == {"web": "floor", "api": "held_missing"}
+        assert stub.replicas("web") > 2 and stub.replicas("api") == 2
+
+
+def test_the_time_that_waits_share_is_that_of_their_own_thread() -> None:
+    """A Lease is renewed in a thread of its own, whatever a tick has left."""
+    found: list[float] = []
+    with sharing(5.0), sharing(60.0):
+        assert 4.0 < seconds_left() <= 5.0
+        other = threading.Thread(target=lambda: found.append(seconds_left()))
+        other.start()
+        other.join()
+    assert found == [float("inf")] and seconds_left() == float("inf")

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -76,19 +77,12 @@ def test_a_bundle_comes_back_as_it_was(bundle: Bundle, saved: Path) -> None:
     assert again.meta["demand"] == {"entries": ["web"]}
 
 
-def test_the_file_holds_tensors_and_plain_values_only(saved: Path) -> None:
-    def check(value: object) -> None:
-        if isinstance(value, dict):
-            assert all(isinstance(key, str) for key in value)
-            for item in value.values():
-                check(item)
-        elif isinstance(value, list):
-            for item in value:
-                check(item)
-        else:
-            assert value is None or isinstance(value, torch.Tensor | str | int | float | bool)
-
-    check(torch.load(saved, weights_only=True))
+def test_torch_reads_its_tensors_and_json_all_else(bundle: Bundle, saved: Path) -> None:
+    stored = torch.load(saved, weights_only=True)
+    assert {type(tensor) for group in stored.values() for tensor in group.values()} == {torch.Tensor}
+    assert torch.equal(stored["graphs"]["affinity"], bundle.affinity)
+    with ZipFile(saved) as archive:
+        assert json.loads(archive.read("archive/bundle.json"))["meta"] == plain(bundle.meta)
 
 
 def test_the_json_beside_it_tells_people_the_same_and_the_csv_names_the_services(
@@ -124,38 +118,6 @@ def test_the_same_bundle_is_the_same_bytes_and_a_crash_while_writing_leaves_the_
 def test_a_missing_bundle_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"no such bundle; make it with: python main\.py --model_save_path"):
         load_bundle(tmp_path / "absent.pt")
-
-
-def test_broken_bundles_are_refused(saved: Path) -> None:
-    whole = saved.read_bytes()
-    for content in (b"", b"not a bundle", whole[: len(whole) // 2]):
-        saved.write_bytes(content)
-        with pytest.raises(BundleError, match="broken or not a bundle"):
-            load_bundle(saved)
-    for stored, message in (
-        ([1, 2], "expected a mapping, found list"),
-        ({"version": 99}, "version 99, expected 1"),
-        ({"version": 1}, "not a usable bundle"),
-    ):
-        torch.save(stored, saved)
-        with pytest.raises(BundleError, match=message):
-            load_bundle(saved)
-
-
-def test_code_in_a_bundle_is_not_run(saved: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return (print, ("run",))
-
-    torch.save({"version": 1, "meta": Evil()}, saved)
-    with pytest.raises(BundleError, match="broken or not a bundle"):
-        load_bundle(saved)
-
-
-def test_weights_that_do_not_fit_their_sizes_are_refused(bundle: Bundle, tmp_path: Path) -> None:
-    save_bundle(replace(bundle, sizes={**bundle.sizes, "time_channels": 24}), tmp_path / "toy.pt")
-    with pytest.raises(BundleError, match="not a usable bundle"):
-        load_bundle(tmp_path / "toy.pt")
 
 
 def test_what_does_not_fit_is_refused_naming_both_sides(bundle: Bundle) -> None:

@@ -4,17 +4,22 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from helpers.bundles import write_bundle
 from helpers.fakes import START, FakeCluster, make_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
 from deepscaler.control.controller import Controller
+from deepscaler.control.self_metrics import exposition
 from deepscaler.errors import BundleError, DataError, MetricsError, SettingsError
 from deepscaler.labels.demand import DemandModel
+from deepscaler.learning.bundle_file import read_bundle_file
 from deepscaler.learning.description import check_bundle, expected_by, load_demand
 from deepscaler.panel import MetricPanel
 from deepscaler.policies.base import Observation, Proposal, Reason
@@ -400,7 +405,7 @@ def test_a_forecast_that_cant_be_renewed_is_used_for_two_periods_and_the_floor_g
     last = Proposal(found[-1].floor, Reason.FLOOR, floor=found[-1].floor)
     assert found[-1] == (last if floor else Proposal(None, Reason.HELD_MISSING))
     assert not floor or found[-1].floor > 3.8
-    assert policy.describe() == {"forecasts": {"made": 1, "failed": 2}}
+    assert policy.describe() == {"forecasts": {"made": 1, "failed": 2}, "bundle_sha256": None}
 
 
 @pytest.mark.stress
@@ -442,21 +447,10 @@ def shop(tmp_path: Path, **scale: object) -> Settings:
     )
 
 
-def described(**parts: object) -> dict[str, object]:
-    """A bundle of the shop without its tensors."""
-    whole = {
-        "app": "shop",
-        "services": list(NAMES),
-        "features": ["pod", "cpu", "res", "req"],
-        "step": 60.0,
-        "horizon": 1,
-        "label": "required",
-    }
-    return {**whole, "demand": demand_of().to_dict(), **parts}
-
-
-def describe(tmp_path: Path, **parts: object) -> None:
-    (tmp_path / "AdapGLA.json").write_text(json.dumps(described(**parts)))
+def describe(tmp_path: Path, **parts: Any) -> None:
+    """A bundle of the shop with these parts."""
+    whole = {"services": NAMES, "demand": demand_of().to_dict(), **parts}
+    write_bundle(tmp_path / "AdapGLA.pt", **whole)
 
 
 @pytest.mark.parametrize("name", ["hpa", "hpa_", "hpa_0", "hpa_70x", "deepscalar", "", "HPA_70"])
@@ -518,14 +512,49 @@ def test_a_bundle_that_does_not_fit_is_refused_naming_both_sides(parts, message,
 
 
 def test_another_order_and_a_few_unknown_services_fit(tmp_path):
-    fitting = described(services=["db", "web"], features=["req", "res", "cpu", "pod"])
-    check_bundle(fitting, "it", expected_by(shop(tmp_path)))
+    describe(tmp_path, services=["db", "web"], features=["req", "res", "cpu", "pod"])
+    file = read_bundle_file(tmp_path / "AdapGLA.pt")
+    check_bundle(file.description, "it", expected_by(shop(tmp_path)))
 
 
-def test_a_broken_description_is_refused(tmp_path):
-    (tmp_path / "AdapGLA.json").write_text("{")
-    with pytest.raises(BundleError, match="not readable"):
-        make_policy("deepscaler", shop(tmp_path))
+@pytest.mark.parametrize("name", ["deepscaler", "reactive_holistic"])
+def test_a_broken_bundle_is_refused(name, tmp_path):
+    (tmp_path / "AdapGLA.pt").write_text("{")
+    with pytest.raises(BundleError, match="no bundle with a checksum"):
+        make_policy(name, shop(tmp_path))
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("beside", [None, "{", '{"app": "shop", "services": ["web"]}'])
+def test_nothing_beside_the_bundle_decides(beside, tmp_path):
+    """The application is refused by what stands in the `.pt`, and accepted without what lies beside it."""
+    own = tmp_path / "AdapGLA.json"
+    for app, fits in (("bookinfo", False), ("shop", True)):
+        describe(tmp_path, app=app)
+        own.unlink()
+        (tmp_path / "AdapGLA.affinity.csv").unlink()
+        if beside is not None:
+            own.write_text(beside)
+        if fits:
+            assert make_policy("deepscaler", shop(tmp_path)).name == "deepscaler"
+        else:
+            with pytest.raises(BundleError, match="trained for application bookinfo, the configuration says"):
+                make_policy("deepscaler", shop(tmp_path))
+
+
+@pytest.mark.stress
+def test_the_hash_that_is_recorded_is_of_the_bytes_that_were_loaded(tmp_path):
+    path, settings, cluster = tmp_path / "AdapGLA.pt", shop(tmp_path), FakeCluster()
+    write_bundle(path)
+    loaded = sha256(path.read_bytes()).hexdigest()
+    controller = Controller(cluster, make_policy("deepscaler", settings), settings)
+    write_bundle(path, means=[9, 9, 9])  # swapped while the controller runs
+    assert sha256(path.read_bytes()).hexdigest() != loaded
+    controller.tick()
+    assert controller.describe(0, START)["bundle_sha256"] == loaded
+    assert f'bundle_sha256="{loaded}"' in exposition(controller, "deepscaler", "shop")
+    static = Controller(cluster, make_policy("static", settings), settings)
+    assert "bundle_sha256" not in static.describe(0, START)
 
 
 def test_the_demand_fit_comes_from_the_bundle_else_from_the_data_set(tmp_path):
@@ -545,34 +574,8 @@ def test_the_demand_fit_comes_from_the_bundle_else_from_the_data_set(tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------- a real bundle
-def real_bundle(path: Path, services: tuple[str, ...] = NAMES, **meta: object) -> None:
-    """An AdapGLA that forecasts the training mean, 3, 5 and 7 replicas, whatever it sees."""
-    torch = pytest.importorskip("torch")
-    from deepscaler.learning.bundle import Bundle, save_bundle
-    from deepscaler.learning.dataset import Normalizer
-    from model.network import Shape
-    from model.networks import build_network
-
-    sizes = {"graph_channels": 4, "time_channels": 4, "order": 2, "kernel": 3, "blocks": 1, "attention": True}
-    weights = {
-        name: torch.zeros_like(value)
-        for name, value in build_network("AdapGLA", Shape(len(services), 4, 5, 1), sizes).state_dict().items()
-    }
-    blank, graph = np.zeros((len(services), 4), np.float32), torch.zeros(len(services), len(services))
-    means = np.array([{"web": 3, "api": 5, "db": 7}.get(name, 9) for name in services], np.float32)
-    whole = {
-        **described(services=list(services), demand=None),
-        "base_step": 15.0,
-        "window": 5,
-        "lead": 0.0,
-        **meta,
-    }
-    normalizer = Normalizer(blank, blank + 1, means, np.ones(len(services), np.float32))
-    save_bundle(Bundle("AdapGLA", sizes, weights, {}, graph, graph, normalizer, whole, {}, {}, {}), path)
-
-
 def test_a_trained_bundle_scales_all_services_in_one_pass_matched_by_name(tmp_path):
-    real_bundle(tmp_path / "AdapGLA.pt", ("db", "gone", "api", "web"))
+    write_bundle(tmp_path / "AdapGLA.pt", ("db", "gone", "api", "web"), (7, 9, 5, 3))
     settings, cluster = shop(tmp_path), FakeCluster()
     policy = make_policy("deepscaler", settings)
     assert policy.history_seconds == 300.0
@@ -584,7 +587,7 @@ def test_a_trained_bundle_scales_all_services_in_one_pass_matched_by_name(tmp_pa
 
 
 def test_a_service_new_to_the_bundle_goes_by_the_floor_and_one_without_data_is_held(tmp_path):
-    real_bundle(tmp_path / "AdapGLA.pt", ("web", "api"))
+    write_bundle(tmp_path / "AdapGLA.pt", ("web", "api"), (3, 5))
     settings = shop(tmp_path)
     cluster = FakeCluster(values={("db", "cpu"): 1.2, ("api", "req"): NAN})
     rows = {
@@ -596,7 +599,7 @@ def test_a_service_new_to_the_bundle_goes_by_the_floor_and_one_without_data_is_h
 
 
 def test_an_observed_horizon_that_does_not_cover_the_start_up_is_told(tmp_path, caplog):
-    real_bundle(tmp_path / "AdapGLA.pt", label="observed", demand=demand_of().to_dict())
+    write_bundle(tmp_path / "AdapGLA.pt", label="observed", demand=demand_of().to_dict())
     make_policy("deepscaler", shop(tmp_path))
     assert "the bundle looks 60 s ahead, but the start-up of a pod and one period take 80 s" in caplog.text
 

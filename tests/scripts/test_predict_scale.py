@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from helpers.bundles import write_bundle
 from helpers.fakes import START, FakeCluster
 
 import predict_scale
@@ -195,7 +196,7 @@ def test_errors_are_one_line_and_exit_1(config, cluster, capsys, flags, message)
 
 
 def test_a_bundle_of_another_application_is_refused(config, cluster, tmp_path, capsys):
-    (tmp_path / "AdapGLA.json").write_text(json.dumps({"app": "bookinfo"}))
+    write_bundle(tmp_path / "AdapGLA.pt", app="bookinfo")
     assert run(config, "--policy", "deepscaler") == 1
     assert "trained for application bookinfo, the configuration says shop" in capsys.readouterr().err
 

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from deepscaler.adapters.discover.services import FoundService, items_or_none, pod_labels
+from deepscaler.adapters.discover.services import CHECKER, FoundService, items_or_none, pod_labels
 from deepscaler.adapters.kubernetes.api import ApiError, KubeApi
+from deepscaler.adapters.kubernetes.checked import Route, ServiceObject, WorkloadObject
 from deepscaler.adapters.kubernetes.objects import name_of, selects
 from deepscaler.adapters.prometheus import PrometheusClient
 from deepscaler.adapters.queries import quoted
@@ -70,7 +71,9 @@ def _traffic(address: str, namespace: str, now: float) -> list[str]:
         print(f"discover: entries by traffic unknown: {error}", file=sys.stderr)
         return []
     return [
-        labels["destination_workload"] for labels, rate in sorted(rows, key=lambda row: -row[1]) if rate > 0
+        labels["destination_workload"]
+        for labels, rate in sorted(rows, key=lambda row: -row[1])
+        if rate > 0 and "destination_workload" in labels
     ]
 
 
@@ -81,12 +84,13 @@ def _led_to(api: KubeApi, path: str, key: _Key) -> set[str]:
     except ApiError:
         return set()
     found: set[str] = set()
-    for item in items:
+    for item in CHECKER.sound(Route, "route", items, "it is left out"):
         if key == "destination" and (item["spec"].get("gateways") or ["mesh"]) == ["mesh"]:
             continue  # it routes between services only
         for part in _under(item["spec"], key):
             for target in part if isinstance(part, list) else [part]:
-                found.add(str(target.get("host") or target.get("name") or "").partition(".")[0])
+                if isinstance(target, Mapping):
+                    found.add(str(target.get("host") or target.get("name") or "").partition(".")[0])
     return found
 
 
@@ -105,13 +109,15 @@ def _open_services(api: KubeApi, namespace: str) -> set[str]:
     Boutique's `frontend-external` is open, and `frontend` is the Service and the Deployment of the same pods.
     """
     items = api.items(f"/api/v1/namespaces/{namespace}/services")
+    items = CHECKER.sound(ServiceObject, "Service", items, "it is left out")
     selectors = [
         item["spec"].get("selector")
         for item in items
         if item["spec"].get("type") in ("NodePort", "LoadBalancer")
     ]
     names = {name_of(item) for item in items if item["spec"].get("selector") in selectors}
-    for item in items_or_none(api, f"/apis/apps/v1/namespaces/{namespace}/deployments"):
+    deployments = items_or_none(api, f"/apis/apps/v1/namespaces/{namespace}/deployments")
+    for item in CHECKER.sound(WorkloadObject, "Deployment", deployments, "it is left out"):
         labels = pod_labels(item)
         if any(selector and selects({"matchLabels": selector}, labels) for selector in selectors):
             names.add(name_of(item))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from deepscaler.adapters.kubernetes.api import ApiError, KubeApi, Object
+from deepscaler.adapters.kubernetes.checked import Autoscaler, Checker, ServiceObject, WorkloadObject
 from deepscaler.adapters.kubernetes.objects import name_of, own_container, quantity, selects
 from deepscaler.errors import ClusterError
+from deepscaler.logs import OnChange
 
 SIDECARS = frozenset({"istio-proxy", "linkerd-proxy", "envoy", "daprd", "vault-agent", "cloud-sql-proxy"})
 """Containers that meshes and operators inject."""
@@ -17,6 +20,8 @@ STORES = re.compile(
     "|rabbitmq|kafka|zookeeper|nats|etcd|minio|nacos-server"
 )
 """Images that keep data which replicas wouldn't share."""
+CHECKER = Checker(OnChange(logging.getLogger(__name__)))
+_OUT = "it is left out"
 
 
 @dataclass
@@ -47,16 +52,21 @@ def services_of(api: KubeApi, namespace: str) -> list[FoundService]:
         ClusterError: the namespace can't be read, or nothing runs there.
     """
     base = f"namespaces/{namespace}"
-    workloads = [("Deployment", item) for item in api.items(f"/apis/apps/v1/{base}/deployments")]
+    listed = {"Deployment": api.items(f"/apis/apps/v1/{base}/deployments")}
     for kind in ("StatefulSet", "DaemonSet"):
-        path = f"/apis/apps/v1/{base}/{kind.lower()}s"
-        workloads += [(kind, item) for item in items_or_none(api, path)]
+        listed[kind] = items_or_none(api, f"/apis/apps/v1/{base}/{kind.lower()}s")
+    workloads = [
+        (kind, item)
+        for kind, items in listed.items()
+        for item in CHECKER.sound(WorkloadObject, kind, items, _OUT)
+    ]
     if not workloads:
         raise ClusterError(f"namespace {namespace}: no Deployments; check --namespace, --context")
-    services = api.items(f"/api/v1/{base}/services")
+    services = CHECKER.sound(ServiceObject, "Service", api.items(f"/api/v1/{base}/services"), _OUT)
+    hpas = items_or_none(api, f"/apis/autoscaling/v2/{base}/horizontalpodautoscalers")
     rivals = {
         item["spec"]["scaleTargetRef"]["name"]: name_of(item)
-        for item in items_or_none(api, f"/apis/autoscaling/v2/{base}/horizontalpodautoscalers")
+        for item in CHECKER.sound(Autoscaler, "HorizontalPodAutoscaler", hpas, _OUT)
         if item["spec"]["scaleTargetRef"].get("kind") == "Deployment"
     }
     groups: dict[str, list[tuple[str, Object]]] = {}
@@ -81,7 +91,7 @@ def items_or_none(api: KubeApi, path: str) -> list[Object]:
 
 def pod_labels(workload: Object) -> Mapping[str, str]:
     """The labels that the pods of a workload get."""
-    labels: Mapping[str, str] = workload["spec"]["template"]["metadata"].get("labels") or {}
+    labels: Mapping[str, str] = (workload["spec"]["template"].get("metadata") or {}).get("labels") or {}
     return labels
 
 
@@ -99,13 +109,17 @@ def _service_of(workload: Object, services: Sequence[Object]) -> str:
 def _found(name: str, members: Sequence[tuple[str, Object]], rivals: Mapping[str, str]) -> FoundService:
     kind, first = members[0]
     spec = first["spec"]["template"]["spec"]
-    own = [item for item in spec["containers"] if item["name"] not in SIDECARS]
-    containers = own or list(spec["containers"])
+    every = spec.get("containers") or [{"name": name}]
+    containers = [item for item in every if item.get("name") not in SIDECARS] or every
     container = own_container({"containers": containers}, name)
     names = [name_of(item) for _, item in members]
-    found = FoundService(name, names, str(container["name"]), reason=_why_not(kind, first, container))
+    found = FoundService(
+        name, names, str(container.get("name") or name), reason=_why_not(kind, first, container)
+    )
     if len(containers) > 1:
-        found.notes.append(f"CHECK container: one of {', '.join(str(item['name']) for item in containers)}")
+        found.notes.append(
+            f"CHECK container: one of {', '.join(str(item.get('name')) for item in containers)}"
+        )
     if len(names) > 1:
         found.notes.append(f"CHECK deployment: {names[0]} is scaled, of {', '.join(names)}")
     found.notes += [

@@ -6,18 +6,21 @@ every object that comes in, and a field that one of them doesn't expect would ma
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, wait
+from functools import partial
 from typing import Any
 
-from deepscaler.artefacts import one_line
+from deepscaler.adapters.deadline import Deadline, seconds_left
+from deepscaler.adapters.web import CHUNK_BYTES, TooLarge, bounded
+from deepscaler.artefacts import one_line, parse_json
 from deepscaler.errors import ClusterError
 from deepscaler.settings import ClusterSection
 
 _PAGE = 500
+_MOST_PAGES = 1000
 _GONE = 410
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
 Object = Mapping[str, Any]
@@ -53,6 +56,7 @@ class KubeApi:
         self._section, self._retries = section, retries
         self._client: Any = None
         self._credentials = _Credentials(section)
+        self._deadline = Deadline()
 
     def get(self, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The object or list at `path`.
@@ -81,25 +85,37 @@ class KubeApi:
         Where a page has expired meanwhile, the reading starts again.
 
         Raises:
-            ApiError: as `get`.
+            ApiError: as `get`, or the answer is no list of objects.
         """
         for _ in range(3):
-            found: list[Object] = []
-            query: dict[str, Any] = {"limit": _PAGE}
             try:
-                while True:
-                    page = self.get(path, query)
-                    found += page.get("items") or ()
-                    following = (page.get("metadata") or {}).get("continue")
-                    if not following:
-                        return found
-                    query["continue"] = following
+                return self._pages(path)
             except ApiError as error:
                 if error.status != _GONE:
                     raise
         raise ApiError(
             f"{path}: the list expired between its pages three times; the API server is overloaded", _GONE
         )
+
+    def _pages(self, path: str) -> list[Object]:
+        found: list[Object] = []
+        query: dict[str, Any] = {"limit": _PAGE}
+        for _ in range(_MOST_PAGES):
+            page = self.get(path, query)
+            items, meta = page.get("items") or [], page.get("metadata") or {}
+            following = meta.get("continue") if isinstance(meta, dict) else 0
+            if not isinstance(items, list) or not isinstance(following, str | None):
+                raise ApiError(
+                    f"{path}: not a list of Kubernetes objects; what stands before the API server?"
+                )
+            strange = [item for item in items if not isinstance(item, dict)]
+            if strange:
+                raise ApiError(f"{path}: the list holds {one_line(repr(strange[0]), 60)}, which is no object")
+            found += items
+            if not following:
+                return found
+            query["continue"] = following
+        raise ApiError(f"{path}: the list has no end: more than {_MOST_PAGES} pages of {_PAGE} objects")
 
     def send(
         self,
@@ -157,9 +173,10 @@ class KubeApi:
                 body=body,
                 auth_settings=["BearerToken"],
             )
-            answer = client.call_api(*request, _request_timeout=limit)
-            text = answer.read()
-        except (ApiException, HTTPError, OSError) as error:
+            answer, text = self._deadline.within(limit, partial(_exchange, client, request, limit))
+        except TooLarge as error:
+            raise ApiError(f"{where}: {error}; what stands before the API server?") from error
+        except (ApiException, HTTPError, OSError, ValueError) as error:
             said = error.reason if isinstance(error, ApiException) else error
             raise ApiError(
                 f"{where}: no answer ({one_line(said)}); is the API server there? Check cluster.kubeconfig"
@@ -167,7 +184,7 @@ class KubeApi:
         if not 200 <= answer.status <= 299:
             raise ApiError(_refusal(where, answer.status, answer.reason, text), answer.status)
         try:
-            found = json.loads(text)
+            found = parse_json(text)
         except ValueError as error:
             raise ApiError(
                 f"{where}: the answer is not JSON; is this a Kubernetes API server?", answer.status
@@ -217,10 +234,11 @@ class _Credentials:
             threading.Thread(
                 target=self._work, args=(self._reading,), name="credentials", daemon=True
             ).start()
+        seconds = min(seconds, seconds_left())
         reading, overdue = self._reading, not wait([self._reading], seconds).done
         if overdue:
             raise ApiError(
-                f"no way to the Kubernetes API: the credentials weren't there within {seconds:g} s; "
+                f"no way to the Kubernetes API: the credentials weren't there within {seconds:.3g} s; "
                 "does the credential plugin of the kubeconfig (users[].user.exec) hang?"
             )
         self._reading = None
@@ -236,6 +254,15 @@ class _Credentials:
             reading.set_result(_configuration(self._section))
         except BaseException as error:
             reading.set_exception(error)
+
+
+def _exchange(client: Any, request: Any, seconds: float) -> tuple[Any, bytes]:
+    """The answer to one request, and its body."""
+    answer = client.call_api(*request, _request_timeout=seconds)
+    with answer.response as raw:
+        return answer, bounded(
+            raw.stream(CHUNK_BYTES, decode_content=True), raw.headers.get("Content-Length")
+        )
 
 
 def _configuration(section: ClusterSection) -> Any:
@@ -273,7 +300,7 @@ def _check_path(path: str) -> None:
 def _refusal(where: str, status: int, reason: str | None, text: bytes) -> str:
     """An error message such as `host/path: HTTP 403 Forbidden: what the server says; what to do`."""
     try:
-        answer = json.loads(text)
+        answer = parse_json(text)
         said = f" {answer['reason']}: {one_line(answer['message'])}"
     except (ValueError, KeyError, TypeError):
         said = f" {reason}" if reason else ""

@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from deepscaler.adapters.kubernetes.api import ApiError, KubeApi
+from deepscaler.adapters.kubernetes.checked import LeaseObject, check
 from deepscaler.errors import ClusterError
 from deepscaler.settings import Settings
 
@@ -133,6 +134,7 @@ class LeaseElection:
             }
             self._accept("POST", self._path, body, began)
             return
+        check(LeaseObject, lease, "Lease")
         spec = lease.get("spec") or {}
         self._see(str(lease["metadata"].get("resourceVersion", "")), str(spec.get("holderIdentity") or ""))
         if self.holder not in ("", self.identity) and not self._expired(spec):
@@ -164,7 +166,8 @@ class LeaseElection:
                 _LOG.info("Lease %s/%s: another candidate was faster", self.namespace, self.name)
                 return
             raise
-        self._see(str((answer.get("metadata") or {}).get("resourceVersion", "")), self.identity)
+        check(LeaseObject, answer, "Lease")
+        self._see(str(answer["metadata"].get("resourceVersion", "")), self.identity)
         self._renewed = began
 
     def _spec(self, before: dict[str, Any]) -> dict[str, Any]:
@@ -187,7 +190,7 @@ class LeaseElection:
             if not held:
                 return
             try:
-                lease = self._api.get(f"{self._path}/{self.name}")
+                lease = check(LeaseObject, self._api.get(f"{self._path}/{self.name}"), "Lease")
                 spec = lease.get("spec") or {}
                 if spec.get("holderIdentity") == self.identity:
                     spec = {

@@ -20,6 +20,8 @@ Amounts = Mapping[Kind, float | None]
 """Limit and request of one resource; None where none is stated."""
 Usage = tuple[float, float, float]
 """What a pod uses: cores, the time of the sample, and over how many seconds before it the mean was taken."""
+_LONGEST_SPAN = 2.0**63 * 1e-9
+"""Seconds: Go counts nanoseconds in an int64."""
 
 
 # ----------------------------------------------------------------------------------------------------- values
@@ -39,16 +41,22 @@ def seconds_since_epoch(text: str | None) -> float | None:
     """A Kubernetes time (RFC 3339) as seconds since the epoch; None for None and for what is no time."""
     try:
         return None if text is None else datetime.fromisoformat(text).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError, OSError):  # the last two: a time that the platform can't count to
         return None
 
 
 def span_seconds(text: str) -> float:
-    """Seconds of a Go duration such as `15s`, `1m30.5s` or `20.1ms`."""
+    """Seconds of a Go duration such as `15s`, `1m30.5s` or `20.1ms`; 0 for what is none.
+
+    Raises:
+        ValueError: longer than Go can state.
+    """
     units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-    return sum(
-        float(number) * units[unit] for number, unit in re.findall(r"([0-9.]+)(h|ms|m|us|µs|ns|s)", text)
-    )
+    found = re.findall(r"([0-9]+(?:\.[0-9]+)?)(h|ms|m|us|µs|ns|s)", text)
+    seconds = sum(float(number) * units[unit] for number, unit in found)
+    if seconds > _LONGEST_SPAN:
+        raise ValueError(f"{text[:40]!r} is too long a span")
+    return seconds
 
 
 # ---------------------------------------------------------------------------------------------------- objects
@@ -104,13 +112,18 @@ def actual_amounts(pod: Object, name: str, resource: str) -> Amounts:
 
 
 def manager_of_replicas(item: Object) -> str:
-    """The field manager that set `spec.replicas` last, as `managedFields` has it; "" if none did."""
-    owners = [
-        (str(entry.get("time", "")), str(entry.get("manager", "")))
-        for entry in item["metadata"].get("managedFields") or ()
-        if "f:replicas" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})
-    ]
-    return max(owners, default=("", ""))[1]
+    """The field manager that set `spec.replicas` last, as `managedFields` has it; "" if none did.
+
+    Nothing depends on it but a name in messages, so entries that can't be read are passed over.
+    """
+    entries = item["metadata"].get("managedFields")
+    owners = [("", "")]
+    for entry in entries if isinstance(entries, list) else ():
+        fields = entry.get("fieldsV1") if isinstance(entry, dict) else None
+        spec = fields.get("f:spec") if isinstance(fields, dict) else None
+        if isinstance(spec, dict) and "f:replicas" in spec:
+            owners.append((str(entry.get("time")), str(entry.get("manager"))))
+    return max(owners)[1]
 
 
 def ready_condition(status: Object) -> tuple[bool | None, float | None]:

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from statistics import median
 
 from deepscaler.adapters.kubernetes.api import ApiError, KubeApi, Object
+from deepscaler.adapters.kubernetes.checked import (
+    AnyObject,
+    Checker,
+    LimitRange,
+    PodObject,
+    PodUsage,
+    Quota,
+    Replicated,
+    WorkloadObject,
+    called,
+    check,
+)
 from deepscaler.adapters.kubernetes.objects import (
     BootTimes,
     Usage,
@@ -55,6 +67,9 @@ class Orchestrator:
         self._seen: dict[str, Object] = {}  # service -> its newest pod
         self._live_cores: dict[str, float] = {}  # service -> CPU limit that its pods have now
         self._on_change = OnChange(_LOG)
+        self._checker = Checker(self._on_change)
+        self._unsound: dict[str, str] = {}  # Deployment -> why it isn't sound
+        self._unsound_pods: list[Pod] = []
         self.writer = ReplicaWriter(self._api, self._path("/apis/apps/v1", "deployments"))
 
     def _path(self, group: str, resource: str) -> str:
@@ -72,16 +87,18 @@ class Orchestrator:
             service: deployments[name] for service, name in self._names.scaled.items() if name in deployments
         }
         self._name_the_missing(deployments)
+        if not scaled and self._unsound:
+            raise ClusterError("; ".join(self._unsound.values()))
         if not scaled:
             raise ClusterError(
                 f"namespace {self._namespace} has none of the Deployments "
                 f"{', '.join(self._names.scaled.values())}; check app.namespace and app.services"
             )
-        rivals = rival_autoscalers(self._api, self._namespace, self._on_change)
+        rivals = rival_autoscalers(self._api, self._namespace, self._on_change, self._checker)
         if not self._boots:
             self._pods()
         found = {service: self._workload(service, item, rivals) for service, item in scaled.items()}
-        claims = self._quota_claims(scaled)
+        claims = self._quota_claims({name: item for name, item in scaled.items() if not found[name].unsound})
         return [
             replace(found[service], quotas=claims.get(service, ()))
             for service in self._names.services
@@ -105,15 +122,29 @@ class Orchestrator:
 
     def _deployments(self) -> dict[str, Object]:
         """The application's Deployments by name. Their versions are remembered."""
-        ours = {
-            name_of(item): item
-            for item in self._api.items(self._path("/apis/apps/v1", "deployments"))
-            if item["metadata"]["name"] in {*self._names.deployments, *self._names.scaled.values()}
+        names = {*self._names.deployments, *self._names.scaled.values()}
+        listed = self._api.items(self._path("/apis/apps/v1", "deployments"))
+        ours = {called(item): item for item in listed if called(item) in names}
+        self._unsound, readable = {}, dict[str, Object]()
+        for name, item in ours.items():
+            try:
+                readable[name] = check(Replicated, item, "Deployment")
+                check(WorkloadObject, item, "Deployment")
+            except ApiError as error:
+                self._unsound[name] = str(error)
+        held = {
+            f"Deployment {name}": f"{why}; its replicas stay as they are"
+            for name, why in self._unsound.items()
         }
-        self.writer.remember(ours)
-        return ours
+        self._checker.tell("Deployment", held)
+        self.writer.remember(readable)
+        return readable
 
     def _workload(self, service: str, item: Object, rivals: Mapping[str, list[str]]) -> Workload:
+        if name_of(item) in self._unsound:
+            state = DeploymentState.of(item)
+            why = self._unsound[name_of(item)]
+            return Workload(service, state.replicas, None, None, annotations=state.annotations, unsound=why)
         container = own_container(item["spec"]["template"]["spec"], self._container(service))
         cores, memory = amounts(container, "cpu"), amounts(container, "memory")
         state, measured = DeploymentState.of(item), self._boots.seconds(service)
@@ -136,7 +167,8 @@ class Orchestrator:
 
     def _missing(self, deployments: Mapping[str, Object]) -> dict[str, str]:
         """Service -> name of its Deployment, where that doesn't exist."""
-        return {service: name for service, name in self._names.scaled.items() if name not in deployments}
+        known = deployments.keys() | self._unsound
+        return {service: name for service, name in self._names.scaled.items() if name not in known}
 
     def _name_the_missing(self, deployments: Mapping[str, Object]) -> None:
         missing = self._missing(deployments)
@@ -165,15 +197,25 @@ class Orchestrator:
             except ApiError as error:
                 _LOG.debug("%ss can't be read: %s", kind, error)
                 continue
-            found.update({name_of(item): kind for item in items})
+            found.update({called(item): kind for item in items})
         return found
 
     def _quota_claims(self, scaled: Mapping[str, Object]) -> dict[str, tuple[QuotaClaim, ...]]:
         """Service -> what one more pod of it takes of the namespace's quotas."""
-        quotas = self._optional("resourcequotas", "so plans aren't checked against them")
+        quotas = self._checker.sound(
+            Quota,
+            "ResourceQuota",
+            self._optional("resourcequotas", "so plans aren't checked against them"),
+            "plans aren't checked against it",
+        )
         if not quotas:
             return {}
-        ranges = self._optional("limitranges", "so their defaults don't count in what a pod takes of quotas")
+        ranges = self._checker.sound(
+            LimitRange,
+            "LimitRange",
+            self._optional("limitranges", "so their defaults don't count in what a pod takes of quotas"),
+            "its defaults don't count in what a pod takes of quotas",
+        )
         pods = {
             service: NextPod(
                 next_pod(
@@ -206,7 +248,7 @@ class Orchestrator:
         Raises:
             ClusterError: the API can't be read.
         """
-        return [self._pod(service, item, usage or {}) for service, item in self._pods()]
+        return [self._pod(service, item, usage or {}) for service, item in self._pods()] + self._unsound_pods
 
     def boot_seconds(self) -> dict[str, float]:
         """Service -> seconds from a pod's creation to Ready, measured on the pods that exist.
@@ -227,14 +269,13 @@ class Orchestrator:
             self._on_change.trouble("metrics.k8s.io", text)
             return None
         self._on_change.well("metrics.k8s.io")
+        items = self._checker.sound(PodUsage, "PodMetrics", items, "what the pod uses is unknown")
         found = {name_of(item): usage_of(item, self._names.containers) for item in items}
         return {name: usage for name, usage in found.items() if usage is not None}
 
     def _pods(self) -> list[tuple[str, Object]]:
         """Service and pod, by the pod's name. Start-up times and sizes of the pods are remembered."""
-        owned = self._owners.deployments(self._api.items(self._path("/api/v1", "pods")))
-        deployments = self._names.deployments
-        found = [(deployments[name], item) for name, item in owned if name in deployments]
+        found = self._sound_pods(self._api.items(self._path("/api/v1", "pods")))
         live: dict[str, list[float]] = {}
         for service, item in found:
             self._boots.observe(service, item)
@@ -246,6 +287,32 @@ class Orchestrator:
         self._live_cores = {service: median(limits) for service, limits in live.items() if limits}
         self._boots.forget({str(item["metadata"].get("uid")) for _, item in found})
         return sorted(found, key=lambda pair: name_of(pair[1]))
+
+    def _sound_pods(self, items: Iterable[Object]) -> list[tuple[str, Object]]:
+        """Service and pod, of those pods that are sound; of the others it is remembered why they aren't."""
+        unsound, doubts, named = list[Pod](), dict[str, str](), list[Object]()
+
+        def doubt(service: str | None, item: Object, error: ApiError) -> None:
+            consequence = f"{service} is held" if service else "it is left out"
+            doubts[f"Pod {called(item)}"] = f"{error}; {consequence}"
+            if service:
+                unsound.append(_unsound_pod(service, called(item), str(error)))
+
+        for item in items:
+            try:
+                named.append(check(AnyObject, item, "Pod"))
+            except ApiError as error:
+                doubt(self._names.service("pod", called(item)), item, error)
+        deployments, found = self._names.deployments, list[tuple[str, Object]]()
+        for name, item in self._owners.deployments(named):
+            try:
+                if name in deployments:
+                    found.append((deployments[name], check(PodObject, item, "Pod")))
+            except ApiError as error:
+                doubt(deployments[name], item, error)
+        self._checker.tell("Pod", doubts)
+        self._unsound_pods = unsound
+        return found
 
     def _pod(self, service: str, item: Object, usage: Mapping[str, Usage]) -> Pod:
         name, status = name_of(item), item.get("status") or {}
@@ -303,3 +370,8 @@ def pods_of(deployment: Object) -> int:
 def _created(item: Object | None) -> str:
     """When an object was created, as text that sorts by time."""
     return str(((item or {}).get("metadata") or {}).get("creationTimestamp") or "")
+
+
+def _unsound_pod(service: str, name: str, why: str) -> Pod:
+    """A pod of which only the name is known."""
+    return Pod(service, name, "Unknown", False, None, None, None, None, None, 0.0, None, unsound=why)

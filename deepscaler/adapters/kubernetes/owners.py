@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterable, Mapping
 
 from deepscaler.adapters.kubernetes.api import ApiError, KubeApi, Object
+from deepscaler.adapters.kubernetes.checked import AnyObject, Checker
 from deepscaler.logs import OnChange
 
 _LOG = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ class PodOwners:
         self._api, self._path = api, path
         self._deployments: dict[str, str | None] = {}  # uid of a ReplicaSet -> its Deployment
         self._on_change = OnChange(_LOG)
+        self._checker = Checker(self._on_change)
 
     def deployments(self, pods: Iterable[Object]) -> list[tuple[str, Object]]:
         """Deployment and pod, of those pods that belong to one, in their order.
@@ -51,7 +53,8 @@ class PodOwners:
             return self._deployments
         self._on_change.well("ReplicaSets")
         found: dict[str, str | None] = {}
-        for item in items:
+        consequence = "its name tells which Deployment has its pods"
+        for item in self._checker.sound(AnyObject, "ReplicaSet", items, consequence):
             owner = _controller(item, "Deployment")
             found[str(item["metadata"].get("uid"))] = None if owner is None else str(owner.get("name"))
         return found

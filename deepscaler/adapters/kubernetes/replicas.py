@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from deepscaler.adapters.kubernetes.api import ApiError, KubeApi, Object
+from deepscaler.adapters.kubernetes.checked import Replicated, check
 
 _TRIES = 5
 _CONFLICT = 409
@@ -114,7 +115,8 @@ class ReplicaWriter:
             query={"fieldManager": FIELD_MANAGER},
             time_out=self._seconds_left(),
         )
-        got = (answer.get("spec") or {}).get("replicas")
+        spec = answer.get("spec")
+        got = spec.get("replicas") if isinstance(spec, dict) else None
         if got != replicas:
             raise ApiError(
                 f"asked for {replicas} replicas, but the API server set {got}; "
@@ -133,7 +135,7 @@ class ReplicaWriter:
         return now
 
     def _read(self, name: str) -> DeploymentState:
-        return DeploymentState.of(self._api.get(f"{self._path}/{name}"))
+        return DeploymentState.of(check(Replicated, self._api.get(f"{self._path}/{name}"), "Deployment"))
 
     def _seconds_left(self) -> float | None:
         """Time-out of a write that ends it before the lease does."""

@@ -66,4 +66,5 @@ def _allows(api: KubeApi, right: Right) -> bool:
         "spec": {"resourceAttributes": attributes},
     }
     answer = api.send("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body)
-    return bool((answer.get("status") or {}).get("allowed"))
+    status = answer.get("status")
+    return isinstance(status, dict) and status.get("allowed") is True

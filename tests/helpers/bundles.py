@@ -1,0 +1,48 @@
+"""A small bundle of known weights, written as training writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from deepscaler.learning.bundle import Bundle, save_bundle
+from deepscaler.learning.dataset import Normalizer
+from model.network import Shape
+from model.networks import build_network
+
+SIZES = {"graph_channels": 4, "time_channels": 4, "order": 2, "kernel": 3, "blocks": 1, "attention": True}
+FEATURES = ("pod", "cpu", "res", "req")
+
+
+def write_bundle(
+    path: Path,
+    services: Sequence[str] = ("web", "api", "db"),
+    means: Sequence[float] | None = None,
+    features: Sequence[str] = FEATURES,
+    **meta: object,
+) -> Path:
+    """An AdapGLA that forecasts the training means, whatever it sees.
+
+    Args:
+        path: of the `.pt`.
+        services: their names.
+        means: replicas by service; by default 1, 2, and so on.
+        features: their names.
+        meta: changes what the data set says about itself.
+    """
+    count, width = len(services), len(features)
+    network = build_network("AdapGLA", Shape(count, width, 5, 1), SIZES)
+    weights = {name: torch.zeros_like(value) for name, value in network.state_dict().items()}
+    blank, graph = np.zeros((count, width), np.float32), torch.zeros(count, count)
+    levels = np.array(range(1, count + 1) if means is None else means, np.float32)
+    whole = {
+        **{"app": "shop", "services": list(services), "features": list(features), "step": 60.0},
+        **{"base_step": 15.0, "window": 5, "horizon": 1, "label": "required", "lead": 0.0, "demand": None},
+        **meta,
+    }
+    normalizer = Normalizer(blank, blank + 1, levels, np.ones(count, np.float32))
+    save_bundle(Bundle("AdapGLA", SIZES, weights, {}, graph, graph, normalizer, whole, {}, {}, {}), path)
+    return path
