@@ -1,10 +1,10 @@
 """Built-in PromQL templates, and the names that lead from series back to services.
 
-A template has placeholders. `{namespace}` and `{window}` stand for themselves. The others are escaped lists
-of alternatives for an anchored `=~"…"` matcher: `{deployments}`, `{containers}`, `{workloads}`, `{pods}` (pod
-names, with the Deployment's name as group 1) and `{services}` (the names that the query's `label` carries).
-`{matchers}` are those of `cluster.prometheus.matchers`, with a comma behind them. Other braces are PromQL's
-own.
+A template has placeholders. `{namespace}` and `{window}` stand for themselves, and `{seconds}` are those of
+the window. The others are escaped lists of alternatives for an anchored `=~"…"` matcher: `{deployments}`,
+`{containers}`, `{workloads}`, `{pods}` (pod names, with the Deployment's name as group 1) and `{services}`
+(the names that the query's `label` carries). `{matchers}` are those of `cluster.prometheus.matchers`, with a
+comma behind them. Other braces are PromQL's own.
 
 Source: the five templates of the published metrics_fetch.py (irate over one minute, usage by quota/period,
 duration by count).
@@ -86,7 +86,12 @@ _SCRAPE = "job, endpoint, metrics_path, prometheus, prometheus_replica, replica"
 
 
 def _rate(selector: str) -> str:
-    return f"rate({selector}[{{window}}])"
+    """The increase per second of the window.
+
+    That is what Prometheus calls `rate`. VictoriaMetrics' `rate` is the increase per second of the part of
+    the window that has samples, so that pods which come and go would count for all of it.
+    """
+    return f"(increase({selector}[{{window}}]) / {{seconds}})"
 
 
 def _newest_rate(selector: str) -> str:
@@ -207,7 +212,7 @@ POD_QUERIES: Mapping[str, str] = {
     "ready": f'max by (pod) (kube_pod_status_ready{{{_POD},condition="true"}})',
     "ready_since": f"max by (pod) (kube_pod_status_ready_time{{{_POD}}})",
     "deleting": f"max by (pod) (kube_pod_deletion_timestamp{{{_POD}}})",
-    "usage": f"sum by (pod) ({_once(f'rate({_CPU_SECONDS}[{{window}}])')})",
+    "usage": f"sum by (pod) ({_once(_rate(_CPU_SECONDS))})",
     "usage_time": f"max by (pod) (timestamp({_CPU_SECONDS}))",
     "request": f"sum by (pod) ({_stated('requests', 'cpu')})",
 }
@@ -292,6 +297,7 @@ class Names:
             "matchers": self._matchers,
             "namespace": quoted(self.namespace),
             "window": window,
+            "seconds": f"{seconds(window):g}",
             "deployments": alternatives(self.deployments),
             "containers": alternatives(self.containers),
             "workloads": alternatives(workloads),
