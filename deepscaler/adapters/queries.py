@@ -2,14 +2,16 @@
 
 A template has placeholders. `{namespace}` and `{window}` stand for themselves, and `{seconds}` are those of
 the window. The others are escaped lists of alternatives for an anchored `=~"…"` matcher: `{deployments}`,
-`{containers}`, `{workloads}`, `{pods}` (pod names, with the Deployment's name as group 1) and `{services}`
-(the names that the query's `label` carries). `{matchers}` are those of `cluster.prometheus.matchers`, with a
-comma behind them. Other braces are PromQL's own.
+`{containers}`, `{workloads}`, `{pods}` (pod names, with the Deployment's name as group 1, or the beginning of
+a long one as group 2), `{strangers}` (pods that look like those but aren't) and `{services}` (the names that
+the query's `label` carries). `{matchers}` are those of `cluster.prometheus.matchers`, with a comma behind
+them. Other braces are PromQL's own.
 
 Source: the five templates of the published metrics_fetch.py (irate over one minute, usage by quota/period,
 duration by count).
 Differs: one query serves all services. `req` counts one report only: the destination's, else its waypoint's.
-Pods are known by name instead of by container, because upstream Boutique calls every container `server`.
+Pods are known by their owners, or else by name, instead of by container, because upstream Boutique calls
+every container `server`.
 `pod` counts ready replicas, not running containers. Memory is the working set, which is what a limit acts on.
 A limit counts only while its container's usage does, so both sides of a ratio speak of the same pods. A
 container that several scrapes report counts once.
@@ -18,22 +20,57 @@ container that several scrapes report counts once.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from deepscaler.errors import MetricsError, SettingsError
 from deepscaler.settings import App, CallsQuery, EntryPart, EntryQuery, Feature, Query
 
 POD_SUFFIX = "(?:-[a-z0-9]{5,10}-[a-z0-9]{5}|-[0-9]+)"
 """What pods have after their Deployment's name (hashes of ReplicaSet and pod) or StatefulSet's (ordinal)."""
+LONG_NAME, LONGEST_BEGINNING = 47, 58
+"""From so many characters on, a name and its hash don't fit into a pod's, which begins with 58 of them."""
+LONG_POD_SUFFIX = "(?:-[a-z0-9]{0,10}-?)?[a-z0-9]{5}"
+"""What pods have after (the beginning of) such a name."""
 
-_CONTAINER = '{matchers}namespace="{namespace}",container=~"{containers}",pod=~"{pods}"'
+_HERE = '{matchers}namespace="{namespace}"'
+_CONTAINER = f'{_HERE},container=~"{{containers}}",pod!~"{{strangers}}"'
 _SERVED = (
     '{matchers}reporter="%s",destination_workload_namespace="{namespace}",destination_workload=~"{workloads}"'
 )
 
 
+def _renamed(vector: str, old: str, new: str) -> str:
+    return f'label_replace({vector}, "{new}", "$1", "{old}", "(.+)")'
+
+
+# Which pods belong to which Deployment (or StatefulSet, DaemonSet), as kube-state-metrics knows it.
+_BY_REPLICA_SET = f'kube_pod_owner{{{_HERE},owner_kind="ReplicaSet",owner_is_controller="true"}}'
+_REPLICA_SETS = f"group by (pod, replicaset) ({_renamed(_BY_REPLICA_SET, 'owner_name', 'replicaset')})"
+_OWNED_REPLICA_SETS = f'kube_replicaset_owner{{{_HERE},owner_kind="Deployment",owner_is_controller="true"}}'
+_DEPLOYMENTS = (
+    f"group by (replicaset, deployment) ({_renamed(_OWNED_REPLICA_SETS, 'owner_name', 'deployment')})"
+)
+_BY_SET = f'kube_pod_owner{{{_HERE},owner_kind=~"StatefulSet|DaemonSet",owner_is_controller="true"}}'
+POD_OWNERS = (
+    f"max by (pod, deployment) (({_REPLICA_SETS} * on (replicaset) group_left (deployment) {_DEPLOYMENTS})\n"
+    f"or ({_renamed(_BY_SET, 'owner_name', 'deployment')} unless on (deployment) {_DEPLOYMENTS}))"
+)
+"""One series per pod that has an owner, with the labels `pod` and `deployment`."""
+_OWNER_KNOWN = (
+    f"(group by (pod) (kube_pod_owner{{{_HERE}}} unless on (pod) {_BY_REPLICA_SET})\n"
+    f"or group by (pod) ({_REPLICA_SETS} and on (replicaset) kube_replicaset_owner{{{_HERE}}}))"
+)
+POD_STRANGERS = f"{_OWNER_KNOWN} unless on (pod) {POD_OWNERS}"
+"""One series per pod that belongs to nothing of which a service could have pods, such as a Job."""
+
+
 def _by_deployment(aggregation: str, vector: str) -> str:
-    return f'{aggregation} by (deployment) (label_replace({vector}, "deployment", "$1", "pod", "{{pods}}"))'
+    """The sum, count or maximum by Deployment; the pods' names tell only where no owner is known."""
+    nameless = f"{vector} unless on (pod) {_OWNER_KNOWN}"
+    named = f'{{whole(}}label_replace({nameless}, "deployment", "$1$2", "pod", "{{pods}}"){{)whole}}'
+    owned = f"({vector}) * on (pod) group_left (deployment) {POD_OWNERS}"
+    return f"{aggregation} by (deployment) ({owned}\nor {named})"
 
 
 def _once(vector: str) -> str:
@@ -62,7 +99,7 @@ def _limits(resource: str) -> str:
     return f"({_once(_ENFORCED[resource])}\nor {_stated('limits', resource)})"
 
 
-_DEPLOYMENT = '{matchers}namespace="{namespace}",deployment=~"{deployments}"'
+_DEPLOYMENT = f'{_HERE},deployment=~"{{deployments}}"'
 _ENFORCED: Mapping[str, str] = {
     "cpu": f"(container_spec_cpu_quota{{{_CONTAINER}}} > 0) / container_spec_cpu_period{{{_CONTAINER}}}",
     "memory": f"container_spec_memory_limit_bytes{{{_CONTAINER}}} > 0",
@@ -161,6 +198,11 @@ CALLS_QUERY = CallsQuery(
     ),
 )
 
+REQUESTS_QUERY = Query(
+    label="destination_workload", query=_reported("destination_workload", "istio_requests_total")
+)
+"""Requests per second that each service served, as a mean over the window."""
+
 # Requests from outside the application at its entry services: {workloads} are those of the entries,
 # {callers} are all of the application.
 _ENTERED = ',source_workload!~"{callers}"'
@@ -190,7 +232,7 @@ def _amounts(kind: str) -> str:
     )
 
 
-_POD = '{matchers}namespace="{namespace}",pod=~"{pods}"'
+_POD = _HERE
 _HPA = (
     '{matchers}namespace="{namespace}",scaletargetref_kind="Deployment",scaletargetref_name=~"{deployments}"'
 )
@@ -228,6 +270,7 @@ class Names:
         deployments: Deployment -> service.
         containers: container -> services that have one of this name.
         scaled: service -> the Deployment whose replicas are its own.
+        strangers: pods that look like those of a service by their names, but belong to somebody else.
 
     Raises:
         SettingsError: two services claim one Deployment or workload.
@@ -255,7 +298,20 @@ class Names:
                         raise SettingsError(
                             f"app.services: {service} and {known[name]} both claim the workload {name!r}"
                         )
-        self._pod = re.compile(f"({'|'.join(map(re.escape, self.deployments))}){POD_SUFFIX}")
+        self.strangers: Collection[str] = ()
+        beginnings = Counter(name[:LONGEST_BEGINNING] for name in self.deployments if len(name) >= LONG_NAME)
+        # Names that begin alike can't be told apart by their pods.
+        self._long = {
+            name[:LONGEST_BEGINNING]: name
+            for name in self.deployments
+            if beginnings[name[:LONGEST_BEGINNING]] == 1
+        }
+        self._pod = re.compile(self._pod_pattern(lambda names: "|".join(map(re.escape, names))))
+
+    def _pod_pattern(self, alternatives: Callable[[Iterable[str]], str]) -> str:
+        """The names of pods; group 1 is their Deployment, group 2 the beginning of one with a long name."""
+        pattern = f"({alternatives(self.deployments)}){POD_SUFFIX}"
+        return pattern + (f"|({alternatives(self._long)}){LONG_POD_SUFFIX}" if self._long else "")
 
     def service(self, label: str, value: str) -> str | None:
         """The service that a series with this label and value belongs to; None for none.
@@ -272,8 +328,10 @@ class Names:
                 )
             return next(iter(owners), None)
         if label == "pod":
-            found = self._pod.fullmatch(value)
-            return self.deployments[found[1]] if found else None
+            found = None if value in self.strangers else self._pod.fullmatch(value)
+            if found is None:
+                return None
+            return self.deployments[found[1] or self._long[found[2]]]
         if "workload" in label:
             return self.workloads.get(value)
         return self.deployments.get(value) or (value if value in self.services else None)
@@ -292,7 +350,8 @@ class Names:
         workloads = [
             name for name, service in self.workloads.items() if entries is None or service in entries
         ]
-        deployments = f"({alternatives(self.deployments)})"
+        # Of names that are longer than what pods carry, the whole has to be put back.
+        cut = {beginning: name for beginning, name in self._long.items() if beginning != name}
         values = {
             "matchers": self._matchers,
             "namespace": quoted(self.namespace),
@@ -302,16 +361,22 @@ class Names:
             "containers": alternatives(self.containers),
             "workloads": alternatives(workloads),
             "callers": alternatives(self.workloads),
-            "pods": deployments + POD_SUFFIX,
+            "pods": self._pod_pattern(alternatives),
+            "strangers": alternatives(self.strangers),
+            "whole(": "label_replace(" * len(cut),
+            ")whole": "".join(
+                f', "deployment", "{name}", "deployment", "{quoted(re.escape(beginning))}")'
+                for beginning, name in cut.items()
+            ),
         }
         plural = {"container": "containers", "pod": "pods"}.get(
             label, "workloads" if "workload" in label else "deployments"
         )
         values["services"] = values[plural]
-        return re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), template)
+        return re.sub(r"\{([\w()]+)\}", lambda found: values.get(found[1], found[0]), template)
 
 
-def alternatives(names: Mapping[str, object] | list[str]) -> str:
+def alternatives(names: Iterable[str]) -> str:
     """`a|b|c` with the characters of regular expressions escaped, to stand inside double quotes of PromQL."""
     return quoted("|".join(re.sub(r"[\\.+*?()|\[\]{}^$]", r"\\\g<0>", name) for name in names))
 

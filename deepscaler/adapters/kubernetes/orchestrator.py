@@ -45,6 +45,7 @@ from deepscaler.logs import OnChange
 from deepscaler.settings import Settings
 
 _LOG = logging.getLogger(__name__)
+_MOST_STRANGERS = 100
 
 
 class Orchestrator:
@@ -55,6 +56,8 @@ class Orchestrator:
         api: carries the requests; by default as `settings.cluster` says.
 
     Attributes:
+        strangers: the newest pods that look like those of a service by their names, but belong to others;
+            None until pods have been listed.
         writer: writes replicas; the leader's lease sets its fence.
     """
 
@@ -70,6 +73,7 @@ class Orchestrator:
         self._checker = Checker(self._on_change)
         self._unsound: dict[str, str] = {}  # Deployment -> why it isn't sound
         self._unsound_pods: list[Pod] = []
+        self.strangers: list[str] | None = None
         self.writer = ReplicaWriter(self._api, self._path("/apis/apps/v1", "deployments"))
 
     def _path(self, group: str, resource: str) -> str:
@@ -312,7 +316,14 @@ class Orchestrator:
                 doubt(deployments[name], item, error)
         self._checker.tell("Pod", doubts)
         self._unsound_pods = unsound
+        self._remember_strangers({called(item) for item in named} - {called(item) for _, item in found})
         return found
+
+    def _remember_strangers(self, others: Iterable[str]) -> None:
+        """Their metrics outlive them, so those that are gone are remembered for a while."""
+        alike = {name for name in others if self._names.service("pod", name) is not None}
+        before = [name for name in self.strangers or () if name not in alike]
+        self.strangers = [*before, *sorted(alike)][-_MOST_STRANGERS:]
 
     def _pod(self, service: str, item: Object, usage: Mapping[str, Usage]) -> Pod:
         name, status = name_of(item), item.get("status") or {}
