@@ -25,6 +25,10 @@ Feature = Literal["pod", "cpu", "mem", "res", "req"]
 """A metric of one service, by the names that the README explains."""
 
 
+Name = Annotated[str, Field(pattern=r"^\S+$")]
+"""A name without white space."""
+
+
 def _text_of_time(value: Any) -> Any:
     """The text of a time, checked; YAML reads an unquoted 2026-01-05T00:00:00Z as a time already.
 
