@@ -24,7 +24,13 @@ from deepscaler.learning.dataset import Dataset, read_dataset
 from deepscaler.learning.entrants import ENTRANTS, entrants_of
 from deepscaler.learning.history import read_history
 from deepscaler.learning.interruption import exit_code, how_to_go_on, terminable
-from deepscaler.learning.report import library_versions, run_facts, summary_line, training_report
+from deepscaler.learning.report import (
+    library_versions,
+    run_facts,
+    shipping_line,
+    summary_line,
+    training_report,
+)
 from deepscaler.learning.task import TrainingTask
 from deepscaler.learning.train import train
 from deepscaler.logs import start_logging
@@ -120,6 +126,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"main: interrupted; {how_to_go_on(task)}", file=sys.stderr)
         return exit_code(error)
     print(training_report(trained.bundle))
+    print(shipping_line(path))
     print(summary_line(trained, path))
     return 0
 

@@ -215,3 +215,5 @@ POLICIES: dict[str, Callable[[Context], Policy]] = {
     "explore": _explore,
 }
 """Name -> function that makes the policy. `make_policy` knows more names: `RIVALS` and `TOLD`."""
+OVER_BUNDLE = ("deepscaler", "deepscaler_nofloor")
+"""Those that forecast from the bundle."""
