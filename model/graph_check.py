@@ -121,12 +121,15 @@ def check_graph(
         name: {key: float(np.mean(values)) for key, values in found.items()}
         for name, found in by_seed.items()
     }
+    verdict = graph_verdict(errors, by_seed)
+    if network.graph_use == "none":
+        verdict = f"{type(network).__name__} sees no graph, so none is judged."
     return {
         "errors": errors,
         "refitted": refitted,
         "refitted_by_seed": by_seed,
         "slow_windows": {name: len(ends) for name, ends in judge.slow.items()},
-        "verdict": graph_verdict(errors, by_seed),
+        "verdict": verdict,
     }
 
 

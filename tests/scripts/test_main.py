@@ -267,6 +267,7 @@ def test_it_says_how_many_epochs_will_run_and_keeps_the_forecasts_where_asked(
     np.testing.assert_allclose(errors["mae_z_by_service_and_step"], by_pair / scale[:, None], rtol=1e-5)
     assert "MAE z" in capsys.readouterr().out
     assert run("--model_name", "AR") == 0 and "AR: fitted in closed form, no epochs" in caplog.text
+    assert "AR sees no graph, so none is judged." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["AdapGLX", "AdapGLS,", "all,AR", "AdapGLS;AR"])
