@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 
-.PHONY: install install-dev python prometheus demo test live lint types bench schema clean
+.PHONY: install install-dev python prometheus demo test live lint types bench fidelity schema clean
 
 install: $(VENV)/.run
 install-dev: $(VENV)/.dev
@@ -52,6 +52,12 @@ types: install-dev
 bench: install-dev
 	$(PY) -m testbed.experiments.bench
 	$(PY) -m deepscaler.learning.bench
+
+# The emulated cluster beside recordings of a real one: make fidelity DATA=path/to/result.zip (docs/fidelity.md).
+DATA ?= result.zip
+fidelity: install
+	@test -f "$(DATA)" || { echo "$(DATA): no such file; get ScalerEval's result.zip and run: make fidelity DATA=path/to/result.zip" >&2; exit 1; }
+	$(PY) -m testbed.fidelity --data "$(DATA)" --page docs/fidelity.md --write
 
 # What is made from the settings' descriptions: the JSON schemas that editors read, and docs/settings.md.
 schema: install
