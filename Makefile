@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 
-.PHONY: install install-dev python prometheus demo test live lint types bench fidelity schema clean
+.PHONY: install install-dev python prometheus victoria-metrics demo test live lint types bench fidelity soak schema clean
 
 install: $(VENV)/.run
 install-dev: $(VENV)/.dev
@@ -27,15 +27,17 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-# The real Prometheus server of Debian's package, unpacked under .cache/ without root; tests that need it are
-# skipped and say so if it can't be had.
+# The real Prometheus and VictoriaMetrics of Debian's packages, unpacked under .cache/ without root; tests that need
+# them are skipped and say so if they can't be had, and fail in CI.
 prometheus: $(VENV)/.run
 	-@$(PY) -m testbed.live.prometheus_server --install
+victoria-metrics: $(VENV)/.run
+	-@$(PY) -m testbed.live.victoria_metrics --install
 
 demo: install
 	$(PY) -m testbed.experiments.demo
 
-test: install-dev prometheus
+test: install-dev prometheus victoria-metrics
 	$(PY) -m pytest -m "not live"
 
 # Wall-clock tests with real servers: Locust, Prometheus, the emulated Kubernetes API.
@@ -51,6 +53,7 @@ types: install-dev
 
 bench: install-dev
 	$(PY) -m testbed.experiments.bench
+	OMP_NUM_THREADS=1 $(PY) -m testbed.experiments.tick_bench
 	$(PY) -m deepscaler.learning.bench
 
 # The emulated cluster beside recordings of a real one: make fidelity DATA=path/to/result.zip (docs/fidelity.md).
@@ -58,6 +61,10 @@ DATA ?= result.zip
 fidelity: install
 	@test -f "$(DATA)" || { echo "$(DATA): no such file; get ScalerEval's result.zip and run: make fidelity DATA=path/to/result.zip" >&2; exit 1; }
 	$(PY) -m testbed.fidelity --data "$(DATA)" --page docs/fidelity.md --write
+
+# Days of virtual time among faults: SOAK="--hours 2 --seeds 1" is what CI runs.
+soak: install
+	$(PY) -m testbed.experiments.soak $(SOAK)
 
 # What is made from the settings' descriptions: the JSON schemas that editors read, and docs/settings.md.
 schema: install

@@ -32,12 +32,14 @@ class Network(nn.Module):
         graph_use: `learned`: trained together with a graph learner; `static`: sees the prior as it is;
             `none`: ignores graphs.
         uses_known: does it read `known`? Serving then computes the labels of its history.
+        unrounded: its forecasts are requirements before they are rounded up, whatever it was trained on.
         quantiles: levels that it forecasts; 0.5 is what `forward` gives.
         memory: steps before a window; `forecast` also looks at the windows that end in them.
     """
 
     graph_use: ClassVar[Literal["learned", "static", "none"]] = "learned"
     uses_known: ClassVar[bool] = False
+    unrounded: ClassVar[bool] = False
     quantiles: tuple[float, ...] = (0.5,)
     memory: int = 0
 
@@ -90,3 +92,11 @@ class Network(nn.Module):
         return torch.cat(
             [self(windows.inputs(part), graphs, windows.known(part)) for part in batches(ends, batch_size)]
         )
+
+    @torch.no_grad()
+    def forecast_grid(self, windows: Windows, graphs: Graphs, ends: Tensor, batch_size: int) -> Tensor:
+        """What scenarios are made of, `[Q, M, H, N]`.
+
+        It is the quantiles at `model.joint.LEVELS`, or, where a network has others or none, its median alone.
+        """
+        return self.forecast(windows, graphs, ends, batch_size)[None]

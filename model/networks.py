@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from torch import nn
 
 from model.adapgla import AdapGLA
+from model.adapglq import AdapGLQ
 from model.adapgls import AdapGLS
 from model.adapglt import AdapGLT
 from model.convolutional import ASTGCN, GCN
 from model.diffusion import DCRNN, AdapGLD
 from model.linear import AR
-from model.naive import Persistence, SeasonalNaive
+from model.naive import KnownNow, Persistence, SeasonalNaive
 from model.network import Network, Shape
 from model.recurrent import LSTM
 from model.stid import STID
@@ -22,8 +23,10 @@ NETWORKS: dict[str, type[Network]] = {
     "AdapGLT": AdapGLT,
     "AdapGLD": AdapGLD,
     "AdapGLS": AdapGLS,
+    "AdapGLQ": AdapGLQ,
     "Persistence": Persistence,
     "SeasonalNaive": SeasonalNaive,
+    "KnownNow": KnownNow,
     "AR": AR,
     "STID": STID,
     "LSTM": LSTM,

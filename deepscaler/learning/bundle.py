@@ -63,12 +63,16 @@ class Bundle:
         affinity: float32 `[N, N]`, row = caller.
         reverse: float32 `[N, N]`: the graph by which callers receive from callees (the affinity itself where
             that feeds both).
+        down: float32 `[N, N]`: the graph by which callees receive from callers: the affinity, divided by its
+            spectral radius where that exceeds 1.
         normalizer: training statistics.
         meta: as in the data set: app, services, features, units, step, base_step, window, horizon, label,
             lead, demand, source, settings of the processing.
         settings: of the training: `train`, `model`, `seed`.
         errors: errors on validation and test, beside the naive forecasts.
         graph: the 'is the graph real?' block.
+        templates: float32 `[K, H, N]`, how forecasts of all services and steps missed together on validation
+            (see `model.joint`); None unless the label is `offered`.
     """
 
     network: str
@@ -77,11 +81,13 @@ class Bundle:
     learner: dict[str, Tensor] = field(repr=False)
     affinity: Tensor = field(repr=False)
     reverse: Tensor = field(repr=False)
+    down: Tensor = field(repr=False)
     normalizer: Normalizer = field(repr=False)
     meta: dict[str, Any]
     settings: dict[str, Any]
     errors: dict[str, Any]
     graph: dict[str, Any]
+    templates: Tensor | None = field(default=None, repr=False)
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -108,7 +114,7 @@ class Bundle:
     @property
     def graphs(self) -> Graphs:
         """What the network sees."""
-        return Graphs(self.reverse, self.affinity)
+        return Graphs(self.reverse, self.down)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -132,6 +138,7 @@ class Bundle:
 
 
 STATES = ("weights", "learner")
+GRAPHS = ("affinity", "reverse", "down")
 PARTS = ("network", "sizes", "meta", "settings", "errors", "graph")
 STATISTICS = tuple(item.name for item in fields(Normalizer))
 
@@ -182,7 +189,9 @@ def save_bundle(bundle: Bundle, path: str | Path, run: Mapping[str, Any] | None 
     """
     path = Path(path)
     tensors = {name: _tidy(getattr(bundle, name)) for name in STATES}
-    tensors["graphs"] = _tidy({"affinity": bundle.affinity, "reverse": bundle.reverse})
+    tensors["graphs"] = _tidy({name: getattr(bundle, name) for name in GRAPHS})
+    if bundle.templates is not None:
+        tensors["joint"] = _tidy({"templates": bundle.templates})
     statistics = {name: np.array(getattr(bundle.normalizer, name), np.float32) for name in STATISTICS}
     tensors["statistics"] = {name: torch.from_numpy(values) for name, values in statistics.items()}
     try:
@@ -219,6 +228,7 @@ def load_bundle(source: str | Path | BundleFile) -> Bundle:
             **states,
             **graphs,
             normalizer=Normalizer(**statistics),
+            **stored.get("joint", {}),
         )
         _check_shapes(bundle)
         bundle.build()
@@ -268,11 +278,14 @@ def _check_shapes(bundle: Bundle) -> None:
     count, features = len(bundle.services), len(bundle.features)
     expected = {"mean": (count, features), "scale": (count, features)}
     found = {name: getattr(bundle.normalizer, name).shape for name in STATISTICS}
-    found |= {"affinity": tuple(bundle.affinity.shape), "reverse": tuple(bundle.reverse.shape)}
+    found |= {name: tuple(getattr(bundle, name).shape) for name in GRAPHS}
     for name, shape in found.items():
-        wanted = expected.get(name, (count, count) if name in ("affinity", "reverse") else (count,))
+        wanted = expected.get(name, (count, count) if name in GRAPHS else (count,))
         if shape != wanted:
             raise ValueError(f"{name} has the shape {shape}, expected {wanted}")
+    joint = (bundle.shape.horizon, count)
+    if bundle.templates is not None and (bundle.templates.dim() != 3 or bundle.templates.shape[1:] != joint):
+        raise ValueError(f"templates have the shape {tuple(bundle.templates.shape)}, expected (any, {joint})")
     with torch.device("meta"):
         network = build_network(bundle.network, bundle.shape, bundle.sizes)
     for name, tensor in network.state_dict().items():

@@ -19,17 +19,23 @@ from deepscaler.learning.graph_report import Subject, judge_graph
 from deepscaler.learning.history import write_history
 from deepscaler.learning.hyperparameters import fill
 from deepscaler.learning.judging import judge_forecasts
+from deepscaler.learning.saved_forecasts import save_forecasts
 from deepscaler.learning.task import TrainingTask, pick_device
 from deepscaler.learning.windowing import make_windows, split_ends
 from model import parallel
 from model.fitting import TrainingError
 from model.graph_learners import PRIOR_EDGE, GraphLearner, build_learner
+from model.joint import templates
+from model.layers import Graphs
 from model.network import Network
+from model.networks import NETWORKS
 from model.settings import LearnerSettings, TrainSettings
 from model.trainer import Trainer
 from model.windows import Windows
 
 log = logging.getLogger(__name__)
+TEMPLATES = 96
+"""Scenarios that a bundle can give at most."""
 CONTINUED = ("services", "features", "window", "horizon", "step")
 """What a data set has to share with the bundle that a training starts from."""
 
@@ -79,6 +85,8 @@ def train(task: TrainingTask, *, resume: bool = False, init_from: str | None = N
     with parallel.joined(pick_device(task.config.dataset.device)):
         fitted = fit(task, resume=resume, init_from=init_from, after=keep)
         bundle = _make_bundle(task, fitted)
+        if task.forecasts and not parallel.rank():
+            save_forecasts(task, fitted)
     trainer, course = fitted.trainer, fitted.trainer.course
     return Trained(bundle, course.samples / max(course.seconds, 1e-9), course.seconds, trainer.iteration)
 
@@ -214,6 +222,7 @@ def _make_bundle(task: TrainingTask, fitted: Fitted) -> Bundle:
         learner=trainer.learner.state_dict(),
         affinity=affinity,
         reverse=shown.up,
+        down=shown.down,
         normalizer=dataset.normalizer,
         meta=_meta(task, trainer.windows),
         settings={
@@ -229,17 +238,30 @@ def _make_bundle(task: TrainingTask, fitted: Fitted) -> Bundle:
             make_windows(dataset, affinity.device, longest_season=task.config.dataset.longest_season),
             fitted.ends,
             task.config.dataset.batch_size,
-            task.train.unrounded,
+            task.train.unrounded or trainer.network.unrounded,
         ),
         graph=judge_graph(_subject(task, fitted)),
+        templates=_templates(task, fitted, shown) if dataset.meta["label"] == "offered" else None,
     )
+
+
+def _templates(task: TrainingTask, fitted: Fitted, shown: Graphs) -> Tensor | None:
+    """How the forecasts of all services and steps missed together on validation, `[K, H, N]`."""
+    windows, device = fitted.trainer.windows, fitted.trainer.affinity.device
+    ends = torch.from_numpy(fitted.ends["validation"]).to(device)
+    if not len(ends):
+        return None
+    made = fitted.trainer.network.forecast_grid(windows, shown, ends, task.config.dataset.batch_size)
+    found = templates(made, windows.targets(ends), TEMPLATES)
+    return found.cpu() if len(found) else None
 
 
 def _meta(task: TrainingTask, windows: Windows) -> dict[str, object]:
     """What the data set says about itself, and what training found or chose."""
     meta = {key: value for key, value in task.dataset.meta.items() if key not in ("statistics", "bounds")}
     meta["season_seconds"] = None if windows.season is None else windows.season * meta["base_step"]
-    meta["unrounded"] = task.train.unrounded and task.dataset.unrounded is not None
+    kind = NETWORKS[task.name]
+    meta["unrounded"] = (task.train.unrounded or kind.unrounded) and task.dataset.unrounded is not None
     return plain(meta)  # type: ignore[no-any-return]
 
 

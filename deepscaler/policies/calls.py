@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from deepscaler.settings import Settings
 from deepscaler.statistics import nan_mean
 
 RECENT_SECONDS = 60.0
+P90_OVER_MEAN = math.log(10)
+"""Telemetry has no p90 per service: that of exponential response times stands in, by their mean."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,11 @@ def recorded_calls(settings: Settings) -> Calls:
     rates = read_calls(Path(settings.collect.output_dir) / "calls.csv").mean_rates(services)
     pairs = np.argwhere((rates > 0) & ~np.eye(len(services), dtype=bool))
     return Calls([(services[caller], services[callee]) for caller, callee in pairs])
+
+
+def newest_p90(panel: MetricPanel) -> Mapping[str, float]:
+    """p90 of each service's response over the last minute, in seconds, told from the mean; NaN if unknown."""
+    return {name: P90_OVER_MEAN * mean for name, mean in newest_means(panel, "res").items()}
 
 
 def newest_means(panel: MetricPanel, feature: str) -> Mapping[str, float]:

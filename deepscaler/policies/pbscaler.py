@@ -1,9 +1,9 @@
 """The policy `pbscaler`: finds the bottlenecks behind slow calls and scales only these.
 
 Source: PBScaler (Xie et al., IEEE TSC 2024) and its published repository, whose parameters these are.
-Differs: telemetry has no p90 per service, so the callee's mean response stands in for that of a call, and the
-bound on the mean (`sla`) for the SLO. The demand fit stands in for the classifier that is trained on runs,
-and all replicas of the two bottlenecks are tried where theirs searches genetically: at most 64 choices.
+Differs: telemetry has no p90 per call, so it is told from the callee's mean response; the SLO is the bound
+`sla`. The demand fit stands in for the classifier that is trained on runs, and all replicas of the two
+bottlenecks are tried where theirs searches genetically: at most 64 choices.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from deepscaler.labels.demand import DemandModel
 from deepscaler.panel import MetricPanel
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
-from deepscaler.policies.calls import RECENT_SECONDS, Calls, newest_means
+from deepscaler.policies.calls import P90_OVER_MEAN, RECENT_SECONDS, Calls, newest_means, newest_p90
 from deepscaler.statistics import welch_p_below
 
 Array = NDArray[np.float64]
@@ -76,8 +76,8 @@ class PbScalerPolicy(Policy):
         """The callees of abnormal calls; a request from outside is a call, too."""
         bound = self._model.sla_seconds * (1 + BUFFER / 2)
         called = {callee for _, callee in self._calls.edges} | set(self._model.entries)
-        means = newest_means(panel, "res")
-        return {name for name in called if means.get(name, 0.0) > bound}
+        found = newest_p90(panel)
+        return {name for name in called if found.get(name, 0.0) > bound}
 
 
 def bottlenecks(
@@ -92,13 +92,13 @@ def bottlenecks(
         abnormal: callees of the abnormal calls.
         edges: pairs of caller and callee.
         panel: the metrics; the last minute counts.
-        slo: bound on the response in seconds.
+        slo: bound on the p90 in seconds.
     """
     import networkx
 
     recent = panel.between(float(panel.times[-1]) - RECENT_SECONDS, float(panel.times[-1]))
     slow = {
-        name: int((recent.feature("res")[:, column] > slo).sum())
+        name: int((P90_OVER_MEAN * recent.feature("res")[:, column] > slo).sum())
         for column, name in enumerate(panel.services)
     }
     graph = networkx.DiGraph()

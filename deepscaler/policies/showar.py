@@ -10,7 +10,7 @@ import numpy as np
 
 from deepscaler.cluster import Workload
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
-from deepscaler.policies.calls import Calls, newest_means
+from deepscaler.policies.calls import Calls, newest_p90
 
 PERIOD = 15.0
 GAIN = 1 / 3
@@ -62,11 +62,10 @@ def stepped(replicas: int, output: float, slo: float) -> int:
 class ShowarPolicy(Policy):
     """Scales a service only when all replicas of the services that it calls are ready.
 
-    Telemetry has no p90 per service: the mean response of the last minute stands in for it, and the bound on
-    the mean (`sla`) for the SLO.
+    Telemetry has no p90 per service: it is told from the mean of the last minute (`P90_OVER_MEAN`).
 
     Args:
-        slo: bound on the mean response, in seconds.
+        slo: bound on the p90, in seconds.
         calls: who calls whom.
     """
 
@@ -81,7 +80,7 @@ class ShowarPolicy(Policy):
 
     def decide(self, observation: Observation) -> Mapping[str, Proposal]:
         """Replicas of every service; one without a response time, or with callees that start, is held."""
-        responses = newest_means(observation.panel, "res")
+        responses = newest_p90(observation.panel)
         ready = {pod.service: 0 for pod in observation.pods}
         for pod in observation.pods:
             ready[pod.service] += bool(pod.ready and not pod.deleting)

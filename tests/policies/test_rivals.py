@@ -131,6 +131,18 @@ def test_the_rule_sizes_all_services_by_the_rate_to_come_at_live_limits():
     assert targets(policy, replace(seen_now, workloads=halved)) == {"web": 12, "api": 6, "db": 6}
 
 
+def test_what_came_before_the_first_sample_is_no_history():
+    """A constant made of nothing would hide the season that the samples have."""
+    wave = np.where(STEP * np.arange(160) % 600 < 150, 90.0, 10.0)
+    policy = Ahead(
+        demand(), a_season_ago, floor=None, history_seconds=9000.0, step=STEP, rho_max=0.9, name="season"
+    )
+    short = targets(policy, seen(panel_of(rows=160, req=wave, res=0.05)))
+    padded = np.concatenate([np.full(440, NAN), wave])
+    assert short == {"web": 10, "api": 10, "db": 10}  # it rises within start-up and 75 s
+    assert targets(policy, seen(panel_of(rows=600, req=padded, res=np.where(padded > 0, 0.05, NAN)))) == short
+
+
 def test_without_requests_the_rule_holds():
     policy = Ahead(demand(), persisting, floor=None, history_seconds=300.0, step=STEP, rho_max=0.8, name="q")
     found = policy.decide(seen(panel_of(req={"web": 45.0, "api": NAN, "db": NAN}, res=0.05)))
@@ -161,15 +173,15 @@ def test_what_followed_like_moments_is_expected_and_not_what_followed_others():
     for moment in (80, 210, 305, 470, 590, 688):
         rates[moment : moment + 8, 0] += 5.0
         rates[moment + 20 : moment + 40, 1] += 40.0
-    found = AnalogHistory(40, 12, STEP).scenarios(0.0, rates)
+    found = AnalogHistory(40, 12, STEP).scenarios(0.0, rates, None)
     level = found.weights @ found.rates[:, 12:24, 1].mean(axis=1)
     assert level > 35.0 and found.weights.sum() == pytest.approx(1.0)
-    calm = AnalogHistory(40, 12, STEP).scenarios(0.0, rates[:680])
+    calm = AnalogHistory(40, 12, STEP).scenarios(0.0, rates[:680], None)
     assert calm.weights @ calm.rates[:, 12:24, 1].mean(axis=1) < 20.0
 
 
 def test_a_short_history_is_no_source():
-    assert AnalogHistory(40, 12, STEP).scenarios(0.0, np.ones((50, 2))) is None
+    assert AnalogHistory(40, 12, STEP).scenarios(0.0, np.ones((50, 2)), None) is None
 
 
 # ------------------------------------------------------------------------------------------------ predictive
@@ -294,7 +306,7 @@ def test_showar_changes_a_tenth_of_the_pods_at_least_one(replicas, output, expec
 def test_showar_waits_until_the_callees_are_ready():
     calls = Calls([("web", "api"), ("api", "db")])
     cluster = FakeCluster(unready={"db": 1})
-    slow = Observation(START, panel_of(res=0.5), cluster.workloads(), cluster.pods())
+    slow = Observation(START, panel_of(res=0.2), cluster.workloads(), cluster.pods())
     assert targets(ShowarPolicy(0.2, calls), slow) == {"web": 5, "api": 4, "db": 5}
     assert targets(ShowarPolicy(0.2, calls), replace(slow, panel=panel_of(res=NAN))) == dict.fromkeys(NAMES)
 
@@ -305,7 +317,7 @@ FITTED = demand(response=Response(0.01, 1.0, "random"))
 
 
 def test_the_bottleneck_is_where_the_slow_calls_lead():
-    ramp = np.linspace(0.3, 0.6, 20)
+    ramp = np.linspace(0.1, 0.2, 20)
     panel = panel_of(res={"web": ramp, "api": ramp, "db": ramp}, cpu={"web": 0.2, "api": 0.2, "db": ramp})
     assert bottlenecks({"web", "api", "db"}, CALLS, panel, 0.2)[0] == "db"
     assert bottlenecks({"web"}, CALLS, panel, 0.2) == ["web"]
@@ -351,7 +363,7 @@ def test_without_a_response_fit_utilisation_says_whether_the_slo_is_kept():
 
 def test_pbscaler_raises_two_bottlenecks_every_tick_and_takes_one_pod_every_other_minute():
     policy = PbScalerPolicy(FITTED, Calls(CALLS))
-    slow = {"web": 0.5, "api": 0.5, "db": 0.5}
+    slow = {"web": 0.1, "api": 0.1, "db": 0.1}  # a p90 of .23 s
     found = targets(policy, seen(panel_of(res=slow, req=30.0), 2))
     assert sorted(found.values())[0] == 2 and sum(value > 2 for value in found.values()) == 2
     assert max(targets(policy, seen(panel_of(res=slow, req=500.0), 7)).values()) == 7  # 8 pods at most
@@ -367,8 +379,8 @@ def test_pbscaler_raises_two_bottlenecks_every_tick_and_takes_one_pod_every_othe
 @pytest.fixture
 def shop(tmp_path):
     """Settings of a shop with a demand fit and recorded calls."""
-    for name in ("AdapGLA", "paper"):
-        write_bundle(tmp_path / f"{name}.pt", NAMES, label="observed", demand=demand().to_dict())
+    for name, label in (("AdapGLA", "required"), ("paper", "observed")):
+        write_bundle(tmp_path / f"{name}.pt", NAMES, label=label, demand=demand().to_dict())
     rows = [(START, caller, callee, 1.0) for caller, callee in CALLS]
     frame = pd.DataFrame(rows, columns=["time", "caller", "callee", "calls_per_second"])
     write_calls(CallGraph(frame), tmp_path / "calls.csv")
@@ -402,19 +414,14 @@ def test_a_number_that_a_rival_hasnt_is_refused(name, shop):
         make_policy(name, shop)
 
 
-@pytest.mark.parametrize(
-    ("label", "message"),
-    [
-        ("required", "trained for label required, deepscaler_paper needs observed"),
-        (None, "no such bundle"),
-    ],
-)
-def test_the_published_system_needs_a_bundle_of_its_own(label, message, shop, tmp_path):
-    path = tmp_path / "paper.pt"
-    path.unlink()
-    if label:
-        write_bundle(path, NAMES, label=label)
-    with pytest.raises(BundleError, match=message):
+def test_the_published_system_needs_a_bundle_of_its_own(shop, tmp_path):
+    policy = make_policy("deepscaler_paper", shop)
+    assert policy.name == "deepscaler_paper" and policy.period_seconds == 60.0  # no floor
+    write_bundle(tmp_path / "paper.pt", NAMES, demand=demand().to_dict())
+    with pytest.raises(BundleError, match="trained for label required, deepscaler_paper needs observed"):
+        make_policy("deepscaler_paper", shop)
+    (tmp_path / "paper.pt").unlink()
+    with pytest.raises(BundleError, match=r"paper\.pt: no such bundle"):
         make_policy("deepscaler_paper", shop)
 
 

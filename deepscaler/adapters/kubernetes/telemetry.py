@@ -10,6 +10,7 @@ import pandas as pd
 import requests
 from numpy.typing import NDArray
 
+from deepscaler.adapters.growing import GrowingAnswers
 from deepscaler.adapters.jaeger import JaegerClient
 from deepscaler.adapters.kubernetes.limits import Limits, Stated
 from deepscaler.adapters.prometheus import (
@@ -24,6 +25,7 @@ from deepscaler.adapters.queries import (
     ENTRY_QUERIES,
     FEATURE_QUERIES,
     LIMITED,
+    REQUESTS_QUERY,
     Names,
     duration,
     seconds,
@@ -47,6 +49,10 @@ class Telemetry:
         session: carries the requests to Jaeger.
         progress: told (requests done, requests in all) while `metrics` runs.
         stated: tells what the Kubernetes API says of limits and requests that Prometheus doesn't know.
+        live: whether `metrics` is asked again and again for a span that moves on with the time.
+
+    Attributes:
+        names: lead from series to services.
     """
 
     def __init__(
@@ -56,11 +62,14 @@ class Telemetry:
         session: requests.Session | None = None,
         progress: Callable[[int, int], None] | None = None,
         stated: Stated = dict,
+        *,
+        live: bool = False,
     ) -> None:
         self._settings, self._prometheus, self._session = settings, prometheus, session
-        self._names = Names(settings.app, settings.cluster.prometheus.matchers)
+        self.names = Names(settings.app, settings.cluster.prometheus.matchers)
         self._progress = progress
-        self._limits = Limits(self._names.services, stated)
+        self._limits = Limits(self.names.services, stated)
+        self._answers = GrowingAnswers(prometheus) if live else prometheus
 
     # ----------------------------------------------------------------------------------------------- features
     def metrics(self, start: float, end: float, step: float) -> MetricPanel:
@@ -81,8 +90,8 @@ class Telemetry:
         advance = self._counter(parts * requests_needed(len(times), collect.chunk_points))
 
         def fetch(template: str, label: str = "deployment", needed: bool = True) -> Array:
-            text = self._names.render(template, label, window=collect.window)
-            found = self._prometheus.query_range(
+            text = self.names.render(template, label, window=collect.window)
+            found = self._answers.query_range(
                 text, start, end, step, chunk_points=collect.chunk_points, progress=advance
             )
             partial.append(found.partial)
@@ -92,7 +101,7 @@ class Telemetry:
 
         columns = [self._feature(feature, query, fetch) for feature, query in queries.items()]  # [L, N] each
         values = np.stack(columns, axis=2).astype(np.float32)  # [L, N, F]
-        panel = MetricPanel(times, self._names.services, tuple(FEATURES), values, any(partial))
+        panel = MetricPanel(times, self.names.services, tuple(FEATURES), values, any(partial))
         self._name_the_unknown(panel)
         return panel
 
@@ -145,16 +154,17 @@ class Telemetry:
         collect, cluster = self._settings.collect, self._settings.cluster
         window = min(collect.calls_window, end - start)
         if cluster.call_graph == "jaeger":
-            return JaegerClient(cluster.jaeger, self._session).calls(self._names, start, end, window)
+            jaeger = JaegerClient(cluster.jaeger, self._session)
+            return jaeger.calls(self.names, start, end, window, traffic=self._requests_served)
         query = collect.calls_query or CALLS_QUERY
-        text = self._names.render(query.query, query.label, window=duration(window))
+        text = self.names.render(query.query, query.label, window=duration(window))
         found = self._prometheus.query_range(
             text, start + window, end, window, chunk_points=collect.chunk_points
         )
         self._require(found, text)
         frames = []
         for labels, rates in zip(found.labels, found.values, strict=True):
-            callee = self._names.service(query.label, labels.get(query.label, ""))
+            callee = self.names.service(query.label, labels.get(query.label, ""))
             if callee is not None:
                 caller = self._caller(query.caller, labels) or EXTERNAL
                 columns = (found.times, caller, callee, rates)
@@ -164,11 +174,25 @@ class Telemetry:
         sums = calls.groupby(["time", "caller", "callee"])["calls_per_second"].sum()
         return CallGraph(sums.reset_index())
 
+    def _requests_served(self, times: Array, window: float) -> pd.DataFrame:
+        """Requests per second by service over the windows that end at `times`, one row each; NaN: unknown.
+
+        Raises:
+            MetricsError: Prometheus can't be reached.
+        """
+        query = self._settings.collect.queries.get("req", REQUESTS_QUERY)
+        text = self.names.render(query.query, query.label, window=duration(window))
+        step = float(np.diff(times).min()) if len(times) > 1 else window
+        found = self._prometheus.query_range(text, float(times[0]), float(times[-1]), step)
+        rates = pd.DataFrame(self._by_service(found, query.label).T, found.times, list(self.names.services))
+        asked: pd.DataFrame = rates.iloc[np.rint((times - times[0]) / step).astype(int)]
+        return asked.set_axis(times, axis=0)
+
     def _caller(self, label: str, labels: Mapping[str, str]) -> str | None:
         """The calling service; None where another namespace or none of the services called."""
-        if labels.get(f"{label}_namespace", self._names.namespace) != self._names.namespace:
+        if labels.get(f"{label}_namespace", self.names.namespace) != self.names.namespace:
             return None
-        return self._names.service(label, labels.get(label, ""))
+        return self.names.service(label, labels.get(label, ""))
 
     # ----------------------------------------------------------------------------------------- response times
     def latencies(self, start: float, end: float, step: float) -> pd.DataFrame:
@@ -191,7 +215,7 @@ class Telemetry:
         )  # [N, L] each
         frames = []
         for service, (endpoint, slo) in entries.items():
-            row = self._names.services.index(service)
+            row = self.names.row[service]
             answered = np.fmin(np.nan_to_num(done[row]), offered[row])
             times = results["offered"].times
             bounds = np.array([*LATENCY_BUCKETS, slo, np.inf])
@@ -230,7 +254,7 @@ class Telemetry:
         results: dict[str, RangeVector] = {}
         for name in ENTRY_QUERIES:
             query = self._entry_query(name)
-            text = self._names.render(query.query, query.label, window=window, entries=entries)
+            text = self.names.render(query.query, query.label, window=window, entries=entries)
             results[name] = self._prometheus.query_range(
                 text, start + step, end, step, chunk_points=collect.chunk_points
             )
@@ -246,7 +270,7 @@ class Telemetry:
         buckets: dict[float, Array] = {}
         label = self._entry_query("buckets").label
         for labels, values in zip(found.labels, found.values, strict=True):
-            if self._names.service(label, labels.get(label, "")) == service:
+            if self.names.service(label, labels.get(label, "")) == service:
                 bound = float(labels.get("le", "nan")) / 1000
                 buckets[bound] = buckets.get(bound, 0.0) + np.nan_to_num(values)
         return buckets
@@ -254,15 +278,14 @@ class Telemetry:
     # ------------------------------------------------------------------------------------------------ helpers
     def _by_service(self, found: RangeVector, label: str) -> Array:
         """Values `[N, L]`: the series of each service added up; NaN where none of them has a sample."""
-        out = np.full((len(self._names.services), len(found.times)), np.nan)
-        for labels, values in zip(found.labels, found.values, strict=True):
-            service = self._names.service(label, labels.get(label, ""))
-            if service is not None:
-                row = self._names.services.index(service)
-                out[row] = np.where(
-                    np.isnan(values), out[row], np.where(np.isnan(out[row]), values, out[row] + values)
-                )
-        return out
+        owners = [self.names.service(label, labels.get(label, "")) for labels in found.labels]
+        known = np.array([owner is not None for owner in owners], np.bool_)
+        rows = np.array([self.names.row[owner] for owner in owners if owner is not None], np.int64)
+        values, shape = found.values[known], (len(self.names.services), len(found.times))
+        sums, sampled = np.zeros(shape), np.zeros(shape, np.bool_)
+        np.add.at(sums, rows, np.nan_to_num(values, posinf=np.inf, neginf=-np.inf))
+        np.logical_or.at(sampled, rows, ~np.isnan(values))
+        return np.where(sampled, sums, np.nan)
 
     def _require(self, found: RangeVector, query: str) -> None:
         if not found.labels:

@@ -24,7 +24,7 @@ def test_a_workload_is_what_its_deployment_says(stub, shop):
     ) == ("web", 3, 0.5, 0.1, 2**27)
     assert web.memory_request_bytes == 2**27  # a limit without a request is its own request
     assert web.annotations == {"deepscaler.io/paused": "true"} and (api.replicas, api.annotations) == (2, {})
-    assert web.autoscalers == () and web.quota_cores is None
+    assert web.autoscalers == () and web.quotas == ()
 
 
 def test_limits_are_those_of_the_services_own_container(stub, tmp_path):
@@ -138,6 +138,21 @@ def test_boot_times_are_measured_and_configured_ones_stand_in(stub, tmp_path, sh
 
 
 @pytest.mark.field
+@pytest.mark.stress
+@pytest.mark.parametrize("ready", [READY, CREATED, None])
+def test_pods_are_listed_once_per_tick_also_where_no_start_up_was_ever_seen(stub, shop, ready):
+    for name in ("web", "api"):
+        for index in range(2):
+            stub.put(PODS, pod(name, index, CREATED, ready))
+    cluster, listed = shop(), []
+    for _ in range(4):
+        stub.seen.clear()
+        cluster.workloads()
+        assert len(cluster.pods()) == 4
+        listed.append(stub.requests("GET").count(f"GET {PODS}"))
+    assert listed == [2, 1, 1, 1]  # the first time also for the start-up times of the workloads
+
+
 def test_a_ready_transition_long_after_the_start_is_no_start_up(stub, shop, tmp_path, caplog):
     """A kubelet restart made all pods of web, 48 h old, unready and ready again; no container restarted."""
     for index in range(2):
@@ -224,8 +239,10 @@ def test_the_namespaces_quota_bounds_the_plan_sidecars_counted(stub, shop):
     cluster = shop()
     cluster.workloads()
     workloads = cluster.workloads()
-    assert [item.quota_cores for item in workloads] == pytest.approx([3.5, 3.5])
-    assert [item.pod_cores for item in workloads] == pytest.approx([0.7, 0.7])
+    claims = [{claim.quota: claim for claim in item.quotas} for item in workloads]
+    assert [found["ResourceQuota/q limits.cpu"].free for found in claims] == pytest.approx([0.7, 0.7])
+    assert [found["ResourceQuota/q limits.cpu"].takes for found in claims] == pytest.approx([0.7, 0.7])
+    assert "ResourceQuota/best limits.cpu" not in claims[0]
     plan = decisions(workloads, {"web": 8.0, "api": 2.0})
     assert [(item.target, item.reason) for item in plan] == [(3, Reason.QUOTA), (2, Reason.UNCHANGED)]
 
