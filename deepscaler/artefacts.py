@@ -19,6 +19,9 @@ from deepscaler.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
+LARGEST_BUNDLE_BYTES = 512 * 1024**2
+"""A larger bundle is neither written nor read."""
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:

@@ -9,7 +9,10 @@ from requests.auth import AuthBase, HTTPBasicAuth
 
 from deepscaler.artefacts import one_line
 from deepscaler.errors import MetricsError
+from deepscaler.scrubbing import hide
 from deepscaler.settings import Prometheus
+
+_MOST_CHARACTERS = 2**16
 
 
 class _Bearer(AuthBase):
@@ -37,17 +40,26 @@ def authentication(settings: Prometheus) -> AuthBase:
         MetricsError: the file of the token can't be read.
     """
     if settings.username is not None and settings.password is not None:
-        return HTTPBasicAuth(settings.username, settings.password.get_secret_value())
+        password = settings.password.get_secret_value()
+        hide(f"{settings.username}:{password}")
+        return HTTPBasicAuth(settings.username, password)
     if settings.token is not None:
         return _Bearer(settings.token.get_secret_value())
     if settings.token_file is not None:
-        try:
-            return _Bearer(Path(settings.token_file).read_text(encoding="utf-8").strip())
-        except (OSError, UnicodeDecodeError) as error:
-            raise MetricsError(
-                f"cluster.prometheus.token_file {settings.token_file}: {one_line(error)}"
-            ) from error
+        return _Bearer(_token_of(settings.token_file))
     return _Nobody()
+
+
+def _token_of(path: str) -> str:
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            token = file.read(_MOST_CHARACTERS).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise MetricsError(f"cluster.prometheus.token_file {path}: {one_line(error)}") from error
+    hide(token)
+    if not token or not token.isascii() or not token.isprintable():
+        raise MetricsError(f"cluster.prometheus.token_file {path}: expected one line with the token")
+    return token
 
 
 def certificates(settings: Prometheus) -> bool | str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -28,7 +28,7 @@ _REPEATED_SECONDS = 30.0
 """How long VictoriaMetrics holds samples back (its `-search.latencyOffset`, 30 s by default)."""
 _REPEATED_BELOW_STEP = 60.0
 """At steps from this on it doesn't (its `-search.maxStepForPointsAdjustment`, by default)."""
-_Rows = dict[tuple[tuple[str, str], ...], NDArray[np.float64]]
+_Part = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
 _TOO_LONG = (
     "the names of all services make the query longer than VictoriaMetrics takes: "
     "start it with -search.maxQueryLen=1MiB"
@@ -125,32 +125,43 @@ class PrometheusClient:
                 has to be whole.
         """
         times, partial = grid(start, end, step), False
-        rows: _Rows = {}
+        rows: dict[tuple[tuple[str, str], ...], int] = {}
+        parts: list[_Part] = []
         for first in range(0, len(times), chunk_points):
             part = times[first : first + chunk_points]
-            response, lacking = self._read(query, part, step, times, rows)
+            response, lacking = self._read(query, part, step, times, rows, parts)
             partial = partial or lacking
             for moment in _repeated(response, part, step):
-                for row in rows.values():
-                    row[np.searchsorted(times, moment)] = np.nan
-                _, lacking = self._read(query, np.array([moment]), _REPEATED_BELOW_STEP, times, rows)
+                slot = np.searchsorted(times, moment)
+                parts = [_without(each, int(slot)) for each in parts]
+                again = np.array([moment])
+                _, lacking = self._read(query, again, _REPEATED_BELOW_STEP, times, rows, parts)
                 partial = partial or lacking
             if progress:
                 progress()
-        matrix = np.stack(list(rows.values())) if rows else np.empty((0, len(times)))
+        matrix = np.full((len(rows), len(times)), np.nan)
+        for row, slots, values in parts:
+            matrix[row, slots] = values
         return RangeVector(times, tuple(dict(key) for key in rows), matrix, partial)
 
     def _read(
-        self, query: str, asked: NDArray[np.float64], step: float, times: NDArray[np.float64], rows: _Rows
+        self,
+        query: str,
+        asked: NDArray[np.float64],
+        step: float,
+        times: NDArray[np.float64],
+        rows: dict[tuple[tuple[str, str], ...], int],
+        parts: list[_Part],
     ) -> tuple[Reply, bool]:
-        """One request for the times `asked`, whose samples go into `rows`; the answer, and if it is partial.
+        """One request for the times `asked`; the answer, and if it is partial.
 
         Args:
             query: PromQL.
             asked: some of `times`, `step` apart.
             step: seconds.
-            times: `[L]` of the rows.
-            rows: labels -> `[L]`.
+            times: `[L]` of the whole range.
+            rows: labels -> row, which takes up new series.
+            parts: takes up the samples.
         """
         form = {
             "query": query,
@@ -161,20 +172,31 @@ class PrometheusClient:
         }
         response = self._post(form)
         found, lacking = self._matrix(response, query)
-        spacing = float(times[1] - times[0]) if len(times) > 1 else step
-        for series in found:
-            moments = series.moments
-            row = rows.setdefault(tuple(sorted(series.labels.items())), np.full(len(times), np.nan))
-            slots = _slots(moments, times, spacing)
-            within = (slots >= 0) & (slots < len(times))
-            if len(slots) and not within.any():
+        if found:
+            places = [rows.setdefault(tuple(sorted(series.labels.items())), len(rows)) for series in found]
+            series, slots, values = self._placed(found, times, form)
+            parts.append((np.array(places, np.int64)[series], slots, values))
+        return response, bool(lacking)
+
+    def _placed(self, found: Sequence[Series], times: NDArray[np.float64], form: Mapping[str, str]) -> _Part:
+        """For every sample within the grid: which series it is of, its place in `times`, its value."""
+        lengths = [len(series.moments) for series in found]
+        moments = np.concatenate([series.moments for series in found])
+        values = np.concatenate([series.values for series in found])
+        owner = np.repeat(np.arange(len(found)), lengths)
+        spacing = float(times[1] - times[0]) if len(times) > 1 else float(form["step"])
+        slots = _slots(moments, times, spacing)
+        within = (slots >= 0) & (slots < len(times))
+        reached = np.bincount(owner[within], minlength=len(found)) > 0
+        for series, reaches in zip(found, reached, strict=True):
+            if len(series.moments) and not reaches:
                 raise MetricsError(
                     f"{self.url}: answered for other times than asked for "
-                    f"(asked for {form['start']} to {form['end']} each {step:g} s, answered for "
-                    f"{moments[0]:.3f} to {moments[-1]:.3f}); check the clocks of the servers in between"
+                    f"(asked for {form['start']} to {form['end']} each {float(form['step']):g} s, "
+                    f"answered for {series.moments[0]:.3f} to {series.moments[-1]:.3f}); "
+                    "check the clocks of the servers in between"
                 )
-            row[slots[within]] = series.values[within]
-        return response, bool(lacking)
+        return owner[within], slots[within], values[within]
 
     def query(self, query: str, moment: float) -> list[tuple[Mapping[str, str], float]]:
         """The labels and values of a query's series at one moment.
@@ -297,6 +319,13 @@ def _slots(moments: NDArray[np.float64], times: NDArray[np.float64], step: float
     slots = np.ceil((moments - times[0] - tolerance) / step)
     whole: NDArray[np.int64] = np.clip(slots, -1, len(times)).astype(np.int64)
     return whole
+
+
+def _without(part: _Part, slot: int) -> _Part:
+    """The samples but those of one time."""
+    row, slots, values = part
+    kept = slots != slot
+    return row[kept], slots[kept], values[kept]
 
 
 def _repeated(response: Reply, times: NDArray[np.float64], step: float) -> NDArray[np.float64]:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import lru_cache
 
 from deepscaler.errors import MetricsError, SettingsError
 from deepscaler.settings import App, CallsQuery, EntryPart, EntryQuery, Feature, Query
@@ -32,6 +33,11 @@ LONG_NAME, LONGEST_BEGINNING = 47, 58
 """From so many characters on, a name and its hash don't fit into a pod's, which begins with 58 of them."""
 LONG_POD_SUFFIX = "(?:-[a-z0-9]{0,10}-?)?[a-z0-9]{5}"
 """What pods have after (the beginning of) such a name."""
+
+_POD_SUFFIX = re.compile(POD_SUFFIX)
+_LONG_POD_SUFFIX = re.compile(LONG_POD_SUFFIX)
+_REMEMBERED = 128
+"""So many rendered queries are remembered: those of a tick, which are the same each time."""
 
 _HERE = '{matchers}namespace="{namespace}"'
 _CONTAINER = f'{_HERE},container=~"{{containers}}",pod!~"{{strangers}}"'
@@ -266,11 +272,11 @@ class Names:
     Attributes:
         namespace: of the application.
         services: in the order of the configuration.
+        row: service -> its place in that order.
         workloads: Istio workload -> service.
         deployments: Deployment -> service.
         containers: container -> services that have one of this name.
         scaled: service -> the Deployment whose replicas are its own.
-        strangers: pods that look like those of a service by their names, but belong to somebody else.
 
     Raises:
         SettingsError: two services claim one Deployment or workload.
@@ -298,7 +304,6 @@ class Names:
                         raise SettingsError(
                             f"app.services: {service} and {known[name]} both claim the workload {name!r}"
                         )
-        self.strangers: Collection[str] = ()
         beginnings = Counter(name[:LONGEST_BEGINNING] for name in self.deployments if len(name) >= LONG_NAME)
         # Names that begin alike can't be told apart by their pods.
         self._long = {
@@ -306,9 +311,22 @@ class Names:
             for name in self.deployments
             if beginnings[name[:LONGEST_BEGINNING]] == 1
         }
-        self._pod = re.compile(self._pod_pattern(lambda names: "|".join(map(re.escape, names))))
+        self.row = {service: row for row, service in enumerate(self.services)}
+        self._strangers: tuple[str, ...] = ()
+        self._render = lru_cache(_REMEMBERED)(self._rendered)
 
-    def _pod_pattern(self, alternatives: Callable[[Iterable[str]], str]) -> str:
+    @property
+    def strangers(self) -> Collection[str]:
+        """Pods that look like those of a service by their names, but belong to somebody else."""
+        return self._strangers
+
+    @strangers.setter
+    def strangers(self, pods: Collection[str]) -> None:
+        if tuple(pods) != self._strangers:
+            self._strangers = tuple(pods)
+            self._render.cache_clear()  # which named the earlier ones
+
+    def _pod_pattern(self) -> str:
         """The names of pods; group 1 is their Deployment, group 2 the beginning of one with a long name."""
         pattern = f"({alternatives(self.deployments)}){POD_SUFFIX}"
         return pattern + (f"|({alternatives(self._long)}){LONG_POD_SUFFIX}" if self._long else "")
@@ -328,13 +346,23 @@ class Names:
                 )
             return next(iter(owners), None)
         if label == "pod":
-            found = None if value in self.strangers else self._pod.fullmatch(value)
-            if found is None:
-                return None
-            return self.deployments[found[1] or self._long[found[2]]]
+            return self._owner(value)
         if "workload" in label:
             return self.workloads.get(value)
-        return self.deployments.get(value) or (value if value in self.services else None)
+        return self.deployments.get(value) or (value if value in self.row else None)
+
+    def _owner(self, pod: str) -> str | None:
+        """The service of a pod: what stands before its suffix is the name of a Deployment."""
+        if pod in self._strangers:
+            return None
+        first = pod.rpartition("-")[0]
+        for name in (first, first.rpartition("-")[0]):
+            if name in self.deployments and _POD_SUFFIX.fullmatch(pod, len(name)):
+                return self.deployments[name]
+        for beginning, name in self._long.items():
+            if pod.startswith(beginning) and _LONG_POD_SUFFIX.fullmatch(pod, len(beginning)):
+                return self.deployments[name]
+        return None
 
     def render(
         self, template: str, label: str = "deployment", *, window: str, entries: tuple[str, ...] | None = None
@@ -347,6 +375,9 @@ class Names:
             window: a Prometheus duration.
             entries: services that `{workloads}` is narrowed to; None: all.
         """
+        return self._render(template, label, window, entries)
+
+    def _rendered(self, template: str, label: str, window: str, entries: tuple[str, ...] | None) -> str:
         workloads = [
             name for name, service in self.workloads.items() if entries is None or service in entries
         ]
@@ -361,7 +392,7 @@ class Names:
             "containers": alternatives(self.containers),
             "workloads": alternatives(workloads),
             "callers": alternatives(self.workloads),
-            "pods": self._pod_pattern(alternatives),
+            "pods": self._pod_pattern(),
             "strangers": alternatives(self.strangers),
             "whole(": "label_replace(" * len(cut),
             ")whole": "".join(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, model_validator
 
-from deepscaler.settings.base import Count, Positive, Section, Url
+from deepscaler.settings.base import Count, Headers, Positive, Secret, Section, Url
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
@@ -120,21 +120,19 @@ class Prometheus(Section):
     """Where metrics come from on a real cluster: any server that speaks Prometheus's query API."""
 
     url: Url = Field("http://127.0.0.1:30090", description="address of the server, with its path prefix")
-    token: SecretStr | None = Field(None, description="bearer token")
+    token: Secret | None = Field(None, description="bearer token")
     token_file: str | None = Field(
         None, description="file that holds the bearer token; it is read again for each request"
     )
     username: str | None = Field(
         None, description="user name of basic authentication; it needs `password` as well"
     )
-    password: SecretStr | None = Field(None, description="password of basic authentication")
+    password: Secret | None = Field(None, description="password of basic authentication")
     ca_file: str | None = Field(
         None,
         description="file with the certificate authority of an https server; null: the system's authorities",
     )
-    headers: dict[str, SecretStr] = Field(
-        {}, description="headers sent with each request (X-Scope-OrgID: tenant)"
-    )
+    headers: Headers = Field({}, description="headers sent with each request (X-Scope-OrgID: tenant)")
     matchers: Annotated[str, Field(pattern=_MATCHERS)] = Field(
         "",
         description="label matchers that every built-in query carries, where the server holds series of "
@@ -162,8 +160,8 @@ class Jaeger(Section):
         "http://127.0.0.1:16686",
         description="address of the query service, with its path prefix (/jaeger in Istio's sample)",
     )
-    token: SecretStr | None = Field(None, description="bearer token")
-    headers: dict[str, SecretStr] = Field({}, description="headers sent with each request")
+    token: Secret | None = Field(None, description="bearer token")
+    headers: Headers = Field({}, description="headers sent with each request")
     sampling: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0,
         description="share of requests that are traced (Istio's default is 0.01); counts are divided by it",

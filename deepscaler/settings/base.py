@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from deepscaler.artefacts import utc_seconds
+from deepscaler.scrubbing import hide, is_secret_name
 
 Positive = Annotated[float, Field(gt=0)]
 """A number above 0."""
@@ -19,10 +21,42 @@ Count = Annotated[int, Field(ge=1)]
 """A whole number that is 1 or more."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 """A TCP port; 0 is any free one where we listen."""
-Url = Annotated[str, Field(pattern=r"^https?://[^/\s@]+(/\S*)?$")]
-"""An http(s) URL without a user name in it."""
+Url = Annotated[str, Field(pattern=r"^https?://[^/\s@?#]+(/[^\s@?#]*)?$")]
+"""An http(s) URL without a user name, parameters or a fragment in it: those are no place for secrets."""
 Feature = Literal["pod", "cpu", "mem", "res", "req"]
 """A metric of one service, by the names that the README explains."""
+
+
+def _hidden(value: Any) -> Any:
+    """The value, which no message shows from now on."""
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        hide(str(value))
+    return value
+
+
+def _one_line(value: SecretStr) -> SecretStr:
+    """A secret that fits into an HTTP header, without the line break that it may have at its end."""
+    text = value.get_secret_value().strip()
+    if not text or not all(" " <= char <= "~" or "\xa0" <= char <= "\xff" for char in text):
+        raise ValueError("expected one line of characters that an HTTP header may have")
+    return SecretStr(text)
+
+
+Secret = Annotated[SecretStr, BeforeValidator(_hidden), AfterValidator(_one_line)]
+"""A token or a password."""
+
+
+def _headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    for name, value in headers.items():
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+            raise ValueError("expected names of HTTP headers")
+        if is_secret_name(name):
+            hide(value.get_secret_value())
+    return {name: _one_line(value) for name, value in headers.items()}
+
+
+Headers = Annotated[dict[str, SecretStr], AfterValidator(_headers)]
+"""HTTP headers; their values aren't shown where settings are printed."""
 
 
 def _text_of_time(value: Any) -> Any:

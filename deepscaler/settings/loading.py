@@ -14,7 +14,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from deepscaler.artefacts import one_line
 from deepscaler.errors import SettingsError
+from deepscaler.scrubbing import HIDDEN, is_secret_name
 from deepscaler.settings.base import Section
 from deepscaler.settings.stages import Settings
 
@@ -162,14 +164,18 @@ def _read(path: Path, name: str, kind: type[Section]) -> Document:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark else ""
-        raise SettingsError(
-            f"{name}:{line} not valid YAML ({getattr(error, 'problem', None) or error})"
-        ) from error
+        raise SettingsError(f"{name}:{line} not valid YAML ({_problem(error)})") from error
     if not isinstance(document, dict):
         raise SettingsError(
             f"{name}: expected sections ({', '.join(kind.model_fields)}), found {type(document).__name__}"
         )
     return document
+
+
+def _problem(error: Exception) -> str:
+    """What is wrong with a text, without the word that may be a secret: `token: *abc` is an unknown alias."""
+    text = str(getattr(error, "problem", None) or error)
+    return re.sub(r"(alias|tag) '[^']*'", r"\1", text)
 
 
 def _merged(layers: Sequence[_Layer]) -> Document:
@@ -194,16 +200,38 @@ def _override(document: Document, text: str) -> None:
     key, equals, value = text.partition("=")
     parts = _parts(key)
     if not equals or not all(parts):
-        raise SettingsError(f"--set {text}: expected section.key=value")
+        raise SettingsError(f"--set {_shown(text)}: expected section.key=value")
     place = document
-    for part in parts[:-1]:
-        place = place.setdefault(part, {})
+    while len(parts) > 1 and ".".join(parts) not in place:
+        part, parts = _next_key(place, parts)
+        if place.get(part) is None:  # an empty section, such as a service of which nothing is said
+            place[part] = {}
+        place = place[part]
         if not isinstance(place, dict):
-            raise SettingsError(f"--set {text}: {part!r} is not a section")
+            raise SettingsError(f"--set {_shown(text)}: {part!r} is not a section")
     try:
-        place[parts[-1]] = read_yaml(value)
+        place[".".join(parts)] = read_yaml(value)
     except yaml.YAMLError as error:
-        raise SettingsError(f"--set {text}: {value!r} is not a YAML value") from error
+        shown = HIDDEN if _holds_secrets(key) else one_line(repr(value))
+        raise SettingsError(f"--set {_shown(text)}: {shown} is not a YAML value") from error
+
+
+def _shown(text: str) -> str:
+    """A `section.key=value` text as messages show it."""
+    key, separator, _ = re.match(r"([^=:\s]*)([=:\s]?)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
+    return f"{key}{separator}{HIDDEN}" if _holds_secrets(key) and separator else one_line(text)
+
+
+def _holds_secrets(key: str) -> bool:
+    return is_secret_name(key) or "headers" in key
+
+
+def _next_key(place: Document, parts: list[str]) -> tuple[str, list[str]]:
+    """The key by which the way leads on, and the parts behind it; a key may have dots: `reviews.v1`."""
+    for count in range(len(parts) - 1, 1, -1):
+        if ".".join(parts[:count]) in place:
+            return ".".join(parts[:count]), parts[count:]
+    return parts[0], parts[1:]
 
 
 def _parts(key: str) -> list[str]:
@@ -243,7 +271,8 @@ def _explain(
         )
     if first["type"] == "missing":
         return f"{where}: {dotted}: missing, and it has no default{more}"
-    found = f" (found {first['input']!r})" if not isinstance(first["input"], dict) else ""
+    tell = not isinstance(first["input"], dict) and not _holds_secrets(dotted)
+    found = f" (found {one_line(repr(first['input']))})" if tell else ""
     return f"{where}: {dotted or 'settings'}: {first['msg'].removeprefix('Value error, ')}{found}{more}"
 
 

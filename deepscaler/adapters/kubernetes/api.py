@@ -15,9 +15,10 @@ from functools import partial
 from typing import Any
 
 from deepscaler.adapters.deadline import Deadline, seconds_left
-from deepscaler.adapters.web import CHUNK_BYTES, TooLarge, bounded
+from deepscaler.adapters.web import CHUNK_BYTES, USER_AGENT, TooLarge, bounded
 from deepscaler.artefacts import one_line, parse_json
 from deepscaler.errors import ClusterError
+from deepscaler.scrubbing import hide
 from deepscaler.settings import ClusterSection
 
 _PAGE = 500
@@ -213,6 +214,7 @@ class KubeApi:
             if configuration.verify_ssl and not self._section.strict_certificates:
                 kept = self._client.rest_client.pool_manager.connection_pool_kw
                 kept["ssl_context"] = _lenient_context()
+            self._client.user_agent = USER_AGENT
         return self._client
 
 
@@ -303,6 +305,8 @@ def _configuration(section: ClusterSection) -> Any:
     else:
         # A token that runs out is renewed here after a 401; the client's own renewal could hang in a request.
         configuration.refresh_api_key_hook = None
+    for secret in (*configuration.api_key.values(), configuration.password or ""):
+        hide(str(secret).removeprefix("Bearer "))
     return configuration
 
 

@@ -59,14 +59,19 @@ def test_rights_of_the_emulated_api_are_checked(tmp_path):
             stale.workloads()
 
 
+ROLES = {"shadow": "base/rights/shadow.yaml", "act": "overlays/act/rights.yaml"}
+
+
 @pytest.mark.parametrize("roles", [("shadow",), ("shadow", "act")])
 def test_the_roles_in_deploy_are_enough_and_no_more_is_needed(roles, tmp_path, capsys):
     """Shadow reads and decides with one Role; acting needs the other, and its absence is named."""
     world = Emulated({"secret": Identity("system:serviceaccount:deepscaler:deepscaler")})
+    objects = {}
     for role in roles:
-        text = (ROOT / "deploy" / f"rbac-{role}.yaml").read_text()
-        for item in yaml.safe_load_all(text):
-            world.store.create({**item, "metadata": {**item["metadata"], "namespace": "shop"}})
+        for item in yaml.safe_load_all((ROOT / "deploy" / ROLES[role]).read_text()):
+            objects[item["kind"], item["metadata"]["name"]] = item  # as an overlay replaces it
+    for item in objects.values():
+        world.store.create({**item, "metadata": {**item["metadata"], "namespace": "shop"}})
     with world.server:
         path = config(world, tmp_path)
         assert predict_scale.main(["--config", path, "--once", "--dry-run"]) == 0 and world.writes == []
@@ -78,6 +83,6 @@ def test_the_roles_in_deploy_are_enough_and_no_more_is_needed(roles, tmp_path, c
         else:
             assert predict_scale.main(["--config", path, "--once"]) == 1
             assert (
-                "missing rights: patch deployments.apps/scale in namespace shop; get leases.coordination"
+                "missing rights: get deployments.apps in namespace shop; patch deployments.apps/scale"
                 in capsys.readouterr().err
             )
