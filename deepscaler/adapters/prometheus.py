@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import requests
 from numpy.typing import NDArray
 
+from deepscaler.adapters.aligned import Aligned
 from deepscaler.adapters.authentication import authentication, certificates
 from deepscaler.adapters.deadline import seconds_left
 from deepscaler.adapters.matrix import Series, doubts, read_matrix
@@ -28,7 +29,6 @@ _REPEATED_SECONDS = 30.0
 """How long VictoriaMetrics holds samples back (its `-search.latencyOffset`, 30 s by default)."""
 _REPEATED_BELOW_STEP = 60.0
 """At steps from this on it doesn't (its `-search.maxStepForPointsAdjustment`, by default)."""
-_Part = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
 _TOO_LONG = (
     "the names of all services make the query longer than VictoriaMetrics takes: "
     "start it with -search.maxQueryLen=1MiB"
@@ -125,43 +125,27 @@ class PrometheusClient:
                 has to be whole.
         """
         times, partial = grid(start, end, step), False
-        rows: dict[tuple[tuple[str, str], ...], int] = {}
-        parts: list[_Part] = []
+        rows = Aligned(times, step)
         for first in range(0, len(times), chunk_points):
             part = times[first : first + chunk_points]
-            response, lacking = self._read(query, part, step, times, rows, parts)
+            response, lacking = self._read(query, part, step, rows)
             partial = partial or lacking
             for moment in _repeated(response, part, step):
-                slot = np.searchsorted(times, moment)
-                parts = [_without(each, int(slot)) for each in parts]
-                again = np.array([moment])
-                _, lacking = self._read(query, again, _REPEATED_BELOW_STEP, times, rows, parts)
+                rows.forget(moment)
+                _, lacking = self._read(query, np.array([moment]), _REPEATED_BELOW_STEP, rows)
                 partial = partial or lacking
             if progress:
                 progress()
-        matrix = np.full((len(rows), len(times)), np.nan)
-        for row, slots, values in parts:
-            matrix[row, slots] = values
-        return RangeVector(times, tuple(dict(key) for key in rows), matrix, partial)
+        return RangeVector(times, rows.labels, rows.matrix(), partial)
 
-    def _read(
-        self,
-        query: str,
-        asked: NDArray[np.float64],
-        step: float,
-        times: NDArray[np.float64],
-        rows: dict[tuple[tuple[str, str], ...], int],
-        parts: list[_Part],
-    ) -> tuple[Reply, bool]:
-        """One request for the times `asked`; the answer, and if it is partial.
+    def _read(self, query: str, asked: NDArray[np.float64], step: float, rows: Aligned) -> tuple[Reply, bool]:
+        """One request for the times `asked`, whose samples go into `rows`; the answer, and if it is partial.
 
         Args:
             query: PromQL.
-            asked: some of `times`, `step` apart.
+            asked: times, `step` apart.
             step: seconds.
-            times: `[L]` of the whole range.
-            rows: labels -> row, which takes up new series.
-            parts: takes up the samples.
+            rows: take the samples.
         """
         form = {
             "query": query,
@@ -172,31 +156,15 @@ class PrometheusClient:
         }
         response = self._post(form)
         found, lacking = self._matrix(response, query)
-        if found:
-            places = [rows.setdefault(tuple(sorted(series.labels.items())), len(rows)) for series in found]
-            series, slots, values = self._placed(found, times, form)
-            parts.append((np.array(places, np.int64)[series], slots, values))
+        stray = rows.add(found)
+        if stray is not None:
+            raise MetricsError(
+                f"{self.url}: answered for other times than asked for "
+                f"(asked for {form['start']} to {form['end']} each {step:g} s, answered for "
+                f"{stray.moments[0]:.3f} to {stray.moments[-1]:.3f}); "
+                "check the clocks of the servers in between"
+            )
         return response, bool(lacking)
-
-    def _placed(self, found: Sequence[Series], times: NDArray[np.float64], form: Mapping[str, str]) -> _Part:
-        """For every sample within the grid: which series it is of, its place in `times`, its value."""
-        lengths = [len(series.moments) for series in found]
-        moments = np.concatenate([series.moments for series in found])
-        values = np.concatenate([series.values for series in found])
-        owner = np.repeat(np.arange(len(found)), lengths)
-        spacing = float(times[1] - times[0]) if len(times) > 1 else float(form["step"])
-        slots = _slots(moments, times, spacing)
-        within = (slots >= 0) & (slots < len(times))
-        reached = np.bincount(owner[within], minlength=len(found)) > 0
-        for series, reaches in zip(found, reached, strict=True):
-            if len(series.moments) and not reaches:
-                raise MetricsError(
-                    f"{self.url}: answered for other times than asked for "
-                    f"(asked for {form['start']} to {form['end']} each {float(form['step']):g} s, "
-                    f"answered for {series.moments[0]:.3f} to {series.moments[-1]:.3f}); "
-                    "check the clocks of the servers in between"
-                )
-        return owner[within], slots[within], values[within]
 
     def query(self, query: str, moment: float) -> list[tuple[Mapping[str, str], float]]:
         """The labels and values of a query's series at one moment.
@@ -307,25 +275,6 @@ class PrometheusClient:
             raise MetricsError(
                 f"{self.url}: not the answer of a range query ({error}); is this Prometheus?"
             ) from error
-
-
-def _slots(moments: NDArray[np.float64], times: NDArray[np.float64], step: float) -> NDArray[np.int64]:
-    """Where each of the moments counts in `times`: at the first time that isn't before it.
-
-    Stores that cache answers move them to a grid of their own, at most one step back (VictoriaMetrics,
-    Thanos' query-frontend). A slot outside `times` was never asked for.
-    """
-    tolerance = 0.002 + 1e-3 * step
-    slots = np.ceil((moments - times[0] - tolerance) / step)
-    whole: NDArray[np.int64] = np.clip(slots, -1, len(times)).astype(np.int64)
-    return whole
-
-
-def _without(part: _Part, slot: int) -> _Part:
-    """The samples but those of one time."""
-    row, slots, values = part
-    kept = slots != slot
-    return row[kept], slots[kept], values[kept]
 
 
 def _repeated(response: Reply, times: NDArray[np.float64], step: float) -> NDArray[np.float64]:

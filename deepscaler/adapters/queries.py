@@ -34,11 +34,10 @@ LONG_NAME, LONGEST_BEGINNING = 47, 58
 LONG_POD_SUFFIX = "(?:-[a-z0-9]{0,10}-?)?[a-z0-9]{5}"
 """What pods have after (the beginning of) such a name."""
 
-_POD_SUFFIX = re.compile(POD_SUFFIX)
-_LONG_POD_SUFFIX = re.compile(LONG_POD_SUFFIX)
 _REMEMBERED = 128
 """So many rendered queries are remembered: those of a tick, which are the same each time."""
-
+_SUFFIX = re.compile(POD_SUFFIX)
+_LONG_SUFFIX = re.compile(LONG_POD_SUFFIX)
 _HERE = '{matchers}namespace="{namespace}"'
 _CONTAINER = f'{_HERE},container=~"{{containers}}",pod!~"{{strangers}}"'
 _SERVED = (
@@ -277,6 +276,7 @@ class Names:
         deployments: Deployment -> service.
         containers: container -> services that have one of this name.
         scaled: service -> the Deployment whose replicas are its own.
+        strangers: pods that look like those of a service by their names, but belong to somebody else.
 
     Raises:
         SettingsError: two services claim one Deployment or workload.
@@ -304,6 +304,9 @@ class Names:
                         raise SettingsError(
                             f"app.services: {service} and {known[name]} both claim the workload {name!r}"
                         )
+        self.row = {service: row for row, service in enumerate(self.services)}
+        self._render = lru_cache(_REMEMBERED)(self._rendered)
+        self.strangers: Collection[str] = ()
         beginnings = Counter(name[:LONGEST_BEGINNING] for name in self.deployments if len(name) >= LONG_NAME)
         # Names that begin alike can't be told apart by their pods.
         self._long = {
@@ -311,22 +314,8 @@ class Names:
             for name in self.deployments
             if beginnings[name[:LONGEST_BEGINNING]] == 1
         }
-        self.row = {service: row for row, service in enumerate(self.services)}
-        self._strangers: tuple[str, ...] = ()
-        self._render = lru_cache(_REMEMBERED)(self._rendered)
 
-    @property
-    def strangers(self) -> Collection[str]:
-        """Pods that look like those of a service by their names, but belong to somebody else."""
-        return self._strangers
-
-    @strangers.setter
-    def strangers(self, pods: Collection[str]) -> None:
-        if tuple(pods) != self._strangers:
-            self._strangers = tuple(pods)
-            self._render.cache_clear()  # which named the earlier ones
-
-    def _pod_pattern(self) -> str:
+    def _pod_pattern(self, alternatives: Callable[[Iterable[str]], str]) -> str:
         """The names of pods; group 1 is their Deployment, group 2 the beginning of one with a long name."""
         pattern = f"({alternatives(self.deployments)}){POD_SUFFIX}"
         return pattern + (f"|({alternatives(self._long)}){LONG_POD_SUFFIX}" if self._long else "")
@@ -346,21 +335,19 @@ class Names:
                 )
             return next(iter(owners), None)
         if label == "pod":
-            return self._owner(value)
+            return None if value in self.strangers else self._owner(value)
         if "workload" in label:
             return self.workloads.get(value)
         return self.deployments.get(value) or (value if value in self.row else None)
 
     def _owner(self, pod: str) -> str | None:
-        """The service of a pod: what stands before its suffix is the name of a Deployment."""
-        if pod in self._strangers:
-            return None
+        """The service of a pod, whose name begins with that of its Deployment, or with most of a long one."""
         first = pod.rpartition("-")[0]
-        for name in (first, first.rpartition("-")[0]):
-            if name in self.deployments and _POD_SUFFIX.fullmatch(pod, len(name)):
+        for name in (first.rpartition("-")[0], first):
+            if name in self.deployments and _SUFFIX.fullmatch(pod, len(name)):
                 return self.deployments[name]
         for beginning, name in self._long.items():
-            if pod.startswith(beginning) and _LONG_POD_SUFFIX.fullmatch(pod, len(beginning)):
+            if pod.startswith(beginning) and _LONG_SUFFIX.fullmatch(pod, len(beginning)):
                 return self.deployments[name]
         return None
 
@@ -375,9 +362,16 @@ class Names:
             window: a Prometheus duration.
             entries: services that `{workloads}` is narrowed to; None: all.
         """
-        return self._render(template, label, window, entries)
+        return self._render(template, label, window, entries, tuple(self.strangers))
 
-    def _rendered(self, template: str, label: str, window: str, entries: tuple[str, ...] | None) -> str:
+    def _rendered(
+        self,
+        template: str,
+        label: str,
+        window: str,
+        entries: tuple[str, ...] | None,
+        strangers: tuple[str, ...],
+    ) -> str:
         workloads = [
             name for name, service in self.workloads.items() if entries is None or service in entries
         ]
@@ -392,8 +386,8 @@ class Names:
             "containers": alternatives(self.containers),
             "workloads": alternatives(workloads),
             "callers": alternatives(self.workloads),
-            "pods": self._pod_pattern(),
-            "strangers": alternatives(self.strangers),
+            "pods": self._pod_pattern(alternatives),
+            "strangers": alternatives(strangers),
             "whole(": "label_replace(" * len(cut),
             ")whole": "".join(
                 f', "deployment", "{name}", "deployment", "{quoted(re.escape(beginning))}")'

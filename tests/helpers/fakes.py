@@ -31,8 +31,8 @@ class FakeCluster:
         failed_share: share of failed requests at the entry, of the time.
         refuse: service -> why a write is refused.
         writes: what was asked of `scale`, in order.
-        managers: service -> the field manager that set its replicas last.
         jumped: by how many seconds the wall clock was set so far.
+        managers: service -> the field manager that set its replicas last.
         unready: service -> pods that haven't become ready.
         usage: service -> cores that each pod uses by the metrics server.
         hooks: called with the time whenever the clock moves.
