@@ -8,7 +8,8 @@ from helpers.http_script import Script, matrix
 
 from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
 from deepscaler.adapters.kubernetes.limits import Limits
-from deepscaler.adapters.kubernetes.telemetry import cumulative
+from deepscaler.adapters.kubernetes.telemetry import Telemetry, cumulative
+from deepscaler.adapters.prometheus import PrometheusClient
 from deepscaler.adapters.queries import FEATURE_QUERIES
 from deepscaler.settings import Settings
 
@@ -65,3 +66,27 @@ def test_a_share_of_the_request_may_be_above_one():
     unknown, known = np.full((1, 6), np.nan), np.full((1, 6), 0.1)
     shares = Limits(("web",), dict).shares("cpu", 3 * known, unknown, lambda _: known)
     np.testing.assert_allclose(shares, 3)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("value", [-3.0, 1e30, -1e30])
+def test_impossible_values_are_missing_and_named_when_they_begin(value, caplog):
+    settings = Settings.model_validate(
+        {
+            "app": {
+                "name": "shop",
+                "namespace": "shop",
+                "services": {"web": {}, "api": {}},
+                "entries": [{"name": "GET /", "service": "web"}],
+            }
+        }
+    )
+    telemetry = Telemetry(settings, PrometheusClient(settings.cluster.prometheus))
+    values = np.full((4, 2, 5), 0.5)
+    values[2, 0, 4] = value
+    for _ in range(3):
+        kept = telemetry._plausible(values)
+    assert np.isnan(kept[2, 0, 4]) and np.isfinite(kept).sum() == kept.size - 1
+    assert caplog.text.count("req of web: 1 of 4 values are impossible") == 1
+    telemetry._plausible(np.full((4, 2, 5), 0.5))
+    assert "req of web: well again" in caplog.text
