@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 
-.PHONY: install install-dev python prometheus demo test fuzz live lint types bench schema clean
+.PHONY: install install-dev python prometheus demo test fuzz live lint types bench soak schema clean
 
 install: $(VENV)/.run
 install-dev: $(VENV)/.dev
@@ -56,7 +56,12 @@ types: install-dev
 
 bench: install-dev
 	$(PY) -m testbed.experiments.bench
+	OMP_NUM_THREADS=1 $(PY) -m testbed.experiments.tick_bench
 	$(PY) -m deepscaler.learning.bench
+
+# Days of virtual time among faults: SOAK="--hours 2 --seeds 1" is what CI runs.
+soak: install
+	$(PY) -m testbed.experiments.soak $(SOAK)
 
 # What is made from the settings' descriptions: the JSON schemas that editors read, and docs/settings.md.
 schema: install

@@ -23,7 +23,13 @@ from deepscaler.learning.comparison_report import comparison_text
 from deepscaler.learning.dataset import Dataset, read_dataset
 from deepscaler.learning.history import read_history
 from deepscaler.learning.interruption import exit_code, how_to_go_on, terminable
-from deepscaler.learning.report import library_versions, run_facts, summary_line, training_report
+from deepscaler.learning.report import (
+    library_versions,
+    run_facts,
+    shipping_line,
+    summary_line,
+    training_report,
+)
 from deepscaler.learning.task import TrainingTask
 from deepscaler.learning.train import train
 from deepscaler.logs import start_logging
@@ -98,6 +104,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"main: interrupted; {how_to_go_on(task)}", file=sys.stderr)
         return exit_code(error)
     print(training_report(trained.bundle))
+    print(shipping_line(path))
     print(summary_line(trained, path))
     return 0
 

@@ -12,10 +12,12 @@ import sys
 from pathlib import Path
 
 from deepscaler.cluster import Cluster
+from deepscaler.control.check import findings
 from deepscaler.control.live import run_live, tick_once
 from deepscaler.control.recorder import decision_table
 from deepscaler.errors import DeepScalerError, SettingsError
-from deepscaler.logs import start_logging
+from deepscaler.findings import summary
+from deepscaler.logs import FORMATS, start_logging
 from deepscaler.policies.registry import make_policy
 from deepscaler.settings import Settings, load_settings
 
@@ -49,6 +51,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dry-run", action="store_true", help="decide and record, but write nothing to the cluster"
     )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="say what a start needs and what of it is missing",
+    )
+    parser.add_argument(
+        "--log-format",
+        choices=FORMATS,
+        default="text",
+        help="how lines of the log look (default: %(default)s)",
+    )
     parser.add_argument("--once", action="store_true", help="decide once and print the decisions")
     return parser
 
@@ -56,11 +69,13 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the policies, and print where the runs are."""
     arguments = build_parser().parse_args(argv)
-    start_logging()
+    start_logging(arguments.log_format)
     try:
         settings = load_settings(arguments.config, [*arguments.overrides, *_flags(arguments)])
         log.info("settings: %s", settings.model_dump_json())
         policies = settings.scale.policies or [settings.scale.policy]
+        if arguments.check:
+            return check(settings)
         if arguments.once:
             policy = make_policy(_single(policies), settings)
             print(decision_table(tick_once(connect(settings), policy, settings)))
@@ -75,6 +90,16 @@ def main(argv: list[str] | None = None) -> int:
         print(f"predict_scale: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def check(settings: Settings) -> int:
+    """Print what a start needs, a line each as it is found; returns 1 if anything is missing."""
+    found = []
+    for finding in findings(settings):
+        print(finding, flush=True)
+        found.append(finding)
+    print(summary(found))
+    return int(any(finding.state == "MISSING" for finding in found))
 
 
 def _flags(arguments: argparse.Namespace) -> list[str]:

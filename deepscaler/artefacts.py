@@ -24,6 +24,8 @@ MOST_TEXT_BYTES = 64 * 2**20
 """No text but a CSV may be larger; what it becomes in memory is several times as much."""
 MOST_CSV_BYTES = 8 * 2**30
 """No CSV may be larger: a thousand services for a month have less."""
+LARGEST_BUNDLE_BYTES = 512 * 1024**2
+"""A larger bundle is neither written nor read."""
 
 
 @contextmanager

@@ -72,7 +72,7 @@ def read_calls(path: str | Path) -> CallGraph:
         DataError: there is no such file, a column is missing or a line is broken.
     """
     frame = read_csv(path, columns=COLUMNS, command="python metrics_fetch.py")
-    rates = pd.to_numeric(frame["calls_per_second"], errors="coerce")
+    rates = pd.to_numeric(frame["calls_per_second"], errors="coerce").astype(np.float64)
     times = iso_seconds(frame["time"])
     broken = rates.isna() | np.isnan(times)
     if broken.any():

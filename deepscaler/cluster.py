@@ -150,8 +150,12 @@ class Cluster(Protocol):
         """Current time."""
         ...
 
+    def steady(self) -> float:
+        """Seconds of a clock that is never set; where time is simulated, that is `now` itself."""
+        ...
+
     def sleep_until(self, moment: float) -> None:
-        """Return when `moment` has come."""
+        """Return when `moment` of the steady clock has come."""
         ...
 
     def metrics(self, start: float, end: float, step: float) -> MetricPanel:

@@ -2,31 +2,62 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 
+from deepscaler.artefacts import utc_text
 from deepscaler.scrubbing import scrubbed
 
+TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 VARIABLE = "DEEPSCALER_LOG"
 """Environment variable for the lowest level that is shown: DEBUG, INFO (default), WARNING or ERROR."""
 
 
-def start_logging() -> None:
-    """Log to stderr as `LEVEL name: message`."""
+FORMATS = ("text", "json")
+
+
+def start_logging(form: str = "text") -> None:
+    """Log to stderr as `2026-01-05T00:00:15.250Z LEVEL name: message`, or as one JSON object per line.
+
+    What libraries say of tries that they repeat themselves is left out: what comes of it is told by ours.
+    """
     level = os.environ.get(VARIABLE, "INFO").upper()
     known = level in logging.getLevelNamesMapping()
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Scrubbing("%(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(JsonLines() if form == "json" else Scrubbing(TEXT))
     logging.basicConfig(handlers=[handler], level=level if known else "INFO")
+    if level != "DEBUG":
+        logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 
 class Scrubbing(logging.Formatter):
-    """A formatter that takes secrets out of whole records, their tracebacks included."""
+    """A formatter that takes secrets out of whole records, their tracebacks included. Times are UTC."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The text of the record."""
         return scrubbed(super().format(record))
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        """When it was logged."""
+        return utc_text(record.created)
+
+
+class JsonLines(Scrubbing):
+    """One JSON object per record: `time`, `level`, `logger`, `message`, and `traceback` if there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The object on one line."""
+        said = {
+            "time": self.formatTime(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": scrubbed(record.getMessage()),
+        }
+        if record.exc_info:
+            said["traceback"] = scrubbed(self.formatException(record.exc_info))
+        return json.dumps(said, ensure_ascii=False)
 
 
 class OnChange:

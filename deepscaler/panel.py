@@ -74,12 +74,14 @@ class MetricPanel:
             ("service", services, self.services),
             ("feature", features, self.features),
         ):
-            missing = [name for name in wanted if name not in have]
+            there = frozenset(have)
+            missing = [name for name in wanted if name not in there]
             if missing:
                 raise DataError(
                     f"{kind} {', '.join(missing)} not in the metrics; they hold {', '.join(have)}"
                 )
-        rows = [self.services.index(name) for name in services]
+        place = {name: row for row, name in enumerate(self.services)}
+        rows = [place[name] for name in services]
         columns = [self.features.index(name) for name in features]
         return MetricPanel(self.times, services, features, self.values[:, rows][:, :, columns])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 
 _POWERS_OF_TEN = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY = {name: 1024**power for power, name in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), 1)}
@@ -12,6 +13,7 @@ _MOST_DIGITS = 60
 """No quantity has more digits before or after the point: int64 with nine digits behind it, and the suffix."""
 
 
+@lru_cache(4096)
 def parse_quantity(text: str | float) -> Decimal:
     """The value of a quantity such as `100m`, `0.1`, `64Mi` or `1e3`.
 

@@ -56,8 +56,10 @@ class PolicyName:
 
     @classmethod
     def parse(cls, text: str) -> PolicyName:
-        """The name taken apart: a number after the last `_` is the knob."""
+        """The name taken apart: a number after the last `_` is the knob; `_r` goes with the family."""
         family, _, knob = text.rpartition("_")
+        if knob.startswith("r"):
+            family, knob = f"{family}_r", knob[1:]
         if family and knob.replace(".", "", 1).isdecimal():
             return cls(text, family, float(knob))
         return cls(text, text)

@@ -70,6 +70,21 @@ def wilcoxon_p(differences: ArrayLike) -> float:
     return float(stats.wilcoxon(moved).pvalue) if len(moved) else 1.0
 
 
+def welch_p_below(values: ArrayLike, others: ArrayLike) -> float:
+    """One-sided p of Welch's test that the mean of `values` is below that of `others`.
+
+    1 where either has fewer than two known values; where neither varies, 0 or 1.
+    """
+    from scipy import stats
+
+    one, other = _known(values), _known(others)
+    if min(len(one), len(other)) < 2:
+        return 1.0
+    if np.ptp(one) == 0 and np.ptp(other) == 0:
+        return 0.0 if one[0] < other[0] else 1.0
+    return float(stats.ttest_ind(one, other, equal_var=False, alternative="less").pvalue)
+
+
 def rank_biserial(differences: ArrayLike) -> float:
     """Matched-pairs rank-biserial correlation in [-1, 1]; 0 if all are zero, NaN without any pair.
 

@@ -14,6 +14,8 @@ from model.settings import LearnerSettings
 PRIOR_EDGE = 0.4
 """Affinity that an edge of the prior starts at."""
 TEMPERATURE = 0.5
+POWER_STEPS = 30
+"""Products with the matrix that bring a vector near its leading eigenvector."""
 FREE_LOGITS_UP_TO = 50
 """Up to this many services each pair has a logit of its own; beyond, embeddings make them."""
 
@@ -21,6 +23,22 @@ FREE_LOGITS_UP_TO = 50
 def resting(services: int) -> float:
     """Affinity that a pair without an edge in the prior starts at."""
     return min(0.03, 0.3 / services)
+
+
+def within_unit(matrix: Tensor) -> Tensor:
+    """`matrix [N, N] >= 0` divided by its spectral radius where that exceeds 1.
+
+    Powers of a graph with a larger radius grow from layer to layer; calls alone, which form no cycle, have
+    radius 0 and stay as they are. The divisor is the bound of Collatz and Wielandt, max (A v)_i / v_i at a
+    positive v near the leading eigenvector: never below the radius. No gradient goes through it.
+    """
+    with torch.no_grad():
+        vector = torch.ones(len(matrix), dtype=matrix.dtype, device=matrix.device)
+        for _ in range(POWER_STEPS):
+            vector = vector + matrix @ vector
+            vector = vector / vector.max()
+        bound = (matrix @ vector / vector.clamp(min=1e-12)).max()
+    return matrix / bound.clamp(min=1.0)
 
 
 def off_diagonal(matrix: Tensor) -> Tensor:
@@ -39,7 +57,8 @@ def mean_where_present(priors: Mapping[str, Tensor]) -> Tensor | None:
 class Gates(nn.Module):
     """A gate for each pair: `A_ij = sigmoid((e_i · f_j + b + prior_ij) / 0.5)`.
 
-    A is asymmetric, has a zero diagonal and isn't normalised.
+    A is asymmetric and has a zero diagonal. Networks see it divided by its spectral radius where that exceeds
+    1; its gates stay between 0 and 1, to be read.
 
     The diagonal is no part of A: the network's T_0 is the self term. The learned A feeds only the filters by
     which a callee receives from its callers; the reverse filters see the prior (nothing without one), or else
@@ -63,7 +82,7 @@ class Gates(nn.Module):
         self.prior_logits: Tensor
         self.reverse: Tensor
         self.register_buffer("prior_logits", TEMPERATURE * torch.logit(start))
-        self.register_buffer("reverse", PRIOR_EDGE * strength)
+        self.register_buffer("reverse", within_unit(PRIOR_EDGE * strength))
         self.free: nn.Parameter | None = None
         if services <= FREE_LOGITS_UP_TO:
             self.free = nn.Parameter(torch.zeros(services, services))
@@ -96,7 +115,7 @@ class Gates(nn.Module):
 
     def graphs(self, affinity: Tensor) -> Graphs:
         """What the network sees when the affinity is this."""
-        return Graphs(self.reverse.to(affinity), affinity)
+        return Graphs(self.reverse.to(affinity), within_unit(affinity))
 
     def given(self, graph: Tensor, weight: float) -> Tensor:
         """An affinity from a graph made elsewhere: its largest entry becomes `weight`."""

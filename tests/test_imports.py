@@ -50,7 +50,7 @@ HOMES = {
     "yaml": ("deepscaler/settings/", "deepscaler/adapters/", "testbed/", "sendFlow/"),
     "scipy": ("deepscaler/statistics.py", "deepscaler/graphs/", "deepscaler/labels/"),
     "matplotlib": ("deepscaler/pictures/",),
-    "networkx": ("deepscaler/pictures/",),
+    "networkx": ("deepscaler/pictures/", "deepscaler/policies/pbscaler.py"),
     "PIL": ("deepscaler/pictures/",),  # comes with matplotlib
     "pandas": ("deepscaler/", "testbed/", *(f"{script}.py" for script in SCRIPTS)),
     "tqdm": ("testbed/", *(f"{script}.py" for script in SCRIPTS)),
@@ -237,7 +237,8 @@ def test_policies_without_a_network_start_without_torch(tmp_path):
 sys.path.insert(0, {str(TESTS)!r})
 from helpers.fakes import make_settings
 from deepscaler.policies.registry import make_policy
-for name in ("reactive_holistic", "hpa_70", "static", "explore"):
+names = "reactive_holistic hpa_70 static explore season queueing_trend predictive_hpa target_tracking"
+for name in names.split():
     make_policy(name, make_settings(bundle={str(tmp_path / "AdapGLA.pt")!r}))
 """
     assert loaded(code, *CALLED_LATE) == []

@@ -1,4 +1,4 @@
-"""The manifests in benchmarks/ and deploy/ are valid, agree with the settings, and the API accepts them."""
+"""The manifests in benchmarks/ are valid, agree with the settings, and the API accepts them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -21,7 +20,6 @@ from helpers import recordings
 from helpers.paths import ROOT
 from kubernetes import client
 
-from deepscaler.adapters.kubernetes import rights
 from deepscaler.settings import Settings, load_settings
 from sendFlow.routes import ROUTES
 from testbed.kubernetes_api import KubernetesApi, KubernetesStore
@@ -44,12 +42,7 @@ NOT_DEPLOYED = {
 MODELS: dict[tuple[str, str], Any] = {
     ("apps/v1", "Deployment"): client.V1Deployment,
     ("v1", "Service"): client.V1Service,
-    ("v1", "ServiceAccount"): client.V1ServiceAccount,
-    ("v1", "PersistentVolumeClaim"): client.V1PersistentVolumeClaim,
-    ("rbac.authorization.k8s.io/v1", "Role"): client.V1Role,
-    ("rbac.authorization.k8s.io/v1", "RoleBinding"): client.V1RoleBinding,
 }
-MODELLED = sorted({kind for _, kind in MODELS})
 REGISTRIES = re.compile(
     r"(gcr\.io/google-samples/microservices-demo/[a-z]+|docker\.io/(istio/examples-bookinfo-[a-z]+-v[123]|codewisdom/ts-[a-z0-9-]+|library/[a-z]+))"
     r":(?P<tag>v?[0-9]+\.[0-9]+(\.[0-9]+)?(-[a-z]+)?)"
@@ -207,8 +200,7 @@ def applications() -> pytest.MarkDecorator:
 
 
 def manifest_files() -> list[Path]:
-    own = [ROOT / "deploy" / name for name in ("deepscaler.yaml", "rbac-shadow.yaml", "rbac-act.yaml")]
-    return [ROOT / "benchmarks" / file for files in APPLICATIONS.values() for file in files] + own
+    return [ROOT / "benchmarks" / file for files in APPLICATIONS.values() for file in files]
 
 
 # --------------------------------------------------------------------------------------------------- validity
@@ -541,103 +533,6 @@ def test_spans_go_where_istio_was_told_that_jaeger_is() -> None:
     assert {item["name"] for rule in telemetry["spec"]["tracing"] for item in rule["providers"]} <= providers
 
 
-# ------------------------------------------------------------------------------------------ DeepScaler itself
-def allowed(*names: str) -> Iterator[tuple[str, str, str]]:
-    """The verbs, groups and resources that the roles of these files allow."""
-    for name in names:
-        for item in documents(ROOT / "deploy" / name):
-            for rule in item.get("rules", []):
-                for group in rule["apiGroups"]:
-                    for resource in rule["resources"]:
-                        yield from ((verb, group, resource) for verb in rule["verbs"])
-
-
-def test_the_shadow_role_changes_nothing_and_neither_role_goes_further_than_it_must() -> None:
-    assert {verb for verb, _, _ in allowed("rbac-shadow.yaml")} <= {"get", "list", "watch"}
-    assert {what for verb, _, what in allowed("rbac-act.yaml") if verb != "get"} == {
-        "deployments/scale",
-        "leases",
-    }
-    assert not {"*", "secrets", "deletecollection", "delete"} & {
-        part for rule in allowed("rbac-shadow.yaml", "rbac-act.yaml") for part in rule
-    }
-
-
-def test_the_roles_give_the_rights_that_the_adapter_asks_for() -> None:
-    needed = [(verb, group, f"{what}/{sub}" if sub else what) for verb, group, what, sub in rights.READS]
-    assert set(needed) <= set(allowed("rbac-shadow.yaml"))
-    needed = [(verb, group, f"{what}/{sub}" if sub else what) for verb, group, what, sub in rights.WRITES]
-    needed += [(verb, "coordination.k8s.io", "leases") for verb in rights.LEASE_VERBS]
-    assert set(needed) <= set(allowed("rbac-shadow.yaml", "rbac-act.yaml"))
-
-
-def test_the_roles_are_bound_to_the_controllers_own_account() -> None:
-    (account,) = [
-        item["metadata"]["name"]
-        for item in documents(ROOT / "deploy/deepscaler.yaml")
-        if item["kind"] == "ServiceAccount"
-    ]
-    for file in ("rbac-shadow.yaml", "rbac-act.yaml"):
-        role, binding = documents(ROOT / "deploy" / file)
-        assert binding["roleRef"]["name"] == role["metadata"]["name"]
-        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account, "namespace": "deepscaler"}]
-
-
-def test_the_controllers_deployment_starts_in_the_shadow_with_arguments_that_the_script_takes() -> None:
-    import predict_scale
-
-    (deployment,) = [
-        item for item in documents(ROOT / "deploy/deepscaler.yaml") if item["kind"] == "Deployment"
-    ]
-    arguments = predict_scale.build_parser().parse_args(container(deployment)["args"])
-    assert arguments.dry_run
-    settings = load_settings(ROOT / "config" / Path(arguments.config).name, arguments.overrides)
-    assert settings.cluster.kind == "kubernetes"
-    mounted = {item["mountPath"] for item in container(deployment)["volumeMounts"]}
-    for path in (arguments.config, arguments.model_path, settings.scale.run_dir):
-        assert any(str(path).startswith(mount) for mount in mounted), f"{path} is on no volume"
-
-
-def test_the_image_holds_all_that_the_controller_imports(tmp_path: Path) -> None:
-    """The files that deploy/Dockerfile copies, alone in a directory, run."""
-    lines = (ROOT / "deploy/Dockerfile").read_text(encoding="utf-8").splitlines()
-    sent = (ROOT / "deploy/Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
-    for line in (line for line in lines if line.startswith("COPY ")):
-        *sources, target = line.split()[1:]
-        for source in sources:
-            assert f"!{source}" in sent
-            if (ROOT / source).is_dir():
-                shutil.copytree(
-                    ROOT / source, tmp_path / target, ignore=shutil.ignore_patterns("__pycache__")
-                )
-            else:
-                shutil.copy(ROOT / source, tmp_path / target)
-    assert {"predict_scale.py", "metrics_fetch.py", "requirements.txt"} <= {
-        item.name for item in tmp_path.iterdir()
-    }
-    for script in ("predict_scale.py", "metrics_fetch.py"):
-        ran = subprocess.run(
-            [sys.executable, script, "--help"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert ran.returncode == 0, ran.stderr
-    modules = (
-        "adapters.kubernetes.cluster",
-        "control.controller",
-        "policies.registry",
-        "learning.forecaster",
-    )
-    code = "\n".join(f"import deepscaler.{module}" for module in modules)
-    ran = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert ran.returncode == 0, ran.stderr
-
-
 # -------------------------------------------------------------------------------------------------- the pages
 PAGES = ("setUp-k8s.md", "docs/cluster.md")
 SCRIPTS = ("predict_scale", "metrics_fetch", "data_process", "main", "calculate", "similarity")
@@ -654,7 +549,11 @@ def commands(page: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES)
 def test_files_that_commands_name_are_there(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
-    made = {"config/cluster.yaml", "model_states/boutique/AdapGLA.pt"}  # by an earlier command of the page
+    made = {
+        "config/cluster.yaml",
+        "model_states/boutique/AdapGLA.pt",
+        "model_states/boutique",
+    }  # by an earlier command of the page
     named = (
         set(
             re.findall(
@@ -701,7 +600,13 @@ def test_one_word_turns_a_configuration_to_the_cluster(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [*manifest_files(), *sorted((ROOT / "deploy/cluster").glob("*.yaml"))], ids=lambda path: path.name
+    "path",
+    [
+        *manifest_files(),
+        *sorted((ROOT / "deploy/cluster").glob("*.yaml")),
+        *sorted((ROOT / "deploy").glob("*.yaml")),
+    ],
+    ids=lambda path: path.name,
 )
 def test_the_command_in_a_files_head_names_that_file(path: Path) -> None:
     head = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
@@ -712,8 +617,10 @@ def test_the_command_in_a_files_head_names_that_file(path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------- applied for real
+UNSERVED = {"PodDisruptionBudget", "NetworkPolicy", "Job"}
+"""Kinds that the emulated API doesn't have."""
 # Commands of docs/cluster.md that the emulated API can answer; Istio's gateways aren't served there.
-RUNNABLE = re.compile(r"kubectl (create|label|apply -n|auth can-i) (?!.*-gateway\.yaml)")
+RUNNABLE = re.compile(r"kubectl (create|label|apply -[nk]|auth can-i) (?!.*-gateway\.yaml)")
 
 
 @pytest.fixture
@@ -782,6 +689,10 @@ def kubectl(api: KubernetesApi, tmp_path: Path) -> Any:
         if words[:2] == ["create", "configmap"]:
             # kubectl sends these as protobuf, which the emulated API can't read: apply instead
             return run(["apply", "-f", "-"], run([*words, "--dry-run=client", "-o", "yaml"]))
+        if words[:2] == ["apply", "-k"]:
+            rendered = yaml.safe_load_all(run(["kustomize", words[2]]))
+            served = [one for one in rendered if one["kind"] not in UNSERVED]
+            return run(["apply", "-f", "-"], yaml.safe_dump_all(served)) if served else ""
         return run(words)
 
     return answer
@@ -815,4 +726,4 @@ def test_the_pages_kubectl_commands_run_and_the_rights_come_in_two_steps(kubectl
             kubectl(f"kubectl get namespace {namespace} -o jsonpath={{.metadata.labels.istio-injection}}")
             == "enabled"
         )
-    assert kubectl("kubectl get deployment deepscaler -n deepscaler -o jsonpath={.spec.replicas}") == "1"
+    assert kubectl("kubectl get deployment deepscaler -n deepscaler -o jsonpath={.spec.replicas}") == "2"

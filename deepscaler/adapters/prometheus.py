@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,7 +114,8 @@ class PrometheusClient:
                 has to be whole.
         """
         times, partial = grid(start, end, step), False
-        rows: dict[tuple[tuple[str, str], ...], NDArray[np.float64]] = {}
+        rows: dict[tuple[tuple[str, str], ...], int] = {}
+        parts: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
         for first in range(0, len(times), chunk_points):
             part = times[first : first + chunk_points]
             form = {
@@ -125,22 +126,39 @@ class PrometheusClient:
             }
             found, lacking = self._matrix(self._post(form), query)
             partial = partial or bool(lacking)
-            for series in found:
-                moments = series.moments
-                row = rows.setdefault(tuple(sorted(series.labels.items())), np.full(len(times), np.nan))
-                slots = _slots(moments, times, step)
-                within = (slots >= 0) & (slots < len(times))
-                if len(slots) and not within.any():
-                    raise MetricsError(
-                        f"{self.url}: answered for other times than asked for "
-                        f"(asked for {form['start']} to {form['end']} each {step:g} s, answered for "
-                        f"{moments[0]:.3f} to {moments[-1]:.3f}); check the clocks of the servers in between"
-                    )
-                row[slots[within]] = series.values[within]
+            if found:
+                places = [
+                    rows.setdefault(tuple(sorted(series.labels.items())), len(rows)) for series in found
+                ]
+                series, slots, values = self._placed(found, times, form)
+                parts.append((np.array(places, np.int64)[series], slots, values))
             if progress:
                 progress()
-        matrix = np.stack(list(rows.values())) if rows else np.empty((0, len(times)))
+        matrix = np.full((len(rows), len(times)), np.nan)
+        for row, slots, values in parts:
+            matrix[row, slots] = values
         return RangeVector(times, tuple(dict(key) for key in rows), matrix, partial)
+
+    def _placed(
+        self, found: Sequence[Series], times: NDArray[np.float64], form: Mapping[str, str]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """For every sample within the grid: which series it is of, its place in `times`, its value."""
+        lengths = [len(series.moments) for series in found]
+        moments = np.concatenate([series.moments for series in found])
+        values = np.concatenate([series.values for series in found])
+        owner = np.repeat(np.arange(len(found)), lengths)
+        slots = _slots(moments, times, float(form["step"]))
+        within = (slots >= 0) & (slots < len(times))
+        reached = np.bincount(owner[within], minlength=len(found)) > 0
+        for series, reaches in zip(found, reached, strict=True):
+            if len(series.moments) and not reaches:
+                raise MetricsError(
+                    f"{self.url}: answered for other times than asked for "
+                    f"(asked for {form['start']} to {form['end']} each {float(form['step']):g} s, "
+                    f"answered for {series.moments[0]:.3f} to {series.moments[-1]:.3f}); "
+                    "check the clocks of the servers in between"
+                )
+        return owner[within], slots[within], values[within]
 
     def query(self, query: str, moment: float) -> list[tuple[Mapping[str, str], float]]:
         """The labels and values of a query's series at one moment.

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from deepscaler.errors import MetricsError, SettingsError
 from deepscaler.settings import App, CallsQuery, EntryPart, EntryQuery, Feature, Query
@@ -26,6 +27,9 @@ from deepscaler.settings import App, CallsQuery, EntryPart, EntryQuery, Feature,
 POD_SUFFIX = "(?:-[a-z0-9]{5,10}-[a-z0-9]{5}|-[0-9]+)"
 """What pods have after their Deployment's name (hashes of ReplicaSet and pod) or StatefulSet's (ordinal)."""
 
+_POD_SUFFIX = re.compile(POD_SUFFIX)
+_REMEMBERED = 128
+"""So many rendered queries are remembered: those of a tick, which are the same each time."""
 _CONTAINER = '{matchers}namespace="{namespace}",container=~"{containers}",pod=~"{pods}"'
 _SERVED = (
     '{matchers}reporter="%s",destination_workload_namespace="{namespace}",destination_workload=~"{workloads}"'
@@ -219,6 +223,7 @@ class Names:
     Attributes:
         namespace: of the application.
         services: in the order of the configuration.
+        row: service -> its place in that order.
         workloads: Istio workload -> service.
         deployments: Deployment -> service.
         containers: container -> services that have one of this name.
@@ -250,7 +255,8 @@ class Names:
                         raise SettingsError(
                             f"app.services: {service} and {known[name]} both claim the workload {name!r}"
                         )
-        self._pod = re.compile(f"({'|'.join(map(re.escape, self.deployments))}){POD_SUFFIX}")
+        self.row = {service: row for row, service in enumerate(self.services)}
+        self._render = lru_cache(_REMEMBERED)(self._rendered)
 
     def service(self, label: str, value: str) -> str | None:
         """The service that a series with this label and value belongs to; None for none.
@@ -267,11 +273,18 @@ class Names:
                 )
             return next(iter(owners), None)
         if label == "pod":
-            found = self._pod.fullmatch(value)
-            return self.deployments[found[1]] if found else None
+            return self._owner(value)
         if "workload" in label:
             return self.workloads.get(value)
-        return self.deployments.get(value) or (value if value in self.services else None)
+        return self.deployments.get(value) or (value if value in self.row else None)
+
+    def _owner(self, pod: str) -> str | None:
+        """The service of a pod: what stands before its suffix is the name of a Deployment."""
+        first = pod.rpartition("-")[0]
+        for name in (first, first.rpartition("-")[0]):
+            if name in self.deployments and _POD_SUFFIX.fullmatch(pod, len(name)):
+                return self.deployments[name]
+        return None
 
     def render(
         self, template: str, label: str = "deployment", *, window: str, entries: tuple[str, ...] | None = None
@@ -284,6 +297,9 @@ class Names:
             window: a Prometheus duration.
             entries: services that `{workloads}` is narrowed to; None: all.
         """
+        return self._render(template, label, window, entries)
+
+    def _rendered(self, template: str, label: str, window: str, entries: tuple[str, ...] | None) -> str:
         workloads = [
             name for name, service in self.workloads.items() if entries is None or service in entries
         ]

@@ -9,11 +9,14 @@ from typing import Any
 
 import requests
 
+from deepscaler import __version__
 from deepscaler.adapters.deadline import Deadline
 from deepscaler.artefacts import one_line, parse_json
 
 MOST_BYTES = 64 * 2**20
 """No answer may have more bytes, compressed or not: what it becomes in memory is several times as much."""
+USER_AGENT = f"deepscaler/{__version__}"
+"""As what requests name themselves to Prometheus, Jaeger and the Kubernetes API."""
 CHUNK_BYTES = 2**16
 _MOST_SAID = 2000
 
@@ -56,6 +59,8 @@ class Web:
 
     def __init__(self, session: requests.Session | None = None) -> None:
         self._session = session or requests.Session()
+        if session is None:
+            self._session.headers["User-Agent"] = USER_AGENT
         self._deadline = Deadline()
 
     def send(self, method: str, url: str, seconds: float, **options: Any) -> Reply:

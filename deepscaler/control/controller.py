@@ -32,11 +32,12 @@ from deepscaler.control.recorder import (
     pod_rows,
     with_outcome,
 )
+from deepscaler.control.schedule import ClockWatch, Turns, sleep
 from deepscaler.errors import DeepScalerError, MetricsError
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
 from deepscaler.policies.reactive import usage_floor
 from deepscaler.runs import PolicyName
-from deepscaler.settings import Settings
+from deepscaler.settings import GuardRails, Settings
 
 log = logging.getLogger(__name__)
 PATIENCE_PERIODS = 4
@@ -45,8 +46,6 @@ LEAST_PATIENCE_SECONDS = 60.0
 """No shorter time without a completed tick is too long."""
 READING_SHARE = 2 / 3
 """So much of a tick's time may pass before it writes: the rest is left to the writes."""
-_NAP_SECONDS = 1.0
-_EPSILON = 1e-6
 
 
 class Controller:
@@ -62,8 +61,6 @@ class Controller:
         leading: tells whether this controller may write now. While it may not, it still decides at every
             tick, so that it can take over at any of them.
 
-        steady: seconds of a clock that never jumps.
-
     Attributes:
         statistics: the counters.
         last_rows: the decisions of the newest tick.
@@ -78,7 +75,6 @@ class Controller:
         *,
         survive_bugs: bool = False,
         leading: Callable[[], bool] = lambda: True,
-        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self.cluster, self.policy, self.recorder = cluster, policy, recorder or Recorder()
         self.statistics = Statistics()
@@ -87,20 +83,32 @@ class Controller:
         self._scaled = frozenset(name for name, service in settings.app.services.items() if service.scaled)
         rails = self._scale.guard_rails
         self._history = RecommendationHistory(rails.scale_down_window)
-        now = cluster.now()
-        earlier = self.recorder.recent(now - rails.scale_down_window)
-        self._history.restore(earlier, now, rails.round_up_threshold)
+        self._clock_watch = ClockWatch(cluster)
+        self._restore(rails)
         self._gate = Gate(cluster, settings, self.statistics)
-        self._notices = Notices(self.statistics, self._scale.dry_run)
+        level = logging.INFO if survive_bugs else logging.DEBUG  # an experiment isn't watched
+        self._notices = Notices(self.statistics, self._scale.dry_run, level)
         self._survive_bugs, self._leading = survive_bugs, leading
-        self._steady, self._completed = steady, steady()
-        self._samples_pods = cluster.pod_history(now, now) is None
+        self._completed, self._failed_in_a_row = cluster.steady(), 0
+        self._samples_pods = cluster.pod_history(cluster.now(), cluster.now()) is None
         self._count_rows()
+
+    def _restore(self, rails: GuardRails) -> None:
+        """Remember what an earlier controller recommended, by the steady clock."""
+        now, steady = self.cluster.now(), self.cluster.steady()
+        rows = self.recorder.recent(now - rails.scale_down_window)
+        ahead = rows["time"] > now
+        if ahead.any():
+            newest = utc_text(float(rows["time"].max()))
+            log.warning("%d earlier decisions are of the future, up to %s: left out", ahead.sum(), newest)
+        earlier = rows[~ahead]
+        earlier = earlier.assign(time=earlier["time"] - (now - steady))
+        self._history.restore(earlier, steady, rails.round_up_threshold)
 
     @property
     def decision_seconds(self) -> list[float]:
-        """The time that each tick took, from reading the cluster to the last write."""
-        return self.statistics.decision_seconds
+        """The times that the newest ticks took, from reading the cluster to the last write."""
+        return list(self.statistics.decision_seconds)
 
     @property
     def failed_ticks(self) -> int:
@@ -114,7 +122,11 @@ class Controller:
         """
         slow = 2 * self._scale.tick_timeout
         patience = max(PATIENCE_PERIODS * self.policy.period_seconds, LEAST_PATIENCE_SECONDS, slow)
-        return self._steady() - self._completed < patience
+        return self.cluster.steady() - self._completed < patience
+
+    def ready(self) -> bool:
+        """Whether it is at work: a tick was completed, lately, and the last few didn't all fail."""
+        return self.statistics.ticks > 0 and self._failed_in_a_row < PATIENCE_PERIODS and self.healthy()
 
     def decisions(self) -> pd.DataFrame:
         """All decisions so far as `DECISION_COLUMNS`, times in seconds."""
@@ -137,26 +149,21 @@ class Controller:
         if once:
             self.tick()
             return
-        start = self.cluster.now()
-        end = math.inf if duration is None else start + duration
-        due, sample = start, start if self._samples_pods else math.inf
+        start = self.cluster.steady()
+        end = Turns(math.inf if duration is None else start + duration, 1.0)
+        ticks = Turns(start, self.policy.period_seconds)
+        samples = Turns(start if self._samples_pods else math.inf, self._settings.collect.step)
         while True:
-            self._sleep(min(due, sample, end), stop)
-            now = self.cluster.now()
-            if (stop is not None and stop.is_set()) or now >= end - _EPSILON:
+            sleep(self.cluster, min(ticks.due, samples.due, end.due), stop)
+            now = self.cluster.steady()
+            if (stop is not None and stop.is_set()) or end.come(now):
                 return
-            ticking = now >= due - _EPSILON
+            ticking = ticks.come(now)
             self._attempt(self.tick if ticking else self._sample, counted=ticking)
-            now = self.cluster.now()
-            due = _following(due, self.policy.period_seconds, now) if ticking else due
-            sample = sample if math.isinf(sample) else _following(sample, self._settings.collect.step, now)
-
-    def _sleep(self, moment: float, stop: threading.Event | None) -> None:
-        """Sleep until `moment`; with a `stop` in short naps, so that it is noticed soon."""
-        while stop is not None and not stop.is_set() and (now := self.cluster.now()) < moment - _NAP_SECONDS:
-            self.cluster.sleep_until(now + _NAP_SECONDS)
-        if stop is None or not stop.is_set():
-            self.cluster.sleep_until(moment)
+            now = self.cluster.steady()
+            if ticking:
+                ticks.move_on(now)
+            samples.move_on(now)
 
     def _attempt(self, action: Callable[[], object], counted: bool) -> None:
         try:
@@ -166,6 +173,7 @@ class Controller:
             if not (self._survive_bugs or known):
                 raise
             self.statistics.failed_ticks += counted
+            self._failed_in_a_row += counted
             what = "tick" if counted else "sampling of pods"
             log.error("%s failed, going on: %s", what, error, exc_info=not known)
 
@@ -207,7 +215,8 @@ class Controller:
 
     def _tick(self) -> list[DecisionRow]:
         began = time.perf_counter()
-        now = self.cluster.now()
+        now, steady = self.cluster.now(), self.cluster.steady()
+        self.statistics.clock_jumps += bool(self._clock_watch.jumped(now, steady))
         with sharing(READING_SHARE * self._scale.tick_timeout):
             deployed, pods = self.cluster.workloads(), self.cluster.pods()
             workloads = [workload for workload in deployed if workload.service in self._scaled]
@@ -218,20 +227,21 @@ class Controller:
         stance = Stance(not self._scale.dry_run, self.policy.guarded, troubled)
         for workload in workloads:
             if not self._history.knows(workload.service):
-                self._history.record(workload.service, now, workload.replicas)
+                self._history.record(workload.service, steady, workload.replicas)
         rails = self._scale.guard_rails
-        decisions = decide(proposals, workloads, self._history, now, rails=rails, stance=stance)
+        decisions = decide(proposals, workloads, self._history, steady, rails=rails, stance=stance)
         self._notices.tell(workloads, decisions)
         mode = self.mode()
+        self._notices.entered(mode)
         report = self._write(decisions, mode)
         rows = decision_rows(now, decisions, proposals, count_pods(pods)[0], mode)
         rows = [with_outcome(row, report) for row in rows]
         for decision in decisions:
-            self._history.record(decision.service, now, decision.recommended)
-        self.statistics.decision_seconds.append(time.perf_counter() - began)
+            self._history.record(decision.service, steady, decision.recommended)
+        self.statistics.took(time.perf_counter() - began)
         self.last_rows = rows
         self.statistics.ticks += 1
-        self._completed = self._steady()
+        self._completed, self._failed_in_a_row = self.cluster.steady(), 0
         self.recorder.add_decisions(rows)
         self._record_pods(now, deployed, pods)
         return rows
@@ -300,15 +310,9 @@ class Controller:
             report = self.cluster.scale(due)
         except DeepScalerError as error:
             report = ScaleReport({}, dict.fromkeys(due, str(error)))
-        for service, why in report.failed.items():
-            log.error("%s: not set to %d: %s", service, due[service], why)
+        self._notices.wrote(decisions, report)
         self.statistics.writes += len(report.applied)
         self.statistics.failed_writes += len(report.failed)
         left = {**current, **report.applied}
         self._notices.leave({name: count for name, count in left.items() if name not in report.failed})
         return report
-
-
-def _following(due: float, period: float, now: float) -> float:
-    """The first of due, due + period, … after now: ticks that were missed aren't made up for."""
-    return due + period * max(math.floor((now - due) / period + _EPSILON) + 1, 0)

@@ -20,12 +20,17 @@ from deepscaler.control.quality import (
 )
 from deepscaler.control.recorder import Statistics
 from deepscaler.errors import MetricsError
+from deepscaler.logs import OnChange
 from deepscaler.panel import FEATURES
 from deepscaler.policies.base import Reason
 from deepscaler.settings import Settings
 
 log = logging.getLogger(__name__)
+LATE_SHARE = 0.25
+EARLY_SHARE = 0.05
+"""The newest sample is asked for at most this share of a step before now, or this share after it."""
 _EPSILON = 1e-6
+_SAME_SECONDS = 1e-3
 
 
 class Gate:
@@ -40,7 +45,8 @@ class Gate:
     def __init__(self, cluster: Cluster, settings: Settings, statistics: Statistics) -> None:
         self._cluster, self._settings, self._scale = cluster, settings, settings.scale
         self._statistics = statistics
-        self._watch = DropWatch()
+        self._watch, self._on_change = DropWatch(), OnChange(log, logging.ERROR)
+        self._grid = cluster.now()  # samples are asked for at so many steps from it
 
     def judge(self, now: float, running: Collection[str], history_seconds: float) -> Quality:
         """Read the metrics of the last `history_seconds` or more, and judge them for the services that run.
@@ -54,19 +60,34 @@ class Gate:
         step = self._settings.collect.step
         back = max(history_seconds, self._scale.stale_after + step, RECENT_SECONDS + BEFORE_SECONDS)
         count = math.ceil(back / step - _EPSILON)
+        newest = self._newest(now, step)
         try:
-            raw = self._cluster.metrics(now - (count - 1) * step, now, step)
+            raw = self._cluster.metrics(newest - (count - 1) * step, newest, step)
         except MetricsError as error:
             self._statistics.metrics_failures += 1
-            log.error("no metrics: %s", error)
-            times = now - step * np.arange(count - 1, -1, -1.0)
+            self._on_change.trouble("metrics", f"no metrics: {error}")
+            times = newest - step * np.arange(count - 1, -1, -1.0)
             raw = blank_panel(self._cluster.services, tuple(FEATURES), times)
+        else:
+            self._on_change.well("metrics", "metrics are read again")
         features, scale = self._settings.process.features, self._scale
         quality = assess(raw, features, now, scale.fill_samples, scale.stale_after)
         held = {service: reason for service, reason in quality.held.items() if service in running}
         held.update({service: Reason.HELD_MISSING for service in running if service not in raw.services})
         doubtful = frozenset(running) if raw.partial else quality.doubtful & frozenset(running)
         return Quality(quality.panel, quality.ages, held, doubtful - held.keys())
+
+    def _newest(self, now: float, step: float) -> float:
+        """The time of the newest sample: on the grid of the tick before, where that comes close to now.
+
+        A tick is never quite on time. On the same grid what the tick before has read needn't be read again.
+        """
+        late = now - self._grid - step * round((now - self._grid) / step)
+        if abs(late) < _SAME_SECONDS:
+            return now
+        if not -EARLY_SHARE * step <= late <= LATE_SHARE * step:
+            self._grid, late = now, 0.0
+        return now - late
 
     def no_scale_down(self, quality: Quality, now: float) -> frozenset[str]:
         """Services whose newest samples are missing, or whose traffic fell with errors or lost data."""

@@ -84,7 +84,10 @@ class RecommendationHistory:
         self._records: dict[str, list[tuple[float, int]]] = {}
 
     def restore(self, rows: pd.DataFrame, now: float, round_up_threshold: float) -> None:
-        """Remember what an earlier controller did, from its rows of decisions.csv (times in seconds)."""
+        """Remember what an earlier controller did, from its rows of decisions.csv.
+
+        Their times, and `now`, are of the clock that the history goes by.
+        """
         settled = {reason.value for reason in (*LEFT_ALONE, *HELD, Reason.FORCED)}
         recent = rows[rows["time"] > now - self.window].sort_values("time", kind="stable")
         entries = recent[_REMEMBERED].itertuples(index=False, name=None)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -13,8 +16,10 @@ from typing import TypeVar
 
 import pandas as pd
 
+from deepscaler.adapters.deadline import sharing
 from deepscaler.cluster import ENDPOINT_COLUMNS, Cluster, Leadership, Undisputed
 from deepscaler.control.controller import Controller
+from deepscaler.control.lock import only_writer
 from deepscaler.control.recorder import DecisionRow, Recorder
 from deepscaler.control.self_metrics import serving_metrics
 from deepscaler.errors import ClusterError, MetricsError
@@ -25,6 +30,9 @@ from deepscaler.settings import Settings
 log = logging.getLogger(__name__)
 GRACE_SECONDS = 10.0
 """So long after a signal a controller may take to end; Kubernetes waits for 30 s before it kills."""
+LAST_SECONDS = 3600.0
+"""So much of a run is read from the cluster once more after a signal."""
+COLLECTOR_THRESHOLDS = (100_000, 50, 50)
 _Part = TypeVar("_Part")
 
 
@@ -44,14 +52,16 @@ def run_live(cluster: Cluster, policy: Policy, settings: Settings) -> Path:
     Decisions and pods are appended to the directory at every tick, after those of an earlier run in it.
 
     Raises:
-        ClusterError: the rights to write are missing, or the port of the metrics page is taken.
+        ClusterError: the rights to write are missing, the port of the metrics page is taken, or another
+            controller writes to the same run directory.
+        DataError: a file in the run directory has other columns.
     """
     seed = (settings.scale.seeds or [0])[0]
     directory = Path(settings.scale.run_dir) / f"{policy.name}-{seed}"
-    recorder = Recorder(directory)
-    first = recorder.first_time()
-    start = cluster.now() if first is None else min(first, cluster.now())
-    with stopping_on_signals() as stop:
+    with only_writer(directory), patient_collector(), stopping_on_signals() as stop:
+        recorder = Recorder(directory)
+        first = recorder.first_time()
+        start = cluster.now() if first is None else min(first, cluster.now())
         with _leave_to_write(cluster, settings, wait=False) as leadership:
             leading = leadership.leading
             controller = Controller(cluster, policy, settings, recorder, survive_bugs=True, leading=leading)
@@ -60,7 +70,7 @@ def run_live(cluster: Cluster, policy: Policy, settings: Settings) -> Path:
                 controller.run(settings.scale.duration, stop=stop)
         try:
             # The recorder wrote the rows of decisions and pods already; the disk keeps them as they are.
-            write_run(_recorded(controller, settings, seed, start), directory, tables=["endpoints"])
+            write_run(_recorded(controller, settings, seed, start, stop), directory, tables=["endpoints"])
         except OSError as error:
             log.error("%s is incomplete: %s", directory, error)
     return directory
@@ -70,6 +80,7 @@ def run_live(cluster: Cluster, policy: Policy, settings: Settings) -> Path:
 def stopping_on_signals() -> Iterator[threading.Event]:
     """An event that SIGTERM and SIGINT set until the block ends, to stop a controller after its tick.
 
+    SIGHUP, which a terminal sends that is closed, changes nothing.
     If the block hasn't ended `GRACE_SECONDS` after the signal, whatever hangs in it, the process is killed.
     """
     stop, over = threading.Event(), threading.Event()
@@ -85,7 +96,13 @@ def stopping_on_signals() -> Iterator[threading.Event]:
             threading.Thread(target=end_at_last, name="end", daemon=True).start()
         stop.set()
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    def stay(number: int, _frame: object) -> None:
+        log.info("%s: going on; settings are read at the start only", signal.Signals(number).name)
+
+    handlers = {signal.SIGTERM: end, signal.SIGINT: end}
+    if hasattr(signal, "SIGHUP"):  # not on Windows
+        handlers[signal.SIGHUP] = stay
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield stop
     finally:
@@ -94,29 +111,56 @@ def stopping_on_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def patient_collector() -> Iterator[None]:
+    """Let Python look for garbage cycles less often until the block ends.
+
+    A tick of a thousand services makes millions of small objects from JSON, which form no cycles; looking for
+    them took half of its time.
+    """
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(*COLLECTOR_THRESHOLDS)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
+
+
 def _leave_to_write(cluster: Cluster, settings: Settings, wait: bool) -> AbstractContextManager[Leadership]:
     """Unless it is a dry run, check the rights and let the replicas of the controller elect a leader."""
     return nullcontext(Undisputed()) if settings.scale.dry_run else cluster.leadership(wait=wait)
 
 
-def _recorded(controller: Controller, settings: Settings, seed: int, start: float) -> Run:
+def _recorded(
+    controller: Controller, settings: Settings, seed: int, start: float, stop: threading.Event
+) -> Run:
     """What the run leaves behind beside the recorder's rows.
 
+    After a signal there is little time: no more than the last hour is read, however long the controller ran.
     Each part that can't be read any more is left out and logged by name; `run.json` lists it as missing. The
     decisions alone are worth keeping.
     """
     cluster, step = controller.cluster, settings.collect.step
     end = cluster.now()
+    start = min(start, end)  # the clock may have been set back
+    if stop.is_set() and end - start > LAST_SECONDS:
+        log.info("endpoints.csv and metrics.csv hold the last hour; metrics_fetch.py collects more")
+        start = end - LAST_SECONDS
     missing: list[str] = []
+    began = time.monotonic()
 
     def part(name: str, read: Callable[[], _Part], otherwise: _Part) -> _Part:
         try:
-            return read()
+            with sharing(seconds - (time.monotonic() - began)):
+                return read()
         except (MetricsError, ClusterError) as error:
             missing.append(name)
             log.error("the run directory is incomplete, %s is missing: %s", name, error)
             return otherwise
 
+    seconds = GRACE_SECONDS / 2 if stop.is_set() else math.inf
     policy = {**PolicyName.parse(controller.policy.name).to_dict(), "seed": seed, "start": start}
     info = part("run.json", lambda: controller.describe(seed, start), policy)
     none = pd.DataFrame(columns=list(ENDPOINT_COLUMNS))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
-from deepscaler.cluster import Workload
+from deepscaler.cluster import ScaleReport, Workload
 from deepscaler.control.guard_rails import HELD, LEFT_ALONE, Decision
 from deepscaler.control.recorder import Statistics
 from deepscaler.logs import OnChange
@@ -19,17 +19,19 @@ class Notices:
     Args:
         statistics: where edits by others are counted.
         dry_run: rivals are not refused then.
+        level: of the lines that tell writes and modes; troubles are warnings and errors.
 
     Attributes:
         incumbents: service -> autoscalers seen acting on it.
     """
 
-    def __init__(self, statistics: Statistics, dry_run: bool) -> None:
+    def __init__(self, statistics: Statistics, dry_run: bool, level: int = logging.INFO) -> None:
         self.incumbents: dict[str, tuple[str, ...]] = {}
         self._statistics = statistics
         self._refusing = "" if dry_run else "; refused until it is gone"
         self._rivals, self._held = OnChange(log), OnChange(log)
         self._left_at: Mapping[str, int] = {}
+        self._mode, self._level = "", level
 
     def leave(self, replicas: Mapping[str, int]) -> None:
         """Remember the replicas after a tick; if there are others at the next one, somebody edited them."""
@@ -41,6 +43,35 @@ class Notices:
             self._tell_edit(workload)
             self._tell_rivals(workload)
             self._tell_held(decision)
+
+    def wrote(self, decisions: Sequence[Decision], report: ScaleReport) -> None:
+        """Log each write, and what the tick changed in all."""
+        for item in decisions:
+            if item.service in report.applied:
+                change = f"{item.current} -> {item.target} replicas"
+                log.log(self._level, "%s: %s (%s)", item.service, change, item.reason.value)
+            elif item.service in report.failed:
+                log.error("%s: not set to %d: %s", item.service, item.target, report.failed[item.service])
+        if report.applied or report.failed:
+            before = sum(item.current for item in decisions)
+            after = before + sum(
+                report.applied.get(item.service, item.current) - item.current for item in decisions
+            )
+            log.log(
+                self._level,
+                "tick: %d of %d services changed, %d failed; %d -> %d replicas in all",
+                len(report.applied),
+                len(decisions),
+                len(report.failed),
+                before,
+                after,
+            )
+
+    def entered(self, mode: str) -> None:
+        """Log that the controller acts, stands by or only looks, when that changes."""
+        if mode != self._mode:
+            log.log(self._level, "mode: %s%s", mode, f" (before: {self._mode})" if self._mode else "")
+            self._mode = mode
 
     def _tell_edit(self, workload: Workload) -> None:
         service, left_at = workload.service, self._left_at.get(workload.service, workload.replicas)

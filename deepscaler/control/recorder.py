@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ from deepscaler.runs import DECISION_COLUMNS, POD_COLUMNS
 
 ACTING, DRY_RUN, STANDBY = "act", "dry_run", "standby"
 """Values of the column `mode`."""
+NEWEST_TICKS = 50_000
+"""So many ticks are remembered one by one: those of a week."""
 SHOWN = ("service", "current", "ready", "predicted", "floor", "target", "applied", "reason", "mode")
 """Columns that `decision_table` prints."""
 _CELLS: dict[str, Parser] = {
@@ -150,7 +153,7 @@ def _typed(rows: Sequence[tuple[Any, ...]], columns: tuple[str, ...]) -> pd.Data
 
 @dataclass
 class Statistics:
-    """What a controller counts; `decision_seconds` are the times that its ticks took."""
+    """What a controller counts; `decision_seconds` are the times that its newest ticks took."""
 
     ticks: int = 0
     failed_ticks: int = 0
@@ -161,12 +164,20 @@ class Statistics:
     foreign_edits: int = 0
     lost_rows: int = 0
     skipped_rows: int = 0
-    decision_seconds: list[float] = field(default_factory=list)
+    clock_jumps: int = 0
+    decision_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=NEWEST_TICKS))
+    all_decision_seconds: float = 0.0
+
+    def took(self, seconds: float) -> None:
+        """Count the time that a tick took."""
+        self.decision_seconds.append(seconds)
+        self.all_decision_seconds += seconds
 
     def to_dict(self) -> dict[str, Any]:
         """The entries of run.json: `decision_seconds`, and the counters under `counters`."""
-        counters = {name: value for name, value in vars(self).items() if name != "decision_seconds"}
-        return {"decision_seconds": self.decision_seconds, "counters": counters}
+        apart = ("decision_seconds", "all_decision_seconds")
+        counters = {name: value for name, value in vars(self).items() if name not in apart}
+        return {"decision_seconds": list(self.decision_seconds), "counters": counters}
 
 
 def decision_rows(

@@ -15,7 +15,7 @@ from deepscaler.errors import ClusterError
 from deepscaler.settings import Settings
 
 _LOG = logging.getLogger(__name__)
-_STALLED = "no tick was completed lately\n"
+_PAGES = "/metrics, /healthz, /readyz"
 _COUNTERS = {
     "ticks": "Ticks that ended without an error.",
     "failed_ticks": "Ticks that ended in an error.",
@@ -25,6 +25,7 @@ _COUNTERS = {
     "failed_writes": "Writes that were refused or conflicted with another write.",
     "foreign_edits": "Times that somebody else was found to have edited replicas.",
     "lost_rows": "Rows of decisions.csv and pods.csv that couldn't be written.",
+    "clock_jumps": "Times that the wall clock was found to have been set.",
     "skipped_rows": "Torn or broken lines of these files that were left out.",
 }
 _VALUES = {
@@ -60,13 +61,17 @@ def exposition(controller: Controller, policy: str, app: str) -> str:
     family("leader", "gauge", "1 if this controller may write, else 0.", [({}, float(mode == ACTING))])
     for name, text in _COUNTERS.items():
         family(f"{name}_total", "counter", text, [({}, float(getattr(statistics, name)))])
-    seconds = list(statistics.decision_seconds)
-    family("decision_seconds_sum", "counter", "Time that all ticks took together.", [({}, sum(seconds))])
+    family(
+        "decision_seconds_sum",
+        "counter",
+        "Time that all ticks took together.",
+        [({}, statistics.all_decision_seconds)],
+    )
     family(
         "decision_seconds_count",
         "counter",
         "Number of ticks whose time was taken.",
-        [({}, float(len(seconds)))],
+        [({}, float(statistics.ticks))],
     )
     failures = controller.cluster.api_failures
     samples: list[tuple[Mapping[str, str], float]] = [
@@ -95,9 +100,20 @@ def exposition(controller: Controller, policy: str, app: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _page(controller: Controller, settings: Settings, path: str) -> tuple[int, str]:
+    """HTTP status and text."""
+    if path == "/metrics":
+        return 200, exposition(controller, controller.policy.name, settings.app.name)
+    if path == "/healthz":
+        return (200, "ok\n") if controller.healthy() else (503, "no tick was completed lately\n")
+    if path == "/readyz":
+        return (200, "ok\n") if controller.ready() else (503, "no tick yet, or the last ones failed\n")
+    return 404, f"not found: {_PAGES}\n"
+
+
 @contextmanager
 def serving_metrics(controller: Controller, settings: Settings) -> Iterator[int | None]:
-    """Serve `/metrics` and `/healthz` on `scale.metrics_port` until the `with` block ends.
+    """Serve `/metrics`, `/healthz` and `/readyz` on `scale.metrics_port` until the `with` block ends.
 
     Yields:
         The port; None if no port is set, and nothing is served.
@@ -113,13 +129,9 @@ def serving_metrics(controller: Controller, settings: Settings) -> Iterator[int 
         timeout = 10
 
         def do_GET(self) -> None:
-            path = self.path.partition("?")[0]
-            if path == "/metrics":
-                text = exposition(controller, controller.policy.name, settings.app.name)
-            else:
-                text = ("ok\n" if controller.healthy() else _STALLED) if path == "/healthz" else ""
-            body = (text or "not found: /metrics, /healthz\n").encode()
-            self.send_response((503 if text == _STALLED else 200) if text else 404)
+            status, text = _page(controller, settings, self.path.partition("?")[0])
+            body = text.encode()
+            self.send_response(status)
             self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

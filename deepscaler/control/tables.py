@@ -9,7 +9,8 @@ from __future__ import annotations
 import csv
 import logging
 import os
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ class Table:
     """One file of rows, and the older ones that were moved aside.
 
     Args:
-        path: of the file. Its directory is made, and lines that aren't sound are taken out of it.
+        path: of the file. Its directory is made, and lines at its end that aren't sound are taken out of it;
+            those before them are left out when they are read.
         columns: name -> what reads a cell, by a ValueError where it isn't sound.
         largest: size in bytes above which the file is moved aside.
         kept: how many files that were moved aside are kept.
@@ -63,11 +65,11 @@ class Table:
         self._guarded(lambda: self._append(lines.encode()), rows)
 
     def since(self, moment: float) -> list[Row]:
-        """The sound rows from `moment` on, read from the end backwards; the files' order is that of time."""
+        """The sound rows from `moment` on, read from the end backwards, up to the first that is older."""
         rows: list[Row] = []
         for path in (self.path, *(self._aside(number) for number in range(1, self._kept + 1))):
             rows = self._tail(path, moment) + rows
-            if rows and rows[0][0] < moment:
+            if any(row[0] < moment for row in rows):
                 break
         return [row for row in rows if row[0] >= moment]
 
@@ -103,20 +105,34 @@ class Table:
             self._move_aside()
             self._append(b"")
             return
-        content = self.path.read_bytes()
-        first, newline, rest = content.partition(b"\n")
-        if newline and first + newline != self._header:
-            raise DataError(
-                f"{self.path}: columns {first.decode(errors='replace')[:200]!r}, "
-                f"expected {self._header.decode().strip()!r}; "
-                "move the file away or choose another scale.run_dir"
-            )
-        lines = rest.splitlines(keepends=True)
+        with self.path.open("rb") as file:
+            first = file.readline(_BLOCK_BYTES)
+            named = first.endswith(b"\n")
+            if named and first != self._header:
+                raise DataError(
+                    f"{self.path}: columns {first.decode(errors='replace').strip()[:200]!r}, "
+                    f"expected {self._header.decode().strip()!r}; "
+                    "move the file away or choose another scale.run_dir"
+                )
+            if file.seek(0, os.SEEK_END) - len(first) > _BLOCK_BYTES:
+                file.seek(-_BLOCK_BYTES, os.SEEK_END)
+                file.readline()
+            else:
+                file.seek(len(first))
+            begin, lines = file.tell(), file.read().splitlines(keepends=True)
         sound = [line for line in lines if line.endswith(b"\n") and self._parsed(line) is not None]
-        if len(sound) < len(lines) or not newline:
+        if len(sound) < len(lines) or not named:
             self._skip(len(lines) - len(sound))
-            with replacing(self.path) as temporary:
-                temporary.write_bytes(self._header + b"".join(sound))
+            self._mend(begin if named else 0, sound)
+
+    def _mend(self, begin: int, lines: Sequence[bytes]) -> None:
+        """Replace what follows the first `begin` bytes by these lines; a file without a header gets one."""
+        with replacing(self.path) as temporary, temporary.open("wb") as new:
+            if begin:
+                shutil.copyfile(self.path, temporary)
+                new.seek(begin)
+                new.truncate()
+            new.write((b"" if begin else self._header) + b"".join(lines))
 
     def _append(self, data: bytes) -> None:
         if self.path.is_file() and self.path.stat().st_size >= self._largest:
@@ -156,7 +172,7 @@ class Table:
                     lines = file.read().split(b"\n")[1:]  # the first is the header, or cut
                     found = [self._parsed(line) for line in lines if line]
                     rows = [row for row in found if row is not None]
-                    if length >= size or (rows and rows[0][0] < moment):
+                    if length >= size or any(row[0] < moment for row in rows):
                         self._skip(len(found) - len(rows))
                         return rows
                     length = size if moment == float("-inf") else 4 * length

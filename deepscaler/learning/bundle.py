@@ -63,6 +63,8 @@ class Bundle:
         affinity: float32 `[N, N]`, row = caller.
         reverse: float32 `[N, N]`: the graph by which callers receive from callees (the affinity itself where
             that feeds both).
+        down: float32 `[N, N]`: the graph by which callees receive from callers: the affinity, divided by its
+            spectral radius where that exceeds 1.
         normalizer: training statistics.
         meta: as in the data set: app, services, features, units, step, base_step, window, horizon, label,
             lead, demand, source, settings of the processing.
@@ -77,6 +79,7 @@ class Bundle:
     learner: dict[str, Tensor] = field(repr=False)
     affinity: Tensor = field(repr=False)
     reverse: Tensor = field(repr=False)
+    down: Tensor = field(repr=False)
     normalizer: Normalizer = field(repr=False)
     meta: dict[str, Any]
     settings: dict[str, Any]
@@ -108,7 +111,7 @@ class Bundle:
     @property
     def graphs(self) -> Graphs:
         """What the network sees."""
-        return Graphs(self.reverse, self.affinity)
+        return Graphs(self.reverse, self.down)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -132,6 +135,7 @@ class Bundle:
 
 
 STATES = ("weights", "learner")
+GRAPHS = ("affinity", "reverse", "down")
 PARTS = ("network", "sizes", "meta", "settings", "errors", "graph")
 STATISTICS = tuple(item.name for item in fields(Normalizer))
 
@@ -182,7 +186,7 @@ def save_bundle(bundle: Bundle, path: str | Path, run: Mapping[str, Any] | None 
     """
     path = Path(path)
     tensors = {name: _tidy(getattr(bundle, name)) for name in STATES}
-    tensors["graphs"] = _tidy({"affinity": bundle.affinity, "reverse": bundle.reverse})
+    tensors["graphs"] = _tidy({name: getattr(bundle, name) for name in GRAPHS})
     statistics = {name: np.array(getattr(bundle.normalizer, name), np.float32) for name in STATISTICS}
     tensors["statistics"] = {name: torch.from_numpy(values) for name, values in statistics.items()}
     try:
@@ -268,9 +272,9 @@ def _check_shapes(bundle: Bundle) -> None:
     count, features = len(bundle.services), len(bundle.features)
     expected = {"mean": (count, features), "scale": (count, features)}
     found = {name: getattr(bundle.normalizer, name).shape for name in STATISTICS}
-    found |= {"affinity": tuple(bundle.affinity.shape), "reverse": tuple(bundle.reverse.shape)}
+    found |= {name: tuple(getattr(bundle, name).shape) for name in GRAPHS}
     for name, shape in found.items():
-        wanted = expected.get(name, (count, count) if name in ("affinity", "reverse") else (count,))
+        wanted = expected.get(name, (count, count) if name in GRAPHS else (count,))
         if shape != wanted:
             raise ValueError(f"{name} has the shape {shape}, expected {wanted}")
     with torch.device("meta"):

@@ -19,12 +19,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
-from deepscaler.artefacts import one_line
+from deepscaler.artefacts import LARGEST_BUNDLE_BYTES, one_line
 from deepscaler.errors import BundleError
 
 VERSION = 2
-LARGEST_BYTES = 512 * 1024**2
-"""A larger bundle is neither written nor read."""
 LARGEST_TEXT_BYTES = 16 * 1024**2
 """Of the description, and of the list of tensors."""
 _DESCRIPTION = "archive/bundle.json"
@@ -84,10 +82,10 @@ def seal(archive: bytes, parts: Mapping[str, Any], path: Path) -> bytes:
         whole.writestr(ZipInfo(_DESCRIPTION), text)
         whole.comment = b"0" * _SEAL_BYTES
     body = buffer.getvalue()[:-_SEAL_BYTES]
-    if len(body) + _SEAL_BYTES > LARGEST_BYTES or len(text) > LARGEST_TEXT_BYTES:
+    if len(body) + _SEAL_BYTES > LARGEST_BUNDLE_BYTES or len(text) > LARGEST_TEXT_BYTES:
         raise BundleError(
             f"{path}: the bundle would take {len(body)} bytes, {len(text)} of them to describe it, more than "
-            f"{LARGEST_BYTES} and {LARGEST_TEXT_BYTES}; choose a smaller network"
+            f"{LARGEST_BUNDLE_BYTES} and {LARGEST_TEXT_BYTES}; choose a smaller network"
         )
     return body + _SEAL.format(version=VERSION).encode() + sha256(body).hexdigest().encode()
 
@@ -102,8 +100,8 @@ def read_bundle_file(path: str | Path) -> BundleFile:
     path = Path(path)
     try:
         size = path.stat().st_size
-        if not path.is_file() or size > LARGEST_BYTES:
-            raise BundleError(f"{path}: no bundle, but no file or one of more than {LARGEST_BYTES} bytes")
+        if not path.is_file() or size > LARGEST_BUNDLE_BYTES:
+            raise BundleError(f"{path}: no bundle: expected a file of at most {LARGEST_BUNDLE_BYTES} bytes")
         content = path.read_bytes()
     except FileNotFoundError as error:
         remedy = f"make it with: python main.py --model_save_path {path}"

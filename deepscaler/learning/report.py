@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ from deepscaler.learning.graph_text import graph_lines
 from deepscaler.learning.judging import JUDGED, MEASURES
 from deepscaler.learning.train import Trained
 from deepscaler.text import aligned
+
+CONFIG_MAP_BYTES = 1024**2
+CONFIG_MAP_REST_BYTES = 4096
+"""Kept free for what a ConfigMap holds beside the file: names, labels, managed fields."""
 
 
 def training_report(bundle: Bundle) -> str:
@@ -51,6 +56,27 @@ def summary_line(trained: Trained, path: Path) -> str:
         f"{path} ({beside}): {split} MAE {maes} {errors['unit']}; {trained.iterations} iterations, "
         f"{trained.samples_per_second:.0f} samples/s, seed {bundle.settings['seed']}"
     )
+
+
+def shipping_line(path: Path) -> str:
+    """One line: the size of a bundle's file, its hash, and which ways of bringing it into a cluster fit.
+
+    Source: the Kubernetes documentation of ConfigMaps: one holds at most 1 MiB. A file travels as base64.
+    """
+    content = path.read_bytes()
+    encoded = 4 * -(-len(content) // 3)
+    fits = encoded <= CONFIG_MAP_BYTES - CONFIG_MAP_REST_BYTES
+    ways = ["bundle-configmap"] if fits else []
+    ways += ["bundle-image", "bundle-url", "bundle-claim"]
+    return (
+        f"bundle: {_mebibytes(len(content))}, {_mebibytes(encoded)} in base64, which "
+        f"{'fits' if fits else 'does not fit'} into a ConfigMap of 1 MiB; into a cluster by "
+        f"deploy/components/{{{','.join(ways)}}} (docs/cluster.md); sha256 {sha256(content).hexdigest()}"
+    )
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 1024**2:.2f} MiB"
 
 
 def run_facts(trained: Trained) -> dict[str, Any]:

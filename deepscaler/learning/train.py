@@ -214,6 +214,7 @@ def _make_bundle(task: TrainingTask, fitted: Fitted) -> Bundle:
         learner=trainer.learner.state_dict(),
         affinity=affinity,
         reverse=shown.up,
+        down=shown.down,
         normalizer=dataset.normalizer,
         meta=_meta(task, trainer.windows),
         settings={

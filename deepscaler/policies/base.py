@@ -19,6 +19,7 @@ class Reason(StrEnum):
     PLAN = "plan"  # the plan by cost decided
     FLOOR = "floor"  # the reactive floor raised the forecast
     HPA = "hpa"  # the rules of the HPA decided
+    RULE = "rule"  # the published rule of a rival decided
     STATIC = "static"  # set by hand
     EXPLORE = "explore"  # varied on purpose, to collect training data
     SLA_AT_RISK = "sla_at_risk"  # exploring pauses: no service loses replicas, busy ones get more

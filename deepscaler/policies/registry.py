@@ -5,19 +5,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from deepscaler.errors import DataError, SettingsError
 from deepscaler.labels.demand import DemandModel
 from deepscaler.learning.bundle_file import BundleFile, read_bundle_file
-from deepscaler.learning.description import check_bundle, expected_by, load_demand
+from deepscaler.learning.description import Expected, check_bundle, expected_by, load_demand
 from deepscaler.planning.plan import Prices
 from deepscaler.planning.scenarios import LiveHistory, ScenarioSource
+from deepscaler.policies.analog import AnalogHistory
 from deepscaler.policies.base import Policy
 from deepscaler.policies.deepscaler import DeepScalerPolicy, Forecaster
 from deepscaler.policies.explore import ExplorePolicy, SlaWatch
 from deepscaler.policies.plan import PlanPolicy
 from deepscaler.policies.reactive import ReactiveFloor, ReactivePolicy
+from deepscaler.policies.rivals import RIVALS, make_rival
 from deepscaler.policies.static import StaticPolicy
 from deepscaler.runs import PolicyName
 from deepscaler.settings import Settings
@@ -31,6 +34,8 @@ TOLD = ("oracle", FORESEEN, "plan_foreseen")
 """Families of the policies that are told the future. An experiment makes them beforehand."""
 
 
+PAPER_BUNDLE = "paper.pt"
+"""The bundle of `deepscaler_paper` lies beside that of `deepscaler` (`scale.bundle`)."""
 FLOOR_SECONDS = 60.0
 """The floor under a plan goes by the mean rate of at least this long."""
 
@@ -51,7 +56,7 @@ class Context:
 def make_policy(
     name: str, settings: Settings, seed: int | None = None, ahead: Mapping[str, Policy] | None = None
 ) -> Policy:
-    """The policy `name`: a key of `POLICIES`, `hpa_<percent of the limit>`, or one of those made `ahead`.
+    """The policy `name`: a key of `POLICIES`, one of `RIVALS`, or one of those made `ahead`.
 
     Only `deepscaler` and `deepscaler_nofloor` import torch.
 
@@ -73,13 +78,15 @@ def make_policy(
         raise SettingsError(
             f"policy {name!r} needs the true future: it runs on the testbed only (cluster.kind: testbed)"
         )
-    if asked.family == HPA and asked.knob and asked.knob.is_integer():
-        from deepscaler.policies.hpa.policy import HpaPolicy
-
-        return HpaPolicy(int(asked.knob), settings)
+    rival = make_rival(asked, settings)
+    if rival is not None:
+        return rival
     if name not in POLICIES:
-        known = f"{', '.join(POLICIES)}, {', '.join(TOLD)}, hpa_<percent of the CPU limit> (hpa_70)"
-        raise SettingsError(f"policy {name!r} is unknown; allowed: {known}")
+        known = ", ".join((*POLICIES, *TOLD, *(family for family in RIVALS if not family.startswith(HPA))))
+        raise SettingsError(
+            f"policy {name!r} is unknown; allowed: {known}, hpa_<percent of the CPU limit> (hpa_70), "
+            "hpa_r<percent of the CPU request> (hpa_r70)"
+        )
     return POLICIES[name](Context(settings, settings.testbed.seed if seed is None else seed))
 
 
@@ -90,6 +97,20 @@ def _deepscaler(context: Context) -> Policy:
 
 def _deepscaler_nofloor(context: Context) -> Policy:
     return _over_bundle(context.settings, "deepscaler_nofloor", False)
+
+
+def _deepscaler_paper(context: Context) -> Policy:
+    """The published system: AdapGLA, labels as recorded, no floor and no plan."""
+    own = Path(context.settings.scale.bundle).with_name(PAPER_BUNDLE)
+    scale = context.settings.scale.model_copy(update={"bundle": str(own), "quantile": 0.5})
+    settings = context.settings.model_copy(update={"scale": scale})
+    published = Expected(
+        "deepscaler_paper needs",
+        "docs/decisions.md has the two commands that make it",
+        {"network": "AdapGLA", "label": "observed"},
+    )
+    check_bundle(read_bundle_file(own).description, own, published)
+    return _over_bundle(settings, "deepscaler_paper", False)
 
 
 def _over_bundle(settings: Settings, name: str, with_floor: bool) -> Policy:
@@ -113,6 +134,13 @@ def _plan_bootstrap(context: Context) -> Policy:
     step, plan = settings.collect.step, settings.scale.plan
     source = LiveHistory(round(plan.horizon / step), plan.scenarios, step, model.entry_columns)
     return plan_policy(settings, model, source, "plan_bootstrap")
+
+
+def _plan_analog(context: Context) -> Policy:
+    settings, model = context.settings, load_demand(context.settings)
+    step, plan = settings.collect.step, settings.scale.plan
+    source = AnalogHistory(round(plan.horizon / step), plan.scenarios, step)
+    return plan_policy(settings, model, source, "plan_analog")
 
 
 def plan_policy(settings: Settings, model: DemandModel, source: ScenarioSource, name: str) -> PlanPolicy:
@@ -179,9 +207,13 @@ def _explore(context: Context) -> Policy:
 POLICIES: dict[str, Callable[[Context], Policy]] = {
     "deepscaler": _deepscaler,
     "deepscaler_nofloor": _deepscaler_nofloor,
+    "deepscaler_paper": _deepscaler_paper,
     "reactive_holistic": _reactive,
     "plan_bootstrap": _plan_bootstrap,
+    "plan_analog": _plan_analog,
     "static": _static,
     "explore": _explore,
 }
-"""Name -> function that makes the policy. `make_policy` knows more names: `hpa_<percent>` and `TOLD`."""
+"""Name -> function that makes the policy. `make_policy` knows more names: `RIVALS` and `TOLD`."""
+OVER_BUNDLE = ("deepscaler", "deepscaler_nofloor")
+"""Those that forecast from the bundle."""

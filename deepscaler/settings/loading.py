@@ -266,12 +266,15 @@ def _override(document: Document, text: str) -> None:
     if not equals or not all(parts):
         raise SettingsError(f"--set {_shown(text)}: expected section.key=value")
     place = document
-    for part in parts[:-1]:
-        place = place.setdefault(part, {})
+    while len(parts) > 1 and ".".join(parts) not in place:
+        part, parts = _next_key(place, parts)
+        if place.get(part) is None:  # an empty section, such as a service of which nothing is said
+            place[part] = {}
+        place = place[part]
         if not isinstance(place, dict):
             raise SettingsError(f"--set {_shown(text)}: {part!r} is not a section")
     try:
-        place[parts[-1]] = read_yaml(value)
+        place[".".join(parts)] = read_yaml(value)
     except yaml.YAMLError as error:
         shown = HIDDEN if _holds_secrets(key) else one_line(repr(value))
         raise SettingsError(f"--set {_shown(text)}: {shown} is not a YAML value") from error
@@ -285,6 +288,14 @@ def _shown(text: str) -> str:
 
 def _holds_secrets(key: str) -> bool:
     return is_secret_name(key) or "headers" in key
+
+
+def _next_key(place: Document, parts: list[str]) -> tuple[str, list[str]]:
+    """The key by which the way leads on, and the parts behind it; a key may have dots: `reviews.v1`."""
+    for count in range(len(parts) - 1, 1, -1):
+        if ".".join(parts[:count]) in place:
+            return ".".join(parts[:count]), parts[count:]
+    return parts[0], parts[1:]
 
 
 def _parts(key: str) -> list[str]:

@@ -146,8 +146,9 @@ class Scale(Section):
 
     policy: str = Field(
         "deepscaler",
-        description="deepscaler, plan_bootstrap, reactive_holistic, `hpa_<percent of limit>`, static or "
-        "explore; on the testbed also foreseen, plan_foreseen and oracle",
+        description="deepscaler, plan_bootstrap, reactive_holistic, static, explore or a rival: "
+        "`hpa_<percent of limit>` and those listed in docs/decisions.md; on the testbed also foreseen, "
+        "plan_foreseen and oracle",
     )
     policies: list[str] = Field(
         [], description="testbed: several policies, one run for each; they replace `policy`"

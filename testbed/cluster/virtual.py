@@ -80,6 +80,10 @@ class VirtualCluster:
         """Virtual time."""
         return self._origin + self._simulator.now
 
+    def steady(self) -> float:
+        """Virtual time, which nobody sets."""
+        return self.now()
+
     def sleep_until(self, moment: float) -> None:
         """Simulate up to `moment`, scraping at every multiple of `collect.step`."""
         while True:

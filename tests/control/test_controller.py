@@ -666,6 +666,34 @@ def test_a_watched_service_is_let_go_when_its_traffic_is_back():
     assert watch.update(low, False) == frozenset()
 
 
+@pytest.mark.stress
+def test_each_write_each_tick_that_changes_something_and_each_mode_is_logged_once(caplog):
+    wishes = {"web": 6.0, "api": 5.0, "db": 4.0}
+    leads = [False, False, True, True, True, False]
+    cluster = FakeCluster(refuse={"api": "403 Forbidden"})
+    controller = Controller(
+        cluster,
+        ScriptedPolicy(lambda _now, service: wishes[service]),
+        make_settings(),
+        survive_bugs=True,
+        leading=lambda: leads[0],
+    )
+    for _ in range(6):
+        controller.tick()
+        leads.pop(0)
+    lines = [record.getMessage() for record in caplog.records if record.name.endswith("notices")]
+    failed = "api: not set to 5: 403 Forbidden"
+    assert lines == [
+        "mode: standby",
+        "mode: act (before: standby)",
+        "web: 4 -> 6 replicas (forecast)",
+        failed,
+        "tick: 1 of 3 services changed, 1 failed; 12 -> 14 replicas in all",
+        *[failed, "tick: 0 of 3 services changed, 1 failed; 14 -> 14 replicas in all"] * 2,
+        "mode: standby (before: act)",
+    ]
+
+
 @pytest.mark.field
 @pytest.mark.parametrize(("wish", "target"), [(1.0, 4), (4.0, 4), (6.0, 6)])
 def test_partial_metrics_may_raise_replicas_and_never_lower_them(wish, target):

@@ -25,7 +25,7 @@ from deepscaler.adapters.kubernetes.api import KubeApi
 from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
 from deepscaler.adapters.kubernetes.lease import LeaseElection
 from deepscaler.adapters.prometheus import PrometheusClient
-from deepscaler.control.controller import Controller
+from deepscaler.control.controller import PATIENCE_PERIODS, Controller
 from deepscaler.control.self_metrics import serving_metrics
 from deepscaler.errors import ClusterError, DeepScalerError, MetricsError
 from deepscaler.settings import ClusterSection, Jaeger, Prometheus, Settings
@@ -73,25 +73,33 @@ def test_the_time_of_a_request_is_bounded_however_the_server_drips(dripping: int
 
 
 def test_a_controller_that_completes_no_tick_isnt_healthy_until_it_completes_one() -> None:
-    clock = [0.0]
     cluster = FakeCluster(api_down=(0.0, float("inf")))
     settings = make_settings(metrics_port=0)
     wish = ScriptedPolicy(lambda _now, _service: 6.0)
-    controller = Controller(cluster, wish, settings, steady=lambda: clock[0])
+    controller = Controller(cluster, wish, settings)
     with serving_metrics(controller, settings) as port:
 
         def health() -> tuple[int, str]:
             page = requests.get(f"http://127.0.0.1:{port}/healthz", timeout=5)
             return page.status_code, page.text
 
-        assert health() == (200, "ok\n")  # the first tick is on its way
-        clock[0] = 61.0
-        controller.run(15.0)  # fails
+        def ready() -> int:
+            return requests.get(f"http://127.0.0.1:{port}/readyz", timeout=5).status_code
+
+        assert health() == (200, "ok\n") and ready() == 503  # the first tick is on its way
+        controller.run(75.0)  # fails
         assert health() == (503, "no tick was completed lately\n")
         assert "deepscaler_healthy 0" in requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
         cluster.api_down = (0.0, 0.0)
         controller.run(15.0)
-        assert health() == (200, "ok\n")
+        assert health() == (200, "ok\n") and ready() == 200
+        cluster.api_down = (0.0, float("inf"))
+        for failed in range(1, PATIENCE_PERIODS + 1):
+            controller.run(15.0)
+            assert failed == PATIENCE_PERIODS - 1 or ready() == (200 if failed < PATIENCE_PERIODS else 503)
+        cluster.api_down = (0.0, 0.0)
+        controller.run(15.0)
+        assert ready() == 200
 
 
 def test_a_leader_that_isnt_healthy_stops_leading_and_another_takes_over() -> None:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from helpers.fakes import START, FakeCluster, ScriptedPolicy, make_settings
+from helpers.paths import ROOT
 
 from deepscaler.artefacts import utc_text
 from deepscaler.control.controller import Controller
 from deepscaler.control.live import run_live
+from deepscaler.control.lock import only_writer
 from deepscaler.control.recorder import Recorder
 from deepscaler.control.self_metrics import exposition
 from deepscaler.control.tables import Table, moment, whole, word
+from deepscaler.errors import ClusterError
 from deepscaler.runs import read_run
 
 pytestmark = pytest.mark.stress
@@ -166,3 +173,89 @@ def test_at_the_end_of_a_live_run_the_rows_on_disk_stay_as_they_are(tmp_path, mo
     assert written == []
     run = read_run(directory)
     assert len(run.decisions) == len(run.pods) == 12 and run.info["counters"]["lost_rows"] == 0
+
+
+def test_after_months_the_start_reads_the_tail_only_and_a_signal_ends_within_seconds(tmp_path, monkeypatch):
+    directory, hours = tmp_path / "scripted-0", 60
+    directory.mkdir()
+    moments = [START - 3600.0 * hours + 15.0 * row for row in range(240 * hours)]
+    lines = (f"{utc_text(moment)},web,4,4,8.0,,8,8,forecast,act\n" for moment in moments)
+    (directory / "decisions.csv").write_text(HEADER + "".join(lines))
+    parsed: list[bytes] = []
+    parse = Table._parsed
+    monkeypatch.setattr(Table, "_parsed", lambda self, line: (parsed.append(line), parse(self, line))[1])
+
+    def wish(_now: float, _service: str) -> float:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 3.0
+
+    cluster, spans = FakeCluster(("web",)), []
+    metrics, latencies = cluster.metrics, cluster.latencies
+    cluster.metrics = lambda *span: (spans.append(span), metrics(*span))[1]
+    cluster.latencies = lambda *span: (spans.append(span), latencies(*span))[1]
+    before = (directory / "decisions.csv").stat().st_size
+    began = time.monotonic()
+    run_live(cluster, ScriptedPolicy(wish), make_settings(("web",), run_dir=str(tmp_path)))
+    assert time.monotonic() - began < 10
+    assert len(parsed) < 3 * 2**18 / 40  # a few blocks
+    assert max(end - start for start, end, _ in spans) <= 3600
+    assert cluster.replicas["web"] == 4  # the window of the earlier run holds
+    assert 0 < (directory / "decisions.csv").stat().st_size - before < 100
+
+
+# --------------------------------------------------------------------------------------------------- the lock
+def test_a_run_directory_that_another_controller_writes_to_is_refused(tmp_path):
+    settings = make_settings(("web",), run_dir=str(tmp_path), duration=15.0)
+    refused: list[str] = []
+
+    def second(_now: float, _service: str) -> float:
+        with pytest.raises(ClusterError) as error:
+            run_live(FakeCluster(("web",)), wants(9.0), settings)
+        refused.append(str(error.value))
+        return 5.0
+
+    cluster = FakeCluster(("web",))
+    run_live(cluster, ScriptedPolicy(second), settings)
+    assert cluster.replicas["web"] == 5
+    assert f"another controller (process {os.getpid()} on " in refused[0]
+    assert "stop it, or choose another scale.run_dir" in refused[0]
+    run_live(cluster, wants(6.0), settings)  # it is free again
+    assert cluster.replicas["web"] == 6
+
+
+def test_a_process_that_was_killed_leaves_no_lock(tmp_path):
+    script = f"""
+import os
+from pathlib import Path
+from deepscaler.control.lock import only_writer
+with only_writer(Path({str(tmp_path)!r})):
+    os._exit(9)
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False, timeout=60)
+    with only_writer(tmp_path):
+        assert str(os.getpid()) in (tmp_path / ".lock").read_text()
+
+
+@pytest.mark.parametrize("failing", ["ftruncate", "flock"])
+def test_a_disk_without_room_or_locks_keeps_nobody_out_and_nothing_from_starting(
+    failing, tmp_path, monkeypatch
+):
+    def fails(*_arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(f"{'os' if failing == 'ftruncate' else 'fcntl'}.{failing}", fails)
+    with only_writer(tmp_path):
+        pass
+
+
+def test_sighup_doesnt_end_a_run(tmp_path, caplog):
+    caplog.set_level("INFO")
+
+    def wish(now: float, _service: str) -> float:
+        if now == START:
+            os.kill(os.getpid(), signal.SIGHUP)
+        return 4.0
+
+    policy = ScriptedPolicy(wish)
+    run_live(FakeCluster(("web",)), policy, make_settings(("web",), run_dir=str(tmp_path), duration=45.0))
+    assert len(policy.seen) == 3 and "SIGHUP: going on" in caplog.text

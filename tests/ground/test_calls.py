@@ -39,6 +39,12 @@ def test_a_pair_absent_from_a_window_had_no_calls_in_it():
     np.testing.assert_array_equal(GRAPH.mean_rates(("carts", "carts-db"), start=T0 + 600), np.zeros((2, 2)))
 
 
+def test_rates_without_a_fraction_are_numbers_like_others(tmp_path):
+    text = "time,caller,callee,calls_per_second\n2026-01-05T00:05:00Z,a,b,1\n"
+    (tmp_path / "calls.csv").write_text(text)
+    np.testing.assert_array_equal(read_calls(tmp_path / "calls.csv").mean_rates(("a", "b")), [[0, 1], [0, 0]])
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -1,8 +1,13 @@
 """A trouble is logged when it begins, changes and ends, not each time it is seen."""
 
+import json
 import logging
+import re
+import subprocess
+import sys
 
 import pytest
+from helpers.paths import ROOT
 
 from deepscaler.logs import OnChange
 
@@ -41,3 +46,50 @@ def test_the_end_of_a_trouble_can_have_words_of_its_own(caplog: pytest.LogCaptur
     changes.trouble("web", "web: stays at 4")
     changes.well("web", "web: decided again")
     assert [record.getMessage() for record in caplog.records] == ["web: stays at 4", "web: decided again"]
+
+
+TALK = """
+import logging
+from deepscaler.logs import start_logging
+start_logging(%r)
+logging.getLogger("deepscaler.x").info("two lines:\\nweb is \u00fcp")
+logging.getLogger("urllib3.connectionpool").warning("Retrying (Retry(total=0)) after connection broken")
+try:
+    raise ValueError("odd")
+except ValueError:
+    logging.getLogger("deepscaler.x").exception("tick failed")
+"""
+
+
+def logged(form: str, level: str = "INFO") -> list[str]:
+    """What a process that logs in this form writes to stderr."""
+    environment = {"DEEPSCALER_LOG": level, "PYTHONIOENCODING": "utf-8", "TZ": "America/New_York"}
+    done = subprocess.run(
+        [sys.executable, "-c", TALK % form],
+        capture_output=True,
+        encoding="utf-8",
+        cwd=ROOT,
+        env=environment,
+        timeout=60,
+        check=True,
+    )
+    return done.stderr.splitlines()
+
+
+def test_lines_are_dated_in_utc_and_libraries_retries_are_left_out() -> None:
+    lines = logged("text")
+    dated = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z (INFO|ERROR) deepscaler\.x: ")
+    assert dated.match(lines[0]) and [line for line in lines if dated.match(line)][1].endswith("tick failed")
+    assert "ValueError: odd" in lines and not any("Retrying" in line for line in lines)
+    assert any("Retrying" in line for line in logged("text", "DEBUG"))
+
+
+def test_json_lines_are_one_object_each() -> None:
+    first, second = map(json.loads, logged("json"))
+    assert (first["level"], first["logger"], first["message"]) == (
+        "INFO",
+        "deepscaler.x",
+        "two lines:\nweb is \u00fcp",
+    )
+    assert first["time"].endswith("Z") and "traceback" not in first
+    assert second["message"] == "tick failed" and "ValueError: odd" in second["traceback"]

@@ -14,6 +14,7 @@ from deepscaler.statistics import (
     nan_mean,
     paired,
     rank_biserial,
+    welch_p_below,
     wilcoxon_p,
 )
 
@@ -63,6 +64,19 @@ def test_rank_biserial_runs_from_minus_one_to_one():
     assert rank_biserial([-1.0, -2, 0]) == -1
     assert rank_biserial([3.0, -1, -2]) == 0
     assert rank_biserial([0.0, 0]) == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "others", "p"),
+    [
+        ([1.0, 2.0, 3.0], [2.0, 3.0, 4.0, 5.0], 0.0721),  # t = -1.73 with 4.96 degrees of freedom
+        ([1.0, 1.0], [2.0, 2.0], 0.0),
+        ([2.0, 2.0], [2.0, 2.0], 1.0),
+        ([1.0, NAN], [2.0, 3.0], 1.0),
+    ],
+)
+def test_welch_asks_whether_a_mean_is_below_another(values, others, p):
+    assert welch_p_below(values, others) == pytest.approx(p, abs=5e-4)
 
 
 def test_holm_steps_down_and_keeps_the_order_given():

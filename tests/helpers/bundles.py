@@ -44,5 +44,7 @@ def write_bundle(
         **meta,
     }
     normalizer = Normalizer(blank, blank + 1, levels, np.ones(count, np.float32))
-    save_bundle(Bundle("AdapGLA", SIZES, weights, {}, graph, graph, normalizer, whole, {}, {}, {}), path)
+    save_bundle(
+        Bundle("AdapGLA", SIZES, weights, {}, graph, graph, graph, normalizer, whole, {}, {}, {}), path
+    )
     return path

@@ -31,6 +31,7 @@ class FakeCluster:
         failed_share: share of failed requests at the entry, of the time.
         refuse: service -> why a write is refused.
         writes: what was asked of `scale`, in order.
+        jumped: by how many seconds the wall clock was set so far.
         unready: service -> pods that haven't become ready.
         usage: service -> cores that each pod uses by the metrics server.
         hooks: called with the time whenever the clock moves.
@@ -49,6 +50,7 @@ class FakeCluster:
     unready: dict[str, int] = field(default_factory=dict)
     usage: dict[str, float] = field(default_factory=dict)
     limit_cores: float | None = 1.0
+    jumped: float = 0.0
     writes: list[dict[str, int]] = field(default_factory=list)
     api_failures: dict[int, int] = field(default_factory=dict)
     hooks: list[Callable[[float], None]] = field(default_factory=list)
@@ -63,8 +65,16 @@ class FakeCluster:
     def now(self) -> float:
         return self.clock
 
+    def steady(self) -> float:
+        return self.clock - self.jumped
+
+    def jump(self, seconds: float) -> None:
+        """Set the wall clock anew; the steady clock goes on."""
+        self.clock += seconds
+        self.jumped += seconds
+
     def sleep_until(self, moment: float) -> None:
-        self.clock = max(self.clock, moment)
+        self.clock = max(self.clock, moment + self.jumped)
         for hook in self.hooks:
             hook(self.clock)
 

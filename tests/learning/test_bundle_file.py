@@ -176,8 +176,8 @@ def test_sizes_are_bounded(whole: bytes, tmp_path: Path, monkeypatch: pytest.Mon
     path, parts = tmp_path / "toy.pt", parts_of(whole)
     huge = {**parts, "sizes": {**parts["sizes"], "time_channels": 10**6}}  # 12 TB of weights
     refused(path, seal(saved(tensors_of(whole)), huge, path), "isn't there in the shape")
-    monkeypatch.setattr(bundle_file, "LARGEST_BYTES", len(whole) - 1)
-    refused(path, whole, f"one of more than {len(whole) - 1} bytes")
+    monkeypatch.setattr(bundle_file, "LARGEST_BUNDLE_BYTES", len(whole) - 1)
+    refused(path, whole, f"a file of at most {len(whole) - 1} bytes")
     with pytest.raises(BundleError, match=f"would take {len(whole) - 91} bytes"):
         seal(saved(tensors_of(whole)), parts, path)
 

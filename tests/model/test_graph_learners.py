@@ -18,6 +18,7 @@ from model.graph_learners import (
     mean_where_present,
     resting,
     symmetric_norm,
+    within_unit,
 )
 from model.graph_metrics import auprc, auroc, edge_changes, edges_above, precision_at, reachable
 
@@ -61,7 +62,7 @@ def test_gates_show_the_learned_graph_to_callees_and_the_prior_to_callers() -> N
         learner.free.normal_()
     affinity = learner().detach()
     shown = learner.graphs(affinity)
-    assert torch.equal(shown.down, affinity)
+    torch.testing.assert_close(shown.down, affinity / radius(affinity), rtol=0.01, atol=0)
     torch.testing.assert_close(shown.up, PRIOR_EDGE * boutique())
     alone = build_learner("gates", 10, {}, learner_settings())
     assert alone.graphs(affinity).up.abs().sum() == 0
@@ -73,6 +74,47 @@ def test_gates_use_a_logit_a_pair_up_to_fifty_services_and_embeddings_beyond() -
     assert sum(p.numel() for p in large.parameters()) == 2 * 51 * 8 + 1
     large().sum().backward()
     assert large.callers.grad.abs().sum() > 0
+
+
+def road(services: int, seed: int = 0) -> torch.Tensor:
+    """Points in a square, joined with their four nearest in both directions: cycles everywhere."""
+    points = torch.rand(services, 2, generator=torch.Generator().manual_seed(seed))
+    apart = torch.cdist(points, points).fill_diagonal_(torch.inf)
+    near = torch.zeros(services, services)
+    near.scatter_(1, apart.topk(min(4, services - 1), largest=False).indices, 1.0)
+    return torch.maximum(near, near.T)
+
+
+def radius(matrix: torch.Tensor) -> float:
+    return float(torch.linalg.eigvals(matrix.double()).abs().max())
+
+
+@pytest.mark.parametrize("services", [10, 50, 51, 207, 1000])
+@pytest.mark.parametrize("prior", ["none", "road", "full"])
+def test_no_network_sees_a_graph_with_a_spectral_radius_above_one(services: int, prior: str) -> None:
+    torch.manual_seed(services)
+    graphs = {"road": road(services), "full": torch.ones(services, services)}
+    learner = build_learner(
+        "gates", services, {prior: graphs[prior]} if prior in graphs else {}, learner_settings()
+    )
+    assert isinstance(learner, Gates)
+    with torch.no_grad():
+        for parameter in learner.parameters():
+            parameter.add_(torch.randn_like(parameter))  # a learned one, far from where it started
+        affinity = learner()
+        shown = learner.graphs(affinity)
+    assert float(affinity.min()) >= 0 and float(affinity.max()) <= 1
+    assert radius(shown.up) <= 1 + 1e-4 and radius(shown.down) <= 1 + 1e-4
+    raw = radius(affinity)
+    if raw > 1:
+        assert radius(shown.down) > 0.97  # no smaller than it has to be
+
+
+def test_a_graph_within_the_unit_circle_stays_as_it_is() -> None:
+    assert torch.equal(within_unit(0.4 * boutique()), 0.4 * boutique())
+    swap = torch.tensor([[0.0, 2.0], [2.0, 0.0]])
+    torch.testing.assert_close(within_unit(swap), swap / 2)
+    assert not within_unit(torch.zeros(3, 3)).any()
 
 
 def test_the_union_of_priors_is_the_mean_where_an_entry_exists() -> None:

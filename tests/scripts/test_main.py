@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ import pytest
 import torch
 import yaml
 from helpers.model_samples import SIZES, make_dataset
+from helpers.paths import ROOT
 
 import main as script
 from deepscaler.learning.bundle import load_bundle
 from deepscaler.learning.dataset import write_dataset
+from deepscaler.learning.report import shipping_line
 from deepscaler.learning.task import TrainingTask
 from deepscaler.learning.train import train
 from deepscaler.learning.windowing import label_lag, make_windows
@@ -74,7 +78,9 @@ def test_it_trains_and_writes_a_bundle_with_its_json_and_graph(
     ):
         assert expected in out
     assert "the identity" in out and "beat Persistence by MAE" in out.replace("beats", "beat")
-    last = out.splitlines()[-1]
+    shipping, last = out.splitlines()[-2:]
+    digest = sha256((directory / "AdapGLA.pt").read_bytes()).hexdigest()
+    assert shipping.startswith("bundle: ") and shipping.endswith(f"sha256 {digest}")
     assert last.startswith("model_states/toy/AdapGLA.pt") and "samples/s, seed 1" in last
     described = json.loads((directory / "AdapGLA.json").read_text())
     assert described["run"]["samples_per_second"] > 0 and set(described["run"]["versions"]) == {
@@ -84,6 +90,25 @@ def test_it_trains_and_writes_a_bundle_with_its_json_and_graph(
     }
     assert described["graph"]["refitted"]["identity"]["test"] > 0
     assert described["training"]["train"]["num_iter"] == 3
+
+
+@pytest.mark.field
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (100_000, "0.10 MiB, 0.13 MiB in base64, which fits into a ConfigMap of 1 MiB"),
+        (783_360, "0.75 MiB, 1.00 MiB in base64, which fits into a ConfigMap of 1 MiB"),
+        (783_363, "0.75 MiB, 1.00 MiB in base64, which does not fit into a ConfigMap of 1 MiB"),
+        (1_090_519, "1.04 MiB, 1.39 MiB in base64, which does not fit into a ConfigMap of 1 MiB"),
+    ],
+)
+def test_it_says_which_way_into_a_cluster_fits_the_size(size: int, expected: str, tmp_path: Path) -> None:
+    (tmp_path / "toy.pt").write_bytes(bytes(size))
+    line = shipping_line(tmp_path / "toy.pt")
+    assert line.startswith(f"bundle: {expected}")
+    ways = {path.name for path in (ROOT / "deploy/components").glob("bundle-*")}
+    named = set(re.findall(r"bundle-[a-z]+", line))
+    assert named == ways - (set() if "which fits" in expected else {"bundle-configmap"})
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_other_ones(here: Path) -> None:

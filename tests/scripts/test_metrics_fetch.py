@@ -1,6 +1,7 @@
 """metrics_fetch.py: what it writes, how it goes on after an interruption, and what it refuses."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -98,9 +99,8 @@ def fetch(config, first, last, *more):
 def refused(capsys):
     """The one line on stderr that isn't a log."""
     captured = capsys.readouterr()
-    [line] = [
-        line for line in captured.err.splitlines() if not line.startswith(("INFO ", "WARNING ", "metrics:"))
-    ]
+    logged = re.compile(r"\d{4}-\d\d-\d\dT\S+Z (INFO|WARNING) |metrics:")
+    [line] = [line for line in captured.err.splitlines() if not logged.match(line)]
     assert captured.out == ""
     return line
 

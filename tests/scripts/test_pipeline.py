@@ -10,6 +10,7 @@ import hashlib
 import http.server
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -305,12 +306,12 @@ def refused(place: Place, stage: str, capsys: pytest.CaptureFixture[str], *more:
     capsys.readouterr()
     assert place.run(stage, *more) == 1
     said = capsys.readouterr()
-    logged = ("INFO ", "WARNING ", "ERROR ")
+    logged = re.compile(r"\d{4}-\d\d-\d\dT\S+Z (INFO|WARNING|ERROR) ")
     [line] = [line for line in said.err.splitlines() if line.startswith(f"{stage}: ")]
     others = [
         text
         for text in said.err.splitlines()
-        if text.strip() and text != line and not text.startswith(logged) and "\r" not in text
+        if text.strip() and text != line and not logged.match(text) and "\r" not in text
     ]
     assert said.out == "" and not [
         text for text in others if "it/s" not in text and "epoch" not in text and "request" not in text

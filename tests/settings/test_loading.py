@@ -275,6 +275,21 @@ def test_a_key_that_is_given_twice_is_refused_with_its_line(tmp_path: Path, text
     assert refusal(path).startswith(f"own.yaml: line {line + 1}: not valid YAML (the key ")
 
 
+@pytest.mark.field
+@pytest.mark.parametrize("said", ["null", "{}", "{container: server}"])
+@pytest.mark.parametrize("name", ["web", "reviews.v1", "a.b.c"])
+def test_a_service_can_be_left_alone_whatever_the_file_says_of_it(
+    tmp_path: Path, said: str, name: str
+) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        f"app:\n  name: shop\n  services:\n    {name}: {said}\n    a: null\n    a.b: null\n"
+        "  entries: [{name: GET /, service: a}]\n"
+    )
+    services = load_settings(path, [f"app.services.{name}.scaled=false"]).app.services
+    assert {key: service.scaled for key, service in services.items()} == {"a": True, "a.b": True, name: False}
+
+
 @pytest.mark.stress
 def test_a_key_that_overrides_what_it_merges_isnt_given_twice(tmp_path: Path) -> None:
     shop(tmp_path)

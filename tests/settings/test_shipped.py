@@ -100,7 +100,7 @@ def test_what_is_mounted_into_the_controllers_pod_comes_with_the_files_that_it_e
     mounted = {
         ROOT / name
         for name in re.findall(
-            r"--from-file=(\S+)", (ROOT / "deploy/deepscaler.yaml").read_text(encoding="utf-8")
+            r"--from-file=(?:[\w.]+=)?(\S+)", (ROOT / "docs/cluster.md").read_text(encoding="utf-8")
         )
         if name.startswith("config/")
     }

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from deepscaler.adapters.deadline import Deadline, seconds_left
-from deepscaler.adapters.web import CHUNK_BYTES, TooLarge, bounded
+from deepscaler.adapters.web import CHUNK_BYTES, USER_AGENT, TooLarge, bounded
 from deepscaler.artefacts import one_line, parse_json
 from deepscaler.errors import ClusterError
 from deepscaler.scrubbing import hide
@@ -212,6 +212,7 @@ class KubeApi:
                 respect_retry_after_header=False,
             )
             self._client = client.ApiClient(configuration)
+            self._client.user_agent = USER_AGENT
         return self._client
 
 

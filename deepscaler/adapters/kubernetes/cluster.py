@@ -14,7 +14,7 @@ import pandas as pd
 import requests
 
 from deepscaler.adapters.kubernetes.api import ApiError
-from deepscaler.adapters.kubernetes.lease import LeaseElection
+from deepscaler.adapters.kubernetes.lease import LeaseElection, steady_seconds
 from deepscaler.adapters.kubernetes.measured_objects import MeasuredObjects
 from deepscaler.adapters.kubernetes.objects import Usage
 from deepscaler.adapters.kubernetes.orchestrator import Orchestrator
@@ -30,6 +30,8 @@ from deepscaler.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 _HASTY_SECONDS = 5.0
+AHEAD_SECONDS = 60.0
+"""So far ahead the clock of another machine may be."""
 _Item = TypeVar("_Item")
 
 
@@ -44,6 +46,7 @@ class KubernetesCluster:
         progress: told (requests done, requests in all) while `metrics` runs.
         past: whether the clock stands in the past. `workloads` and `pods` are then told as of that time, by
             Prometheus, and what it calls a partial answer is an error.
+        steady: seconds of a clock that is never set.
 
     Attributes:
         api_failures: HTTP status (0: no answer) -> how often the Kubernetes API couldn't be read.
@@ -58,14 +61,15 @@ class KubernetesCluster:
         progress: Callable[[int, int], None] | None = None,
         *,
         past: bool = False,
+        steady: Callable[[], float] = steady_seconds,
     ) -> None:
         self._settings, self._names = settings, Names(settings.app)
-        self._clock, self._sleep, self._past = clock, sleep, past
+        self._clock, self._sleep, self._past, self._steady = clock, sleep, past, steady
         address = settings.cluster.prometheus
         prometheus = PrometheusClient(address, session, sleep, whole=past)
         hasty = {"retries": 0, "timeout": min(address.timeout, _HASTY_SECONDS)}
         self._hasty = PrometheusClient(address.model_copy(update=hasty), session, sleep)
-        self._telemetry = Telemetry(settings, prometheus, session, progress, self._stated)
+        self._telemetry = Telemetry(settings, prometheus, session, progress, self._stated, live=not past)
         self._measured = MeasuredObjects(settings, prometheus, clock, self._stated)
         self._orchestrator = Orchestrator(settings)
         self._newest: Mapping[str, Workload] | None = None  # what the API said last
@@ -81,9 +85,13 @@ class KubernetesCluster:
         """Current time."""
         return self._clock()
 
+    def steady(self) -> float:
+        """Seconds of a clock that is never set."""
+        return self._steady()
+
     def sleep_until(self, moment: float) -> None:
-        """Return when `moment` has come."""
-        self._sleep(max(moment - self._clock(), 0.0))
+        """Return when `moment` of the steady clock has come."""
+        self._sleep(max(moment - self._steady(), 0.0))
 
     # ------------------------------------------------------------------------------------------- measurements
     def metrics(self, start: float, end: float, step: float) -> MetricPanel:
@@ -145,7 +153,8 @@ class KubernetesCluster:
             return self._measured.pods()
         try:
             usage = self._orchestrator.usage()
-            found = self._orchestrator.pods(self._measured_usage() if usage is None else usage)
+            usage = self._measured_usage() if usage is None else usage
+            found = self._orchestrator.pods(self._without_the_future(usage))
         except ApiError as error:
             return self._instead("pods", error, self._measured.pods)
         self._on_change.well("pods")
@@ -163,6 +172,17 @@ class KubernetesCluster:
             return measured()
         except MetricsError as second:
             raise ClusterError(f"{error}; Prometheus can't help either: {second}") from error
+
+    def _without_the_future(self, usage: Mapping[str, Usage]) -> Mapping[str, Usage]:
+        """The samples that aren't from the future, by more than clocks of machines differ."""
+        latest = self._clock() + AHEAD_SECONDS
+        known = {pod: sample for pod, sample in usage.items() if sample[1] <= latest}
+        if len(known) < len(usage):
+            text = f"usage of {len(usage) - len(known)} pods is from the future, so it is unknown: "
+            self._on_change.trouble("clock of usage", text + "is a clock wrong?")
+        else:
+            self._on_change.well("clock of usage")
+        return known
 
     def _measured_usage(self) -> dict[str, Usage]:
         """What pods use, from Prometheus; nothing while it can't be read, since a tick goes on without it."""

@@ -67,6 +67,7 @@ class Orchestrator:
             str, Amounts
         ] = {}  # service -> cores of a pod that was seen, its sidecars included
         self._live_cores: dict[str, float] = {}  # service -> CPU limit that its pods have now
+        self._pods_seen = False  # once they were, each tick's look at them tells the next one's workloads
         self._on_change = OnChange(_LOG)
         self._checker = Checker(self._on_change)
         self._unsound: dict[str, str] = {}  # Deployment -> why it isn't sound
@@ -96,7 +97,7 @@ class Orchestrator:
                 f"{', '.join(self._names.scaled.values())}; check app.namespace and app.services"
             )
         rivals = rival_autoscalers(self._api, self._namespace, self._on_change, self._checker)
-        if not self._boots:
+        if not self._pods_seen:
             self._pods()
         found = {service: self._workload(service, item, rivals) for service, item in scaled.items()}
         quota = self._quota({name: item for name, item in scaled.items() if not found[name].unsound})
@@ -273,6 +274,7 @@ class Orchestrator:
                 limit = actual_amounts(item, self._container(service), "cpu")["limits"]
                 live.setdefault(service, []).extend([] if limit is None else [limit])
         self._live_cores = {service: median(limits) for service, limits in live.items() if limits}
+        self._pods_seen = True
         self._boots.forget({str(item["metadata"].get("uid")) for _, item in found})
         return sorted(found, key=lambda pair: name_of(pair[1]))
 

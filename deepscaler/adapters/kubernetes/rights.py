@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deepscaler.adapters.kubernetes.api import KubeApi
 
@@ -17,6 +17,10 @@ class Right:
     resource: str
     subresource: str = ""
     namespace: str = ""
+
+    def within(self, namespace: str) -> Right:
+        """The same in a namespace."""
+        return replace(self, namespace=namespace)
 
     def __str__(self) -> str:
         """`patch deployments.apps/scale in namespace shop`."""
@@ -32,6 +36,20 @@ READS = (
 )
 WRITES = (("get", "apps", "deployments", ""), ("patch", "apps", "deployments", "scale"))
 LEASE_VERBS = ("get", "create", "update")
+MORE_READS = {
+    Right("list", "", "resourcequotas"): "plans aren't kept within the namespace's quotas",
+    Right("list", "apps", "replicasets"): "names tell which pods a Deployment has",
+    Right("list", "apps", "statefulsets"): "a service that is a StatefulSet isn't named as one",
+    Right("list", "apps", "daemonsets"): "a service that is a DaemonSet isn't named as one",
+    Right("list", "metrics.k8s.io", "pods"): "what pods use comes from Prometheus",
+    Right("list", "keda.sh", "scaledobjects"): "of KEDA only the HPAs that it makes are seen",
+}
+"""Rights that the controller does without -> what it is without them."""
+
+
+def reading_rights(namespace: str) -> list[Right]:
+    """The rights that a dry run needs in `namespace`."""
+    return [Right(*right, namespace=namespace) for right in READS]
 
 
 def needed_rights(namespace: str, lease_namespace: str | None = None) -> list[Right]:

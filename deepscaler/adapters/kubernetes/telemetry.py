@@ -10,6 +10,7 @@ import pandas as pd
 import requests
 from numpy.typing import NDArray
 
+from deepscaler.adapters.growing import GrowingAnswers
 from deepscaler.adapters.jaeger import JaegerClient
 from deepscaler.adapters.kubernetes.limits import Limits, Stated
 from deepscaler.adapters.prometheus import (
@@ -49,6 +50,7 @@ class Telemetry:
         session: carries the requests to Jaeger.
         progress: told (requests done, requests in all) while `metrics` runs.
         stated: tells what the Kubernetes API says of limits and requests that Prometheus doesn't know.
+        live: whether `metrics` is asked again and again for a span that moves on with the time.
     """
 
     def __init__(
@@ -58,12 +60,15 @@ class Telemetry:
         session: requests.Session | None = None,
         progress: Callable[[int, int], None] | None = None,
         stated: Stated = dict,
+        *,
+        live: bool = False,
     ) -> None:
         self._settings, self._prometheus, self._session = settings, prometheus, session
         self._names = Names(settings.app, settings.cluster.prometheus.matchers)
         self._progress = progress
         self._limits = Limits(self._names.services, stated)
         self._nonsense, self._impossible = OnChange(_LOG), set[str]()
+        self._answers = GrowingAnswers(prometheus) if live else prometheus
 
     # ----------------------------------------------------------------------------------------------- features
     def metrics(self, start: float, end: float, step: float) -> MetricPanel:
@@ -85,7 +90,7 @@ class Telemetry:
 
         def fetch(template: str, label: str = "deployment", needed: bool = True) -> Array:
             text = self._names.render(template, label, window=collect.window)
-            found = self._prometheus.query_range(
+            found = self._answers.query_range(
                 text, start, end, step, chunk_points=collect.chunk_points, progress=advance
             )
             partial.append(found.partial)
@@ -205,7 +210,7 @@ class Telemetry:
         )  # [N, L] each
         frames = []
         for service, (endpoint, slo) in entries.items():
-            row = self._names.services.index(service)
+            row = self._names.row[service]
             answered = np.fmin(np.nan_to_num(done[row]), offered[row])
             times = results["offered"].times
             bounds = np.array([*LATENCY_BUCKETS, slo, np.inf])
@@ -268,15 +273,14 @@ class Telemetry:
     # ------------------------------------------------------------------------------------------------ helpers
     def _by_service(self, found: RangeVector, label: str) -> Array:
         """Values `[N, L]`: the series of each service added up; NaN where none of them has a sample."""
-        out = np.full((len(self._names.services), len(found.times)), np.nan)
-        for labels, values in zip(found.labels, found.values, strict=True):
-            service = self._names.service(label, labels.get(label, ""))
-            if service is not None:
-                row = self._names.services.index(service)
-                out[row] = np.where(
-                    np.isnan(values), out[row], np.where(np.isnan(out[row]), values, out[row] + values)
-                )
-        return out
+        owners = [self._names.service(label, labels.get(label, "")) for labels in found.labels]
+        known = np.array([owner is not None for owner in owners], np.bool_)
+        rows = np.array([self._names.row[owner] for owner in owners if owner is not None], np.int64)
+        values, shape = found.values[known], (len(self._names.services), len(found.times))
+        sums, sampled = np.zeros(shape), np.zeros(shape, np.bool_)
+        np.add.at(sums, rows, np.nan_to_num(values, posinf=np.inf, neginf=-np.inf))
+        np.logical_or.at(sampled, rows, ~np.isnan(values))
+        return np.where(sampled, sums, np.nan)
 
     def _require(self, found: RangeVector, query: str) -> None:
         if not found.labels:

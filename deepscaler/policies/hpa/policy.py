@@ -1,4 +1,4 @@
-"""The policy `hpa_<percent>`: one Kubernetes HorizontalPodAutoscaler per service, to compare with."""
+"""The policies `hpa_<percent>`, `hpa_r<percent>`: a Kubernetes HPA per service, to compare with."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ scale-down one tick longer than the real controller does.
 
 
 class HpaTarget(NamedTuple):
-    """One target, in percent of the CPU limit and in percent of the CPU request."""
+    """One target, in percent of the CPU limit (None without one) and in percent of the CPU request."""
 
-    limit_percent: int
+    limit_percent: int | None
     request_percent: int
 
 
@@ -47,6 +47,8 @@ class HpaPolicy(Policy):
     Args:
         percent: target utilisation in percent of the CPU limit.
         settings: those of the application.
+        of_request: the target is in percent of the CPU request, as Kubernetes has it. Limits are often
+            several times the requests, so that 70 % of the request can be 20 % of the limit.
 
     Attributes:
         percent: as given.
@@ -65,9 +67,10 @@ class HpaPolicy(Policy):
     history_seconds = 0.0
     guarded = False
 
-    def __init__(self, percent: int, settings: Settings) -> None:
+    def __init__(self, percent: int, settings: Settings, *, of_request: bool = False) -> None:
         scale = settings.scale
-        self.name = f"hpa_{percent}"
+        self.name = f"hpa_r{percent}" if of_request else f"hpa_{percent}"
+        self._of_request = of_request
         self.period_seconds = scale.hpa.sync_period
         self.percent = percent
         self.targets: dict[str, HpaTarget] = {}
@@ -119,15 +122,21 @@ class HpaPolicy(Policy):
     def _measure(self, workload: Workload, pods: Sequence[Pod], now: float) -> tuple[HpaSpec, Measured]:
         service, spec = workload.service, self._specs[workload.service]
         limit, request = workload.cpu_limit_cores, workload.cpu_request_cores
-        if not limit or not request:
+        if not request or not (limit or self._of_request):
             lacks = f"no CPU limit, of which {self.name} is a share" if request else "missing request for cpu"
             setting = f"resources.{'limits' if request else 'requests'}.cpu"
             why = f"service {service}: {lacks}; set {setting} of its Deployment"
             return spec, Measured(None, failed=why, failed_reason="FailedGetResourceMetric")
-        target = HpaTarget(self.percent, max(1, round(self.percent * limit / request)))
+        target = self._target(limit, request)
         self.targets[service] = target
         spec = replace(spec, metrics=(Metric("cpu", utilization=target.request_percent),))
         return spec, measure(spec, workload.replicas, [_seen(pod) for pod in pods], now)
+
+    def _target(self, limit: float | None, request: float) -> HpaTarget:
+        """The target of a service in both measures."""
+        if self._of_request:
+            return HpaTarget(round(self.percent * request / limit) if limit else None, self.percent)
+        return HpaTarget(self.percent, max(1, round(self.percent * (limit or request) / request)))
 
 
 def _spec(settings: Hpa, low: int, high: int) -> HpaSpec:

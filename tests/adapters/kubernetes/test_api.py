@@ -4,19 +4,38 @@ import time
 
 import pytest
 import yaml
+from helpers.http_script import Script, matrix
 from helpers.kube_shop import make
 from helpers.kube_stub import DEPLOYMENTS
 from helpers.recordings import kubernetes_answers
 
+from deepscaler import __version__
 from deepscaler.adapters.kubernetes.api import ApiError, KubeApi
 from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
+from deepscaler.adapters.prometheus import PrometheusClient
 from deepscaler.errors import ClusterError
+from deepscaler.settings import Prometheus
 
 
 def test_lists_are_read_page_by_page(stub, shop):
     stub.page = 1
     assert [item.service for item in shop().workloads()] == ["web", "api"]
     assert len(shop().pods()) == 4
+
+
+@pytest.mark.stress
+def test_requests_name_their_sender_to_the_api_and_to_prometheus(stub, shop, tmp_path, caplog):
+    agents = []
+    reply = stub.reply
+    stub.reply = lambda method, path, body, headers: (
+        agents.append(headers["User-Agent"]),
+        reply(method, path, body, headers),
+    )[1]
+    shop().workloads()
+    with Script(matrix()) as script:
+        PrometheusClient(Prometheus(url=script.url)).query("up", 0.0)
+        agents += [headers["User-Agent"] for _, _, headers, _ in script.seen]
+    assert set(agents) == {f"deepscaler/{__version__}"} and len(agents) > 2
 
 
 def test_a_token_renewed_on_disk_is_taken_up(stub, shop, tmp_path):

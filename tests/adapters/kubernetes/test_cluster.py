@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from helpers.kube_shop import T0, config, make
-from helpers.kube_stub import DEPLOYMENTS, HPAS, LEASES, hpa
+from helpers.kube_stub import DEPLOYMENTS, HPAS, LEASES, USAGE, hpa
 from helpers.paths import ROOT
 
 import predict_scale
@@ -20,6 +20,7 @@ from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
 from deepscaler.adapters.kubernetes.measured_objects import MeasuredObjects
 from deepscaler.adapters.prometheus import PrometheusClient
 from deepscaler.adapters.queries import WORKLOAD_QUERIES, Names
+from deepscaler.artefacts import utc_text
 from deepscaler.errors import ClusterError, MetricsError
 
 
@@ -122,10 +123,31 @@ def test_only_known_and_scaled_services_are_scaled(stub, tmp_path):
 
 def test_the_clock_is_injected(stub, tmp_path):
     slept = []
-    cluster = KubernetesCluster(make(stub, tmp_path), clock=lambda: 100.0, sleep=slept.append)
-    cluster.sleep_until(130.0)
-    cluster.sleep_until(90.0)
-    assert cluster.now() == 100.0 and slept == [30.0, 0.0]
+    cluster = KubernetesCluster(
+        make(stub, tmp_path), clock=lambda: 100.0, sleep=slept.append, steady=lambda: 5.0
+    )
+    cluster.sleep_until(35.0)
+    cluster.sleep_until(4.0)
+    assert cluster.now() == 100.0 and cluster.steady() == 5.0 and slept == [30.0, 0.0]
+
+
+@pytest.mark.stress
+def test_usage_from_the_future_is_unknown_and_that_is_said(stub, shop, caplog):
+    now = [T0 + 600.0]
+    for name, ahead in (("web", 30.0), ("api", 3600.0)):
+        for index in range(2):
+            item = {
+                "metadata": {"name": f"{name}-5d9c5b8f6d-{index:05d}"},
+                "timestamp": utc_text(now[0] + ahead),
+                "window": "15s",
+                "containers": [{"name": name, "usage": {"cpu": "200m"}}],
+            }
+            stub.put(USAGE, item)
+    cluster = KubernetesCluster(shop()._settings, clock=lambda: now[0])
+    assert {pod.service: pod.usage_cores for pod in cluster.pods()} == {"web": 0.2, "api": None}
+    assert "usage of 2 pods is from the future, so it is unknown: is a clock wrong?" in caplog.text
+    now[0] += 3600.0
+    assert {pod.service: pod.usage_cores for pod in cluster.pods()} == {"web": 0.2, "api": 0.2}
 
 
 def test_a_dry_run_sends_no_write_request_at_all(stub, shop, tmp_path, capsys):

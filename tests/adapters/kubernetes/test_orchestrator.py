@@ -138,6 +138,21 @@ def test_boot_times_are_measured_and_configured_ones_stand_in(stub, tmp_path, sh
 
 
 @pytest.mark.field
+@pytest.mark.stress
+@pytest.mark.parametrize("ready", [READY, CREATED, None])
+def test_pods_are_listed_once_per_tick_also_where_no_start_up_was_ever_seen(stub, shop, ready):
+    for name in ("web", "api"):
+        for index in range(2):
+            stub.put(PODS, pod(name, index, CREATED, ready))
+    cluster, listed = shop(), []
+    for _ in range(4):
+        stub.seen.clear()
+        cluster.workloads()
+        assert len(cluster.pods()) == 4
+        listed.append(stub.requests("GET").count(f"GET {PODS}"))
+    assert listed == [2, 1, 1, 1]  # the first time also for the start-up times of the workloads
+
+
 def test_a_ready_transition_long_after_the_start_is_no_start_up(stub, shop, tmp_path, caplog):
     """A kubelet restart made all pods of web, 48 h old, unready and ready again; no container restarted."""
     for index in range(2):
