@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         for name, matrix in {**built.dataset.evidence, **built.dataset.priors}.items():
             write_graph(output / "graphs" / f"{name}.csv", built.dataset.services, matrix)
         write_dataset(built.dataset, output)
-        if built.labelled.model is not None:
+        if built.labelled.unrounded is not None:
             write_diagnostics(settings, built, output)
     except DeepScalerError as error:
         print(f"data_process: {error}", file=sys.stderr)

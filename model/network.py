@@ -90,3 +90,11 @@ class Network(nn.Module):
         return torch.cat(
             [self(windows.inputs(part), graphs, windows.known(part)) for part in batches(ends, batch_size)]
         )
+
+    @torch.no_grad()
+    def forecast_grid(self, windows: Windows, graphs: Graphs, ends: Tensor, batch_size: int) -> Tensor:
+        """What scenarios are made of, `[Q, M, H, N]`.
+
+        It is the quantiles at `model.joint.LEVELS`, or, where a network has others or none, its median alone.
+        """
+        return self.forecast(windows, graphs, ends, batch_size)[None]

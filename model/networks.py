@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from model.adapgla import AdapGLA
+from model.adapglq import AdapGLQ
 from model.adapgls import AdapGLS
 from model.adapglt import AdapGLT
 from model.convolutional import ASTGCN, GCN
@@ -22,6 +23,7 @@ NETWORKS: dict[str, type[Network]] = {
     "AdapGLT": AdapGLT,
     "AdapGLD": AdapGLD,
     "AdapGLS": AdapGLS,
+    "AdapGLQ": AdapGLQ,
     "Persistence": Persistence,
     "SeasonalNaive": SeasonalNaive,
     "AR": AR,

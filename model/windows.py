@@ -57,6 +57,7 @@ class Windows:
             `required` label covers minutes behind as well as ahead, so part of it is known. None: the newest
             complete label stands in.
         clock: `[L]`, share of the day as in `Known`; None: it is unknown, and 0 stands in.
+        zero: `[N]`, z-score of the label 0; None: it is unknown.
     """
 
     series: Tensor = field(repr=False)
@@ -68,6 +69,7 @@ class Windows:
     season: int | None = None
     present: Tensor | None = field(default=None, repr=False)
     clock: Tensor | None = field(default=None, repr=False)
+    zero: Tensor | None = field(default=None, repr=False)
     filled: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

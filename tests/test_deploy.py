@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from hashlib import sha256
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -27,6 +27,7 @@ from helpers.pod import Image, Node, Running, lay_out, read_dockerfile, require_
 from kubernetes import client
 
 from deepscaler.adapters.kubernetes import rights
+from deepscaler.learning.bundle import load_bundle
 from deepscaler.settings import load_settings
 from testbed.kubernetes_api.access import Attempt, Identity
 
@@ -442,6 +443,54 @@ def test_a_pod_without_a_bundle_or_a_right_ends_with_one_line(
         with pytest.raises(AssertionError, match=r"exit 1:[^$]*bundle\.pt: no bundle with a checksum"):
             pods.start(stack, "deepscaler-1")
     assert set(shop.replicas().values()) == {REPLICAS}
+
+
+SMALLER = {
+    "collect": ["--last=125m"],
+    "process": ["--set=process.window=6"],
+    "train": [
+        *("--num_epoch=1", "--num_iter=1", "--set=train.random_graphs=0", "--set=train.refit_epochs=0"),
+        *(f"--set=model.AdapGLA.{name}_channels=8" for name in ("graph", "time")),
+        *("--set=model.AdapGLA.kernel=3", "--set=model.AdapGLA.blocks=1"),
+    ],
+}
+"""What each container of the training Job is given behind its own arguments: two days would take hours."""
+
+
+def test_the_training_job_writes_the_bundle_that_a_controller_starts_with(copy: Path, tmp_path: Path) -> None:
+    require_pods()
+    objects = kustomize.render(variant(copy, "shadow", "bundle-claim"))
+    template = one(kustomize.render(copy / "training"), "Job", "deepscaler-training")["spec"]["template"][
+        "spec"
+    ]
+    with ExitStack() as stack:
+        shop = stack.enter_context(live_shop(SETTINGS.app, 520))
+        name = stack.enter_context(tempfile.TemporaryDirectory(prefix="pod-"))
+        node = stack.enter_context(closing(Node(Path(name), shop.api, shop.prometheus, TOKEN)))
+        pods = Pods(node, shop, objects, tmp_path / "none.pt")
+        volumes = {item["name"]: tmp_path / item["name"] for item in template["volumes"]}
+        for path in volumes.values():
+            path.mkdir()
+        shutil.copy(ROOT / "config/boutique.yaml", volumes["config"] / "app.yaml")
+        for item in [*template["initContainers"], *template["containers"]]:
+            item["args"] = [*item["args"], *SMALLER[item["name"]]]
+            started = node.running(
+                template, item, stages()["training"], volumes, {}, name="deepscaler-training"
+            )
+            with started as running:
+                assert running.process.wait(300) == 0, running.log.read_text()
+        pods.bundle = volumes["bundle"] / "bundle.pt"
+        assert load_bundle(pods.bundle).meta["app"] == "boutique"
+        started_pod = pods.start(stack)
+        await_that(started_pod, lambda: samples(started_pod).get("deepscaler_ticks_total", 0) >= 1)
+        assert ended(started_pod) == 0
+
+
+def test_more_reads_are_those_that_the_check_asks_for(copy: Path) -> None:
+    objects = kustomize.render(variant(copy, "act", WAYS[0], *EXTRAS))
+    asked = {(item.verb, item.group, item.resource) for item in rights.MORE_READS}
+    assert allowed(objects, "deepscaler-more-reads") == asked
+    assert {verb for verb, _, _ in asked} == {"list"}
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from deepscaler.calls import CallGraph
 from deepscaler.labels.demand import DemandModel
 from deepscaler.labels.facts import read_facts
 from deepscaler.labels.fit import fit_demand
+from deepscaler.labels.history import known_rates, offered_history
 from deepscaler.labels.offered import offered_rates
 from deepscaler.labels.rule import requirements
 from deepscaler.labels.visits import Visits, follow_visits
@@ -22,6 +23,8 @@ from deepscaler.panel import MetricPanel, trailing_means
 from deepscaler.settings import Process, Settings
 
 Array = NDArray[np.float64]
+FITTED = ("required", "offered")
+"""Labels that rest on a demand fit."""
 Labels = NDArray[np.float32]
 
 
@@ -63,7 +66,7 @@ def make_labels(
         DataError: the demand can't be fitted; it says what to collect.
     """
     process = settings.process
-    if process.label != "required":
+    if process.label not in FITTED:
         return Labelled(feature_labels(panel, _labelled_feature(process.label), rows))
     workloads = Path(settings.collect.output_dir) / "workloads.json"
     facts = read_facts(workloads, panel.services, process.boot_seconds)
@@ -73,6 +76,8 @@ def make_labels(
     model = fit_demand(training, calls, facts, process, entries=entries, sla_seconds=sla)
     visits = follow_visits(panel, calls, model.entries, process.visit_window)
     model = replace(model, visits=visits.values[-1])  # the newest ones: future load is routed by them
+    if process.label == "offered":
+        return Labelled(known_rates(model, panel).astype(np.float32), model=model, visits=visits)
     labels, unrounded = label_requirements(model, visits, panel, process)
     for values in (labels, unrounded):
         hide_overhang(values, bounds, Reach.of(process, model.boot_seconds, panel.step))
@@ -208,6 +213,10 @@ def live_labels(meta: dict[str, Any], panel: MetricPanel, rows: int) -> Labelled
         visits = Visits(panel.times[-1:], model.visits[None])
         labels, unrounded = label_requirements(model, visits, panel, process)
         return Labelled(labels, unrounded, present_requirements(model, visits, panel, process))
-    if label != "required" and feature in panel.features:
+    if label == "offered" and meta.get("demand") is not None and {"req", "res"} <= set(panel.features):
+        rates = offered_history(DemandModel.from_dict(meta["demand"]), panel)
+        if rates is not None:
+            return Labelled(rates.astype(np.float32))
+    if label not in FITTED and feature in panel.features:
         return Labelled(feature_labels(panel, feature, rows))
     return Labelled(np.full((len(panel), len(panel.services)), np.nan, np.float32))

@@ -71,6 +71,8 @@ class Bundle:
         settings: of the training: `train`, `model`, `seed`.
         errors: errors on validation and test, beside the naive forecasts.
         graph: the 'is the graph real?' block.
+        templates: float32 `[K, H, N]`, how forecasts of all services and steps missed together on validation
+            (see `model.joint`); None unless the label is `offered`.
     """
 
     network: str
@@ -85,6 +87,7 @@ class Bundle:
     settings: dict[str, Any]
     errors: dict[str, Any]
     graph: dict[str, Any]
+    templates: Tensor | None = field(default=None, repr=False)
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -187,6 +190,8 @@ def save_bundle(bundle: Bundle, path: str | Path, run: Mapping[str, Any] | None 
     path = Path(path)
     tensors = {name: _tidy(getattr(bundle, name)) for name in STATES}
     tensors["graphs"] = _tidy({name: getattr(bundle, name) for name in GRAPHS})
+    if bundle.templates is not None:
+        tensors["joint"] = _tidy({"templates": bundle.templates})
     statistics = {name: np.array(getattr(bundle.normalizer, name), np.float32) for name in STATISTICS}
     tensors["statistics"] = {name: torch.from_numpy(values) for name, values in statistics.items()}
     try:
@@ -223,6 +228,7 @@ def load_bundle(source: str | Path | BundleFile) -> Bundle:
             **states,
             **graphs,
             normalizer=Normalizer(**statistics),
+            **stored.get("joint", {}),
         )
         _check_shapes(bundle)
         bundle.build()
@@ -277,6 +283,9 @@ def _check_shapes(bundle: Bundle) -> None:
         wanted = expected.get(name, (count, count) if name in GRAPHS else (count,))
         if shape != wanted:
             raise ValueError(f"{name} has the shape {shape}, expected {wanted}")
+    joint = (bundle.shape.horizon, count)
+    if bundle.templates is not None and (bundle.templates.dim() != 3 or bundle.templates.shape[1:] != joint):
+        raise ValueError(f"templates have the shape {tuple(bundle.templates.shape)}, expected (any, {joint})")
     with torch.device("meta"):
         network = build_network(bundle.network, bundle.shape, bundle.sizes)
     for name, tensor in network.state_dict().items():

@@ -14,6 +14,8 @@ from deepscaler.learning.bundle_file import BundleFile, read_bundle_file
 from deepscaler.settings import Settings
 
 REPLICA_LABELS = ("required", "observed")
+SCALING_LABELS = (*REPLICA_LABELS, "offered")
+"""Labels of bundles that replicas can be chosen by."""
 """Labels whose forecasts are replicas."""
 WORDS = {"app": "application", "step": "step in seconds"}
 """How messages name what a description calls `app` and `step`; other keys name themselves."""
@@ -42,13 +44,19 @@ class Expected:
     replicas: bool = False
 
 
-def expected_by(settings: Settings) -> Expected:
-    """What the controller's configuration expects of the bundle that it names."""
+def expected_by(settings: Settings, label: str = "required") -> Expected:
+    """What the controller's configuration expects of the bundle that it names.
+
+    Args:
+        settings: of the application.
+        label: of the bundle. Offered rates are foreseen at the step of the metrics.
+    """
     app, process = settings.app, settings.process
+    step = settings.collect.step if label == "offered" else process.step
     return Expected(
         who="the configuration says",
         remedy="choose the right --config or --model_path, or train with: python main.py",
-        values={"app": app.name, "features": frozenset(process.features), "step": process.step},
+        values={"app": app.name, "features": frozenset(process.features), "step": step},
         services=[name for name, service in app.services.items() if service.scaled],
         min_known=settings.scale.min_known_services,
         replicas=True,
@@ -76,9 +84,9 @@ def check_bundle(described: Mapping[str, Any], bundle: str | Path, expected: Exp
                 f"{bundle}: trained for {WORDS.get(key, key)} {trained}, {expected.who} {asked}; "
                 f"{expected.remedy}"
             )
-    if expected.replicas and described.get("label") not in REPLICA_LABELS:
+    if expected.replicas and described.get("label") not in SCALING_LABELS:
         raise BundleError(
-            f"{bundle}: forecasts {described.get('label')!r}, not replicas ({' or '.join(REPLICA_LABELS)}); "
+            f"{bundle}: forecasts {described.get('label')!r}, not one of {', '.join(SCALING_LABELS)}; "
             "set process.label"
         )
     _check_features(described, bundle, expected)

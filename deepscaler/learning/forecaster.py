@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +15,9 @@ from deepscaler.learning.bundle import Bundle, load_bundle
 from deepscaler.learning.bundle_file import BundleFile
 from deepscaler.learning.description import Expected, check_bundle
 from deepscaler.learning.judging import round_up
-from deepscaler.learning.windowing import day_share, label_lag
+from deepscaler.learning.windowing import day_share, label_lag, label_zero
 from deepscaler.panel import MetricPanel, trailing_means
+from model.joint import courses
 from model.layers import Graphs
 from model.windows import CYCLES, Windows
 
@@ -89,10 +91,45 @@ class Forecaster:
             replicas = round_up(replicas)
         return np.where(self._known(series), replicas, np.nan)
 
+    def scenarios(self, panel: MetricPanel, count: int) -> NDArray[np.float64]:
+        """Courses of the label that may come, of all services together, `[K, H, N]`, K at most `count`.
+
+        Rows before the panel begins repeat its first one. A service without requests has NaN.
+
+        Args:
+            panel: raw samples up to now, `base_step` apart.
+            count: how many scenarios; fewer where the bundle has fewer.
+
+        Raises:
+            MetricsError: no sample at all.
+            BundleError: it wasn't trained for scenarios, a feature is missing, or the steps don't fit.
+        """
+        template = self.bundle.templates
+        if template is None:
+            raise BundleError("the bundle has no scenarios; train it on process.label=offered")
+        live, rows = self._live(panel, None)
+        labelled = live_labels(self.bundle.meta, live, rows)
+        series = trailing_means(live.select(self.services, self.bundle.features), rows)
+        windows = self._windows(series, live.times, labelled, rows, at_least=self.bundle.meta["window"])
+        newest = torch.tensor([len(windows.series) - 1], device=self._device)
+        grid = self._network.forecast_grid(windows, self._graphs, newest, 1)[:, 0]  # [Q, H, N]
+        places = torch.linspace(0, len(template) - 1, min(count, len(template))).round().long()
+        made = courses(grid, template[places].to(self._device))  # [K, H, N]
+        values = self.bundle.normalizer.label_values(made.double().cpu().numpy())
+        return np.where(np.isfinite(labelled.labels[-1]), values, np.nan)
+
     def _windows(
-        self, series: NDArray[np.float32], times: NDArray[np.float64], labelled: Labelled | None, rows: int
+        self,
+        series: NDArray[np.float32],
+        times: NDArray[np.float64],
+        labelled: Labelled | None,
+        rows: int,
+        at_least: int = 0,
     ) -> Windows:
-        """What the network sees, from raw trailing means `[L, N, F]`; the same that training saw."""
+        """What the network sees, from raw trailing means `[L, N, F]`; the same that training saw.
+
+        With fewer than `at_least` rows the first one is repeated.
+        """
         meta, normalizer, base = (
             self.bundle.meta,
             self.bundle.normalizer,
@@ -111,6 +148,9 @@ class Forecaster:
                 if labelled.present is None
                 else torch.from_numpy(normalizer.label_scores(labelled.present)).to(self._device)
             )
+        missing = max(at_least - len(series), 0)
+        if missing:
+            series, labels, times = (_preceded(values, missing) for values in (series, labels, times))
         return Windows(
             series=torch.from_numpy(normalizer.apply(series)).to(self._device),
             labels=torch.from_numpy(normalizer.label_scores(labels)).to(self._device),
@@ -121,6 +161,7 @@ class Forecaster:
             season=None if season is None else round(season / base),
             present=present,
             clock=torch.from_numpy(day_share(times)).to(self._device),
+            zero=label_zero(normalizer).to(self._device),
         )
 
     def _live(self, panel: MetricPanel, now: float | None) -> tuple[MetricPanel, int]:
@@ -164,6 +205,11 @@ class Forecaster:
             known[:, features.index("res")] |= series[-1, :, features.index("req")] <= 0
         result: NDArray[np.bool_] = known.all(axis=1)
         return result
+
+
+def _preceded(values: NDArray[Any], rows: int) -> NDArray[Any]:
+    """The values with the first repeated `rows` times before it."""
+    return np.concatenate([np.repeat(values[:1], rows, axis=0), values])
 
 
 def load_forecaster(

@@ -24,12 +24,16 @@ from deepscaler.learning.windowing import make_windows, split_ends
 from model import parallel
 from model.fitting import TrainingError
 from model.graph_learners import PRIOR_EDGE, GraphLearner, build_learner
+from model.joint import templates
+from model.layers import Graphs
 from model.network import Network
 from model.settings import LearnerSettings, TrainSettings
 from model.trainer import Trainer
 from model.windows import Windows
 
 log = logging.getLogger(__name__)
+TEMPLATES = 96
+"""Scenarios that a bundle can give at most."""
 CONTINUED = ("services", "features", "window", "horizon", "step")
 """What a data set has to share with the bundle that a training starts from."""
 
@@ -233,7 +237,19 @@ def _make_bundle(task: TrainingTask, fitted: Fitted) -> Bundle:
             task.train.unrounded,
         ),
         graph=judge_graph(_subject(task, fitted)),
+        templates=_templates(task, fitted, shown) if dataset.meta["label"] == "offered" else None,
     )
+
+
+def _templates(task: TrainingTask, fitted: Fitted, shown: Graphs) -> Tensor | None:
+    """How the forecasts of all services and steps missed together on validation, `[K, H, N]`."""
+    windows, device = fitted.trainer.windows, fitted.trainer.affinity.device
+    ends = torch.from_numpy(fitted.ends["validation"]).to(device)
+    if not len(ends):
+        return None
+    made = fitted.trainer.network.forecast_grid(windows, shown, ends, task.config.dataset.batch_size)
+    found = templates(made, windows.targets(ends), TEMPLATES)
+    return found.cpu() if len(found) else None
 
 
 def _meta(task: TrainingTask, windows: Windows) -> dict[str, object]:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from deepscaler.errors import DataError
-from deepscaler.learning.dataset import SPLITS, Dataset
+from deepscaler.learning.dataset import SPLITS, Dataset, Normalizer
 from model.seasons import find_season
 from model.windows import Windows
 
@@ -73,7 +73,13 @@ def make_windows(
         season=season,
         present=present,
         clock=torch.from_numpy(day_share(dataset.times)).to(device),
+        zero=label_zero(normalizer).to(device),
     )
+
+
+def label_zero(normalizer: Normalizer) -> torch.Tensor:
+    """z-scores `[N]` of the label 0."""
+    return torch.from_numpy(normalizer.label_scores(np.zeros_like(normalizer.label_mean)))
 
 
 def day_share(times: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from deepscaler.panel import MetricPanel
 from deepscaler.planning.seasons import Season, find_season
 
 Array = NDArray[np.float64]
@@ -70,8 +71,14 @@ class Scenarios:
 class ScenarioSource(Protocol):
     """Something that says what may come."""
 
-    def scenarios(self, now: float, rates: Array) -> Scenarios | None:
-        """What may come after `now`, given the offered rates `[L, N]` up to it; None if unknown."""
+    def scenarios(self, now: float, rates: Array, panel: MetricPanel) -> Scenarios | None:
+        """What may come after `now`; None if unknown.
+
+        Args:
+            now: seconds since the epoch.
+            rates: offered rates `[L, N]` up to now, without gaps.
+            panel: the metrics that they come from.
+        """
         ...
 
 
@@ -92,7 +99,7 @@ class LiveHistory:
     def __init__(self, horizon: int, count: int, step: float, entries: Sequence[int]) -> None:
         self._horizon, self._count, self._step, self._entries = horizon, count, step, list(entries)
 
-    def scenarios(self, now: float, rates: Array) -> Scenarios | None:
+    def scenarios(self, now: float, rates: Array, panel: MetricPanel) -> Scenarios | None:
         """See `ScenarioSource`."""
         if len(rates) < self._horizon + round(LEAST_PAST_SECONDS / self._step):
             return None
@@ -102,6 +109,36 @@ class LiveHistory:
             return _alike(seasonal(rates, season, self._horizon, self._step), "season", 0.0)
         courses = bootstrap(rates, load, self._horizon, self._count, self._step)
         return _alike(courses, "bootstrap", SURPRISE)
+
+
+class Mixture:
+    """Scenarios of a live season where the load repeats; else those of the live past and of another source.
+
+    Both have half of the weight. What neither knows alone is then among the scenarios: the live past knows
+    the noise and the bursts of this very load, the other source how loads of its kind go on.
+
+    Args:
+        live: scenarios from the live history.
+        other: the other source, such as a network.
+    """
+
+    def __init__(self, live: ScenarioSource, other: ScenarioSource) -> None:
+        self._live, self._other = live, other
+
+    def scenarios(self, now: float, rates: Array, panel: MetricPanel) -> Scenarios | None:
+        """See `ScenarioSource`."""
+        live = self._live.scenarios(now, rates, panel)
+        if live is not None and live.source == "season":
+            return live
+        other = self._other.scenarios(now, rates, panel)
+        if live is None or other is None:
+            return live if other is None else other
+        return Scenarios(
+            np.concatenate([live.rates, other.rates]),
+            np.concatenate([live.weights, other.weights]) / 2,
+            f"{live.source} and {other.source}",
+            (live.surprise + other.surprise) / 2,
+        )
 
 
 def _alike(courses: Array, source: str, surprise: float) -> Scenarios:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from deepscaler.cluster import Workload
 from deepscaler.labels.demand import DemandModel
+from deepscaler.labels.history import offered_history
 from deepscaler.labels.rule import required_replicas
 from deepscaler.panel import MetricPanel
-from deepscaler.planning.offered import offered_history
 from deepscaler.planning.scenarios import trailing_means
 from deepscaler.planning.seasons import find_season
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason

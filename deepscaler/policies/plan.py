@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepscaler.cluster import Pod, Workload
 from deepscaler.labels.demand import DemandModel
+from deepscaler.labels.history import offered_history
 from deepscaler.labels.rule import LEAST_ROOM
-from deepscaler.planning.offered import offered_history
+from deepscaler.panel import MetricPanel
 from deepscaler.planning.plan import Plan, Prices, Running, plan_replicas
 from deepscaler.planning.scenarios import Scenarios, ScenarioSource
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
@@ -37,6 +39,7 @@ class PlanPolicy(Policy):
         history_seconds: how much of the past scenarios are drawn from.
         step: seconds between samples, and between decisions.
         name: name of the policy in run directories.
+        about: what run.json keeps of the source.
     """
 
     guarded = True
@@ -50,11 +53,13 @@ class PlanPolicy(Policy):
         history_seconds: float,
         step: float,
         name: str,
+        about: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         self.name = name
         self.period_seconds = step
         self.history_seconds = max(history_seconds, floor.history_seconds if floor else 0.0)
         self._model, self._source, self._floor, self._prices = model, source, floor, prices
+        self._about = about
         self._boot_seconds = np.nan_to_num(model.boot_seconds)
         self._column = {name: index for index, name in enumerate(model.services)}
         self._known = np.isfinite(model.demand_seconds)
@@ -65,11 +70,15 @@ class PlanPolicy(Policy):
         plan = self._plan(observation)
         return {item.service: self._proposal(item, plan, floors) for item in observation.workloads}
 
+    def describe(self) -> Mapping[str, Any]:
+        """What run.json keeps of the source of scenarios."""
+        return self._about()
+
     def _plan(self, observation: Observation) -> Plan | None:
         panel = observation.panel
         usable = len(panel) and {"req", "res"} <= set(panel.features)
         rates = offered_history(self._model, panel) if usable else None
-        found = None if rates is None else self._source.scenarios(observation.now, rates)
+        found = None if rates is None else self._source.scenarios(observation.now, rates, panel)
         if found is None or not np.isfinite(found.rates).all():
             return None
         running = running_now(self._model.services, self._boot_seconds, observation)
@@ -110,7 +119,7 @@ class ForeseenRates:
     def __init__(self, times: Array, rates: Array, horizon: int) -> None:
         self._times, self._rates, self._horizon = times, rates, horizon
 
-    def scenarios(self, now: float, rates: Array) -> Scenarios | None:
+    def scenarios(self, now: float, rates: Array, panel: MetricPanel) -> Scenarios | None:
         """See `ScenarioSource`."""
         first = int(np.searchsorted(self._times, now + 1e-6, side="right"))
         rows = np.minimum(first + np.arange(self._horizon), len(self._rates) - 1)

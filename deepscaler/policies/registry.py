@@ -6,17 +6,18 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from deepscaler.errors import DataError, SettingsError
+from deepscaler.errors import BundleError, DataError, SettingsError
 from deepscaler.labels.demand import DemandModel
 from deepscaler.learning.bundle_file import BundleFile, read_bundle_file
 from deepscaler.learning.description import Expected, check_bundle, expected_by, load_demand
+from deepscaler.learning.scenarios import NetworkScenarios
 from deepscaler.planning.plan import Prices
-from deepscaler.planning.scenarios import LiveHistory, ScenarioSource
+from deepscaler.planning.scenarios import LiveHistory, Mixture, ScenarioSource
 from deepscaler.policies.analog import AnalogHistory
 from deepscaler.policies.base import Policy
-from deepscaler.policies.deepscaler import DeepScalerPolicy, Forecaster
+from deepscaler.policies.deepscaler import DeepScalerPolicy
 from deepscaler.policies.explore import ExplorePolicy, SlaWatch
 from deepscaler.policies.plan import PlanPolicy
 from deepscaler.policies.reactive import ReactiveFloor, ReactivePolicy
@@ -24,6 +25,9 @@ from deepscaler.policies.rivals import RIVALS, make_rival
 from deepscaler.policies.static import StaticPolicy
 from deepscaler.runs import PolicyName
 from deepscaler.settings import Settings
+
+if TYPE_CHECKING:
+    from deepscaler.learning.forecaster import Forecaster as BundleForecaster
 
 log = logging.getLogger(__name__)
 HPA = "hpa"
@@ -34,6 +38,8 @@ TOLD = ("oracle", FORESEEN, "plan_foreseen")
 """Families of the policies that are told the future. An experiment makes them beforehand."""
 
 
+OFFERED = "offered"
+TRAIN_OFFERED = "train it on process.label=offered"
 PAPER_BUNDLE = "paper.pt"
 """The bundle of `deepscaler_paper` lies beside that of `deepscaler` (`scale.bundle`)."""
 FLOOR_SECONDS = 60.0
@@ -91,12 +97,34 @@ def make_policy(
 
 
 def _deepscaler(context: Context) -> Policy:
-    scale = context.settings.scale
-    return _over_bundle(context.settings, "deepscaler", scale.floor.enabled)
+    return _over_bundle(context.settings, "deepscaler", context.settings.scale.floor.enabled)
 
 
 def _deepscaler_nofloor(context: Context) -> Policy:
     return _over_bundle(context.settings, "deepscaler_nofloor", False)
+
+
+def _deepscaler_network(context: Context) -> Policy:
+    """The plan over the network's scenarios alone, without those of the live history."""
+    file = _bundle(context.settings)
+    if file.description["label"] != OFFERED:
+        raise BundleError(f"{file.path}: deepscaler_network plans over scenarios: {TRAIN_OFFERED}")
+    return _planned(context.settings, file, "deepscaler_network", context.settings.scale.floor.enabled, False)
+
+
+def _deepscaler_quantile(context: Context) -> Policy:
+    """A forecast of replicas, taken as it is: no scenarios and no plan."""
+    scale = context.settings.scale
+    own = scale.quantile_bundle or scale.bundle
+    chosen = scale.model_copy(update={"bundle": own})
+    settings = context.settings.model_copy(update={"scale": chosen})
+    file = _bundle(settings)
+    if file.description["label"] == OFFERED:
+        raise BundleError(
+            f"{file.path}: trained for request rates, deepscaler_quantile needs replicas "
+            "(process.label=required); name such a bundle in scale.quantile_bundle"
+        )
+    return _forecast(settings, file, "deepscaler_quantile", scale.floor.enabled)
 
 
 def _deepscaler_paper(context: Context) -> Policy:
@@ -114,11 +142,37 @@ def _deepscaler_paper(context: Context) -> Policy:
 
 
 def _over_bundle(settings: Settings, name: str, with_floor: bool) -> Policy:
+    """A plan over scenarios if the bundle was trained on offered rates, else its forecast of replicas."""
+    file = _bundle(settings)
+    if file.description["label"] == OFFERED:
+        return _planned(settings, file, name, with_floor, True)
+    return _forecast(settings, file, name, with_floor)
+
+
+def _bundle(settings: Settings) -> BundleFile:
     file = read_bundle_file(settings.scale.bundle)
-    check_bundle(file.description, file.path, expected_by(settings))
+    check_bundle(file.description, file.path, expected_by(settings, str(file.description["label"])))
+    log.info("bundle %s, sha256 %s", file.path, file.sha256)
+    return file
+
+
+def _planned(settings: Settings, file: BundleFile, name: str, with_floor: bool, with_past: bool) -> Policy:
+    """The plan over the network's scenarios, and those of the live history `with_past`."""
+    model, plan, step = load_demand(settings, file), settings.scale.plan, settings.collect.step
+    horizon = round(plan.horizon / step)
+    network = NetworkScenarios(_load_forecaster(file, 0.5), model.services, horizon, plan.scenarios)
+    live = LiveHistory(horizon, plan.scenarios, step, model.entry_columns)
+
+    def about() -> Mapping[str, Any]:
+        return {"scenarios": network.describe(), "bundle_sha256": file.sha256}
+
+    source = Mixture(live, network) if with_past else network
+    return plan_policy(settings, model, source, name, with_floor=with_floor, about=about)
+
+
+def _forecast(settings: Settings, file: BundleFile, name: str, with_floor: bool) -> Policy:
     _warn_of_a_short_horizon(file.description, settings)
     floor = ReactiveFloor(_fit(settings, file), settings.scale.floor) if with_floor else None
-    log.info("bundle %s, sha256 %s", file.path, file.sha256)
     return DeepScalerPolicy(
         _load_forecaster(file, settings.scale.quantile),
         floor,
@@ -143,14 +197,22 @@ def _plan_analog(context: Context) -> Policy:
     return plan_policy(settings, model, source, "plan_analog")
 
 
-def plan_policy(settings: Settings, model: DemandModel, source: ScenarioSource, name: str) -> PlanPolicy:
+def plan_policy(
+    settings: Settings,
+    model: DemandModel,
+    source: ScenarioSource,
+    name: str,
+    *,
+    with_floor: bool = True,
+    about: Callable[[], Mapping[str, Any]] = dict,
+) -> PlanPolicy:
     """The plan by cost over the scenarios of `source`, with the reactive floor under it."""
     scale = settings.scale
     seconds = max(scale.floor.seconds, FLOOR_SECONDS)  # what passes sooner is the plan's to weigh
     below = scale.floor.model_copy(update={"seconds": seconds})
-    floor = ReactiveFloor(model, below) if scale.floor.enabled else None
+    floor = ReactiveFloor(model, below) if with_floor and scale.floor.enabled else None
     prices = Prices(scale.prices.shortage, scale.prices.start)
-    return PlanPolicy(model, source, floor, prices, scale.plan.history, settings.collect.step, name)
+    return PlanPolicy(model, source, floor, prices, scale.plan.history, settings.collect.step, name, about)
 
 
 def _fit(settings: Settings, file: BundleFile) -> DemandModel | None:
@@ -174,7 +236,7 @@ def _warn_of_a_short_horizon(described: dict[str, Any], settings: Settings) -> N
         )
 
 
-def _load_forecaster(file: BundleFile, quantile: float) -> Forecaster:
+def _load_forecaster(file: BundleFile, quantile: float) -> BundleForecaster:
     from deepscaler.learning.forecaster import load_forecaster
 
     return load_forecaster(file, quantile=quantile)
@@ -207,6 +269,8 @@ def _explore(context: Context) -> Policy:
 POLICIES: dict[str, Callable[[Context], Policy]] = {
     "deepscaler": _deepscaler,
     "deepscaler_nofloor": _deepscaler_nofloor,
+    "deepscaler_network": _deepscaler_network,
+    "deepscaler_quantile": _deepscaler_quantile,
     "deepscaler_paper": _deepscaler_paper,
     "reactive_holistic": _reactive,
     "plan_bootstrap": _plan_bootstrap,
@@ -215,5 +279,5 @@ POLICIES: dict[str, Callable[[Context], Policy]] = {
     "explore": _explore,
 }
 """Name -> function that makes the policy. `make_policy` knows more names: `RIVALS` and `TOLD`."""
-OVER_BUNDLE = ("deepscaler", "deepscaler_nofloor")
+OVER_BUNDLE = ("deepscaler", "deepscaler_nofloor", "deepscaler_network")
 """Those that forecast from the bundle."""

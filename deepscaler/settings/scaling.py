@@ -155,6 +155,9 @@ class Scale(Section):
     )
     seeds: list[int] = Field([], description="testbed: one run for each seed; empty: testbed.seed")
     bundle: str = Field("model_states/app/AdapGLA.pt", description="trained bundle of the policy deepscaler")
+    quantile_bundle: str | None = Field(
+        None, description="trained bundle of the policy deepscaler_quantile; null: that of deepscaler"
+    )
     period: Positive = Field(60.0, description="seconds between forecasts")
     quantile: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.5, description="quantile of the forecast that is scaled on; 0.9: its upper bound"

@@ -98,7 +98,8 @@ class Process(Section):
     label: str = Field(
         "required",
         description="what the network learns: required (the cheapest replicas that would have met the SLA), "
-        "observed (the replicas there were) or `feature:<name>`",
+        "observed (the replicas there were), offered (request rates, from which scenarios are made; needs "
+        "process.step equal to collect.step) or `feature:<name>`",
     )
     split: tuple[float, float, float] = Field(
         (0.6, 0.2, 0.2),
@@ -156,8 +157,8 @@ class Process(Section):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        if self.label not in ("required", "observed") and not self.label.startswith("feature:"):
-            raise ValueError("label: allowed are required, observed, feature:<name>")
+        if self.label not in ("required", "observed", "offered") and not self.label.startswith("feature:"):
+            raise ValueError("label: allowed are required, observed, offered, feature:<name>")
         if min(self.split) < 0 or self.split[0] <= 0 or abs(sum(self.split) - 1) > 1e-6:
             raise ValueError("split: three shares that add up to 1, the first above 0")
         return self

@@ -85,5 +85,10 @@ class Testbed(Section):
         description="which draw of demands and counts is used; "
         "the application stays the same whatever the seed of load and run",
     )
+    usage_seconds: Positive | None = Field(
+        None,
+        description="seconds between two samples of the metrics server that HPAs read; "
+        "null: the CPU of the scrape before the last",
+    )
     initial_replicas: Count = Field(2, description="replicas of each service when the testbed starts")
     serve: Serve = Serve()

@@ -244,6 +244,14 @@ class AdapGLSSizes(Section):
     )
 
 
+class AdapGLQSizes(Section):
+    """AdapGLQ: this project's own network for scenarios (`process.label: offered`)."""
+
+    channels: Count = Field(64, description="channels of each block")
+    blocks: Count = Field(2, description="blocks one after another")
+    dropout: Dropout = Field(0.2, description="share of values that are dropped while training")
+
+
 class NoSizes(Section):
     """A network without sizes."""
 
@@ -256,6 +264,7 @@ class ModelConfig(Section):
     AdapGLT: AdapGLTSizes = AdapGLTSizes()
     AdapGLD: DiffusionSizes = DiffusionSizes()
     AdapGLS: AdapGLSSizes = AdapGLSSizes()
+    AdapGLQ: AdapGLQSizes = AdapGLQSizes()
     AR: NoSizes = NoSizes()
     STID: STIDSizes = STIDSizes()
     LSTM: LSTMSizes = LSTMSizes()

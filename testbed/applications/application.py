@@ -31,6 +31,22 @@ class Service:
     cores: int
     warm_seconds: float = 0.0
     warm_slowdown: float = 1.0
+    wakeup: float = 1.0
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """The proxy beside each pod (a service mesh's): autoscalers see its CPU, no limit of a service binds it.
+
+    Attributes:
+        request_cores: its CPU request.
+        idle_cores: what it uses without any call.
+        call_seconds: CPU-seconds per call that comes in or goes out.
+    """
+
+    request_cores: float = 0.0
+    idle_cores: float = 0.0
+    call_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +92,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Application:
-    """An emulated application: names resolved to indices, every call tree written out."""
+    """An emulated application: names resolved to indices, every call tree written out.
+
+    `hop_seconds` is what each call takes on its way there and back: network and proxies.
+    """
 
     name: str
     services: tuple[Service, ...]
@@ -85,6 +104,9 @@ class Application:
     think_low: float
     think_high: float
     readiness_period: float = 1.0
+    hop_seconds: float = 0.0
+    proxy: Proxy = Proxy()
+    demand: str = "exponential"
 
     @property
     def service_names(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ It says what a pod of each service may use, which calls an endpoint makes and wh
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,14 @@ class WarmupFile(Section):
 
     seconds: NotNegative
     slowdown: Annotated[float, Field(ge=1)]
+
+
+class ProxyFile(Section):
+    """The proxy beside each pod of a service mesh, which an HPA counts in and no limit of a service binds."""
+
+    request_millicores: NotNegative = 0.0
+    idle_millicores: NotNegative = 0.0
+    call_ms: NotNegative = Field(0.0, description="CPU time per call that comes in or goes out")
 
 
 class CallFile(Section):
@@ -78,6 +86,10 @@ class ServiceFile(Section):
     memory_per_request_mib: NotNegative = 0.5
     cores: Annotated[int, Field(ge=1)] = Field(2, description="cores a pod may use at once")
     warmup: WarmupFile | None = None
+    wakeup: Annotated[float, Field(ge=1)] = Field(
+        1.0,
+        description="factor on the CPU time of work that finds its pod idle (cold caches, threads asleep)",
+    )
     calls: list[CallFile] = Field([], description="what a visit calls, unless the caller says otherwise")
     operations: dict[str, list[CallFile]] = Field({}, description="named alternatives to `calls`")
 
@@ -111,6 +123,13 @@ class ApplicationFile(Section):
     name: str
     readiness_period_seconds: Positive = Field(1.0, description="a boot takes a multiple of this")
     think_seconds: NotNegative | Annotated[list[NotNegative], Field(min_length=2, max_length=2)] = 1.0
+    hop_ms: NotNegative = Field(
+        0.0, description="mean time that a call is on its way, there and back, through network and proxies"
+    )
+    proxy: ProxyFile = ProxyFile()
+    demand: Literal["exponential", "deterministic"] = Field(
+        "exponential", description="how the CPU time of a visit is distributed around its mean"
+    )
     services: Annotated[dict[str, ServiceFile], Field(min_length=1)]
     endpoints: Annotated[dict[str, EndpointFile], Field(min_length=1)]
     tasks: Annotated[dict[str, TaskFile], Field(min_length=1)]

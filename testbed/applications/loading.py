@@ -7,7 +7,17 @@ from pathlib import Path
 
 from deepscaler.errors import SettingsError
 from deepscaler.settings import load_section
-from testbed.applications.application import MIB, Application, Call, Endpoint, Parallel, Service, Steps, Task
+from testbed.applications.application import (
+    MIB,
+    Application,
+    Call,
+    Endpoint,
+    Parallel,
+    Proxy,
+    Service,
+    Steps,
+    Task,
+)
 from testbed.applications.description import ApplicationFile, CallFile, EndpointFile, ServiceFile
 from testbed.applications.synthetic import PREFIX, synthetic
 from testbed.applications.variation import vary
@@ -70,6 +80,13 @@ def _read(path: Path) -> Application:
         think_low=think[0],
         think_high=think[1],
         readiness_period=document.readiness_period_seconds,
+        demand=document.demand,
+        hop_seconds=document.hop_ms / 1000,
+        proxy=Proxy(
+            document.proxy.request_millicores / 1000,
+            document.proxy.idle_millicores / 1000,
+            document.proxy.call_ms / 1000,
+        ),
     )
 
 
@@ -89,6 +106,7 @@ def _service(name: str, data: ServiceFile) -> Service:
         cores=data.cores,
         warm_seconds=data.warmup.seconds if data.warmup else 0.0,
         warm_slowdown=data.warmup.slowdown if data.warmup else 1.0,
+        wakeup=data.wakeup,
     )
 
 

@@ -33,7 +33,7 @@ def make_simulator(settings: Settings, program: Program, plan: LoadPlan, seed: i
     bed = settings.testbed
     return Simulator(
         program, plan, seed=seed, replicas=[bed.initial_replicas] * program.num_services,
-        balancing=bed.balancing, slo_seconds=_slo_seconds(settings, program),
+        balancing=bed.balancing, demand=program.demand, slo_seconds=_slo_seconds(settings, program),
     )  # fmt: skip
 
 

@@ -58,9 +58,14 @@ class ScrapeHistory:
 
 
 class PodUsage:
-    """CPU of each pod at the last scrapes, found by its uid (uids count from 0)."""
+    """CPU of each pod at the last scrapes, found by its uid (uids count from 0).
 
-    def __init__(self) -> None:
+    Args:
+        every: seconds between two of the scrapes.
+    """
+
+    def __init__(self, every: float) -> None:
+        self.every = every
         self._work: NDArray[np.float64] = np.full(256, np.nan)
         self._cores: NDArray[np.float64] = np.full((2, 256), np.nan)
         self._times = (float("nan"), float("nan"))
@@ -86,8 +91,8 @@ class PodUsage:
         self._times = (self._times[1], now)
         return cores
 
-    def older(self, uid: Sequence[int]) -> tuple[list[float | None], float]:
-        """Cores of the pods at the scrape before the last, `[P]`, None for new ones, and its time."""
-        size, cores = len(self._work), self._cores[0]
+    def seen(self, uid: Sequence[int], *, back: int) -> tuple[list[float | None], float]:
+        """Cores of the pods, `[P]`, at the last scrape (`back` 0) or the one before; None for new ones."""
+        size, cores = len(self._work), self._cores[1 - back]
         found = [float(cores[one]) if one < size else math.nan for one in uid]
-        return [None if math.isnan(value) else value for value in found], self._times[0]
+        return [None if math.isnan(value) else value for value in found], self._times[1 - back]

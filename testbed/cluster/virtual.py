@@ -58,7 +58,9 @@ class VirtualCluster:
         self._simulator = make_simulator(settings, self.program, self.plan, self.seed)
         self._history = ScrapeHistory(self.program)
         self._snapshots: list[Snapshot] = []
-        self._usage = PodUsage()
+        self._usage = PodUsage(self._step)
+        self._served = None if bed.usage_seconds is None else PodUsage(bed.usage_seconds)
+        self._proxy_cores: NDArray[np.float64] = np.zeros(self.program.num_services)
         self._pod_names: dict[int, str] = {}
         self._keep = keep_counters
         self._last = self._simulator.snapshot()
@@ -157,9 +159,15 @@ class VirtualCluster:
         )
 
     def pods(self) -> Sequence[Pod]:
-        """All pods, with the CPU usage of the scrape before the last, as old as a metrics server's."""
+        """All pods, with the CPU usage that a metrics server gives.
+
+        That is the scrape before the last, or, with `testbed.usage_seconds`, the last sample of that server.
+        """
+        proxy = self.program.proxy
         records = self._simulator.pod_times().tolist()
-        usage, moment = self._usage.older([record[0] for record in records])
+        uids = [record[0] for record in records]
+        served = self._served or self._usage
+        usage, moment = served.seen(uids, back=1 if served is self._usage else 0)
         self._pod_names = {
             uid: self._pod_names.get(uid) or self._pod_name(service, uid) for uid, service, *_ in records
         }
@@ -175,10 +183,10 @@ class VirtualCluster:
                     start_time=self._origin + created,
                     ready=ready,
                     ready_since=self._origin + (ready_at if ready else created),
-                    usage_cores=cores,
+                    usage_cores=None if cores is None else cores + float(self._proxy_cores[service]),
                     usage_time=None if cores is None else moment,
-                    usage_window_seconds=self._step,
-                    cpu_request_cores=float(self.program.request_cores[service]),
+                    usage_window_seconds=served.every,
+                    cpu_request_cores=float(self.program.request_cores[service]) + proxy.request_cores,
                 )
             )
         return pods
@@ -255,6 +263,8 @@ class VirtualCluster:
             (now.endpoint_seconds - before.endpoint_seconds)[:, None],
             now.endpoint_buckets - before.endpoint_buckets,
         ]
+        self._proxy_cores = self._of_proxies(now, seconds)
+        self._sample(now)
         history = self._history
         history.times.append(self.now())
         history.features.append(features[self._order])
@@ -264,6 +274,24 @@ class VirtualCluster:
         self._last = now
         if self._keep:
             self._snapshots.append(now)
+
+    def _of_proxies(self, now: Snapshot, seconds: float) -> NDArray[np.float64]:
+        """Cores that the proxy of one pod of each service has used since the scrape before, `[N]`."""
+        proxy, callers = self.program.proxy, self.program.edges[:, 0]
+        incoming = (now.service_finished - self._last.service_finished).astype(np.float64)
+        done = (now.edges - self._last.edges)[:, 1:].sum(axis=1)
+        inside = callers >= 0
+        outgoing = np.bincount(callers[inside], weights=done[inside], minlength=len(incoming))
+        ready = np.bincount(now.pod_service[now.pod_state == core.READY], minlength=len(incoming))
+        per_pod = (incoming + outgoing) / seconds / np.maximum(ready, 1)
+        return np.asarray(proxy.idle_cores + proxy.call_seconds * per_pod)
+
+    def _sample(self, now: Snapshot) -> None:
+        """Let the metrics server read the pods, if it is time."""
+        served = self._served
+        if served is not None and (now.time + 1e-9) % served.every < self._step - 1e-6:
+            by_age = np.argsort(now.pod_uid)
+            served.update(now.pod_uid[by_age], now.pod_cpu[by_age], self.now(), served.every)
 
     def _cpu_ratio(self, now: Snapshot, seconds: float) -> NDArray[np.float64]:
         """Cores used by the pods that both scrapes saw, over their limits, `[N]`; NaN without such a pod."""

@@ -30,12 +30,15 @@ INF = np.inf
 NO_BOUND = 1 << 30
 """More requests than a pod ever serves at once."""
 
-ENTER, CPU, EXIT, BRANCH, FORK, JOIN, END = range(7)
+ENTER, CPU, EXIT, BRANCH, FORK, JOIN, END, HOP = range(8)
 """Operations of a program; `testbed.engine.program.Program` says what each one's arguments mean."""
-FREE, STARTING, READY, DRAINING = range(4)
-"""States of a pod; a `FREE` slot of the table holds no pod."""
-RUNNABLE, ON_CPU, IN_QUEUE, AT_JOIN = range(4)
-"""States of a task: on the stack of those to run, at work in a pod, queued at a pod, awaiting branches."""
+FREE, STARTING, READY, DRAINING, WIRE = range(5)
+"""States of a pod; a `FREE` slot of the table holds no pod, and `WIRE` is the network between them."""
+WIRE_POD = 0
+"""Slot of the network, in which any number of calls travel at full speed, where the program has a `HOP`."""
+RUNNABLE, ON_CPU, IN_QUEUE, AT_JOIN, ON_WIRE = range(5)
+"""States of a task: on the stack of those to run, at work in a pod, queued at a pod, awaiting branches, on
+its way."""
 RANDOM, ROUND_ROBIN, LEAST_REQUEST, TWO_CHOICES = range(4)
 BALANCING = ("random", "round_robin", "least_request", "two_choices")
 """Names of the kinds of load balancing, in the order of their numbers."""
@@ -71,6 +74,10 @@ SECOND_CHOICE = 1
 """Word that leads from the first of two chosen pods to the second."""
 FIRST_ARRIVAL = 1 << 40
 """Number of the arrival before the first of the open loop, beyond all others."""
+HOP_POWER = 1.25
+"""The time of a hop is an exponential draw to this power (Weibull, shape 0.8): short mostly, seldom long."""
+HOP_SCALE = 0.8826101210566699
+"""1 / Gamma(1 + HOP_POWER), so that the mean is as given."""
 BOOT_PHASE = 1 << 32
 """Added to the number of a boot: the draw of where in a CFS period the pod begins."""
 
@@ -81,7 +88,8 @@ def record(**names: str) -> np.dtype[Any]:
 
 
 POD = record(
-    f8="time attained budget period_end quota cores next cpu idle created ready_at warm_until slowdown",
+    f8="time attained budget period_end quota cores next cpu idle created ready_at warm_until"
+    " slowdown wakeup",
     i8="uid",
     i4="service state jobs heap_at root in_flight active cap wait_head wait_tail list_at",
 )
@@ -392,9 +400,11 @@ def pod_schedule(st, index):
 
 @inlined
 def job_start(st, task, index, work, now):
-    """Give a task `work` CPU-seconds to do in a pod, more of them while the pod is warming up."""
+    """Give a task `work` CPU-seconds to do in a pod, more where it is warming up or has to wake up."""
     pod = st.pods[index]
     pod_advance(pod, now)
+    if pod.jobs == 0:
+        work *= pod.wakeup
     if now < pod.warm_until:
         work *= pod.slowdown
     node = st.tasks[task]
@@ -795,6 +805,8 @@ def interrupt(st, task_index, now):
     task = st.tasks[task_index]
     if task.state == ON_CPU:
         job_cancel(st, task_index, st.frames[task_index, task.depth - 1].pod, now)
+    elif task.state == ON_WIRE:
+        job_cancel(st, task_index, WIRE_POD, now)
     elif task.state == IN_QUEUE:
         pod = st.frames[task_index, task.depth - 1].pod
         queue_remove(st, pod, task_index)
@@ -957,6 +969,26 @@ def work_starts(st, task_index, pc, op, now):
 
 
 @inlined
+def travels(st, task_index, pc, op, now):
+    """The task's call is on its way, for a Weibull draw around the mean."""
+    task = st.tasks[task_index]
+    draw = -np.log(unit(mix(task.key, np.uint64(pc))))
+    seconds = op.value * HOP_SCALE * draw**HOP_POWER
+    task.pc = pc + 1
+    job_start(st, task_index, WIRE_POD, seconds, now)
+    task.state = ON_WIRE
+
+
+@inlined
+def takes_time(st, task_index, pc, op, now):
+    """The task works in its pod, or its call travels."""
+    if op.op == CPU:
+        work_starts(st, task_index, pc, op, now)
+    else:
+        travels(st, task_index, pc, op, now)
+
+
+@inlined
 def branch_taken(task, op, pc):
     """Where a BRANCH leads: on with its probability, else beyond what it guards."""
     return pc + 1 if unit(mix(task.key, np.uint64(pc))) < op.value else op.arg0
@@ -986,8 +1018,8 @@ def run(st, task_index, now):
         goes_on = False
         if kind == ENTER:
             goes_on = enter(st, task_index, pc, now)
-        elif kind == CPU:
-            work_starts(st, task_index, pc, op, now)
+        elif kind in (CPU, HOP):
+            takes_time(st, task_index, pc, op, now)
         elif kind == EXIT:
             visit_end(st, task_index, True, now)
             task.pc = pc + 1

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepscaler.errors import SettingsError
-from testbed.applications.application import Application, Call, Parallel, Steps, calls_of
-from testbed.engine.kernel import BRANCH, CPU, END, ENTER, EXIT, FORK, JOIN
+from testbed.applications.application import Application, Call, Parallel, Proxy, Steps, calls_of
+from testbed.engine.kernel import BRANCH, CPU, END, ENTER, EXIT, FORK, HOP, JOIN
 
 EXTERNAL = -1
 """Caller of the calls that come from outside."""
@@ -26,14 +26,14 @@ class Program:
 
 
     Attributes:
-        ops: `[P]` one of the kernel's ENTER, CPU, EXIT, BRANCH, FORK, JOIN, END.
+        ops: `[P]` one of the kernel's ENTER, CPU, EXIT, BRANCH, FORK, JOIN, END, HOP.
         arg0: `[P]` of ENTER: the callee; of BRANCH: where to jump; of FORK: the number of branches.
         arg1: `[P]` of ENTER: the row of `edges`; of FORK: the first place in `branches`.
         exit_pc: `[P]` of ENTER: the operation after its EXIT; of FORK: where the parent goes on.
         timeout: `[P]` of ENTER: place in `timeouts`, -1 without one.
         ignore: `[P]` of ENTER: 1 where a failure doesn't fail the caller.
         retries: `[P]` of ENTER: how often a failed call is tried again.
-        value: `[P]` of CPU: mean seconds; of BRANCH: probability of going on.
+        value: `[P]` of CPU and HOP: mean seconds; of BRANCH: probability of going on.
         branches: starts of the branches of every FORK.
         timeouts: distinct time-outs in seconds, rising.
         edges: `[E, 2]` caller and callee; caller -1 is the world outside.
@@ -84,6 +84,9 @@ class Program:
     cores: NDArray[np.int32]
     warm_seconds: NDArray[np.float64]
     warm_slowdown: NDArray[np.float64]
+    wakeup: NDArray[np.float64]
+    proxy: Proxy
+    demand: str
 
     @property
     def num_services(self) -> int:
@@ -109,6 +112,7 @@ class _Writer:
 
     demands: list[float]
     timeouts: list[float]
+    hop: float
     code: list[_Op] = field(default_factory=list)
     branches: list[int] = field(default_factory=list)
     edges: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -123,9 +127,11 @@ class _Writer:
         return op
 
     def visit(self, caller: int, call: Call, depth: int) -> None:
-        """One visit: ENTER, CPU, the calls, CPU, EXIT."""
+        """One visit: HOP where calls take time on their way, ENTER, CPU, the calls, CPU, EXIT."""
         self.depth = max(self.depth, depth)
         edge = self.edges.setdefault((caller, call.service), len(self.edges))
+        if self.hop > 0:
+            self.emit(_Op(HOP, value=self.hop))
         timeout = -1 if call.timeout_seconds is None else self.timeouts.index(call.timeout_seconds)
         enter = self.emit(
             _Op(ENTER, call.service, edge, timeout=timeout, ignore=int(call.ignore), retries=call.retries)
@@ -199,7 +205,7 @@ def compile_program(application: Application) -> Program:
     """
     services = application.services
     timeouts = sorted({value for endpoint in application.endpoints for value in _timeouts_of(endpoint.calls)})
-    writer = _Writer([service.demand_seconds for service in services], timeouts)
+    writer = _Writer([service.demand_seconds for service in services], timeouts, application.hop_seconds)
     starts = []
     for endpoint in application.endpoints:
         starts.append(len(writer.code))
@@ -254,4 +260,7 @@ def compile_program(application: Application) -> Program:
         cores=table("cores").astype(np.int32),
         warm_seconds=table("warm_seconds"),
         warm_slowdown=table("warm_slowdown"),
+        wakeup=table("wakeup"),
+        proxy=application.proxy,
+        demand=application.demand,
     )

@@ -158,6 +158,8 @@ class Simulator:
         clock["arrival_next"] = np.inf
         clock["arrival_need"] = -np.log(core.draw(seed, core.STREAM_ARRIVAL, core.FIRST_ARRIVAL, 0))
         self._spec = np.zeros(program.num_services, np.int64)
+        if (program.ops == core.HOP).any():
+            self._make_wire()
         for service, count in enumerate(replicas):
             for _ in range(int(count)):
                 self._create(service, ready=True)
@@ -263,6 +265,7 @@ class Simulator:
         pod["ready_at"] = now if ready else now + boot
         pod["warm_until"] = -1.0 if ready else pod["ready_at"] + program.warm_seconds[service]
         pod["slowdown"] = program.warm_slowdown[service]
+        pod["wakeup"] = program.wakeup[service]
         pod["uid"] = self._next_uid
         self._next_uid += 1
         if ready:
@@ -270,13 +273,27 @@ class Simulator:
         else:
             core.timer_add(self._state, pod["ready_at"], core.TIMER_POD, index, pod["uid"])
 
+    def _make_wire(self) -> None:
+        """The network: a slot in which every call gets a core of its own, without a quota."""
+        wire = self._state.pods[core.WIRE_POD]
+        wire["state"], wire["service"], wire["uid"] = core.WIRE, -1, -1
+        wire["heap_at"], wire["root"] = -1, -1
+        wire["cores"] = wire["quota"] = wire["budget"] = np.inf
+        wire["wakeup"] = 1.0
+        wire["period_end"], wire["warm_until"] = core.PERIOD, -1.0
+
+    def _alive(self) -> NDArray[np.bool_]:
+        """Which slots of the table hold a pod, `[slots]`."""
+        state = self._state.pods["state"]
+        return np.asarray((state != core.FREE) & (state != core.WIRE))
+
     # ---------------------------------------------------------------------------------------------- measuring
     def snapshot(self) -> Snapshot:
         """The counters now; the state doesn't change."""
         state = self._state
         work = np.zeros(len(state.pods))
         core.pods_work(state, self.now, work)
-        alive = np.flatnonzero(state.pods["state"] != core.FREE)
+        alive = np.flatnonzero(self._alive())
         pods = state.pods[alive]
         return Snapshot(
             time=self.now,
@@ -302,16 +319,14 @@ class Simulator:
     def pod_times(self) -> NDArray[Any]:
         """`uid`, `service`, `state`, `created`, `ready_at` of the pods alive."""
         pods = self._state.pods
-        alive: NDArray[Any] = pods[pods["state"] != core.FREE][
-            ["uid", "service", "state", "created", "ready_at"]
-        ].copy()
+        alive: NDArray[Any] = pods[self._alive()][["uid", "service", "state", "created", "ready_at"]].copy()
         return alive
 
     def cpu_total(self) -> NDArray[np.float64]:
         """CPU-seconds of each service since the start, `[N]`, pods that are gone included."""
         work = np.zeros(len(self._state.pods))
         core.pods_work(self._state, self.now, work)
-        alive = self._state.pods["state"] != core.FREE
+        alive = self._alive()
         living = np.bincount(
             self._state.pods["service"][alive], weights=work[alive], minlength=self.program.num_services
         )
@@ -409,7 +424,7 @@ class Simulator:
     def _fit_ready_list(self, service: int) -> None:
         """Room for one more pod in the service's list."""
         width = self._state.ready.shape[1]
-        if (self._state.pods["service"][self._state.pods["state"] != core.FREE] == service).sum() >= width:
+        if (self._state.pods["service"][self._alive()] == service).sum() >= width:
             self._state = self._state._replace(ready=np.pad(self._state.ready, ((0, 0), (0, width))))
 
     def _grow_pods(self) -> None:

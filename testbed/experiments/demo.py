@@ -19,6 +19,11 @@ STAGES = {
     "process": f"python data_process.py --config {CONFIG}",
     "train": "python main.py --model_config_path config/demo_datasets.yaml"
     " --train_config_path config/demo_train.yaml",
+    "process rates": "python data_process.py --config config/demo_scenarios.yaml",
+    "train on rates": "python main.py --model_name AdapGLQ"
+    " --model_config_path config/demo_scenario_datasets.yaml"
+    " --train_config_path config/scenario_train.yaml"
+    " --model_save_path model_states/demo/AdapGLQ.pt",
     "compare graphs": f"python similarity.py --config {CONFIG}",
     "scale": f"python predict_scale.py --config {CONFIG}",
     "evaluate": f"python calculate.py --config {CONFIG}",

@@ -10,6 +10,7 @@ import torch
 
 from deepscaler.learning.bundle import Bundle, save_bundle
 from deepscaler.learning.dataset import Normalizer
+from model.joint import LEVELS
 from model.network import Shape
 from model.networks import build_network
 
@@ -47,4 +48,39 @@ def write_bundle(
     save_bundle(
         Bundle("AdapGLA", SIZES, weights, {}, graph, graph, graph, normalizer, whole, {}, {}, {}), path
     )
+    return path
+
+
+def write_scenario_bundle(
+    path: Path, demand: dict[str, object], services: Sequence[str] = ("web", "api", "db"), rises: float = 0.0
+) -> Path:
+    """An AdapGLQ whose scenarios start at the present rates, and spread by a share of the recent level.
+
+    Args:
+        path: of the `.pt`.
+        demand: the demand fit.
+        services: their names.
+        rises: gap between neighbouring quantiles, as a share of the recent level.
+    """
+    count, sizes = len(services), {"channels": 4, "blocks": 1, "dropout": 0.0}
+    network = build_network("AdapGLQ", Shape(count, 2, 4, 8), sizes)
+    weights = {name: torch.zeros_like(value) for name, value in network.state_dict().items()}
+    gap = 3.0 + float(np.log(np.expm1(max(rises, 1e-6))))
+    weights["head.bias"] = torch.full_like(weights["head.bias"], gap)
+    weights["head.bias"].view(-1, len(LEVELS))[:, LEVELS.index(0.5)] = 0.0
+    meta = {
+        **{"app": "shop", "services": list(services), "features": ["req", "res"], "step": 15.0},
+        **{"base_step": 15.0, "window": 4, "horizon": 8, "label": "offered", "lead": 0.0, "demand": demand},
+    }
+    blank, ones, graph = (
+        np.zeros((count, 2), np.float32),
+        np.ones(count, np.float32),
+        torch.zeros(count, count),
+    )
+    normalizer = Normalizer(blank, blank + 1, 0 * ones, ones)
+    places = torch.tensor([0.02, 0.5, 0.98])[:, None, None].expand(3, 8, count)
+    made = Bundle(
+        "AdapGLQ", sizes, weights, {}, graph, graph, graph, normalizer, meta, {}, {}, {}, templates=places
+    )
+    save_bundle(made, path)
     return path

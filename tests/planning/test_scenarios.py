@@ -23,7 +23,7 @@ def noisy(level, rows, size, seed=0):
 
 
 def history(load):
-    found = LiveHistory(HORIZON, COUNT, STEP, ENTRIES).scenarios(0.0, rates(load))
+    found = LiveHistory(HORIZON, COUNT, STEP, ENTRIES).scenarios(0.0, rates(load), None)
     assert found is not None
     return found
 
@@ -101,8 +101,13 @@ def test_a_season_longer_than_half_of_the_history_has_one_course():
 
 
 def test_too_short_a_history_has_no_scenarios():
-    assert LiveHistory(HORIZON, COUNT, STEP, ENTRIES).scenarios(0.0, rates(np.ones(HORIZON + 11))) is None
-    assert LiveHistory(HORIZON, COUNT, STEP, ENTRIES).scenarios(0.0, rates(np.ones(HORIZON + 12))) is not None
+    assert (
+        LiveHistory(HORIZON, COUNT, STEP, ENTRIES).scenarios(0.0, rates(np.ones(HORIZON + 11)), None) is None
+    )
+    assert (
+        LiveHistory(HORIZON, COUNT, STEP, ENTRIES).scenarios(0.0, rates(np.ones(HORIZON + 12)), None)
+        is not None
+    )
 
 
 def test_the_same_history_gives_the_same_scenarios():

@@ -41,7 +41,7 @@ class Told:
     def __init__(self, *rates, source="truth"):
         self.rates, self.asked = np.array(rates, np.float64), 0
 
-    def scenarios(self, now, rates):
+    def scenarios(self, now, rates, panel):
         self.asked += 1
         if not len(self.rates):
             return None

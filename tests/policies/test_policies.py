@@ -498,7 +498,7 @@ def test_a_missing_bundle_names_the_command_that_makes_it(tmp_path):
             r"features \['cpu', 'req'\], the configuration says \['cpu', 'pod', 'req', 'res'\]",
         ),
         ({"step": 30.0}, r"step in seconds 30\.0, the configuration says 60\.0"),
-        ({"label": "feature:req"}, "forecasts 'feature:req', not replicas"),
+        ({"label": "feature:req"}, "forecasts 'feature:req', not one of required, observed, offered"),
         (
             {"services": ["web", "carts"]},
             "knows 1 of 3 services.*unknown to it: api, db; it knows: web, carts",

@@ -367,3 +367,62 @@ def test_a_second_mix_at_a_line_of_the_load_adds_no_line() -> None:
         and plan.users.tolist() == [1, 1, 2]
         and plan.mix.tolist() == [0, 1, 2]
     )
+
+
+def test_a_call_on_its_way_takes_its_time_but_no_core(tmp_path: Path) -> None:
+    """Two calls of 50 ms on average besides 30 ms of work: the mean response grows by the hops alone."""
+    text = TWO.format(
+        a=10, b=10, calls="{service: b, times: 2}", limit_a=1000, cores=1, extra="idle_millicores: 0"
+    )
+    found = {}
+    for hop in (0, 50):
+        program = program_of(tmp_path, text.replace("think_seconds: 1", f"think_seconds: 1\nhop_ms: {hop}"))
+        simulator = Simulator(
+            program, LoadPlan.open([0.0], [1.0], [1.0]), seed=5, replicas=[4, 4], demand="deterministic"
+        )
+        simulator.advance(4000.0)
+        snapshot = simulator.snapshot()
+        found[hop] = means(simulator), float(snapshot.pod_cpu.sum()) / int(snapshot.endpoints[0, 1])
+        assert len(snapshot.pod_uid) == 8 and simulator.cpu_total().shape == (2,)
+    assert found[50][0] - found[0][0] == pytest.approx(3 * 0.05, rel=0.03)
+    assert found[50][1] == pytest.approx(found[0][1], rel=0.001)
+
+
+def test_a_time_out_ends_a_call_whose_own_call_is_on_its_way_and_chunks_change_nothing(
+    tmp_path: Path,
+) -> None:
+    text = TWO.format(
+        a=1, b=1, limit_a=1000, cores=1, extra="idle_millicores: 0",
+        calls="{service: b, timeout_seconds: 0.4, on_failure: ignore, calls: [{service: b, times: 4}]}",
+    ).replace("think_seconds: 1", "think_seconds: 1\nhop_ms: 100")  # fmt: skip
+    program = program_of(tmp_path, text)
+
+    def outcome(*stops: float) -> tuple[list[int], list[int], float]:
+        simulator = Simulator(program, LoadPlan.open([0.0], [20.0], [1.0]), seed=7, replicas=[2, 2])
+        for stop in stops:
+            simulator.advance(stop)
+        snapshot = simulator.snapshot()
+        return (
+            snapshot.edges.sum(axis=0).tolist(),
+            snapshot.endpoints[0].tolist(),
+            snapshot.endpoint_seconds[0],
+        )
+
+    whole = outcome(300.0)
+    assert whole == outcome(0.1, 3.7, 111.1, 300.0)
+    (started, done, failed), (offered, finished, lost, _), seconds = whole
+    assert failed > 1000 and lost == 0 and offered - finished < 30
+    assert started - done - failed < 90  # what is under way
+    assert 0.45 < seconds / finished < 0.52  # the hop to the front, then 0.4 s at most, most of the time
+
+
+def test_work_that_finds_its_pod_idle_takes_longer(tmp_path: Path) -> None:
+    program = two(tmp_path, a=10, extra="idle_millicores: 0, wakeup: 1.5")
+
+    def cpu(plan: LoadPlan) -> float:
+        simulator = Simulator(program, plan, seed=3, replicas=[1, 1], demand="deterministic")
+        simulator.advance(1000.0)
+        return float(simulator.cpu_total()[0] / simulator.snapshot().endpoints[0, 1])
+
+    assert cpu(LoadPlan.open([0.0], [0.5], [1.0])) == pytest.approx(0.015, rel=0.01)  # nearly always idle
+    assert cpu(LoadPlan.closed([0.0], [300], [1.0])) == pytest.approx(0.010, rel=0.01)  # never

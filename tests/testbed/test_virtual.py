@@ -564,3 +564,40 @@ def test_a_mix_of_unknown_tasks_or_of_none_is_refused_by_name() -> None:
         VirtualCluster(
             load_settings(ROOT / "config/demo.yaml", [f"{key}=[{{after_seconds: 60, weights: {nothing}}}]"])
         )
+
+
+def test_autoscalers_see_the_proxys_cpu_and_request_beside_those_of_the_pod(tmp_path: Path) -> None:
+    """10 requests to the front each make one call (half of them two): messages are counted on both sides."""
+    seen = {}
+    for call_ms in (0, 2):
+        settings = two_settings(tmp_path)
+        path = Path(settings.testbed.application)
+        path.write_text(TWO + f"proxy: {{request_millicores: 10, idle_millicores: 5, call_ms: {call_ms}}}\n")
+        cluster = VirtualCluster(settings, seed=4)
+        cluster.sleep_until(cluster.now() + 600)
+        seen[call_ms] = {service: [] for service in ("front", "back")}
+        for pod in cluster.pods():
+            seen[call_ms][pod.service].append(pod.usage_cores)
+        requests = {pod.service: pod.cpu_request_cores for pod in cluster.pods()}
+        assert requests == pytest.approx({"front": 0.11, "back": 0.21})
+    rates = cluster.metrics(cluster.now(), cluster.now(), STEP).feature("req")[0]
+    more = {service: np.subtract(seen[2][service], seen[0][service]) for service in seen[0]}
+    for column, (service, calls) in enumerate((("front", 2.0), ("back", 1.0))):  # in, and on average one out
+        expected = 0.002 * calls * rates[column] / len(more[service])
+        assert more[service] == pytest.approx([expected] * len(more[service]), rel=0.1)
+
+
+def test_a_slow_metrics_server_shows_one_sample_until_the_next(tmp_path: Path) -> None:
+    settings = two_settings(tmp_path, usage_seconds=60.0)
+    cluster = VirtualCluster(settings, seed=4)
+    start, found = cluster.now(), []
+    for _ in range(12):
+        cluster.sleep_until(cluster.now() + STEP)
+        pod = cluster.pods()[0]
+        found.append((pod.usage_time, pod.usage_cores, pod.usage_window_seconds, cluster.now()))
+    times = sorted({moment for moment, usage, *_ in found if moment is not None and usage is not None})
+    assert len(times) in (3, 4) and np.diff(times).tolist() == [60.0] * (len(times) - 1)
+    assert all(0 <= now - moment < 60 for moment, _, _, now in found if moment is not None)
+    assert {window for _, _, window, _ in found} == {60.0} and start > 0
+    for moment in times:
+        assert len({usage for at, usage, _, _ in found if at == moment}) == 1

@@ -1,4 +1,4 @@
-"""The history that scenarios are drawn from: offered request rates of all services, without gaps."""
+"""Offered request rates of all services, sample by sample: what scenarios are drawn from and learn from."""
 
 from __future__ import annotations
 
@@ -35,6 +35,25 @@ def offered_history(model: DemandModel, panel: MetricPanel) -> Array | None:
         model: the demand fit.
         panel: samples up to now with the features req and res; services are matched by name.
     """
+    rates, over = _rates_and_overloads(model, panel)
+    filled = _bridged(np.where(over[:, None], np.nan, rates))
+    if filled is not None and len(over) and over[-1]:
+        lasts = slice(len(over) - int(np.argmin(over[::-1])) if not over.all() else 0, None)
+        filled[lasts] = np.fmax(filled[lasts], HEADROOM * rates[lasts])
+    return filled
+
+
+def known_rates(model: DemandModel, panel: MetricPanel) -> Array:
+    """Offered requests per second `[L, N]` in the order of the model; NaN where unknown and in overloads.
+
+    They are what a network with the label `offered` learns to foresee. See `offered_history`.
+    """
+    rates, over = _rates_and_overloads(model, panel)
+    return np.where(over[:, None], np.nan, rates)
+
+
+def _rates_and_overloads(model: DemandModel, panel: MetricPanel) -> tuple[Array, Mask]:
+    """Rates `[L, N]` corrected for hidden demand, NaN where unknown, and whether it is an overload, `[L]`."""
     known = {name: index for index, name in enumerate(panel.services)}
     columns = np.array([known.get(name, -1) for name in model.services])
     served = np.where(columns >= 0, panel.feature("req")[:, columns].astype(np.float64), np.nan)
@@ -45,12 +64,7 @@ def offered_history(model: DemandModel, panel: MetricPanel) -> Array | None:
     routed = external_rates(model.visits, entries, served) @ model.visits
     rates = np.where(_explained(served, routed) < EXPLAINED, served, routed)
     over = response > model.sla_seconds  # NaN, no traffic, is no overload
-    hidden = rates * _hidden(model, response, over)[:, None]
-    filled = _bridged(np.where(over[:, None], np.nan, hidden))
-    if filled is not None and len(over) and over[-1]:
-        lasts = slice(len(over) - int(np.argmin(over[::-1])) if not over.all() else 0, None)
-        filled[lasts] = np.fmax(filled[lasts], HEADROOM * hidden[lasts])
-    return filled
+    return rates * _hidden(model, response, over)[:, None], over
 
 
 def _hidden(model: DemandModel, response: Array, over: Mask) -> Array:

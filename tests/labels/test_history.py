@@ -8,8 +8,14 @@ import numpy as np
 import pytest
 
 from deepscaler.labels.demand import DemandModel
+from deepscaler.labels.history import (
+    HEADROOM,
+    MOST_HIDDEN,
+    OPEN_LOOP_HIDDEN,
+    known_rates,
+    offered_history,
+)
 from deepscaler.panel import MetricPanel
-from deepscaler.planning.offered import HEADROOM, MOST_HIDDEN, OPEN_LOOP_HIDDEN, offered_history
 
 MODEL = DemandModel(
     services=("web", "db"),
@@ -86,3 +92,8 @@ def test_gaps_are_bridged_and_a_service_never_seen_leaves_nothing():
 
 def test_an_overload_from_the_first_sample_on_is_unknown():
     assert offered_history(MODEL, panel([10, 10], response=5.0)) is None
+
+
+def test_what_a_network_learns_is_unknown_in_overloads_and_gaps():
+    found = known_rates(MODEL, panel([10, 90, np.nan, 40], response=[0.0, 9.0, 0.0, 0.0]))
+    assert np.isnan(found[[1, 2]]).all() and found[[0, 3], 0] == pytest.approx([10, 40])

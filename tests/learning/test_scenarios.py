@@ -1,0 +1,83 @@
+"""A network as a source of scenarios: order of services, failures, and the mixture with the live past."""
+
+import numpy as np
+import pytest
+
+from deepscaler.errors import BundleError
+from deepscaler.learning.scenarios import NETWORK_SURPRISE, NetworkScenarios
+from deepscaler.panel import MetricPanel
+from deepscaler.planning.scenarios import Mixture, Scenarios
+
+PANEL = MetricPanel(np.arange(3.0), ("a", "b"), ("req",), np.ones((3, 2, 1), np.float32))
+RATES = np.array([[1.0, 2.0], [3.0, 4.0]])
+
+
+class Known:
+    """A forecaster of known courses for services b and a."""
+
+    services = ("b", "a")
+
+    def __init__(self, courses, error=None):
+        self.courses, self.error = np.asarray(courses, float), error
+
+    def scenarios(self, panel, count):
+        if self.error:
+            raise self.error
+        return self.courses[:count]
+
+
+class Fixed:
+    def __init__(self, source, value, surprise=0.0, count=2):
+        self.found = source and Scenarios(
+            np.full((count, 4, 2), value), np.full(count, 1 / count), source, surprise
+        )
+
+    def scenarios(self, now, rates, panel):
+        return self.found
+
+
+def test_courses_come_in_the_order_of_the_plan_and_hold_on_beyond_their_end():
+    source = NetworkScenarios(Known([[[1, 10], [2, 20]]]), ("a", "b"), 4, 5)
+    found = source.scenarios(0.0, RATES, PANEL)
+    assert found.rates[0].tolist() == [[10, 1], [20, 2], [20, 2], [20, 2]]
+    assert found.weights.tolist() == [1.0] and found.surprise == NETWORK_SURPRISE
+    assert source.describe() == {"made": 1, "failed": 0}
+
+
+def test_a_service_that_the_network_cannot_foresee_keeps_its_present_rate():
+    source = NetworkScenarios(Known([[[1, np.nan]]]), ("a", "b", "new"), 2, 5)
+    found = source.scenarios(0.0, np.array([[7.0, 8.0, 9.0]]), PANEL)
+    assert found.rates[0].tolist() == [[7, 1, 9], [7, 1, 9]]
+
+
+@pytest.mark.parametrize("error", [BundleError("broken"), RuntimeError("torch"), ZeroDivisionError()])
+def test_a_network_that_fails_in_whatever_way_leaves_the_plan_to_the_live_past(error):
+    source = NetworkScenarios(Known([[[1, 1]]], error), ("a", "b"), 4, 5)
+    mixed = Mixture(Fixed("bootstrap", 5.0), source)
+    assert mixed.scenarios(0.0, RATES, PANEL).source == "bootstrap"
+    assert source.describe() == {"made": 0, "failed": 1}
+
+
+@pytest.mark.parametrize(
+    ("live", "other", "source", "count", "surprise"),
+    [
+        (Fixed("season", 1.0), Fixed("network", 2.0, 0.25), "season", 2, 0.0),
+        (Fixed("bootstrap", 1.0, 0.25), Fixed("network", 2.0, 0.75), "bootstrap and network", 4, 0.5),
+        (Fixed(None, 1.0), Fixed("network", 2.0, 0.25), "network", 2, 0.25),
+        (Fixed("bootstrap", 1.0, 0.25), Fixed(None, 2.0), "bootstrap", 2, 0.25),
+    ],
+)
+def test_a_season_stands_alone_and_the_others_share_the_weight(live, other, source, count, surprise):
+    found = Mixture(live, other).scenarios(0.0, RATES, PANEL)
+    assert (found.source, len(found.rates), found.surprise) == (source, count, surprise)
+    assert found.weights.sum() == pytest.approx(1.0)
+
+
+def test_each_half_has_half_of_the_weight_whatever_its_number():
+    live, other = Fixed("bootstrap", 1.0, count=2), Fixed("network", 2.0, count=8)
+    found = Mixture(live, other).scenarios(0.0, RATES, PANEL)
+    assert found.weights[:2].sum() == pytest.approx(0.5)
+
+
+def test_without_any_source_there_is_no_plan():
+    assert Mixture(Fixed(None, 1.0), Fixed(None, 1.0)).scenarios(0.0, RATES, PANEL) is None
