@@ -244,9 +244,8 @@ def iso_seconds(texts: pd.Series) -> NDArray[np.float64]:
     """
     dated = texts.where(texts.astype(str).str.match(r"\s*\d{4}-\d\d-\d\d"))
     parsed = pd.to_datetime(dated, utc=True, errors="coerce", format="ISO8601")
-    seconds: NDArray[np.float64] = np.asarray(
-        (parsed - pd.Timestamp(0, tz="UTC")).dt.total_seconds(), np.float64
-    )
+    moments = parsed.dt.tz_localize(None).dt.as_unit("us").to_numpy()  # nanoseconds end in 2262
+    seconds: NDArray[np.float64] = np.where(np.isnat(moments), np.nan, moments.astype(np.int64) / 1e6)
     return seconds
 
 
