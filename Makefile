@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 
-.PHONY: install install-dev python prometheus victoria-metrics demo test live lint types bench fidelity soak schema clean
+.PHONY: install install-dev python prometheus victoria-metrics demo test fuzz live lint types bench fidelity soak schema clean
 
 install: $(VENV)/.run
 install-dev: $(VENV)/.dev
@@ -39,6 +39,11 @@ demo: install
 
 test: install-dev prometheus victoria-metrics
 	$(PY) -m pytest -m "not live"
+
+# Broken inputs for every parser, 2,000 each, in two processes; DEEPSCALER_FUZZ_EXAMPLES=50000 make fuzz tries more.
+fuzz: install-dev
+	$(PY) -m pytest tests/fuzz/test_answers.py & answers=$$!; \
+	$(PY) -m pytest tests/fuzz/test_files.py; files=$$?; wait $$answers && exit $$files
 
 # Wall-clock tests with real servers: Locust, Prometheus, the emulated Kubernetes API.
 live: install-dev prometheus

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,6 +20,10 @@ from deepscaler.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_TEXT_BYTES = 64 * 2**20
+"""No text but a CSV may be larger; what it becomes in memory is several times as much."""
+MOST_CSV_BYTES = 8 * 2**30
+"""No CSV may be larger: a thousand services for a month have less."""
 LARGEST_BUNDLE_BYTES = 512 * 1024**2
 """A larger bundle is neither written nor read."""
 
@@ -76,6 +81,42 @@ def parse_json(text: str | bytes) -> Any:
     return from_json(text, allow_inf_nan=False)
 
 
+def read_text(path: str | Path, most_bytes: int = MOST_TEXT_BYTES) -> str:
+    """The text of a file.
+
+    Raises:
+        DataError: it can't be read, isn't UTF-8, or has more bytes than that.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(most_bytes + 1)
+        if len(content) > most_bytes:
+            raise DataError(f"{path}: more than {most_bytes / 2**20:g} MiB, which is no such file")
+        return content.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: can't be read as text ({one_line(error)})") from error
+
+
+def read_json(path: str | Path, command: str) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Args:
+        path: the file.
+        command: makes the file anew.
+
+    Raises:
+        DataError: it can't be read, or holds no JSON object.
+    """
+    text = read_text(path)
+    try:
+        found = parse_json(text)
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON ({one_line(error)}); {command}") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: expected an object, found {type(found).__name__}; {command}")
+    return found
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Replace the file at `path` by `value` as readable JSON (NaN becomes null)."""
     write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
@@ -89,6 +130,7 @@ def read_csv(
     *,
     text: bool = True,
     header: bool = True,
+    separator: str = ",",
 ) -> pd.DataFrame:
     """A CSV file as a table.
 
@@ -100,9 +142,10 @@ def read_csv(
         text: every cell is text as it stands in the file; False: pandas tells numbers from text, and empty
             cells are NaN.
         header: the first line names the columns; False: it is data, too.
+        separator: what stands between cells.
 
     Raises:
-        DataError: there is no such file, it isn't a CSV, or a column is missing.
+        DataError: there is no such file, it is too large or no CSV, or a column is missing.
     """
     import pandas as pd  # the settings import this module, and without pandas they load faster
 
@@ -110,10 +153,22 @@ def read_csv(
     if not path.is_file():
         raise DataError(f"{path}: no such {what}{f'; make it with: {command}' if command else ''}")
     options: dict[str, Any] = {"dtype": str, "keep_default_na": False} if text else {}
+    options |= {
+        "header": 0 if header else None,
+        "sep": separator,
+        "encoding": "utf-8-sig",
+        "index_col": False,
+    }
     try:
-        frame: pd.DataFrame = pd.read_csv(path, header=0 if header else None, **options)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a readable CSV ({str(error).strip()})") from error
+        if (size := path.stat().st_size) > MOST_CSV_BYTES:
+            raise ValueError(f"{size / 2**30:.1f} GiB, at most {MOST_CSV_BYTES >> 30} are read")
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "error", pd.errors.ParserWarning
+            )  # a line has more cells than the first one
+            frame: pd.DataFrame = pd.read_csv(path, **options)
+    except (pd.errors.ParserWarning, ValueError, OSError) as error:
+        raise DataError(f"{path}: not a readable CSV ({one_line(error)})") from error
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise DataError(f"{path}: column {missing[0]!r} is missing; expected {', '.join(columns)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from deepscaler.artefacts import read_csv, replacing, utc_text
+from deepscaler.artefacts import one_line, replacing, utc_text
 from deepscaler.errors import DataError
+from deepscaler.foreign_csv import epoch_seconds, is_missing, read_metrics_csv
+from deepscaler.plausible import without_nonsense
+
+_LOG = logging.getLogger(__name__)
 
 FEATURES = {"pod": "count", "cpu": "ratio", "mem": "ratio", "res": "s", "req": "1/s"}
 """The features, by the README's names, and their units."""
+MOST_SPARSE = 2**26
+"""So many numbers a grid may have, however few of them are known."""
+MOST_EMPTY = 20
+"""A larger grid may have so many rows for each one that is known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,12 +115,38 @@ class MetricPanel:
         return float(steps[0])
 
     def regular(self, step: float) -> MetricPanel:
-        """The panel on a grid of `step` seconds from its first sample; absent times become rows of NaN."""
+        """The panel on a grid of `step` seconds from its first sample; absent times become rows of NaN.
+
+        Raises:
+            DataError: the grid would be large and nearly empty.
+        """
+        check_grid(self.times, step, "metrics", self.values[0].size if len(self) else 1)
         slots = np.rint((self.times - self.times[0]) / step).astype(int)
         times = self.times[0] + step * np.arange(slots[-1] + 1)
         values = np.full((len(times), *self.values.shape[1:]), np.nan, np.float32)
         values[slots] = self.values
         return MetricPanel(times, self.services, self.features, values)
+
+
+def check_grid(times: NDArray[np.float64], step: float, what: str, width: int = 1) -> None:
+    """Refuse times whose regular grid would be large and nearly empty, as one with a wrong year in it is.
+
+    Args:
+        times: `[L]` seconds since the epoch, rising.
+        step: seconds of the grid.
+        what: has these times.
+        width: numbers per row of the grid.
+
+    Raises:
+        DataError: names the longest gap.
+    """
+    slots = (times[-1] - times[0]) / step + 1 if len(times) else 0.0
+    if slots * width > MOST_SPARSE and slots > MOST_EMPTY * len(times):
+        at = int(np.argmax(np.diff(times)))
+        raise DataError(
+            f"{what}: {len(times)} samples from {utc_text(times[0])} to {utc_text(times[-1])}, and none from "
+            f"{utc_text(times[at])} to {utc_text(times[at + 1])}: is a year wrong? If not, cut the file there"
+        )
 
 
 def write_panel(panel: MetricPanel, path: str | Path) -> None:
@@ -136,6 +171,8 @@ def read_panel(
 ) -> MetricPanel:
     """Read a wide CSV with `time` and `<service>_<feature>` columns.
 
+    Values that can't be are missing, and logged by name.
+
     Args:
         path: the file.
         services: which services, in this order; by default all, in the file's order.
@@ -145,9 +182,7 @@ def read_panel(
         DataError: there is no such file or column, a line is broken, or times don't rise.
     """
     path = Path(path)
-    frame = read_csv(path, command="python metrics_fetch.py")
-    if "time" not in frame.columns:
-        raise DataError(f"{path}: column 'time' is missing; found {', '.join(map(str, frame.columns[:6]))}")
+    frame = read_metrics_csv(path, "python metrics_fetch.py")
     names = [str(column) for column in frame.columns if column != "time"]
     pairs = [name.rpartition("_")[::2] for name in names]
     services = services or tuple(dict.fromkeys(service for service, _ in pairs))
@@ -159,31 +194,51 @@ def read_panel(
             f"{path}: column {absent[0]!r} is missing ({len(absent)} of {len(columns)} expected columns are)"
         )
     times = read_times(frame["time"], path)
-    values = np.empty((len(frame), len(columns)), np.float32)
+    values = np.empty((len(frame), len(columns)), np.float64)
     for index, column in enumerate(columns):
         values[:, index] = read_numbers(frame[column], path, column)
-    return MetricPanel(times, services, features, values.reshape(len(frame), len(services), len(features)))
+    return panel_of(times, services, features, values, path)
+
+
+def panel_of(
+    times: NDArray[np.float64],
+    services: tuple[str, ...],
+    features: tuple[str, ...],
+    values: NDArray[np.float64],
+    path: Path,
+) -> MetricPanel:
+    """The panel of a file's columns `[L, N * F]`; impossible values are missing, which is logged by name."""
+    kept, found = without_nonsense(
+        values.reshape(len(times), len(services), len(features)), services, features
+    )
+    for text in found.values():
+        _LOG.warning("%s: %s", path, text)
+    return MetricPanel(times, services, features, kept.astype(np.float32))
 
 
 def read_times(texts: pd.Series, path: Path) -> NDArray[np.float64]:
     """Seconds since the epoch of a file's column `time`.
 
     Raises:
-        DataError: there are no rows, a text isn't ISO 8601, or a time isn't later than the one before it.
+        DataError: there are no rows, a text is neither ISO 8601 nor seconds or milliseconds since the epoch,
+            or a time isn't later than the one before it.
     """
     if not len(texts):
         raise DataError(f"{path}: no rows; make it again with: python metrics_fetch.py")
-    times = iso_seconds(texts)
+    epoch = epoch_seconds(texts)
+    times = iso_seconds(texts) if epoch is None else epoch
     broken = np.flatnonzero(np.isnan(times))
     if len(broken):
         row = int(broken[0])
         raise DataError(
-            f"{path}: line {row + 2}: time {texts.iloc[row]!r} is not ISO 8601 (2026-01-05T00:00:00Z)"
+            f"{path}: line {row + 2}: time {one_line(texts.iloc[row], 60)!r} is not ISO 8601 "
+            "(2026-01-05T00:00:00Z), nor are all times seconds or milliseconds since the epoch"
         )
     late = np.flatnonzero(np.diff(times) <= 0)
     if len(late):
         raise DataError(
-            f"{path}: line {late[0] + 3}: time {texts.iloc[late[0] + 1]} doesn't follow {texts.iloc[late[0]]}"
+            f"{path}: line {late[0] + 3}: time {one_line(texts.iloc[late[0] + 1], 60)} doesn't follow "
+            f"{one_line(texts.iloc[late[0]], 60)}"
         )
     return times
 
@@ -195,24 +250,24 @@ def iso_seconds(texts: pd.Series) -> NDArray[np.float64]:
     """
     dated = texts.where(texts.astype(str).str.match(r"\s*\d{4}-\d\d-\d\d"))
     parsed = pd.to_datetime(dated, utc=True, errors="coerce", format="ISO8601")
-    seconds: NDArray[np.float64] = np.asarray(
-        (parsed - pd.Timestamp(0, tz="UTC")).dt.total_seconds(), np.float64
-    )
+    moments = parsed.dt.tz_localize(None).dt.as_unit("us").to_numpy()  # nanoseconds end in 2262
+    seconds: NDArray[np.float64] = np.where(np.isnat(moments), np.nan, moments.astype(np.int64) / 1e6)
     return seconds
 
 
-def read_numbers(texts: pd.Series, path: Path, column: str) -> NDArray[np.float32]:
-    """The numbers of a file's column; empty cells are NaN.
+def read_numbers(texts: pd.Series, path: Path, column: str) -> NDArray[np.float64]:
+    """The numbers of a file's column; empty cells, `nan` and `null` are NaN.
 
     Raises:
         DataError: a cell is neither a number nor empty.
     """
     numbers = pd.to_numeric(texts, errors="coerce")
-    broken = numbers.isna() & ~texts.str.strip().str.lower().isin(["", "nan"])
+    broken = numbers.isna() & ~is_missing(texts)
     if broken.any():
         row = int(np.flatnonzero(broken)[0])
-        raise DataError(f"{path}: line {row + 2}, column {column!r}: {texts.iloc[row]!r} is not a number")
-    return numbers.to_numpy(np.float32)
+        found = one_line(texts.iloc[row], 60)
+        raise DataError(f"{path}: line {row + 2}, column {column!r}: {found!r} is not a number")
+    return numbers.to_numpy(np.float64)
 
 
 def trailing_means(panel: MetricPanel, rows: int) -> NDArray[np.float32]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from deepscaler.artefacts import read_csv, replacing, utc_text, write_json
+from deepscaler.artefacts import one_line, read_csv, read_json, replacing, utc_seconds, utc_text, write_json
 from deepscaler.cluster import ENDPOINT_COLUMNS
 from deepscaler.errors import DataError
+from deepscaler.foreign_csv import is_missing
 from deepscaler.panel import MetricPanel, iso_seconds, read_panel, write_panel
 
 DECISION_COLUMNS = (
@@ -29,6 +30,13 @@ DECISION_COLUMNS = (
     "reason",
     "mode",
 )
+TEXTS = ("endpoint", "service", "reason", "mode")
+"""Columns of a run's tables that hold texts; beside `time`, the others hold numbers."""
+AGAIN = "make runs with: python predict_scale.py"
+_GREATEST = 1e15
+_Finite = Annotated[float, Field(ge=-_GREATEST, le=_GREATEST)]
+_Positive = Annotated[float, Field(gt=0, le=_GREATEST)]
+_Numbers = dict[str, Annotated[float, Field(ge=0, le=_GREATEST)] | None]
 POD_COLUMNS = ("time", "service", "spec", "starting", "ready")
 
 
@@ -146,7 +154,7 @@ def read_run(directory: str | Path) -> Run:
         decisions=_read(directory / "decisions.csv", DECISION_COLUMNS),
         pods=_read(directory / "pods.csv", POD_COLUMNS),
         panel=read_panel(metrics) if metrics.is_file() else None,
-        needed=_read(needed, ("time",)) if needed.is_file() else None,
+        needed=_read(needed, ("time",), ()) if needed.is_file() else None,
     )
 
 
@@ -168,24 +176,63 @@ def read_info(path: Path) -> dict[str, Any]:
     Raises:
         DataError: it can't be read.
     """
+    info = read_json(path, AGAIN)
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # JSON and UTF-8 alike
-        raise DataError(
-            f"{path}: not valid JSON ({error}); make runs with: python predict_scale.py"
-        ) from error
-    if not isinstance(info, dict):
-        raise DataError(
-            f"{path}: expected an object, found {type(info).__name__}; "
-            "make runs with: python predict_scale.py"
-        )
+        _Info.model_validate(info)
+        for key in ("start", "oracle_times"):
+            for moment in np.atleast_1d(np.array(info.get(key) or [], dtype=object)):
+                utc_seconds(moment) if isinstance(moment, str) else None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DataError(f"{path}: {one_line(where)}: {first['msg']}; {AGAIN}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: start, oracle_times: {one_line(error)}; {AGAIN}") from error
     return info
 
 
-def _read(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    frame = read_csv(path, columns=columns, command="python predict_scale.py", text=False)
+class _Info(BaseModel):
+    """What is read of run.json; null is what isn't known."""
+
+    model_config = ConfigDict(strict=True)
+    policy: Annotated[str, Field(min_length=1)] | None = None
+    family: str | None = None
+    knob: FiniteFloat | None = None
+    limits: _Numbers | None = None
+    requests: _Numbers | None = None
+    sla: dict[str, _Positive] | None = None
+    slo: dict[str, _Positive] | None = None
+    start: str | _Finite | None = None
+    history_seconds: Annotated[float, Field(ge=0, le=1e9)] | None = None
+    oracle: dict[str, list[_Finite | None]] | None = None
+    oracle_times: list[str | _Finite] | None = None
+    decision_seconds: list[_Finite] | _Finite | None = None
+
+
+def _read(path: Path, columns: tuple[str, ...], texts: tuple[str, ...] = TEXTS) -> pd.DataFrame:
+    """A table: texts, numbers (NaN for empty cells), and times in seconds.
+
+    Raises:
+        DataError: there is no such file, a column is missing, or a cell holds something else.
+    """
+    frame = read_csv(path, columns=columns, command="python predict_scale.py")
     times = iso_seconds(frame["time"])
     if np.isnan(times).any():
         raise DataError(f"{path}: line {int(np.isnan(times).argmax()) + 2}: broken time")
+    for name in frame.columns:
+        if name not in (*texts, "time"):
+            frame[name] = _numbers(frame[name], path)
     frame["time"] = times
     return frame
+
+
+def _numbers(texts: pd.Series, path: Path) -> pd.Series:
+    numbers: pd.Series = pd.to_numeric(texts, errors="coerce")
+    wrong = (numbers.isna() & ~is_missing(texts)) | (numbers.abs() > _GREATEST)
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        found = one_line(texts.iloc[row], 60)
+        raise DataError(
+            f"{path}: line {row + 2}: column {texts.name!r} holds something that isn't a number: {found!r}"
+        )
+    return numbers

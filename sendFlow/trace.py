@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deepscaler.artefacts import utc_seconds, utc_text
+from deepscaler.artefacts import one_line, read_text, utc_seconds, utc_text
 from deepscaler.errors import DataError
 
 README_TRACE = Path(__file__).with_name("random-100max.req")
@@ -18,6 +18,8 @@ REQ_STEP = 5.0
 IDLE_STEPS = 5
 """Idle lines before and after the trace in one round of `sendLoop.sh`."""
 MAX_GAP_STEPS = 10
+_MOST_DIGITS = 12
+_LAST_SECOND, _GREATEST = 1e11, 1e15
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,10 @@ def read_req(path: str | Path) -> NDArray[np.int64]:
     """
     values = []
     for number, line in enumerate(_lines(path), 1):
-        if not line.strip().isdecimal():
-            raise DataError(f"{path}:{number}: expected one integer >= 0 per line, found {line!r}")
+        if not line.strip().isdecimal() or len(line.strip()) > _MOST_DIGITS:
+            raise DataError(
+                f"{path}:{number}: expected one integer >= 0 per line, found {one_line(line, 60)!r}"
+            )
         values.append(int(line))
     if not values:
         raise DataError(f"{path}: no values; expected one integer per line")
@@ -161,22 +165,22 @@ def _time_and_count(where: str, row: list[str], at: int, of: int) -> tuple[float
     try:
         moment, count = _seconds(row[at]), float(row[of])
     except (ValueError, IndexError) as error:
-        raise DataError(f"{where}: expected a time and a number, found {','.join(row)!r}") from error
-    if not np.isfinite(count) or count < 0:
-        raise DataError(f"{where}: expected a count >= 0, found {row[of]!r}")
+        found = one_line(",".join(row), 60)
+        raise DataError(f"{where}: expected a time and a number, found {found!r}") from error
+    if not abs(moment) < _LAST_SECOND:
+        raise DataError(f"{where}: expected a time, found {one_line(row[at], 60)!r}")
+    if not 0 <= count <= _GREATEST:
+        raise DataError(f"{where}: expected a count >= 0, found {one_line(row[of], 60)!r}")
     return moment, count
 
 
 def _lines(path: str | Path) -> list[str]:
-    try:
-        return Path(path).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as error:
+    if not Path(path).exists():
         raise DataError(
             f"{path}: no such trace; the README's is sendFlow/random-100max.req, "
             "made by: python sendFlow/make_trace.py"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: can't be read as text ({error})") from error
+        )
+    return read_text(path).splitlines()
 
 
 def _seconds(text: str) -> float:

@@ -46,7 +46,7 @@ HOMES = {
     "cramjam": ("testbed/live/",),
     "google": ("testbed/live/",),
     "pydantic_core": ("deepscaler/artefacts.py",),  # comes with pydantic; it reads JSON within bounds
-    "pydantic": ("deepscaler/settings/", "deepscaler/adapters/", "testbed/"),
+    "pydantic": ("deepscaler/settings/", "deepscaler/adapters/", "deepscaler/runs.py", "testbed/"),
     "yaml": ("deepscaler/settings/", "deepscaler/adapters/", "testbed/", "sendFlow/"),
     "scipy": ("deepscaler/statistics.py", "deepscaler/graphs/", "deepscaler/labels/", "testbed/fidelity/"),
     "matplotlib": ("deepscaler/pictures/",),

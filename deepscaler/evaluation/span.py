@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from deepscaler.artefacts import utc_seconds
 from deepscaler.cluster import ENDPOINT_COLUMNS
 from deepscaler.errors import DataError
+from deepscaler.panel import check_grid
 from deepscaler.runs import POD_COLUMNS, Run
 
 MINUTE = 60.0
@@ -93,6 +94,7 @@ def run_span(run: Run, warmup: float) -> Span:
     step = float(np.min(np.diff(times))) if len(times) > 1 else MINUTE
     begin = moment_seconds(run.info["start"]) if run.info.get("start") is not None else float(times[0]) - step
     warmup = max(warmup, float(run.info.get("history_seconds") or 0.0))
+    check_grid(np.unique([begin, *times, *run.pods["time"]]), min(step, MINUTE), "the run")
     span = Span(begin, begin + warmup, float(max(times[-1], run.pods["time"].max())), step)
     if span.end - span.start < MINUTE - 1e-6:
         lasted = f"the run lasted {span.end - begin:g} s and evaluate.warmup cuts {warmup:g} s of it"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepscaler.artefacts import write_json
+from deepscaler.artefacts import read_json, write_json
 from deepscaler.cluster import Workload
 from deepscaler.errors import DataError
 
@@ -55,11 +54,11 @@ def read_facts(path: str | Path, services: Sequence[str], boot_overrides: Mappin
             f"{path}: no such file (CPU limits and start-up times); make it with: python metrics_fetch.py"
         )
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = read_json(path, "make it again with: python metrics_fetch.py")
         entries = {service: _entry(path, stored, service) for service in services}
         limits = [_limit(path, service, entry) for service, entry in entries.items()]
         boots = [_boot(service, entry, boot_overrides) for service, entry in entries.items()]
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{path}: broken ({error}); make it again with: python metrics_fetch.py") from error
     return Facts(np.array(limits), np.array(boots))
 
@@ -78,6 +77,8 @@ def _limit(path: Path, service: str, entry: Mapping[str, Any]) -> float:
             f"{path}: service {service!r} has neither a CPU limit nor a CPU request, so its utilisation "
             "can't be told; set one of them in its deployment, then: python metrics_fetch.py"
         )
+    if not 0 < float(limit) < 1e9:
+        raise ValueError(f"{service}: a limit of {limit} cores")
     return float(limit)
 
 

@@ -8,17 +8,16 @@ ask at any moment.
 from __future__ import annotations
 
 import json
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepscaler.artefacts import plain, replacing, write_json
+from deepscaler.artefacts import one_line, plain, replacing, write_json
 from deepscaler.errors import DataError
+from deepscaler.learning.dataset_file import check_dataset, read_arrays, read_meta
 
 VERSION = 2
 SPLITS = ("train", "validation", "test")
@@ -215,17 +214,17 @@ def read_dataset(directory: str | Path) -> Dataset:
     if not path.is_file():
         raise DataError(f"{path}: no such file; make it with: python data_process.py")
     try:
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        meta = json.loads(arrays.pop("meta").tobytes())
-    except (ValueError, OSError, KeyError, BadZipFile, zlib.error) as error:
+        arrays = read_arrays(path)
+        meta = read_meta(arrays.pop("meta"))
+        if (version := meta.get("version")) == VERSION:
+            check_dataset(arrays, meta, STATISTICS)
+    except (ValueError, KeyError) as error:
         raise DataError(
-            f"{path}: broken data set ({error}); make it again with: python data_process.py"
+            f"{path}: broken data set ({one_line(error)}); make it again with: python data_process.py"
         ) from error
-    if meta.get("version") != VERSION:
-        raise DataError(
-            f"{path}: version {meta.get('version')}, expected {VERSION}; run data_process.py again"
-        )
+    if version != VERSION:
+        found = one_line(version, 40)
+        raise DataError(f"{path}: version {found}, expected {VERSION}; run data_process.py again")
     return Dataset(
         times=arrays["times"],
         series=arrays["series"],

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from deepscaler.artefacts import read_csv
 from deepscaler.errors import DataError
-from deepscaler.panel import FEATURES, MetricPanel, read_numbers, read_times
+from deepscaler.foreign_csv import read_metrics_csv
+from deepscaler.panel import FEATURES, MetricPanel, panel_of, read_numbers, read_times
 
 
 def read_wide(path: str | Path, feature: str, features: tuple[str, ...] = ()) -> MetricPanel:
@@ -28,11 +28,10 @@ def read_wide(path: str | Path, feature: str, features: tuple[str, ...] = ()) ->
             rise.
     """
     path = Path(path)
-    frame = read_csv(path).rename(columns={"timestamp": "time"})
+    frame = read_metrics_csv(path)
     names = [str(name) for name in frame.columns if name != "time" and not str(name).startswith("Unnamed: ")]
-    if "time" not in frame.columns or not names:
-        found = ", ".join(map(str, frame.columns[:6]))
-        raise DataError(f"{path}: needs a column 'time' and one per service; found {found}")
+    if not names:
+        raise DataError(f"{path}: needs a column 'time' and one per service; found the times only")
     services, kept, columns = _layout(path, names, feature, features)
     absent = [column for column in columns if column not in names]
     if absent:
@@ -41,7 +40,7 @@ def read_wide(path: str | Path, feature: str, features: tuple[str, ...] = ()) ->
         )
     times = read_times(frame["time"], path)
     values = np.stack([read_numbers(frame[column], path, column) for column in columns], axis=1)
-    return MetricPanel(times, services, kept, values.reshape(len(frame), len(services), len(kept)))
+    return panel_of(times, services, kept, values, path)
 
 
 def _layout(

@@ -23,6 +23,12 @@ from deepscaler.settings.stages import Settings
 EXTENDS = "extends"
 """The key by which a settings file names the file that it builds on."""
 MOST_BASES = 2
+MOST_BYTES = 2**20
+"""No settings file may be larger."""
+MOST_NODES = 100_000
+"""Values in a document, those that aliases repeat counted each time."""
+MOST_DEPTH = 40
+"""Sections within sections."""
 Document = dict[str, Any]
 Place = tuple[int | str, ...]
 """Keys and positions that lead to a value, as pydantic gives them."""
@@ -95,6 +101,32 @@ class _Loader(yaml.SafeLoader):
             seen.add(name)
         return node
 
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
+        """One value of the text.
+
+        Raises:
+            yaml.constructor.ConstructorError: it is nested too deeply.
+        """
+        self.depth = getattr(self, "depth", 0) + 1
+        if self.depth > MOST_DEPTH:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"more than {MOST_DEPTH} levels", getattr(parent, "start_mark", None)
+            )
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def get_single_node(self) -> yaml.Node | None:
+        """The whole text.
+
+        Raises:
+            yaml.constructor.ConstructorError: its aliases make it too large, or lead into themselves.
+        """
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None:
+            _size(node, {})
+        return node
+
     def number(self, node: yaml.ScalarNode) -> int | float | str:
         """The number; the text where YAML 1.1 would count in sixties."""
         text = str(node.value)
@@ -107,6 +139,21 @@ class _Loader(yaml.SafeLoader):
         return float(self.construct_yaml_float(node))
 
 
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node holds; 0 in `known` while it is being counted."""
+    if id(node) not in known:
+        known[id(node)], count = 0, 1
+        if isinstance(node, yaml.SequenceNode):
+            count += sum(_size(item, known) for item in node.value)
+        elif isinstance(node, yaml.MappingNode):
+            count += sum(_size(part, known) for pair in node.value for part in pair)
+        known[id(node)] = count
+    if not 0 < known[id(node)] <= MOST_NODES:
+        why = "leads into itself" if not known[id(node)] else f"stands for more than {MOST_NODES} values"
+        raise yaml.constructor.ConstructorError(None, None, f"an alias {why}", node.start_mark)
+    return known[id(node)]
+
+
 for _kind in ("int", "float"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.number)
 
@@ -115,9 +162,15 @@ def read_yaml(text: str) -> Any:
     """What the text says, as `_Loader` reads it.
 
     Raises:
-        yaml.YAMLError: it isn't YAML, or a key is given twice.
+        yaml.YAMLError: it isn't YAML, a key is given twice, or it is too deep or too large.
     """
-    return yaml.load(text, _Loader)  # a subclass of SafeLoader: no code is run
+    try:
+        return yaml.load(text, _Loader)  # a subclass of SafeLoader: no code is run
+    except yaml.YAMLError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        # PyYAML lets these through where a tag or the look of a value promises another type than it has.
+        raise yaml.YAMLError(f"a value that is none of its type ({one_line(error, 100)})") from error
 
 
 # ------------------------------------------------------------------------------------------------------ files
@@ -143,7 +196,7 @@ def _layers(path: Path, kind: type[Section]) -> list[_Layer]:
 def _check_chain(names: list[str], path: Path, seen: list[Path]) -> None:
     """Refuses a base (the last name) that isn't there, stands in the chain already or is one too many."""
     chain = f" {EXTENDS} ".join(names)
-    if not path.is_file():
+    if not _is_file(path):
         raise SettingsError(
             f"{names[-2]}: {EXTENDS}: {names[-1]}: no such file; "
             "the path is relative to the file that names it"
@@ -154,9 +207,20 @@ def _check_chain(names: list[str], path: Path, seen: list[Path]) -> None:
         raise SettingsError(f"{names[0]}: {EXTENDS}: at most {MOST_BASES} bases in a row, found {chain}")
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
+
+
 def _read(path: Path, name: str, kind: type[Section]) -> Document:
     try:
-        document = read_yaml(path.read_text(encoding="utf-8")) or {}
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise SettingsError(f"{name}: more than {MOST_BYTES // 2**20} MiB, which is no file of settings")
+        document = read_yaml(content.decode()) or {}
     except FileNotFoundError as error:
         raise SettingsError(f"{name}: no such file; the shipped ones are in config/") from error
     except OSError as error:

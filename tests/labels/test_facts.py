@@ -26,7 +26,7 @@ def test_facts_fall_back_to_requests_overrides_and_a_stated_guess(tmp_path, capl
     with pytest.raises(DataError, match="'d' is missing"):
         read_facts(path, ("d",), {})
     path.write_text("[1")
-    with pytest.raises(DataError, match="broken"):
+    with pytest.raises(DataError, match="not valid JSON"):
         read_facts(path, ("a",), {})
     with pytest.raises(DataError, match=r"metrics_fetch\.py"):
         read_facts(tmp_path / "none.json", ("a",), {})

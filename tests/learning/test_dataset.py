@@ -203,7 +203,7 @@ def test_wide_csv_of_services_and_features(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a,b\n1,2\n", "needs a column 'time'"),
+        ("a,b\n1,2\n", "column 'time' is missing; found a, b"),
         ("time\n2026-01-05T00:00:00Z\n", "one per service"),
         (
             "time,a_req,b_req\n2026-01-05T00:00:00Z,1,2\n",

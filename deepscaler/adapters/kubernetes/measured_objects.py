@@ -6,6 +6,7 @@ It stands in where the Kubernetes API can't be read, and it is the only source t
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from deepscaler.adapters.kubernetes.limits import Stated
@@ -24,6 +25,16 @@ from deepscaler.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 _Sample = tuple[Mapping[str, str], float]
+_MOST_REPLICAS = 2**31
+_LABELS = {
+    "replicas": ("deployment",),
+    "requests": ("deployment", "resource"),
+    "limits": ("deployment", "resource"),
+    "autoscalers": ("horizontalpodautoscaler", "scaletargetref_name"),
+    "boot": ("pod",),
+    "phase": ("pod", "phase"),
+}
+"""Labels that the series of a query have to have; those of the other queries have `pod`."""
 
 
 class MeasuredObjects:
@@ -59,12 +70,14 @@ class MeasuredObjects:
         Raises:
             MetricsError: Prometheus can't be reached or knows none of the Deployments.
         """
-        found = {name: self._query(template) for name, template in WORKLOAD_QUERIES.items()}
+        found = {name: self._query(name, template) for name, template in WORKLOAD_QUERIES.items()}
         if not found["replicas"]:
             raise no_such_series(
                 self._prometheus.url, self._names.render(WORKLOAD_QUERIES["replicas"], window="1m")
             )
-        replicas = {labels["deployment"]: value for labels, value in found["replicas"]}
+        replicas = {
+            labels["deployment"]: value for labels, value in found["replicas"] if 0 <= value < _MOST_REPLICAS
+        }
         boots = self._boot_seconds(found["boot"])
         if set(self._names.services) - set(boots):
             boots = {**boot_seconds(), **boots}
@@ -142,11 +155,11 @@ class MeasuredObjects:
             MetricsError: Prometheus can't be reached or knows none of the pods.
         """
         found = {
-            name: {labels["pod"]: value for labels, value in self._query(template)}
+            name: {labels["pod"]: value for labels, value in self._query(name, template)}
             for name, template in POD_QUERIES.items()
             if name != "phase"
         }
-        phases = {labels["pod"]: labels["phase"] for labels, _ in self._query(POD_QUERIES["phase"])}
+        phases = {labels["pod"]: labels["phase"] for labels, _ in self._query("phase", POD_QUERIES["phase"])}
         if not phases:
             raise no_such_series(self._prometheus.url, self._names.render(POD_QUERIES["phase"], window="1m"))
         owner = self._owners()
@@ -183,12 +196,18 @@ class MeasuredObjects:
             MetricsError: Prometheus can't be reached.
         """
         cores, times = (
-            {labels["pod"]: value for labels, value in self._query(POD_QUERIES[name], client)}
+            {labels["pod"]: value for labels, value in self._query(name, POD_QUERIES[name], client)}
             for name in ("usage", "usage_time")
         )
         window = seconds(self._settings.collect.window)
         return {pod: (value, times[pod], window) for pod, value in cores.items() if pod in times}
 
-    def _query(self, template: str, client: PrometheusClient | None = None) -> list[_Sample]:
+    def _query(self, name: str, template: str, client: PrometheusClient | None = None) -> list[_Sample]:
+        """The series that have the labels of their query and a finite value."""
         text = self._names.render(template, window=self._settings.collect.window)
-        return (client or self._prometheus).query(text, self._now())
+        needed = _LABELS.get(name, ("pod",))
+        return [
+            (labels, value)
+            for labels, value in (client or self._prometheus).query(text, self._now())
+            if all(label in labels for label in needed) and math.isfinite(value)
+        ]

@@ -33,7 +33,9 @@ from deepscaler.adapters.queries import (
 from deepscaler.calls import COLUMNS as CALL_COLUMNS
 from deepscaler.calls import EXTERNAL, CallGraph
 from deepscaler.cluster import ENDPOINT_COLUMNS, LATENCY_BUCKETS
+from deepscaler.logs import OnChange
 from deepscaler.panel import FEATURES, MetricPanel
+from deepscaler.plausible import without_nonsense
 from deepscaler.settings import EntryPart, EntryQuery, Feature, Query, Settings
 
 _LOG = logging.getLogger(__name__)
@@ -69,6 +71,7 @@ class Telemetry:
         self.names = Names(settings.app, settings.cluster.prometheus.matchers)
         self._progress = progress
         self._limits = Limits(self.names.services, stated)
+        self._nonsense, self._impossible = OnChange(_LOG), set[str]()
         self._answers = GrowingAnswers(prometheus) if live else prometheus
 
     # ----------------------------------------------------------------------------------------------- features
@@ -100,7 +103,7 @@ class Telemetry:
             return self._by_service(found, label)
 
         columns = [self._feature(feature, query, fetch) for feature, query in queries.items()]  # [L, N] each
-        values = np.stack(columns, axis=2).astype(np.float32)  # [L, N, F]
+        values = self._plausible(np.stack(columns, axis=2)).astype(np.float32)  # [L, N, F]
         panel = MetricPanel(times, self.names.services, tuple(FEATURES), values, any(partial))
         self._name_the_unknown(panel)
         return panel
@@ -116,6 +119,17 @@ class Telemetry:
             with np.errstate(divide="ignore", invalid="ignore"):
                 values = values / divisor
         return np.where(np.isfinite(values), values, np.nan).T
+
+    def _plausible(self, values: Array) -> Array:
+        """The values `[L, N, F]` without impossible ones, which are logged by name when they begin."""
+        kept, found = without_nonsense(values, self.names.services, tuple(FEATURES))
+        for subject, text in found.items():
+            if subject not in self._nonsense:
+                self._nonsense.trouble(subject, text)
+        for subject in self._impossible - found.keys():
+            self._nonsense.well(subject)
+        self._impossible = set(found)
+        return kept
 
     def _counter(self, total: int) -> Callable[[], None]:
         """Tells `progress` about one more request each time it is called."""

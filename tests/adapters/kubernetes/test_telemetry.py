@@ -9,7 +9,8 @@ from helpers.kube_shop import make
 
 from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
 from deepscaler.adapters.kubernetes.limits import Limits
-from deepscaler.adapters.kubernetes.telemetry import cumulative
+from deepscaler.adapters.kubernetes.telemetry import Telemetry, cumulative
+from deepscaler.adapters.prometheus import PrometheusClient
 from deepscaler.adapters.queries import FEATURE_QUERIES
 from deepscaler.cluster import ENDPOINT_COLUMNS
 from deepscaler.errors import MetricsError
@@ -77,3 +78,27 @@ def test_a_run_shorter_than_a_step_has_no_response_times_and_no_error(stub, tmp_
     assert list(found.columns) == list(ENDPOINT_COLUMNS) and found.empty
     with pytest.raises(MetricsError):
         cluster.latencies(T0, T0 + 15.0, 15.0)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("value", [-3.0, 1e30, -1e30])
+def test_impossible_values_are_missing_and_named_when_they_begin(value, caplog):
+    settings = Settings.model_validate(
+        {
+            "app": {
+                "name": "shop",
+                "namespace": "shop",
+                "services": {"web": {}, "api": {}},
+                "entries": [{"name": "GET /", "service": "web"}],
+            }
+        }
+    )
+    telemetry = Telemetry(settings, PrometheusClient(settings.cluster.prometheus))
+    values = np.full((4, 2, 5), 0.5)
+    values[2, 0, 4] = value
+    for _ in range(3):
+        kept = telemetry._plausible(values)
+    assert np.isnan(kept[2, 0, 4]) and np.isfinite(kept).sum() == kept.size - 1
+    assert caplog.text.count("req of web: 1 of 4 values are impossible") == 1
+    telemetry._plausible(np.full((4, 2, 5), 0.5))
+    assert "req of web: well again" in caplog.text
