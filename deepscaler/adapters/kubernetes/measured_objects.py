@@ -33,6 +33,7 @@ _LABELS = {
     "autoscalers": ("horizontalpodautoscaler", "scaletargetref_name"),
     "boot": ("pod",),
     "phase": ("pod", "phase"),
+    "owner": ("pod", "deployment"),
 }
 """Labels that the series of a query have to have; those of the other queries have `pod`."""
 
