@@ -22,8 +22,7 @@ STAGES = {
     "process rates": "python data_process.py --config config/demo_scenarios.yaml",
     "train on rates": "python main.py --model_name AdapGLQ"
     " --model_config_path config/demo_scenario_datasets.yaml"
-    " --train_config_path config/scenario_train.yaml"
-    " --model_save_path model_states/demo/AdapGLQ.pt",
+    " --train_config_path config/scenario_train.yaml",
     "compare graphs": f"python similarity.py --config {CONFIG}",
     "scale": f"python predict_scale.py --config {CONFIG}",
     "evaluate": f"python calculate.py --config {CONFIG}",
