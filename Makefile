@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 
-.PHONY: install install-dev python prometheus demo test fuzz live lint types bench soak schema clean
+.PHONY: install install-dev python prometheus victoria-metrics demo test fuzz live lint types bench soak schema clean
 
 install: $(VENV)/.run
 install-dev: $(VENV)/.dev
@@ -27,15 +27,17 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-# The real Prometheus server of Debian's package, unpacked under .cache/ without root; tests that need it are
-# skipped and say so if it can't be had.
+# The real Prometheus and VictoriaMetrics of Debian's packages, unpacked under .cache/ without root; tests that need
+# them are skipped and say so if they can't be had, and fail in CI.
 prometheus: $(VENV)/.run
 	-@$(PY) -m testbed.live.prometheus_server --install
+victoria-metrics: $(VENV)/.run
+	-@$(PY) -m testbed.live.victoria_metrics --install
 
 demo: install
 	$(PY) -m testbed.experiments.demo
 
-test: install-dev prometheus
+test: install-dev prometheus victoria-metrics
 	$(PY) -m pytest -m "not live"
 
 # Broken inputs for every parser, 2,000 each, in two processes; DEEPSCALER_FUZZ_EXAMPLES=50000 make fuzz tries more.

@@ -17,7 +17,7 @@ from deepscaler.artefacts import plain
 from deepscaler.errors import DeepScalerError
 from deepscaler.evaluation.comparison import REFERENCES, Outcome
 from deepscaler.evaluation.summary import gather, summarize, write_summary
-from deepscaler.evaluation.text import OWN, by_violations, elasticity_table, five_columns, full_table, verdict
+from deepscaler.evaluation.text import OWN, by_violations, elasticity_table, full_table, main_table, verdict
 from deepscaler.logs import start_logging
 from deepscaler.pictures.runs import draw_pareto, draw_timeline
 from deepscaler.runs import read_run
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def report(summary: dict[str, Any], baseline: str, full: bool) -> str:
     """The table or, with `full`, the tables of all measures; then the paragraph that says who wins where."""
-    tables = (full_table(summary), elasticity_table(summary)) if full else (five_columns(summary),)
+    tables = (full_table(summary), elasticity_table(summary)) if full else (main_table(summary),)
     paragraph = textwrap.fill(verdict(summary, baseline), WIDTH, break_on_hyphens=False)
     return "\n\n".join(part for part in (*tables, paragraph) if part)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -47,6 +48,26 @@ the bucket up to that bound; they are not cumulative.
 
 
 @dataclass(frozen=True)
+class QuotaClaim:
+    """What one more replica of a service takes of a quota.
+
+    Attributes:
+        quota: its name, for people: `ResourceQuota/team limits.memory`.
+        free: what the quota leaves to *all* services together, beyond the pods that exist.
+        takes: what one replica takes of it; infinite if the quota lets no further pod of the service come up.
+    """
+
+    quota: str
+    free: float
+    takes: float
+
+    @property
+    def admits(self) -> bool:
+        """Whether pods of the service can come up at all."""
+        return math.isfinite(self.takes)
+
+
+@dataclass(frozen=True)
 class Workload:
     """What the orchestrator says of the Deployment of one service.
 
@@ -56,9 +77,9 @@ class Workload:
         boot_seconds: time from the creation of a pod until it is ready, configured or measured; None if
             unknown.
         autoscalers: names of other autoscalers (`HorizontalPodAutoscaler/web`) that act on it.
-        quota_cores: CPU cores that the replicas of *all* these services together may take of the namespace's
-            quota; None without one.
-        pod_cores: what one replica takes of it, sidecars included.
+        manager: the field manager that set `replicas` last, by its name in the API; "" if that isn't known.
+        pods: those that exist and aren't going; None: as many as `replicas`.
+        quotas: what one more replica takes of each quota that counts it.
         unsound: what of its Deployment can't be right, so that only the replicas and annotations are known;
             "" where all is.
     """
@@ -72,8 +93,9 @@ class Workload:
     boot_seconds: float | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
     autoscalers: tuple[str, ...] = ()
-    quota_cores: float | None = None
-    pod_cores: float | None = None
+    manager: str = ""
+    pods: int | None = None
+    quotas: tuple[QuotaClaim, ...] = ()
     unsound: str = ""
 
 

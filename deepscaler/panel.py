@@ -85,6 +85,12 @@ class MetricPanel:
         columns = [self.features.index(name) for name in features]
         return MetricPanel(self.times, services, features, self.values[:, rows][:, :, columns])
 
+    def since_first_sample(self) -> MetricPanel:
+        """The panel without the rows before its first sample: nothing is known of the time before."""
+        rows = np.flatnonzero(np.isfinite(self.values).any(axis=(1, 2)))
+        first = int(rows[0]) if len(rows) else len(self)
+        return MetricPanel(self.times[first:], self.services, self.features, self.values[first:])
+
     def between(self, start: float, end: float) -> MetricPanel:
         """The samples with start < time <= end."""
         keep = (self.times > start) & (self.times <= end)

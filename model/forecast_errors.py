@@ -18,6 +18,8 @@ Under- and over-provision are judged after rounding.
 def forecast_errors(predicted: Array, target: Array, replicas: bool) -> dict[str, Any]:
     """MAE, RMSE and masked MAPE, overall, by horizon step and by service; NaN targets are left out.
 
+    MAE also by service and step, `[N, H]`.
+
     Masked MAPE leaves out targets of 0. `under_provision` is the share of known targets that the forecast
     falls short of, `over_provision` of those it exceeds, after rounding both to whole replicas where these
     are replicas. Shapes `[M, H, N]`.
@@ -43,6 +45,7 @@ def forecast_errors(predicted: Array, target: Array, replicas: bool) -> dict[str
         out[name] = float(finish(_mean(values, None)))
         out[f"{name}_by_step"] = finish(_mean(values, (0, 2))).tolist()
         out[f"{name}_by_service"] = finish(_mean(values, (0, 1))).tolist()
+    out["mae_by_service_and_step"] = _mean(measures["mae"], (0,)).T.tolist()
     return {**out, "windows": len(target), "known": int(known.sum())}
 
 

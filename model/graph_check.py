@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -121,12 +121,15 @@ def check_graph(
         name: {key: float(np.mean(values)) for key, values in found.items()}
         for name, found in by_seed.items()
     }
+    verdict = graph_verdict(errors, by_seed)
+    if network.graph_use == "none":
+        verdict = f"{type(network).__name__} sees no graph, so none is judged."
     return {
         "errors": errors,
         "refitted": refitted,
         "refitted_by_seed": by_seed,
         "slow_windows": {name: len(ends) for name, ends in judge.slow.items()},
-        "verdict": graph_verdict(errors, refitted),
+        "verdict": verdict,
     }
 
 
@@ -185,29 +188,45 @@ def read_graph(
 
 
 def graph_verdict(
-    errors: Mapping[str, Mapping[str, float]], refitted: Mapping[str, Mapping[str, float]]
+    errors: Mapping[str, Mapping[str, float]], by_seed: Mapping[str, Mapping[str, Sequence[float]]]
 ) -> str:
-    """A plain sentence: does the learned graph beat the identity and the random graphs?
+    """A plain sentence: is the learned graph better than no edge, and than the same weights on random pairs?
 
-    It is about the test split, or about validation where there is no test split.
+    Only predictors that were fitted anew with each graph are compared: one that was trained on the learned
+    graph and is shown another errs more whatever the graph is worth. It is about the test split, or about
+    validation where there is no test split.
 
     Args:
         errors: by graph and split, of the predictor as trained.
-        refitted: the same of predictors fitted anew; where given, they decide.
+        by_seed: by graph and split, of predictors fitted anew, one per seed; empty: there are none.
     """
-    basis = refitted or errors
-    how = "predictor fitted anew with each graph" if refitted else "predictor as trained, graph exchanged"
-    split = "test" if math.isfinite(basis["learned"].get("test", math.nan)) else "validation"
-    learned, identity = basis["learned"][split], basis["identity"][split]
-    random = [values[split] for name, values in basis.items() if name.startswith("random_")]
-    change = (learned / identity - 1) * 100 if identity > 0 else 0.0
-    beats = "beats" if learned < identity else "does not beat"
-    tail = ""
-    if random:
-        tail = f"; {np.mean(random):.4f} with the same weights on random pairs ({len(random)} graph(s))"
-        if learned < identity and not learned < min(random):
-            tail += ", one of which is no worse: which edges it has doesn't matter"
-    return (
-        f"The learned graph {beats} the identity: error {learned:.4f} with it, {identity:.4f} without any "
-        f"edge ({change:+.1f} %){tail}. On {split}, in z-units, {how}."
+    basis = by_seed or errors
+    split = "test" if np.isfinite(basis["learned"].get("test", math.nan)).all() else "validation"
+    if not by_seed:
+        return (
+            f"The learned graph isn't judged: error {errors['learned'][split]:.4f} with it and "
+            f"{errors['identity'][split]:.4f} without any edge, on {split}, in z-units, are of one predictor "
+            "whose graph was exchanged; fit it anew with each graph: train.refit_epochs above 0"
+        )
+    learned, identity = np.array(by_seed["learned"][split]), np.array(by_seed["identity"][split])
+    random = np.concatenate(
+        [values[split] for name, values in by_seed.items() if name.startswith("random_")] or [[]]
     )
+    change = (learned.mean() / identity.mean() - 1) * 100 if identity.mean() > 0 else 0.0
+    tail = ""
+    if len(random):
+        tail = f"; {random.mean():.4f} with the same weights on random pairs"
+        if learned.mean() < identity.mean() and not learned.mean() < random.mean():
+            tail += ", which is no worse: which edges it has doesn't matter"
+    return (
+        f"The learned graph {_compared(learned - identity)}: error {learned.mean():.4f} with it, "
+        f"{identity.mean():.4f} without any edge ({change:+.1f} %){tail}. On {split}, in z-units, predictor "
+        f"fitted anew with each graph, {len(learned)} seed(s)."
+    )
+
+
+def _compared(differences: NDArray[np.float64]) -> str:
+    """What paired differences of errors say; whether that is beyond chance, intervals over seeds tell."""
+    if (differences < 0).all():
+        return "errs less than no edge" + (" with every seed" if len(differences) > 1 else "")
+    return "is no better than no edge" if (differences >= 0).all() else "isn't told apart from no edge"

@@ -34,6 +34,22 @@ class Persistence(Network):
         return known.past[:, -1:].expand(-1, self.horizon, -1)
 
 
+class KnownNow(Persistence):
+    """What is known now of the next label, for every step of the horizon.
+
+    A `required` label covers minutes behind as well as ahead, so a part of it is known without any forecast.
+    Rounded up it is what a network has to beat. With other labels it is the newest complete one.
+    """
+
+    unrounded: ClassVar[bool] = True
+
+    def forward(self, x: Tensor, graphs: Graphs, known: Known | None = None) -> Tensor:
+        """`[B, H, N]` from x `[B, T, N, F]`; without `known` the training mean."""
+        if known is None:
+            return x.new_zeros(len(x), self.horizon, x.shape[2])
+        return known.recent[:, -1:].expand(-1, self.horizon, -1)
+
+
 class SeasonalNaive(Persistence):
     """The mean label of up to three earlier cycles of the season; persistence where there is none."""
 

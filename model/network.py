@@ -32,12 +32,14 @@ class Network(nn.Module):
         graph_use: `learned`: trained together with a graph learner; `static`: sees the prior as it is;
             `none`: ignores graphs.
         uses_known: does it read `known`? Serving then computes the labels of its history.
+        unrounded: its forecasts are requirements before they are rounded up, whatever it was trained on.
         quantiles: levels that it forecasts; 0.5 is what `forward` gives.
         memory: steps before a window; `forecast` also looks at the windows that end in them.
     """
 
     graph_use: ClassVar[Literal["learned", "static", "none"]] = "learned"
     uses_known: ClassVar[bool] = False
+    unrounded: ClassVar[bool] = False
     quantiles: tuple[float, ...] = (0.5,)
     memory: int = 0
 

@@ -13,7 +13,7 @@ from model.adapglt import AdapGLT
 from model.convolutional import ASTGCN, GCN
 from model.diffusion import DCRNN, AdapGLD
 from model.linear import AR
-from model.naive import Persistence, SeasonalNaive
+from model.naive import KnownNow, Persistence, SeasonalNaive
 from model.network import Network, Shape
 from model.recurrent import LSTM
 from model.stid import STID
@@ -26,6 +26,7 @@ NETWORKS: dict[str, type[Network]] = {
     "AdapGLQ": AdapGLQ,
     "Persistence": Persistence,
     "SeasonalNaive": SeasonalNaive,
+    "KnownNow": KnownNow,
     "AR": AR,
     "STID": STID,
     "LSTM": LSTM,

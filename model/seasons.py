@@ -1,6 +1,9 @@
-"""Is there a season in the training labels, and how long is it?"""
+"""Is there a season in the training data, and how long is it?"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,8 +12,30 @@ LEAST_SEASON = 0.5
 """Autocorrelation below which training labels have no season."""
 
 
-def find_season(labels: NDArray[np.float64], longest: int, shortest: int) -> int | None:
-    """Rows of the season of `labels [L, N]`; None where there is no season.
+def strongest_season(series: Sequence[NDArray[np.float64]], longest: int, shortest: int) -> int | None:
+    """Rows of the season of the first of `series`, or else of the one where it is strongest.
+
+    None where none has a season.
+
+    Args:
+        series: `[L, N]` each.
+        longest: rows that a season may take at most.
+        shortest: rows that it takes at least.
+    """
+    first, *others = (find_season(one, longest, shortest) for one in series)
+    found = first or max((one for one in others if one), key=lambda one: one.strength, default=None)
+    return None if found is None else found.rows
+
+
+class Season(NamedTuple):
+    """A season's length in rows, and the autocorrelation there."""
+
+    rows: int
+    strength: float
+
+
+def find_season(labels: NDArray[np.float64], longest: int, shortest: int) -> Season | None:
+    """The season of `labels [L, N]`; None where there is no season.
 
     It is the highest peak of the autocorrelation after that first falls below 0; a peak below 0.5 is none.
     """
@@ -36,6 +61,5 @@ def find_season(labels: NDArray[np.float64], longest: int, shortest: int) -> int
     )
     if not peaks.any():
         return None
-    return first + int(
-        np.flatnonzero(peaks & (inner >= 0.95 * inner[peaks].max()))[0]
-    )  # the shortest of its multiples
+    shortest_peak = int(np.flatnonzero(peaks & (inner >= 0.95 * inner[peaks].max()))[0])  # of its multiples
+    return Season(first + shortest_peak, float(inner[shortest_peak]))

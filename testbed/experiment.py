@@ -187,7 +187,10 @@ def _measures(job: Job, policy: str) -> dict[str, float]:
     run = read_run(job.directory(policy))
     warmup, prices = job.settings.evaluate.warmup, job.settings.scale.prices
     measured = evaluate_run(run, warmup)
-    kept = ("violation_rate", "slow_rate", "core_hours", "changes_per_hour", "minutes", "unknown_rate")
+    kept = (
+        *("violation_rate", "slow_rate", "core_hours", "changes_per_hour", "starts_per_hour"),
+        *("minutes", "unknown_rate"),
+    )
     return {
         "seed": float(job.seed),
         **{name: float(measured[name]) for name in kept if name in measured},

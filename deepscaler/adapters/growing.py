@@ -18,6 +18,8 @@ NEWEST_ROWS = 12
 """So many of the newest known rows are asked for again each time, because samples may arrive late."""
 OLDER_ROWS = 120
 """So many older rows are asked for again in turn, because a store may fill a gap long afterwards."""
+MOST_QUERIES = 32
+"""So many queries are remembered: more than a tick asks, since their texts change when names do."""
 TURN = 8
 """Each query asks for older rows at one of so many of its readings."""
 
@@ -102,11 +104,15 @@ class GrowingAnswers:
     def _remember(self, query: str, answer: RangeVector, known: _Known | None) -> RangeVector:
         if answer.partial:
             return answer
+        self._known.pop(query, None)  # so that the last one is the newest
         if known is None:
             # Queries that are first asked at the same tick have their turns at different ones.
             self._known[query] = _Known(answer, readings=len(self._known))
         else:
             known.answer = answer
+            self._known[query] = known
+        if len(self._known) > MOST_QUERIES:
+            del self._known[next(iter(self._known))]
         return answer
 
 

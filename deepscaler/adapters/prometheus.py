@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import numpy as np
 import requests
 from numpy.typing import NDArray
 
+from deepscaler.adapters.aligned import Aligned
 from deepscaler.adapters.authentication import authentication, certificates
 from deepscaler.adapters.deadline import seconds_left
 from deepscaler.adapters.matrix import Series, doubts, read_matrix
@@ -23,6 +25,14 @@ from deepscaler.settings import Prometheus
 MAX_POINTS = 11_000
 """Points per series that one range query may ask for (Prometheus says 11,000 and allows one more)."""
 MAX_BACKOFF_SECONDS = 30.0
+_REPEATED_SECONDS = 30.0
+"""How long VictoriaMetrics holds samples back (its `-search.latencyOffset`, 30 s by default)."""
+_REPEATED_BELOW_STEP = 60.0
+"""At steps from this on it doesn't (its `-search.maxStepForPointsAdjustment`, by default)."""
+_TOO_LONG = (
+    "the names of all services make the query longer than VictoriaMetrics takes: "
+    "start it with -search.maxQueryLen=1MiB"
+)
 _LOG = logging.getLogger(__name__)
 _ADVICE = {
     401: "the credentials are missing, wrong or expired: set cluster.prometheus.token, token_file, "
@@ -99,7 +109,8 @@ class PrometheusClient:
         """The query's series at start, start + step, … <= end, aligned by timestamp.
 
         A store may answer on a grid of its own: its sample counts if it is less than a step old. Whoever asks
-        at multiples of the step, as `metrics_fetch.py` does, gets exactly what was asked for.
+        at multiples of the step, as `metrics_fetch.py` does, gets exactly what was asked for. VictoriaMetrics
+        leaves the grid alone (`nocache`); what it repeats in place of its newest samples is read again.
 
         Args:
             query: PromQL.
@@ -114,51 +125,46 @@ class PrometheusClient:
                 has to be whole.
         """
         times, partial = grid(start, end, step), False
-        rows: dict[tuple[tuple[str, str], ...], int] = {}
-        parts: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
+        rows = Aligned(times, step)
         for first in range(0, len(times), chunk_points):
             part = times[first : first + chunk_points]
-            form = {
-                "query": query,
-                "start": f"{part[0]:.3f}",
-                "end": f"{part[-1]:.3f}",
-                "step": f"{step:.3f}",
-            }
-            found, lacking = self._matrix(self._post(form), query)
-            partial = partial or bool(lacking)
-            if found:
-                places = [
-                    rows.setdefault(tuple(sorted(series.labels.items())), len(rows)) for series in found
-                ]
-                series, slots, values = self._placed(found, times, form)
-                parts.append((np.array(places, np.int64)[series], slots, values))
+            response, lacking = self._read(query, part, step, rows)
+            partial = partial or lacking
+            for moment in _repeated(response, part, step):
+                rows.forget(moment)
+                _, lacking = self._read(query, np.array([moment]), _REPEATED_BELOW_STEP, rows)
+                partial = partial or lacking
             if progress:
                 progress()
-        matrix = np.full((len(rows), len(times)), np.nan)
-        for row, slots, values in parts:
-            matrix[row, slots] = values
-        return RangeVector(times, tuple(dict(key) for key in rows), matrix, partial)
+        return RangeVector(times, rows.labels, rows.matrix(), partial)
 
-    def _placed(
-        self, found: Sequence[Series], times: NDArray[np.float64], form: Mapping[str, str]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-        """For every sample within the grid: which series it is of, its place in `times`, its value."""
-        lengths = [len(series.moments) for series in found]
-        moments = np.concatenate([series.moments for series in found])
-        values = np.concatenate([series.values for series in found])
-        owner = np.repeat(np.arange(len(found)), lengths)
-        slots = _slots(moments, times, float(form["step"]))
-        within = (slots >= 0) & (slots < len(times))
-        reached = np.bincount(owner[within], minlength=len(found)) > 0
-        for series, reaches in zip(found, reached, strict=True):
-            if len(series.moments) and not reaches:
-                raise MetricsError(
-                    f"{self.url}: answered for other times than asked for "
-                    f"(asked for {form['start']} to {form['end']} each {float(form['step']):g} s, "
-                    f"answered for {series.moments[0]:.3f} to {series.moments[-1]:.3f}); "
-                    "check the clocks of the servers in between"
-                )
-        return owner[within], slots[within], values[within]
+    def _read(self, query: str, asked: NDArray[np.float64], step: float, rows: Aligned) -> tuple[Reply, bool]:
+        """One request for the times `asked`, whose samples go into `rows`; the answer, and if it is partial.
+
+        Args:
+            query: PromQL.
+            asked: times, `step` apart.
+            step: seconds.
+            rows: take the samples.
+        """
+        form = {
+            "query": query,
+            "start": f"{asked[0]:.3f}",
+            "end": f"{asked[-1]:.3f}",
+            "step": f"{step:.3f}",
+            "nocache": "1",
+        }
+        response = self._post(form)
+        found, lacking = self._matrix(response, query)
+        stray = rows.add(found)
+        if stray is not None:
+            raise MetricsError(
+                f"{self.url}: answered for other times than asked for "
+                f"(asked for {form['start']} to {form['end']} each {step:g} s, answered for "
+                f"{stray.moments[0]:.3f} to {stray.moments[-1]:.3f}); "
+                "check the clocks of the servers in between"
+            )
+        return response, bool(lacking)
 
     def query(self, query: str, moment: float) -> list[tuple[Mapping[str, str], float]]:
         """The labels and values of a query's series at one moment.
@@ -237,7 +243,7 @@ class PrometheusClient:
             said = str(response.json()["error"])
         except (ValueError, KeyError, TypeError):
             said = response.said()
-        advice = _ADVICE.get(code)
+        advice = _TOO_LONG if "maxQueryLen" in said else _ADVICE.get(code)
         if advice is None:
             advice = f"query: {one_line(query)}" if code in (400, 422) else f"gave up after {tries} tries"
         return MetricsError(f"{self.url}: HTTP {code} ({one_line(said)}); {advice}")
@@ -271,16 +277,19 @@ class PrometheusClient:
             ) from error
 
 
-def _slots(moments: NDArray[np.float64], times: NDArray[np.float64], step: float) -> NDArray[np.int64]:
-    """Where each of the moments counts in `times`: at the first time that isn't before it.
+def _repeated(response: Reply, times: NDArray[np.float64], step: float) -> NDArray[np.float64]:
+    """Those of the times for which a range query was answered with older samples once more.
 
-    Stores that cache answers move them to a grid of their own, at most one step back (VictoriaMetrics,
-    Thanos' query-frontend). A slot outside `times` was never asked for.
+    VictoriaMetrics does so for half a minute, because its newest samples may be incomplete, and doesn't say
+    so. A controller would take the past for the present.
     """
-    tolerance = 0.002 + 1e-3 * step
-    slots = np.ceil((moments - times[0] - tolerance) / step)
-    whole: NDArray[np.int64] = np.clip(slots, -1, len(times)).astype(np.int64)
-    return whole
+    if "X-Server-Hostname" not in response.headers or step >= _REPEATED_BELOW_STEP:
+        return times[:0]
+    try:
+        now = parsedate_to_datetime(response.headers["Date"]).timestamp()
+    except (KeyError, ValueError):
+        now = time.time()
+    return times[times > now - _REPEATED_SECONDS - 1.0]
 
 
 def _may_pass(status: int) -> bool:

@@ -1,15 +1,17 @@
 """Built-in PromQL templates, and the names that lead from series back to services.
 
-A template has placeholders. `{namespace}` and `{window}` stand for themselves. The others are escaped lists
-of alternatives for an anchored `=~"…"` matcher: `{deployments}`, `{containers}`, `{workloads}`, `{pods}` (pod
-names, with the Deployment's name as group 1) and `{services}` (the names that the query's `label` carries).
-`{matchers}` are those of `cluster.prometheus.matchers`, with a comma behind them. Other braces are PromQL's
-own.
+A template has placeholders. `{namespace}` and `{window}` stand for themselves, and `{seconds}` are those of
+the window. The others are escaped lists of alternatives for an anchored `=~"…"` matcher: `{deployments}`,
+`{containers}`, `{workloads}`, `{pods}` (pod names, with the Deployment's name as group 1, or the beginning of
+a long one as group 2), `{strangers}` (pods that look like those but aren't) and `{services}` (the names that
+the query's `label` carries). `{matchers}` are those of `cluster.prometheus.matchers`, with a comma behind
+them. Other braces are PromQL's own.
 
 Source: the five templates of the published metrics_fetch.py (irate over one minute, usage by quota/period,
 duration by count).
 Differs: one query serves all services. `req` counts one report only: the destination's, else its waypoint's.
-Pods are known by name instead of by container, because upstream Boutique calls every container `server`.
+Pods are known by their owners, or else by name, instead of by container, because upstream Boutique calls
+every container `server`.
 `pod` counts ready replicas, not running containers. Memory is the working set, which is what a limit acts on.
 A limit counts only while its container's usage does, so both sides of a ratio speak of the same pods. A
 container that several scrapes report counts once.
@@ -18,7 +20,8 @@ container that several scrapes report counts once.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
 
 from deepscaler.errors import MetricsError, SettingsError
@@ -26,18 +29,53 @@ from deepscaler.settings import App, CallsQuery, EntryPart, EntryQuery, Feature,
 
 POD_SUFFIX = "(?:-[a-z0-9]{5,10}-[a-z0-9]{5}|-[0-9]+)"
 """What pods have after their Deployment's name (hashes of ReplicaSet and pod) or StatefulSet's (ordinal)."""
+LONG_NAME, LONGEST_BEGINNING = 47, 58
+"""From so many characters on, a name and its hash don't fit into a pod's, which begins with 58 of them."""
+LONG_POD_SUFFIX = "(?:-[a-z0-9]{0,10}-?)?[a-z0-9]{5}"
+"""What pods have after (the beginning of) such a name."""
 
-_POD_SUFFIX = re.compile(POD_SUFFIX)
 _REMEMBERED = 128
 """So many rendered queries are remembered: those of a tick, which are the same each time."""
-_CONTAINER = '{matchers}namespace="{namespace}",container=~"{containers}",pod=~"{pods}"'
+_SUFFIX = re.compile(POD_SUFFIX)
+_LONG_SUFFIX = re.compile(LONG_POD_SUFFIX)
+_HERE = '{matchers}namespace="{namespace}"'
+_CONTAINER = f'{_HERE},container=~"{{containers}}",pod!~"{{strangers}}"'
 _SERVED = (
     '{matchers}reporter="%s",destination_workload_namespace="{namespace}",destination_workload=~"{workloads}"'
 )
 
 
+def _renamed(vector: str, old: str, new: str) -> str:
+    return f'label_replace({vector}, "{new}", "$1", "{old}", "(.+)")'
+
+
+# Which pods belong to which Deployment (or StatefulSet, DaemonSet), as kube-state-metrics knows it.
+_BY_REPLICA_SET = f'kube_pod_owner{{{_HERE},owner_kind="ReplicaSet",owner_is_controller="true"}}'
+_REPLICA_SETS = f"group by (pod, replicaset) ({_renamed(_BY_REPLICA_SET, 'owner_name', 'replicaset')})"
+_OWNED_REPLICA_SETS = f'kube_replicaset_owner{{{_HERE},owner_kind="Deployment",owner_is_controller="true"}}'
+_DEPLOYMENTS = (
+    f"group by (replicaset, deployment) ({_renamed(_OWNED_REPLICA_SETS, 'owner_name', 'deployment')})"
+)
+_BY_SET = f'kube_pod_owner{{{_HERE},owner_kind=~"StatefulSet|DaemonSet",owner_is_controller="true"}}'
+POD_OWNERS = (
+    f"max by (pod, deployment) (({_REPLICA_SETS} * on (replicaset) group_left (deployment) {_DEPLOYMENTS})\n"
+    f"or ({_renamed(_BY_SET, 'owner_name', 'deployment')} unless on (deployment) {_DEPLOYMENTS}))"
+)
+"""One series per pod that has an owner, with the labels `pod` and `deployment`."""
+_OWNER_KNOWN = (
+    f"(group by (pod) (kube_pod_owner{{{_HERE}}} unless on (pod) {_BY_REPLICA_SET})\n"
+    f"or group by (pod) ({_REPLICA_SETS} and on (replicaset) kube_replicaset_owner{{{_HERE}}}))"
+)
+POD_STRANGERS = f"{_OWNER_KNOWN} unless on (pod) {POD_OWNERS}"
+"""One series per pod that belongs to nothing of which a service could have pods, such as a Job."""
+
+
 def _by_deployment(aggregation: str, vector: str) -> str:
-    return f'{aggregation} by (deployment) (label_replace({vector}, "deployment", "$1", "pod", "{{pods}}"))'
+    """The sum, count or maximum by Deployment; the pods' names tell only where no owner is known."""
+    nameless = f"{vector} unless on (pod) {_OWNER_KNOWN}"
+    named = f'{{whole(}}label_replace({nameless}, "deployment", "$1$2", "pod", "{{pods}}"){{)whole}}'
+    owned = f"({vector}) * on (pod) group_left (deployment) {POD_OWNERS}"
+    return f"{aggregation} by (deployment) ({owned}\nor {named})"
 
 
 def _once(vector: str) -> str:
@@ -66,7 +104,7 @@ def _limits(resource: str) -> str:
     return f"({_once(_ENFORCED[resource])}\nor {_stated('limits', resource)})"
 
 
-_DEPLOYMENT = '{matchers}namespace="{namespace}",deployment=~"{deployments}"'
+_DEPLOYMENT = f'{_HERE},deployment=~"{{deployments}}"'
 _ENFORCED: Mapping[str, str] = {
     "cpu": f"(container_spec_cpu_quota{{{_CONTAINER}}} > 0) / container_spec_cpu_period{{{_CONTAINER}}}",
     "memory": f"container_spec_memory_limit_bytes{{{_CONTAINER}}} > 0",
@@ -90,7 +128,12 @@ _SCRAPE = "job, endpoint, metrics_path, prometheus, prometheus_replica, replica"
 
 
 def _rate(selector: str) -> str:
-    return f"rate({selector}[{{window}}])"
+    """The increase per second of the window.
+
+    That is what Prometheus calls `rate`. VictoriaMetrics' `rate` is the increase per second of the part of
+    the window that has samples, so that pods which come and go would count for all of it.
+    """
+    return f"(increase({selector}[{{window}}]) / {{seconds}})"
 
 
 def _newest_rate(selector: str) -> str:
@@ -160,6 +203,11 @@ CALLS_QUERY = CallsQuery(
     ),
 )
 
+REQUESTS_QUERY = Query(
+    label="destination_workload", query=_reported("destination_workload", "istio_requests_total")
+)
+"""Requests per second that each service served, as a mean over the window."""
+
 # Requests from outside the application at its entry services: {workloads} are those of the entries,
 # {callers} are all of the application.
 _ENTERED = ',source_workload!~"{callers}"'
@@ -189,7 +237,7 @@ def _amounts(kind: str) -> str:
     )
 
 
-_POD = '{matchers}namespace="{namespace}",pod=~"{pods}"'
+_POD = _HERE
 _HPA = (
     '{matchers}namespace="{namespace}",scaletargetref_kind="Deployment",scaletargetref_name=~"{deployments}"'
 )
@@ -211,7 +259,7 @@ POD_QUERIES: Mapping[str, str] = {
     "ready": f'max by (pod) (kube_pod_status_ready{{{_POD},condition="true"}})',
     "ready_since": f"max by (pod) (kube_pod_status_ready_time{{{_POD}}})",
     "deleting": f"max by (pod) (kube_pod_deletion_timestamp{{{_POD}}})",
-    "usage": f"sum by (pod) ({_once(f'rate({_CPU_SECONDS}[{{window}}])')})",
+    "usage": f"sum by (pod) ({_once(_rate(_CPU_SECONDS))})",
     "usage_time": f"max by (pod) (timestamp({_CPU_SECONDS}))",
     "request": f"sum by (pod) ({_stated('requests', 'cpu')})",
 }
@@ -228,6 +276,7 @@ class Names:
         deployments: Deployment -> service.
         containers: container -> services that have one of this name.
         scaled: service -> the Deployment whose replicas are its own.
+        strangers: pods that look like those of a service by their names, but belong to somebody else.
 
     Raises:
         SettingsError: two services claim one Deployment or workload.
@@ -257,6 +306,19 @@ class Names:
                         )
         self.row = {service: row for row, service in enumerate(self.services)}
         self._render = lru_cache(_REMEMBERED)(self._rendered)
+        self.strangers: Collection[str] = ()
+        beginnings = Counter(name[:LONGEST_BEGINNING] for name in self.deployments if len(name) >= LONG_NAME)
+        # Names that begin alike can't be told apart by their pods.
+        self._long = {
+            name[:LONGEST_BEGINNING]: name
+            for name in self.deployments
+            if beginnings[name[:LONGEST_BEGINNING]] == 1
+        }
+
+    def _pod_pattern(self, alternatives: Callable[[Iterable[str]], str]) -> str:
+        """The names of pods; group 1 is their Deployment, group 2 the beginning of one with a long name."""
+        pattern = f"({alternatives(self.deployments)}){POD_SUFFIX}"
+        return pattern + (f"|({alternatives(self._long)}){LONG_POD_SUFFIX}" if self._long else "")
 
     def service(self, label: str, value: str) -> str | None:
         """The service that a series with this label and value belongs to; None for none.
@@ -273,16 +335,19 @@ class Names:
                 )
             return next(iter(owners), None)
         if label == "pod":
-            return self._owner(value)
+            return None if value in self.strangers else self._owner(value)
         if "workload" in label:
             return self.workloads.get(value)
         return self.deployments.get(value) or (value if value in self.row else None)
 
     def _owner(self, pod: str) -> str | None:
-        """The service of a pod: what stands before its suffix is the name of a Deployment."""
+        """The service of a pod, whose name begins with that of its Deployment, or with most of a long one."""
         first = pod.rpartition("-")[0]
-        for name in (first, first.rpartition("-")[0]):
-            if name in self.deployments and _POD_SUFFIX.fullmatch(pod, len(name)):
+        for name in (first.rpartition("-")[0], first):
+            if name in self.deployments and _SUFFIX.fullmatch(pod, len(name)):
+                return self.deployments[name]
+        for beginning, name in self._long.items():
+            if pod.startswith(beginning) and _LONG_SUFFIX.fullmatch(pod, len(beginning)):
                 return self.deployments[name]
         return None
 
@@ -297,31 +362,46 @@ class Names:
             window: a Prometheus duration.
             entries: services that `{workloads}` is narrowed to; None: all.
         """
-        return self._render(template, label, window, entries)
+        return self._render(template, label, window, entries, tuple(self.strangers))
 
-    def _rendered(self, template: str, label: str, window: str, entries: tuple[str, ...] | None) -> str:
+    def _rendered(
+        self,
+        template: str,
+        label: str,
+        window: str,
+        entries: tuple[str, ...] | None,
+        strangers: tuple[str, ...],
+    ) -> str:
         workloads = [
             name for name, service in self.workloads.items() if entries is None or service in entries
         ]
-        deployments = f"({alternatives(self.deployments)})"
+        # Of names that are longer than what pods carry, the whole has to be put back.
+        cut = {beginning: name for beginning, name in self._long.items() if beginning != name}
         values = {
             "matchers": self._matchers,
             "namespace": quoted(self.namespace),
             "window": window,
+            "seconds": f"{seconds(window):g}",
             "deployments": alternatives(self.deployments),
             "containers": alternatives(self.containers),
             "workloads": alternatives(workloads),
             "callers": alternatives(self.workloads),
-            "pods": deployments + POD_SUFFIX,
+            "pods": self._pod_pattern(alternatives),
+            "strangers": alternatives(strangers),
+            "whole(": "label_replace(" * len(cut),
+            ")whole": "".join(
+                f', "deployment", "{name}", "deployment", "{quoted(re.escape(beginning))}")'
+                for beginning, name in cut.items()
+            ),
         }
         plural = {"container": "containers", "pod": "pods"}.get(
             label, "workloads" if "workload" in label else "deployments"
         )
         values["services"] = values[plural]
-        return re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), template)
+        return re.sub(r"\{([\w()]+)\}", lambda found: values.get(found[1], found[0]), template)
 
 
-def alternatives(names: Mapping[str, object] | list[str]) -> str:
+def alternatives(names: Iterable[str]) -> str:
     """`a|b|c` with the characters of regular expressions escaped, to stand inside double quotes of PromQL."""
     return quoted("|".join(re.sub(r"[\\.+*?()|\[\]{}^$]", r"\\\g<0>", name) for name in names))
 

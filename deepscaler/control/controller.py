@@ -16,6 +16,7 @@ import pandas as pd
 from deepscaler.adapters.deadline import sharing
 from deepscaler.artefacts import utc_text
 from deepscaler.cluster import Cluster, Pod, ScaleReport, Workload
+from deepscaler.control.contests import Contests
 from deepscaler.control.gate import Gate
 from deepscaler.control.guard_rails import Decision, RecommendationHistory, Stance, decide
 from deepscaler.control.notices import Notices
@@ -86,6 +87,7 @@ class Controller:
         self._clock_watch = ClockWatch(cluster)
         self._restore(rails)
         self._gate = Gate(cluster, settings, self.statistics)
+        self._contests = Contests()
         level = logging.INFO if survive_bugs else logging.DEBUG  # an experiment isn't watched
         self._notices = Notices(self.statistics, self._scale.dry_run, level)
         self._survive_bugs, self._leading = survive_bugs, leading
@@ -228,9 +230,11 @@ class Controller:
         for workload in workloads:
             if not self._history.knows(workload.service):
                 self._history.record(workload.service, steady, workload.replicas)
+        self._contests.observe(workloads, steady)
+        writable = self._contests.refused(workloads, steady)
         rails = self._scale.guard_rails
-        decisions = decide(proposals, workloads, self._history, steady, rails=rails, stance=stance)
-        self._notices.tell(workloads, decisions)
+        decisions = decide(proposals, writable, self._history, steady, rails=rails, stance=stance)
+        self._notices.tell(self._contests.rivalled(workloads), decisions)
         mode = self.mode()
         self._notices.entered(mode)
         report = self._write(decisions, mode)
@@ -303,6 +307,8 @@ class Controller:
         """Write all targets that differ from the current replicas in one pass, if this tick may write."""
         current = {decision.service: decision.current for decision in decisions}
         due = {item.service: item.target for item in decisions if item.target != item.current}
+        if mode != ACTING:
+            self._contests.forget()
         if mode != ACTING or not due:
             self._notices.leave(current if mode == ACTING else {})
             return ScaleReport({})
@@ -313,6 +319,7 @@ class Controller:
         self._notices.wrote(decisions, report)
         self.statistics.writes += len(report.applied)
         self.statistics.failed_writes += len(report.failed)
+        self._contests.wrote(report, current)
         left = {**current, **report.applied}
         self._notices.leave({name: count for name, count in left.items() if name not in report.failed})
         return report

@@ -6,14 +6,14 @@ opt-outs, pauses, forced values -> tolerance -> scale-down stabilization -> step
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from deepscaler.cluster import Workload
+from deepscaler.cluster import QuotaClaim, Workload
+from deepscaler.control.quotas import Wish, share_out
 from deepscaler.policies.base import Proposal, Reason
 from deepscaler.settings import GuardRails
 
@@ -46,6 +46,7 @@ class Decision:
             policy wants the current replicas.
         recommended: what the stabilization history remembers: the rounded wish before the rails, or the
             current replicas of a service that is held or left alone.
+        bound_by: the quota that cut the target, if one did.
     """
 
     service: str
@@ -53,6 +54,7 @@ class Decision:
     target: int
     reason: Reason
     recommended: int
+    bound_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -148,18 +150,7 @@ def decide(
         _bounded(proposals.get(workload.service, nothing), workload, history, now, rails=rails, stance=stance)
         for workload in workloads
     ]
-    if rails.quota_cores is not None:
-        plan = within_quota(
-            plan, {workload.service: cores_of(workload) for workload in workloads}, rails.quota_cores
-        )
-    namespace = min(
-        (workload.quota_cores for workload in workloads if workload.quota_cores is not None), default=None
-    )
-    if namespace is not None:
-        plan = within_quota(
-            plan, {workload.service: workload.pod_cores or 0.0 for workload in workloads}, namespace
-        )
-    return plan
+    return within_quotas(plan, workloads, rails.quota_cores)
 
 
 def cores_of(workload: Workload) -> float:
@@ -257,37 +248,43 @@ def _clamped(decision: Decision, rails: GuardRails) -> Decision:
     return replace(decision, target=high, reason=Reason.MAX_REPLICAS) if decision.target > high else decision
 
 
-def within_quota(plan: Sequence[Decision], cores: Mapping[str, float], quota: float) -> list[Decision]:
-    """The plan, with smaller scale-ups if all targets together would take more than `quota` cores.
+def within_quotas(
+    plan: Sequence[Decision], workloads: Sequence[Workload], cores: float | None
+) -> list[Decision]:
+    """The plan, with smaller scale-ups where the quotas have no room for all; their reason is `quota`.
 
-    Scale-downs stand, and the cores that they free are given away, too. Free cores are handed out one replica
-    at a time, always to the service that has the smallest share of what it asked for (by name if shares are
-    equal), so that the bottleneck of the application is as wide as it can be. A service whose next replica
-    doesn't fit gets no more. Services that get less than they asked for have the reason `quota`.
+    Args:
+        plan: one decision per workload.
+        workloads: what the services are, and what their replicas take of the cluster's quotas.
+        cores: most cores that the limits of all targets may add up to; None: no bound.
     """
-    if sum(cores[item.service] * item.target for item in plan) <= quota + _SLACK:
-        return list(plan)
-    free = quota - sum(cores[item.service] * min(item.target, item.current) for item in plan)
-    granted = _share_out([item for item in plan if item.target > item.current], cores, free)
+    wishes = {
+        workload.service: Wish(
+            item.current,
+            item.target,
+            _pods(workload),
+            (*workload.quotas, *_own_quota(workload, workloads, cores)),
+        )
+        for item, workload in zip(plan, workloads, strict=True)
+    }
+    granted = share_out(wishes)
     return [
-        replace(item, target=granted[item.service], reason=Reason.QUOTA)
-        if granted.get(item.service, item.target) < item.target
+        replace(item, target=grant.replicas, reason=Reason.QUOTA, bound_by=grant.bound_by)
+        if (grant := granted[item.service]).replicas < item.target
         else item
         for item in plan
     ]
 
 
-def _share_out(raised: Sequence[Decision], cores: Mapping[str, float], free: float) -> dict[str, int]:
-    wanted = {item.service: item.target for item in raised}
-    granted = {item.service: item.current for item in raised}
-    queue = [(item.current / item.target, item.service) for item in raised]
-    heapq.heapify(queue)
-    while queue:
-        _, service = heapq.heappop(queue)
-        if cores[service] > free + _SLACK:
-            continue
-        free -= cores[service]
-        granted[service] += 1
-        if granted[service] < wanted[service]:
-            heapq.heappush(queue, (granted[service] / wanted[service], service))
-    return granted
+def _own_quota(
+    workload: Workload, workloads: Sequence[Workload], cores: float | None
+) -> tuple[QuotaClaim, ...]:
+    """What a replica takes of the quota in the settings."""
+    if cores is None:
+        return ()
+    free = cores - sum(cores_of(item) * _pods(item) for item in workloads)
+    return (QuotaClaim("scale.guard_rails.quota_cores", free, cores_of(workload)),)
+
+
+def _pods(workload: Workload) -> int:
+    return workload.replicas if workload.pods is None else workload.pods

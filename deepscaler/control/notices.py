@@ -29,7 +29,7 @@ class Notices:
         self.incumbents: dict[str, tuple[str, ...]] = {}
         self._statistics = statistics
         self._refusing = "" if dry_run else "; refused until it is gone"
-        self._rivals, self._held = OnChange(log), OnChange(log)
+        self._rivals, self._held, self._bound = OnChange(log), OnChange(log), OnChange(log)
         self._left_at: Mapping[str, int] = {}
         self._mode, self._level = "", level
 
@@ -43,6 +43,7 @@ class Notices:
             self._tell_edit(workload)
             self._tell_rivals(workload)
             self._tell_held(decision)
+            self._tell_bound(decision)
 
     def wrote(self, decisions: Sequence[Decision], report: ScaleReport) -> None:
         """Log each write, and what the tick changed in all."""
@@ -78,8 +79,9 @@ class Notices:
         if left_at != workload.replicas and not workload.autoscalers:
             self._statistics.foreign_edits += 1
             log.warning(
-                "%s: somebody set %d replicas; this controller left it at %d",
+                "%s: %s set %d replicas; this controller left it at %d",
                 service,
+                workload.manager or "somebody",
                 workload.replicas,
                 left_at,
             )
@@ -99,3 +101,14 @@ class Notices:
             self._held.trouble(service, f"{service}: stays at {decision.target} ({reason.value})")
         else:
             self._held.well(service, f"{service}: decided again")
+
+    def _tell_bound(self, decision: Decision) -> None:
+        service, quota = decision.service, decision.bound_by
+        if quota:
+            self._bound.trouble(
+                service,
+                f"{service}: gets {decision.target} replicas, fewer than it needs ({decision.recommended}): "
+                f"{quota} has no room for more",
+            )
+        else:
+            self._bound.well(service, f"{service}: no quota keeps it from more replicas any more")

@@ -28,6 +28,7 @@ PAIRED = (
     "core_hours",
     "mean_replicas",
     "changes_per_hour",
+    "starts_per_hour",
 )
 """Measures that are paired with the baseline by seed."""
 REFERENCES = ("oracle", "foreseen")

@@ -165,7 +165,8 @@ def cost(pods: pd.DataFrame, span: Span, cores: Mapping[str, float]) -> dict[str
 
     `core_hours`: CPU limits of all pods that are ready or starting, because a starting pod is paid for, too.
     `published_cost`: sum of limit * mean ready replicas, in cores. `changes_per_hour`: changes of the
-    replicas of any Deployment between two samples, whoever made them.
+    replicas of any Deployment between two samples, whoever made them. `starts_per_hour`: pods that these
+    changes added.
 
     Raises:
         DataError: pods.csv has no rows after the warm-up.
@@ -177,13 +178,14 @@ def cost(pods: pd.DataFrame, span: Span, cores: Mapping[str, float]) -> dict[str
     limit = np.array([cores[str(service)] for service in ready.columns])
     spans = np.diff(ready.index.to_numpy(np.float64), prepend=span.start)
     mean_ready = np.average(ready.to_numpy(), axis=0, weights=spans)
-    changed = int((np.diff(spec.to_numpy(), axis=0) != 0).sum())
+    changes = np.diff(spec.to_numpy(np.float64), axis=0)
     return {
         "core_hours": float(np.average(alive.to_numpy() @ limit, weights=spans)) * span.hours,
         "mean_cores": float(np.average(alive.to_numpy() @ limit, weights=spans)),
         "published_cost": float(mean_ready @ limit),
         "mean_replicas": float(mean_ready.sum()),
-        "changes_per_hour": changed / span.hours,
+        "changes_per_hour": int((changes != 0).sum()) / span.hours,
+        "starts_per_hour": float(np.maximum(changes, 0).sum()) / span.hours,
     }
 
 

@@ -45,6 +45,5 @@ def realised_cost(run: Run, span: Span, shortage: float, start: float) -> dict[s
         "held_core_hours": held,
         "short_core_hours": short,
         "excess_core_hours": excess,
-        "starts_per_hour": float(started.sum()) / span.hours,
         "realised_cost": held + shortage * short + start / 3600 * float(started @ limit),
     }

@@ -20,9 +20,10 @@ Slow: over the endpoint's SLO. Core-hours: CPU limits of all pods, per run. *: n
 
 
 # ----------------------------------------------------------------------------------------------------- tables
-def five_columns(summary: Mapping[str, Any]) -> str:
-    """The five columns that matter, under the terms that they use; fewest violations first, then cheapest."""
-    rows = [["policy", "violating minutes %", "slow or failed %", "core-hours", "changes/h"]]
+def main_table(summary: Mapping[str, Any]) -> str:
+    """The columns that matter, under the terms that they use; fewest violations first, then cheapest."""
+    starts = _starts(summary)
+    rows = [["policy", "violating minutes %", "slow or failed %", "core-hours", "changes/h", *starts]]
     for name in by_violations(summary):
         row = summary["policies"][name]
         rate, bounds = number(row["violation_rate"], 2, 100), interval(row["violation_rate_ci"], 2, 100)
@@ -33,15 +34,23 @@ def five_columns(summary: Mapping[str, Any]) -> str:
                 number(row["slow_rate"], 2, 100),
                 number(row["core_hours"], 2),
                 number(row["changes_per_hour"], 1),
+                *(number(row[measure], 1) for measure in starts.values()),
             ]
         )
     return f"{TERMS}\n\n{_lines(rows)}"
 
 
+def _starts(summary: Mapping[str, Any]) -> dict[str, str]:
+    """The column of pod starts and its measure, where the summary has it; older ones don't."""
+    rows = summary["policies"].values()
+    return {"starts/h": "starts_per_hour"} if all("starts_per_hour" in row for row in rows) else {}
+
+
 def full_table(summary: Mapping[str, Any]) -> str:
-    """Every measure of the comparison, in the order of `five_columns`."""
+    """Every measure of the comparison, in the order of `main_table`."""
     latency = ["min>SLA", "%", "95 % CI", "slow %", "p95 ms", "mean ms"]
-    rows = [["policy", "seeds", *latency, "core-h", "95 % CI", "changes/h", "replicas", "unknown %"]]
+    starts = _starts(summary)
+    rows = [["policy", "seeds", *latency, "core-h", "95 % CI", "changes/h", *starts, "replicas", "unknown %"]]
     for name in by_violations(summary):
         row = summary["policies"][name]
         rows.append(
@@ -57,6 +66,7 @@ def full_table(summary: Mapping[str, Any]) -> str:
                 number(row["core_hours"], 2),
                 interval(row["core_hours_ci"], 2),
                 number(row["changes_per_hour"], 1),
+                *(number(row[measure], 1) for measure in starts.values()),
                 number(row["mean_replicas"], 1),
                 number(row["unknown_rate"], 2, 100),
             ]

@@ -5,6 +5,7 @@ Row = caller, column = callee, everywhere.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from deepscaler.errors import DataError
 from deepscaler.graphs.similarity import scaled, without_diagonal
 from deepscaler.graphs.structural import NEEDED, Structure
 
+log = logging.getLogger(__name__)
 CORNER = "caller"
 """The heading of the first column: each row is a caller."""
 BUILT_IN = ("call", "od", "structural", "cc", "identity")
@@ -41,17 +43,24 @@ def write_graph(path: str | Path, names: Sequence[str], matrix: NDArray[np.float
         frame.to_csv(temporary, index=False, float_format="%.9g")
 
 
-def read_graph(path: str | Path) -> tuple[tuple[str, ...], NDArray[np.float32]]:
+def read_graph(path: str | Path, services: Sequence[str] = ()) -> tuple[tuple[str, ...], NDArray[np.float32]]:
     """Names and matrix `[N, N]` of a CSV as `write_graph` makes it.
 
     Columns and rows are in the order of the header; rows are matched to it by name.
 
+    Args:
+        path: the file.
+        services: N names; a file of nothing but N x N numbers is taken to be in their order, with a warning.
+
     Raises:
-        DataError: there is no such file, header and first column name other services or one twice, or an
-            entry isn't a finite number.
+        DataError: there is no such file, header and first column name other services or one twice, an entry
+            isn't a finite number, or there are no names and not as many rows as services.
     """
     path = Path(path)
     frame = read_csv(path, what="graph", command="python data_process.py", header=False)
+    unnamed = frame.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    if len(services) and np.isfinite(unnamed).all():
+        return tuple(services), _in_order(path, unnamed, services)
     names = tuple(frame.iloc[0, 1:].str.strip())
     rows = list(frame.iloc[1:, 0].str.strip())
     _check_names(path, names, rows)
@@ -63,6 +72,18 @@ def read_graph(path: str | Path) -> tuple[tuple[str, ...], NDArray[np.float32]]:
         raise DataError(f"{path}: line {row + 2}, column {names[column]!r}: {found!r} is not a number")
     order = [rows.index(name) for name in names]
     return names, numbers[order].astype(np.float32)
+
+
+def _in_order(path: Path, matrix: NDArray[np.float64], services: Sequence[str]) -> NDArray[np.float32]:
+    """A matrix without names, whose rows and columns are the services."""
+    if matrix.shape != (len(services), len(services)):
+        raise DataError(
+            f"{path}: {matrix.shape[0]} x {matrix.shape[1]} numbers without names, expected "
+            f"{len(services)} x {len(services)}, in the order of the services, or their names in header and "
+            "first column"
+        )
+    log.warning("%s: no names; rows and columns are taken in this order: %s", path, ", ".join(services))
+    return matrix.astype(np.float32)
 
 
 def _check_names(path: Path, names: Sequence[str], rows: Sequence[str]) -> None:
@@ -180,7 +201,7 @@ def build_prior(
         raise DataError(
             f"prior {name!r} is unknown; process.priors takes {', '.join(BUILT_IN)} or the path of a CSV"
         )
-    names, matrix = read_graph(name)
+    names, matrix = read_graph(name, services)
     return match_graph(names, matrix, services, source=name)
 
 

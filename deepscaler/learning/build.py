@@ -72,6 +72,8 @@ def build_dataset(settings: Settings, csv: str | None = None) -> Built:
         "source": {"file": str(source), "start": float(panel.times[0]), "end": float(panel.times[-1])},
         "settings": process.model_dump(mode="json"),
         "lead": labelled.lead,
+        "signed": bool((labelled.labels[: bounds[0]] < 0).any()),
+        "season": process.season,
         "demand": None if labelled.model is None else labelled.model.to_dict(),
     }
     dataset = Dataset(

@@ -11,18 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from deepscaler.errors import DeepScalerError
 from deepscaler.learning.comparison_report import comparison_verdict, summarise
 from deepscaler.learning.dataset import Dataset
-from deepscaler.learning.entrants import EDGES, ENTRANTS, Entrant
+from deepscaler.learning.entrants import EDGES, ENTRANTS, SIMPLE, Entrant
 from deepscaler.learning.hyperparameters import network_sizes
-from deepscaler.learning.judging import JUDGED, in_units, is_replicas, targets
+from deepscaler.learning.judging import assess_splits, forecasts_of, is_replicas
+from deepscaler.learning.saved_forecasts import save_forecasts
 from deepscaler.learning.task import TrainingTask
 from deepscaler.learning.train import fit
 from deepscaler.settings import Comparison, ModelConfig, Train
-from model.forecast_errors import forecast_errors
 from model.networks import parameter_count
 
 Job = tuple[Entrant, int]
@@ -37,6 +36,7 @@ def compare_networks(
     full: bool,
     report: Callable[[str, int], None],
     entrants: Sequence[Entrant] = ENTRANTS,
+    forecasts: Path | None = None,
 ) -> dict[str, Any]:
     """Train and judge every entrant; plain values.
 
@@ -47,6 +47,7 @@ def compare_networks(
         full: take sizes, window and epochs from the settings instead of the budget.
         report: called after each training with the entrant's label and the number of trainings in all.
         entrants: the rows.
+        forecasts: directory that the forecasts of every training are written to, `<row>-<seed>.npz`.
 
     Raises:
         DataError, SettingsError: as training does.
@@ -54,7 +55,7 @@ def compare_networks(
     budget = train.comparison
     jobs = [(entrant, seed) for entrant in entrants for seed in budget.seeds]
     runs: dict[Job, dict[str, Any]] = {}
-    for job, run in _finished(dataset, config, train, jobs, full):
+    for job, run in _finished(dataset, config, train, jobs, full, forecasts):
         runs[job] = run
         report(job[0].label, len(jobs))
     rows = {entrant: summarise([runs[entrant, seed] for seed in budget.seeds]) for entrant in entrants}
@@ -69,9 +70,23 @@ def compare_networks(
         "unrounded": budget.unrounded and dataset.unrounded is not None,
         "budget": "the settings' own" if full else budget.model_dump(mode="json"),
         "seeds": list(budget.seeds),
-        "rows": {entrant.label: row for entrant, row in rows.items()},
+        "rows": {entrant.label: {"told": entrant.told, **row} for entrant, row in rows.items()},
         "verdict": comparison_verdict(rows),
     }
+
+
+def length_of_comparison(entrants: Sequence[Entrant], train: Train, full: bool) -> str:
+    """How long a comparison can take, in a line."""
+    budget = train.comparison
+    trained = len([entrant for entrant in entrants if entrant.network not in SIMPLE]) * len(budget.seeds)
+    epochs = f"the settings' own {train.num_iter} x {train.num_epoch} epochs"
+    if not full:
+        minutes = trained * budget.processor_seconds / 60 / budget.workers
+        epochs = (
+            f"at most {budget.epochs} epochs and about {budget.processor_seconds:g} s of a processor each, "
+            f"at most {minutes:.0f} min in all with {budget.workers} worker(s)"
+        )
+    return f"{len(entrants)} rows, {trained} trainings of networks: {epochs}"
 
 
 def shortened(dataset: Dataset, budget: Comparison) -> Dataset:
@@ -95,7 +110,7 @@ def task_of(
         sizes[entrant.without] = False
     section = getattr(config, entrant.network).model_copy(update=sizes)
     config = config.model_copy(update={entrant.network: section})
-    return TrainingTask(dataset, entrant.network, config, train, Path())
+    return TrainingTask(dataset, entrant.network, config, train, Path(), told=entrant.wrapped)
 
 
 def _within(train: Train, budget: Comparison) -> Train:
@@ -128,19 +143,28 @@ def run_one(task: TrainingTask) -> dict[str, Any]:
         "seconds": course.processor_seconds,
         "epochs": len(course.history),
     }
-    for split in JUDGED:
-        rows: NDArray[np.int64] = fitted.ends[split]
-        if len(rows):
-            chosen = torch.from_numpy(rows).to(trainer.affinity.device)
-            scores = trainer.network.forecast(trainer.windows, graphs, chosen, task.config.dataset.batch_size)
-            made = in_units(scores, dataset, task.train.unrounded)
-            out[split] = forecast_errors(made, targets(dataset, rows), is_replicas(dataset.meta))
-    return out
+    made = forecasts_of(
+        trainer.network,
+        trainer.windows,
+        graphs,
+        dataset,
+        fitted.ends,
+        task.config.dataset.batch_size,
+        task.train.unrounded or trainer.network.unrounded,
+    )
+    if task.forecasts:
+        save_forecasts(task, fitted)
+    return {**out, **assess_splits(dataset, made, fitted.ends)}
 
 
 # ---------------------------------------------------------------------------------------------------- workers
 def _finished(
-    dataset: Dataset, config: ModelConfig, train: Train, jobs: Sequence[Job], full: bool
+    dataset: Dataset,
+    config: ModelConfig,
+    train: Train,
+    jobs: Sequence[Job],
+    full: bool,
+    forecasts: Path | None,
 ) -> Iterator[tuple[Job, dict[str, Any]]]:
     """Jobs and their outcomes as they come.
 
@@ -148,6 +172,14 @@ def _finished(
     another.
     """
     tasks = {job: task_of(*job, dataset, config, train, full) for job in jobs}
+    if forecasts:
+        tasks = {
+            job: replace(
+                task,
+                forecasts=forecasts / f"{job[0].label.replace(', ', '-').replace(' ', '_')}-{job[1]}.npz",
+            )
+            for job, task in tasks.items()
+        }
     alone = train.comparison.workers == 1 or config.dataset.device.startswith("cuda")
     if alone or (config.dataset.device == "auto" and torch.cuda.is_available()):
         yield from ((job, run_one(task)) for job, task in tasks.items())

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from deepscaler.learning.entrants import Entrant
-from deepscaler.learning.judging import JUDGED, MEASURES
+from deepscaler.learning.entrants import BLOCKS, SIMPLE, Entrant
+from deepscaler.learning.judging import JUDGED, MEASURES, PARTS
 from deepscaler.statistics import t_interval
 from deepscaler.text import aligned
 
 Row = Mapping[str, Any]
+LEGEND = (
+    "deficient and excess in core-seconds per hour (else in the label's unit); lead: of rises, in seconds; "
+    "missed and false: shares of the peaks"
+)
 
 
 def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -36,39 +40,78 @@ def _summarise_split(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for measure in MEASURES:
         values = [one[measure] for one in found]
         out[measure] = {"mean": float(np.mean(values)), "interval": t_interval(values), "by_seed": values}
+    for measure in PARTS:
         for part in ("step", "service"):
             by_part = f"{measure}_by_{part}"
             out[by_part] = np.mean([one[by_part] for one in found], axis=0).tolist()
+    for measure in ("mae", "mae_z"):
+        pairs = f"{measure}_by_service_and_step"
+        out[pairs] = np.mean([one[pairs] for one in found], axis=0).tolist()
     return out
 
 
 def comparison_verdict(rows: Mapping[Entrant, Row]) -> str:
-    """Plain sentences, one per line: which networks are best by MAE and RMSE, and what each part is worth.
+    """Plain sentences, one per line.
+
+    They say which rows are best by MAE and RMSE, who beats the strongest simple forecast, and what each part
+    is worth.
 
     Args:
         rows: what `summarise` returned, by entrant.
     """
     split = "test" if all("test" in row for row in rows.values()) else "validation"
-
-    def mean(entrant: Entrant, measure: str = "mae") -> float:
-        return float(rows[entrant][split][measure]["mean"])
-
     lines = []
     for measure in ("mae", "rmse"):
-        whole = [entrant for entrant in rows if not entrant.without]
-        order = sorted(whole, key=lambda entrant: mean(entrant, measure))
-        ranked = ", ".join(f"{entrant.label} {mean(entrant, measure):.4f}" for entrant in order[:4])
+        found = {one: float(rows[one][split][measure]["mean"]) for one in rows if not one.without}
+        order = sorted(found, key=lambda one: found[one])
+        ranked = ", ".join(f"{one.label} {found[one]:.4f}" for one in order[:4])
         lines.append(f"By {MEASURES[measure]} on {split}: {ranked}, ...")
+    return "\n".join([*lines, *_against_the_simple(rows, split), *_worth_of_parts(rows, split)])
+
+
+def _against_the_simple(rows: Mapping[Entrant, Row], split: str) -> Iterator[str]:
+    """Which networks beat the strongest simple forecast of all, paired by seed."""
+    simple = [entrant for entrant in rows if entrant.network in SIMPLE]
+    if not simple:
+        return
+    rival = min(simple, key=lambda entrant: float(rows[entrant][split]["mae"]["mean"]))
+    mean = float(rows[rival][split]["mae"]["mean"])
+    yield f"The strongest simple forecast is {rival.label}: MAE {mean:.4f}."
+    told: dict[str, list[str]] = {"beats it": [], "loses to it": [], "isn't told apart from it": []}
+    for entrant in rows:
+        if entrant.network in SIMPLE or entrant.without:
+            continue
+        changes = _changes(rows, entrant, rival, split)
+        interval = t_interval(changes)
+        verb = "isn't told apart from it"
+        if interval is not None and interval[1] < 0:
+            verb = "beats it"
+        elif interval is not None and interval[0] > 0:
+            verb = "loses to it"
+        told[verb].append(f"{entrant.label} {np.mean(changes):+.1f} %")
+    for verb, names in told.items():
+        if names:
+            yield f"{verb[0].upper()}{verb[1:]} (95 % interval over seeds): {', '.join(names)}."
+
+
+def _worth_of_parts(rows: Mapping[Entrant, Row], split: str) -> Iterator[str]:
+    """What each part is worth: a network with it against one fitted without it."""
     for bare in rows:
         if bare.without and bare.whole in rows:
-            pairs = zip(*(rows[one][split]["mae"]["by_seed"] for one in (bare.whole, bare)), strict=True)
-            by_seed = [100 * (one / other - 1) for one, other in pairs]
-            change = 100 * (mean(bare.whole) / mean(bare) - 1)
-            lines.append(
-                f"{bare.network} with {bare.without}: {change:+.1f} % MAE against without "
-                f"({min(by_seed):+.1f} to {max(by_seed):+.1f} by seed)."
+            changes = _changes(rows, bare.whole, bare, split)
+            change = 100 * (
+                float(rows[bare.whole][split]["mae"]["mean"]) / float(rows[bare][split]["mae"]["mean"]) - 1
             )
-    return "\n".join(lines)
+            yield (
+                f"{bare.network} with {bare.without}: {change:+.1f} % MAE against without "
+                f"({min(changes):+.1f} to {max(changes):+.1f} by seed)."
+            )
+
+
+def _changes(rows: Mapping[Entrant, Row], entrant: Entrant, other: Entrant, split: str) -> list[float]:
+    """By how many percent the MAE of one row lies above that of another, by seed."""
+    pairs = zip(*(rows[one][split]["mae"]["by_seed"] for one in (entrant, other)), strict=True)
+    return [100 * (one / max(rival, 1e-12) - 1) for one, rival in pairs]
 
 
 # ----------------------------------------------------------------------------------------------------- tables
@@ -83,20 +126,23 @@ def comparison_text(result: Mapping[str, Any]) -> str:
         lines += [
             "",
             f"{result['app']}, {split}: {result['label']} ({result['unit']}), {windows} windows, "
-            f"seeds {result['seeds']}",
-            *aligned(_overall(rows, split)),
+            f"seeds {result['seeds']}; {LEGEND}",
         ]
+        for told, title in BLOCKS.items():
+            block = {label: row for label, row in rows.items() if bool(row["told"]) == told}
+            if block:
+                lines += ["", f"{title}:", *aligned(_overall(block, split))]
         if split == "test" or "test" not in next(iter(rows.values())):
             lines += _details(result, split)
     return "\n".join([*lines[1:], "", result["verdict"]])
 
 
 def _details(result: Mapping[str, Any], split: str) -> list[str]:
-    """MAE, RMSE and MAPE by step and by service, one table each."""
+    """MAE (in the label's unit and in z-units), RMSE and MAPE by step and by service, one table each."""
     steps = [f"step {step + 1}" for step in range(result["horizon"])]
     lines = []
     for part, heads in (("step", steps), ("service", result["services"])):
-        for measure in ("mae", "rmse", "mape"):
+        for measure in PARTS:
             title = f"{MEASURES[measure]} by {part}"
             cells = _by_part(result["rows"], split, f"{measure}_by_{part}", title, heads)
             lines += ["", *aligned(cells)]

@@ -22,6 +22,13 @@ from deepscaler.learning.dataset_file import check_dataset, read_arrays, read_me
 VERSION = 2
 SPLITS = ("train", "validation", "test")
 STATISTICS = ("mean", "scale", "label_mean", "label_scale")
+NEEDED = ("train", "validation")
+"""Splits that have to hold a window; without a test split, errors are those of validation."""
+ADVICE = (
+    "collect longer (collect.last, then python metrics_fetch.py), lower process.window or give that split a "
+    "larger share (process.split), then run data_process.py again"
+)
+"""What helps where a split holds no window."""
 OPTIONAL = ("unrounded", "present")
 """Arrays that only `required` labels bring."""
 
@@ -60,10 +67,10 @@ class Normalizer:
         scores: NDArray[np.float32] = ((labels - self.label_mean) / self.label_scale).astype(np.float32)
         return scores
 
-    def label_values(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Labels in their unit from z-scores `[..., N]`, never below 0."""
-        values: NDArray[np.float64] = np.maximum(scores * self.label_scale + self.label_mean, 0.0)
-        return values
+    def label_values(self, scores: NDArray[np.float64], signed: bool = False) -> NDArray[np.float64]:
+        """Labels in their unit from z-scores `[..., N]`; never below 0 unless labels are `signed`."""
+        values: NDArray[np.float64] = scores * self.label_scale + self.label_mean
+        return values if signed else np.maximum(values, 0.0)
 
 
 def _mean_and_scale(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -89,8 +96,8 @@ class Dataset:
         bounds: rows of the splits: training is [0, bounds[0]), validation [bounds[0], bounds[1]), test
             [bounds[1], L).
         meta: services, features, units, app, step, base_step, window, horizon, label, lead (seconds that the
-            label looks ahead), source, demand (see `deepscaler.labels.demand.DemandModel.to_dict`; None
-            without), version.
+            label looks ahead), signed (a training label is below 0), season (seconds; None: it is looked
+            for), source, demand (see `deepscaler.labels.demand.DemandModel.to_dict`; None without), version.
         priors: graphs that training starts from, float32 `[N, N]` by name, row = caller.
         unrounded: float32 `[L, N]`: `required` labels before they are rounded up; None with other labels.
         present: float32 `[L, N]`: what is known at each row about the next `required` label, unrounded; None
@@ -117,6 +124,11 @@ class Dataset:
         return tuple(self.meta["services"])
 
     @property
+    def signed(self) -> bool:
+        """Whether labels may be below 0: some of the training split are."""
+        return bool(self.meta.get("signed"))
+
+    @property
     def dilation(self) -> int:
         """Rows per step of the model."""
         rows: int = round(self.meta["step"] / self.meta["base_step"])
@@ -140,7 +152,7 @@ class Dataset:
 
 
 def check_windows(dataset: Dataset, shares: tuple[float, float, float]) -> None:
-    """Check that every split with a share above 0 holds a window.
+    """Check that training, validation and, if it has a share, test hold a window.
 
     Raises:
         DataError: a split holds none; the message says how long it is and how long a window is.
@@ -148,13 +160,12 @@ def check_windows(dataset: Dataset, shares: tuple[float, float, float]) -> None:
     needed = dataset.dilation * (dataset.meta["window"] + dataset.meta["horizon"])
     edges = (0, *dataset.bounds, len(dataset.times))
     for index, split in enumerate(SPLITS):
-        if shares[index] > 0 and not len(dataset.window_ends(split)):
+        if (shares[index] > 0 or split in NEEDED) and not len(dataset.window_ends(split)):
             rows = edges[index + 1] - edges[index]
             why = "no label in it is known" if rows >= needed else "that is too short"
             raise DataError(
                 f"{split} split: {rows} rows of {dataset.meta['base_step']:g} s, "
-                f"a window and its horizon take {needed}: {why}; "
-                "collect longer (collect.last, then python metrics_fetch.py) or lower process.window"
+                f"a window and its horizon take {needed}: {why}; {ADVICE}"
             )
 
 

@@ -65,16 +65,11 @@ class Forecaster:
         return seconds
 
     def forecast(self, panel: MetricPanel, now: float | None = None) -> NDArray[np.float64]:
-        """Replicas `[H, N]` (or the labelled feature) of the H steps after the newest sample, never below 0.
+        """Replicas `[H, N]` (or the labelled feature) of the H steps after the newest sample.
 
-        They are NaN for services without data in the window's last step, whose forecast would be of the
-        training mean. For the others a missing sample inside the window is the training mean, and rows before
-        the panel begins repeat its first one.
-
-        Args:
-            panel: raw samples, at any regular step that the model's step is a multiple of; other services are
-                ignored.
-            now: samples after it are left out; by default all count.
+        Labels that were never below 0 in training aren't forecast below it. They are NaN for services without
+        data in the window's last step, whose forecast would be of the training mean. For the others a missing
+        sample inside the window is the training mean, and rows before the panel begins repeat its first one.
 
         Raises:
             MetricsError: no sample at all.
@@ -86,7 +81,9 @@ class Forecaster:
         windows = self._windows(series, live.times, labelled, rows)
         newest = torch.tensor([len(series) - 1], device=self._device)
         scores = self._network.forecast(windows, self._graphs, newest, 64, self._quantile)[0]  # [H, N]
-        replicas = self.bundle.normalizer.label_values(scores.double().cpu().numpy())
+        replicas = self.bundle.normalizer.label_values(
+            scores.double().cpu().numpy(), bool(self.bundle.meta.get("signed"))
+        )
         if self.bundle.unrounded:
             replicas = round_up(replicas)
         return np.where(self._known(series), replicas, np.nan)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from deepscaler.learning.bundle import Bundle, side_path
+from deepscaler.learning.comparison_report import LEGEND
 from deepscaler.learning.graph_text import graph_lines
-from deepscaler.learning.judging import JUDGED, MEASURES
+from deepscaler.learning.judging import JUDGED, MEASURES, PARTS
 from deepscaler.learning.train import Trained
 from deepscaler.text import aligned
 
@@ -26,21 +27,21 @@ def training_report(bundle: Bundle) -> str:
     lines: list[str] = []
     for split in (split for split in JUDGED if split in errors):
         made = errors[split]
-        lines += ["", f"{split} ({errors['unit']}, {made[bundle.network]['windows']} windows)"]
+        windows = made[bundle.network]["windows"]
+        lines += ["", f"{split} ({errors['unit']}, {windows} windows; {LEGEND})"]
         rows = [[name, *(f"{values[key]:.4f}" for key in MEASURES)] for name, values in made.items()]
         lines += aligned([["", *MEASURES.values()], *rows])
         lines += _by_part(made, "step", steps) + _by_part(made, "service", bundle.services)
     if errors["season_steps"] is None:
-        lines += ["", "no season in the training labels: SeasonalNaive is Persistence"]
+        lines += ["", "no season in the training data: SeasonalNaive is Persistence"]
     return "\n".join([*lines[1:], "", *graph_lines(bundle.graph), errors["verdict"], ""])
 
 
 def _by_part(made: Mapping[str, Mapping[str, Any]], part: str, names: Sequence[str]) -> list[str]:
-    """MAE, RMSE and MAPE of each forecast, one line per step or service."""
-    shown = ("mae", "rmse", "mape")
-    heads = [f"{forecast} {MEASURES[key]}" for forecast in made for key in shown]
+    """MAE (also in z-units), RMSE and MAPE of each forecast, one line per step or service."""
+    heads = [f"{forecast} {MEASURES[key]}" for forecast in made for key in PARTS]
     rows = [
-        [name, *(f"{values[f'{key}_by_{part}'][index]:.4f}" for values in made.values() for key in shown)]
+        [name, *(f"{values[f'{key}_by_{part}'][index]:.4f}" for values in made.values() for key in PARTS)]
         for index, name in enumerate(names)
     ]
     return ["", *aligned([[f"by {part}", *heads], *rows])]

@@ -20,7 +20,8 @@ from deepscaler.settings import ModelConfig, Train
 from model import parallel
 from model.course import Progress
 from model.network import Network, Shape
-from model.networks import build_network
+from model.networks import build_network, parameter_count
+from model.told import Told, told_shape
 
 
 def _silent(progress: Progress) -> None:
@@ -38,6 +39,8 @@ class TrainingTask:
         train: settings of optimiser, schedule, graph and loss.
         path: of the bundle; the checkpoint lies beside it.
         report: called after each epoch.
+        forecasts: file that the forecasts of validation and test are written to; None: they aren't.
+        told: the network is told what is known now of the next label, and the season, see `model.told`.
     """
 
     dataset: Dataset
@@ -46,6 +49,8 @@ class TrainingTask:
     train: Train
     path: Path
     report: Callable[[Progress], None] = field(default=_silent)
+    told: bool = False
+    forecasts: Path | None = None
 
     @property
     def shape(self) -> Shape:
@@ -67,6 +72,30 @@ class TrainingTask:
         """CSV with one row per epoch."""
         return side_path(self.path, ".history.csv")
 
+    def length(self) -> str:
+        """How many epochs the training really runs, in a line."""
+        train = self.train
+        network = self.fresh(train.seed)
+        if not parameter_count(network):
+            return f"{self.name}: fitted in closed form, no epochs"
+        learns = network.graph_use == "learned" and train.graph.learner != "none"
+        turns = 2 if learns and train.graph.trainer == "em" else 1
+        which = {2: "the network and as many of the graph", 1: "both at once" if learns else "the network"}[
+            turns
+        ]
+        may_stop = train.stop_early or train.optimiser.schedule == "constant"
+        steps = (
+            ""
+            if turns == 1 and not learns
+            else f"; a step ends after {train.patience} epochs without a new best"
+        )
+        ends = f", the run after {train.patience} such iterations" if may_stop else ""
+        bound = f", at most {train.processor_seconds:g} s of a processor" if train.processor_seconds else ""
+        return (
+            f"{self.name}: at most {train.num_iter * train.num_epoch * turns} epochs: {train.num_iter} "
+            f"iterations of up to {train.num_epoch} of {which}{steps}{ends}{bound}"
+        )
+
     def fresh(self, seed: int) -> Network:
         """A network on fresh weights.
 
@@ -76,6 +105,8 @@ class TrainingTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             try:
+                if self.told:
+                    return Told(build_network(self.name, told_shape(self.shape), self.sizes))
                 return build_network(self.name, self.shape, self.sizes)
             except ValueError as error:
                 raise SettingsError(f"model.{self.name}: {error}") from error
@@ -84,6 +115,7 @@ class TrainingTask:
         """A hash that changes when the data or a setting that affects the numbers does."""
         settings = [
             self.name,
+            repr(self.dataset.meta.get("season")),
             self.train.model_dump_json(),
             self.config.dataset.model_dump_json(exclude={"data_dir", "threads"}),
         ]

@@ -19,6 +19,7 @@ from deepscaler.learning.graph_report import Subject, judge_graph
 from deepscaler.learning.history import write_history
 from deepscaler.learning.hyperparameters import fill
 from deepscaler.learning.judging import judge_forecasts
+from deepscaler.learning.saved_forecasts import save_forecasts
 from deepscaler.learning.task import TrainingTask, pick_device
 from deepscaler.learning.windowing import make_windows, split_ends
 from model import parallel
@@ -27,6 +28,7 @@ from model.graph_learners import PRIOR_EDGE, GraphLearner, build_learner
 from model.joint import templates
 from model.layers import Graphs
 from model.network import Network
+from model.networks import NETWORKS
 from model.settings import LearnerSettings, TrainSettings
 from model.trainer import Trainer
 from model.windows import Windows
@@ -83,6 +85,8 @@ def train(task: TrainingTask, *, resume: bool = False, init_from: str | None = N
     with parallel.joined(pick_device(task.config.dataset.device)):
         fitted = fit(task, resume=resume, init_from=init_from, after=keep)
         bundle = _make_bundle(task, fitted)
+        if task.forecasts and not parallel.rank():
+            save_forecasts(task, fitted)
     trainer, course = fitted.trainer, fitted.trainer.course
     return Trained(bundle, course.samples / max(course.seconds, 1e-9), course.seconds, trainer.iteration)
 
@@ -234,7 +238,7 @@ def _make_bundle(task: TrainingTask, fitted: Fitted) -> Bundle:
             make_windows(dataset, affinity.device, longest_season=task.config.dataset.longest_season),
             fitted.ends,
             task.config.dataset.batch_size,
-            task.train.unrounded,
+            task.train.unrounded or trainer.network.unrounded,
         ),
         graph=judge_graph(_subject(task, fitted)),
         templates=_templates(task, fitted, shown) if dataset.meta["label"] == "offered" else None,
@@ -256,7 +260,8 @@ def _meta(task: TrainingTask, windows: Windows) -> dict[str, object]:
     """What the data set says about itself, and what training found or chose."""
     meta = {key: value for key, value in task.dataset.meta.items() if key not in ("statistics", "bounds")}
     meta["season_seconds"] = None if windows.season is None else windows.season * meta["base_step"]
-    meta["unrounded"] = task.train.unrounded and task.dataset.unrounded is not None
+    kind = NETWORKS[task.name]
+    meta["unrounded"] = (task.train.unrounded or kind.unrounded) and task.dataset.unrounded is not None
     return plain(meta)  # type: ignore[no-any-return]
 
 

@@ -47,15 +47,26 @@ def _layout(
     path: Path, names: Sequence[str], feature: str, features: tuple[str, ...]
 ) -> tuple[tuple[str, ...], tuple[str, ...], list[str]]:
     """Services, features, and the columns that hold them, service by service."""
-    suffixes = tuple(dict.fromkeys(name.rpartition("_")[2] for name in names))
-    prefixes = {name.rpartition("_")[0] for name in names}
+    known = sorted({*features, *FEATURES, feature}, key=len, reverse=True)
+    split = {name: _split(name, known) for name in names}
+    suffixes = tuple(dict.fromkeys(suffix for _, suffix in split.values()))
+    prefixes = {prefix for prefix, _ in split.values()}
     complete = feature in suffixes and len(prefixes) * len(suffixes) == len(names)
-    if "" in prefixes or not (complete or set(suffixes) <= {*FEATURES, feature}):
+    if "" in prefixes or not (complete or set(suffixes) <= set(known)):
         return tuple(names), (feature,), list(names)
     if feature not in suffixes:
         raise DataError(
             f"{path}: feature {feature!r} of process.label isn't in it; it holds {', '.join(suffixes)}"
         )
-    services = tuple(dict.fromkeys(name.rpartition("_")[0] for name in names))
+    services = tuple(dict.fromkeys(prefix for prefix, _ in split.values()))
     kept = tuple(name for name in dict.fromkeys((*features, feature)) if name in suffixes)
     return services, kept, [f"{service}_{name}" for service in services for name in kept]
+
+
+def _split(name: str, known: Sequence[str]) -> tuple[str, str]:
+    """Service and feature of a column: the longest known feature at its end, or what follows the last `_`."""
+    for feature in known:
+        if name.endswith(f"_{feature}"):
+            return name.removesuffix(f"_{feature}"), feature
+    service, _, feature = name.rpartition("_")
+    return service, feature

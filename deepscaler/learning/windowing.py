@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from deepscaler.errors import DataError
-from deepscaler.learning.dataset import SPLITS, Dataset, Normalizer
-from model.seasons import find_season
+from deepscaler.learning.dataset import ADVICE, NEEDED, SPLITS, Dataset, Normalizer
+from model.seasons import strongest_season
 from model.windows import Windows
 
 SECONDS_A_DAY = 86400.0
@@ -24,7 +24,7 @@ def split_ends(dataset: Dataset, stride: int, evaluation_stride: int) -> dict[st
         DataError: training or validation has none; the message says how many there are and what to change.
     """
     ends = {name: dataset.window_ends(name) for name in SPLITS}
-    short = [name for name in ("train", "validation") if not len(ends[name])]
+    short = [name for name in NEEDED if not len(ends[name])]
     if short:
         meta, edges = dataset.meta, (0, *dataset.bounds, len(dataset.times))
         needed = dataset.dilation * (meta["window"] + meta["horizon"])
@@ -33,8 +33,7 @@ def split_ends(dataset: Dataset, stride: int, evaluation_stride: int) -> dict[st
         raise DataError(
             f"no window fits the {' and '.join(short)} split (windows: {counts}): "
             f"a window of {meta['window']} + {meta['horizon']} steps takes {needed} rows of "
-            f"{meta['base_step']:g} s with a known label, the splits have {rows}; collect longer "
-            "(collect.last, metrics_fetch.py) or lower process.window, then run data_process.py again"
+            f"{meta['base_step']:g} s with a known label, the splits have {rows}; {ADVICE}"
         )
     return {name: rows[:: stride if name == "train" else evaluation_stride] for name, rows in ends.items()}
 
@@ -50,7 +49,7 @@ def make_windows(
         unrounded: take the labels before they were rounded up to whole replicas, where the data set has them.
             Whoever shows such forecasts rounds them up. Rounding keeps the order, so the median stays the
             median, where |error| is least.
-        longest_season: longest season that is looked for in the training labels, in steps; 0: none is.
+        longest_season: longest season that is looked for in the training rows, in steps; 0: none is.
     """
     normalizer, dilation = dataset.normalizer, dataset.dilation
     present = (
@@ -59,10 +58,7 @@ def make_windows(
         else torch.from_numpy(normalizer.label_scores(dataset.present)).to(device)
     )
     chosen = dataset.unrounded if unrounded and dataset.unrounded is not None else dataset.labels
-    season = None
-    if longest_season:
-        training = np.asarray(dataset.labels[: dataset.bounds[0]], np.float64)
-        season = find_season(training, longest_season * dilation, 2 * dilation)
+    season = _season(dataset, longest_season * dilation)
     return Windows(
         series=torch.from_numpy(normalizer.apply(dataset.series)).to(device),
         labels=torch.from_numpy(normalizer.label_scores(chosen)).to(device),
@@ -80,6 +76,24 @@ def make_windows(
 def label_zero(normalizer: Normalizer) -> torch.Tensor:
     """z-scores `[N]` of the label 0."""
     return torch.from_numpy(normalizer.label_scores(np.zeros_like(normalizer.label_mean)))
+
+
+def _season(dataset: Dataset, longest: int) -> int | None:
+    """Rows per season: as the settings of the processing say, or as found in the training rows.
+
+    Args:
+        dataset: series and labels.
+        longest: rows of the longest season that is looked for; 0: none is.
+    """
+    given: float | None = dataset.meta.get("season")
+    if given:
+        return max(round(given / float(dataset.meta["base_step"])), 1)
+    if not longest:
+        return None
+    rows = slice(0, dataset.bounds[0])
+    features = [dataset.series[rows, :, index] for index in range(dataset.series.shape[2])]
+    training = [np.asarray(one, np.float64) for one in (dataset.labels[rows], *features)]
+    return strongest_season(training, longest, 2 * dataset.dilation)
 
 
 def day_share(times: NDArray[np.float64]) -> NDArray[np.float32]:

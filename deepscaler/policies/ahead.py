@@ -17,7 +17,6 @@ from deepscaler.cluster import Workload
 from deepscaler.labels.demand import DemandModel
 from deepscaler.labels.history import offered_history
 from deepscaler.labels.rule import required_replicas
-from deepscaler.panel import MetricPanel
 from deepscaler.planning.scenarios import trailing_means
 from deepscaler.planning.seasons import find_season
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
@@ -81,7 +80,7 @@ class Ahead(Policy):
 
     def _needed(self, observation: Observation) -> dict[str, float]:
         """Replicas by service; those that can't be told are left out."""
-        panel = since_first_sample(observation.panel)
+        panel = observation.panel.since_first_sample()
         usable = len(panel) and {"req", "res"} <= set(panel.features)
         rates = offered_history(self._model, panel) if usable else None
         if rates is None:
@@ -98,13 +97,6 @@ class Ahead(Policy):
             for service, value in zip(model.services, replicas.tolist(), strict=True)
             if math.isfinite(value)
         }
-
-
-def since_first_sample(panel: MetricPanel) -> MetricPanel:
-    """The panel without the rows before its first sample: nothing is known of the time before."""
-    rows = np.flatnonzero(np.isfinite(panel.values).any(axis=(1, 2)))
-    first = int(rows[0]) if len(rows) else len(panel)
-    return MetricPanel(panel.times[first:], panel.services, panel.features, panel.values[first:])
 
 
 def _proposal(workload: Workload, needed: float | None, floor: float | None) -> Proposal:

@@ -39,7 +39,7 @@ class Reason(StrEnum):
     MIN_REPLICAS = "min_replicas"
     MAX_REPLICAS = "max_replicas"
     QUOTA = "quota"  # all services together would take more cores than the quota
-    RIVAL_AUTOSCALER = "rival_autoscaler"  # an HPA or KEDA object acts on it, too
+    RIVAL_AUTOSCALER = "rival_autoscaler"  # an HPA, KEDA or somebody who undoes writes acts on it, too
     CONFLICT = (
         "conflict"  # somebody changed the replicas between read and write; theirs stand until the next tick
     )

@@ -75,7 +75,7 @@ class PlanPolicy(Policy):
         return self._about()
 
     def _plan(self, observation: Observation) -> Plan | None:
-        panel = observation.panel
+        panel = observation.panel.since_first_sample()
         usable = len(panel) and {"req", "res"} <= set(panel.features)
         rates = offered_history(self._model, panel) if usable else None
         found = None if rates is None else self._source.scenarios(observation.now, rates, panel)

@@ -27,6 +27,10 @@ Feature = Literal["pod", "cpu", "mem", "res", "req"]
 """A metric of one service, by the names that the README explains."""
 
 
+Name = Annotated[str, Field(pattern=r"^\S+$")]
+"""A name without white space."""
+
+
 def _hidden(value: Any) -> Any:
     """The value, which no message shows from now on."""
     if isinstance(value, str | int | float) and not isinstance(value, bool):

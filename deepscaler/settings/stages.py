@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
 from deepscaler.settings.app import App, ClusterSection, check_name
-from deepscaler.settings.base import Count, Feature, Moment, NotNegative, Positive, Section, Share
+from deepscaler.settings.base import Count, Feature, Moment, Name, NotNegative, Positive, Section, Share
 from deepscaler.settings.scaling import Scale
 from deepscaler.settings.testbed import Testbed
 
@@ -89,9 +89,10 @@ class Process(Section):
     step: Positive = Field(
         60.0, description="seconds in a time step of the network; a multiple of collect.step"
     )
-    features: list[Feature] = Field(
+    features: list[Name] = Field(
         ["pod", "cpu", "res", "req"],
-        description="metrics that the network sees; these are the published four",
+        description="metrics that the network sees; these are the published four. Of collected metrics pod, "
+        "cpu, mem, res and req; of a CSV from elsewhere (`--csv`) any",
     )
     window: Count = Field(80, description="time steps that the network looks back")
     horizon: Count = Field(1, description="time steps that the network forecasts")
@@ -106,10 +107,16 @@ class Process(Section):
         description="shares of training, validation and test, in time order",
         strict=False,
     )
+    season: Positive | None = Field(
+        None,
+        description="seconds after which the load repeats; null: the season is looked for in the training "
+        "labels and, if they have none, in every feature",
+    )
     priors: list[str] | None = Field(
         None,
-        description="prior graphs: call, od, structural, cc, identity or a CSV of [N, N] with service names; "
-        "null: call; without recorded calls structural; without response times cc",
+        description="prior graphs: call, od, structural, cc, identity or a CSV of [N, N] with service names "
+        "or, without names, in the order of the services; null: call; without recorded calls structural; "
+        "without response times cc",
     )
     prior_cutoff: Share = Field(
         0.3, description="od and cc: entries below this share of the graph's largest are cut"
@@ -159,8 +166,17 @@ class Process(Section):
     def _known(self) -> Self:
         if self.label not in ("required", "observed", "offered") and not self.label.startswith("feature:"):
             raise ValueError("label: allowed are required, observed, offered, feature:<name>")
-        if min(self.split) < 0 or self.split[0] <= 0 or abs(sum(self.split) - 1) > 1e-6:
-            raise ValueError("split: three shares that add up to 1, the first above 0")
+        unknown = [name for name in self.features if name not in get_args(Feature)]
+        if unknown and not self.label.startswith("feature:"):
+            raise ValueError(
+                f"features: {', '.join(unknown)} is none of {', '.join(get_args(Feature))}; other names are "
+                "for a CSV from elsewhere, with label=feature:<name>"
+            )
+        if min(self.split) < 0 or min(self.split[:2]) <= 0 or abs(sum(self.split) - 1) > 1e-6:
+            raise ValueError(
+                "split: three shares that add up to 1, the first two above 0 (validation chooses the epoch "
+                "that is kept); the third may be 0, then errors are those of validation"
+            )
         return self
 
 

@@ -273,3 +273,4 @@ class ModelConfig(Section):
     DCRNN: DiffusionSizes = DiffusionSizes()
     Persistence: NoSizes = NoSizes()
     SeasonalNaive: NoSizes = NoSizes()
+    KnownNow: NoSizes = NoSizes()

@@ -149,7 +149,10 @@ def labels(metric: str, /, **pairs: str) -> Labels:
 def samples(snapshot: CounterSnapshot, app: App) -> Iterator[tuple[Labels, float]]:
     """Every series of the snapshot with its value; Deployments and workloads are named as `app` says."""
     for service, counters in snapshot.services.items():
-        yield from _deployment(app.namespace, deployment_of(app, service), counters)
+        deployment = deployment_of(app, service)
+        yield from _deployment(app.namespace, deployment, counters)
+        for replica_set in dict.fromkeys(replica_set_of(pod.name) for pod in counters.pods):
+            yield _replica_set_labels(app.namespace, replica_set, deployment), 1.0
         for pod in counters.pods:
             yield from _pod(app.namespace, app.services[service].container or service, pod, counters)
         yield from _istio(app, workload_of(app, service), counters, snapshot.bounds_seconds)
@@ -206,6 +209,12 @@ def _deployment_labels(namespace: str, deployment: str) -> tuple[Labels, Labels]
     return spec, ready
 
 
+@lru_cache(maxsize=4096)
+def _replica_set_labels(namespace: str, replica_set: str, deployment: str) -> Labels:
+    owner = {"owner_name": deployment, **owned("Deployment")}
+    return labels("kube_replicaset_owner", namespace=namespace, replicaset=replica_set, **owner)
+
+
 def _pod(
     namespace: str, container: str, pod: PodCounters, counters: ServiceCounters
 ) -> Iterator[tuple[Labels, float]]:
@@ -228,6 +237,7 @@ def _pod(
         float(pod.ready),
         pod.start_time,
         pod.deleting_since,
+        1.0,
     )
     for key, value in zip(_pod_labels(namespace, container, pod.name), values, strict=True):
         if value is not None:
@@ -260,7 +270,18 @@ def _pod_labels(namespace: str, container: str, pod: str) -> tuple[Labels, ...]:
         labels("kube_pod_status_ready", condition="true", **where),
         labels("kube_pod_start_time", **where),
         labels("kube_pod_deletion_timestamp", **where),
+        labels("kube_pod_owner", owner_name=replica_set_of(pod), **owned("ReplicaSet"), **where),
     )
+
+
+def replica_set_of(pod: str) -> str:
+    """The ReplicaSet that owns a pod."""
+    return pod.rpartition("-")[0]
+
+
+def owned(kind: str) -> dict[str, str]:
+    """Labels by which kube-state-metrics says who controls an object."""
+    return {"owner_kind": kind, "owner_is_controller": "true"}
 
 
 def _istio(

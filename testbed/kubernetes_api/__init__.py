@@ -9,8 +9,8 @@
 The package stands alone: it imports the standard library and PyYAML. Each module knows only those before it:
 
 * `status`: failures. `schema`: shapes and types of objects. `ownership`: managedFields and server-side apply.
-  `patching`: the other patches. `resources`: what is served, and discovery. `defaults`: defaults and
-  validation.
+  `patching`: the other patches. `resources`: what is served, and discovery. `quantities`, `quotas`: what pods
+  count, and what a namespace has left. `defaults`: defaults and validation.
 * `selectors`: label and field selectors. `tables`: what kubectl prints. `access`: rights. `store`: objects
   and their history. `workloads`: what runs. `watching`: lists, pages and watches.
 * `protobuf`: what kubectl creates. `requests`: one request and its answer. `server`: HTTP.
@@ -18,7 +18,7 @@ The package stands alone: it imports the standard library and PyYAML. Each modul
 tests/testbed/test_kubernetes_api.py compares it with the recorded answers of a real v1.36.
 
 Differs: only those pods run that the serving side reports with `sync_pods`. A new template doesn't roll the
-pods, autoscalers don't act, quotas aren't enforced, and custom resources aren't served.
+pods, autoscalers don't act, and custom resources aren't served.
 """
 
 from testbed.kubernetes_api.access import Identity, Rule

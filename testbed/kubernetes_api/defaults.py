@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from testbed.kubernetes_api.quotas import complete_limit_range
 from testbed.kubernetes_api.resources import Resource
 from testbed.kubernetes_api.status import Cause, Object
 
@@ -169,6 +170,7 @@ _DEFAULTS: Mapping[str, Callable[[Object], None]] = {
     "Namespace": _namespace,
     "Pod": _pod,
     "PersistentVolumeClaim": _claim,
+    "LimitRange": complete_limit_range,
 }
 _WITH_SPEC = {"Deployment", "ReplicaSet", "StatefulSet", "Service", "HorizontalPodAutoscaler", "Pod", "Lease"}
 

@@ -137,6 +137,7 @@ _RBAC = "rbac.authorization.k8s.io"
 RESOURCES: tuple[Resource, ...] = (
     Resource("", "v1", "configmaps", "ConfigMap", short_names=("cm",)),
     Resource("", "v1", "events", "Event", short_names=("ev",), fields=_EVENT_FIELDS),
+    Resource("", "v1", "limitranges", "LimitRange", short_names=("limits",)),
     Resource(
         *("", "v1", "namespaces", "Namespace"),
         namespaced=False,

@@ -93,7 +93,7 @@ class Objects:
         self._log: list[Change] = []
         self._pending: list[Key] = []
         self._told: dict[Key, int] = {}
-        self._telling = threading.Lock()
+        self._telling = threading.RLock()  # whoever is told may bring pods, which may tell more
         self._addresses = 0
         self._node_ports = 30000
         self.prepare()
@@ -189,7 +189,23 @@ class Objects:
         if storage == "apps/deployments":
             self._pending.append(key)
         self.changed.notify_all()
-        return obj
+        self.committed(resource, key[0])
+        return self._kept[storage].get(key, obj)
+
+    def admit(self, resource: Resource, obj: Object) -> None:
+        """Let a subclass complete an object that is about to be created, or refuse it.
+
+        Raises:
+            Refused: it may not be created.
+        """
+
+    def committed(self, resource: Resource, namespace: str) -> None:
+        """Tell a subclass that something has changed."""
+
+    def wanted(self, key: Key, obj: Object) -> int:
+        """The replicas of a Deployment that `on_scale` is told."""
+        replicas: int = obj["spec"]["replicas"]
+        return replicas
 
     def tell(self) -> None:
         """Tell `on_scale` what has changed. Call it without holding a lock that `on_scale` may wait for."""
@@ -202,7 +218,7 @@ class Objects:
                         return
                     key = self._pending.pop(0)
                     found = self._kept.get("apps/deployments", {}).get(key)
-                    replicas = found["spec"]["replicas"] if found else 0
+                    replicas = self.wanted(key, found) if found else 0
                     if self._told.get(key) == replicas and found:
                         continue
                     if found:
@@ -239,6 +255,7 @@ class Objects:
                 )
             if (namespace, name) in self._kept.get(resource.storage, {}):
                 raise already_exists(resource.plural, resource.group, name)
+            self.admit(resource, obj)
             if resource.kind == "Service":
                 self._address(obj)
             if writer is not None:

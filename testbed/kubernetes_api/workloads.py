@@ -6,11 +6,12 @@ import copy
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
-from testbed.kubernetes_api import resources
+from testbed.kubernetes_api import quotas, resources
 from testbed.kubernetes_api.resources import Resource
 from testbed.kubernetes_api.schema import time_text
-from testbed.kubernetes_api.status import Object
+from testbed.kubernetes_api.status import Object, Refused
 from testbed.kubernetes_api.store import Key, Objects
 
 
@@ -38,6 +39,86 @@ class Workloads(Objects):
         """Begin with no pods."""
         self._pods: dict[Key, PodState] = {}
         self._synced: dict[Key, tuple[str, tuple[PodState, ...]]] = {}  # Deployment -> its version and pods
+        self._running: dict[Key, int] = {}  # Deployment -> how many pods it has that aren't going
+        self._recounting = False
+
+    # ------------------------------------------------------------------------------------------------- quotas
+    def _of(self, plural: str, namespace: str) -> list[Object]:
+        """The objects of a core resource in a namespace."""
+        return [obj for (where, _), obj in self._kept.get(f"/{plural}", {}).items() if where == namespace]
+
+    def admit(self, resource: Resource, obj: Object) -> None:
+        """Complete a pod by the LimitRanges; refuse what they or a quota don't let in."""
+        namespace, name = obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
+        if resource.kind == "Pod":
+            ranges = self._of("limitranges", namespace)
+            obj["spec"] = quotas.with_limits(obj["spec"], ranges)
+            outside = quotas.outside(obj["spec"], ranges)
+            if outside:
+                said = outside[0] if len(outside) == 1 else f"[{', '.join(outside)}]"
+                raise quotas.forbidden("pods", "", name, said)
+            quotas.require(self._of("resourcequotas", namespace), obj, name)
+            return
+        for quota in self._of("resourcequotas", namespace):
+            key = quotas.counted(resource, quota)
+            if key:
+                quotas.exceed(quota, {key: Decimal(1)}, {}, resource.plural, resource.group, name)
+
+    def committed(self, resource: Resource, namespace: str) -> None:
+        """Bring the status of the namespace's quotas to what is used."""
+        if self._recounting or resource.plural not in self._counted(namespace):
+            return
+        self._recounting = True
+        try:
+            self._recount(namespace)
+        finally:
+            self._recounting = False
+
+    def _counted(self, namespace: str) -> set[str]:
+        """The resources whose changes may change what is used of the namespace's quotas."""
+        limits = self._of("resourcequotas", namespace)
+        counted = {each.plural for each in resources.RESOURCES for one in limits if quotas.counted(each, one)}
+        return counted | {"pods", "resourcequotas"} if limits else counted
+
+    def _recount(self, namespace: str) -> None:
+        for quota in self._of("resourcequotas", namespace):
+            counts = {
+                key: sum(place[0] == namespace for place in self._kept.get(each.storage, {}))
+                for each in resources.RESOURCES
+                if each.served is None and (key := quotas.counted(each, quota))
+            }
+            self._set_status(_QUOTAS, quota, quotas.used(quota, self._of("pods", namespace), counts))
+
+    def wanted(self, key: Key, obj: Object) -> int:
+        """The replicas that may run: those that run already, and as many more as the quotas admit."""
+        replicas: int = obj["spec"]["replicas"]
+        namespace = key[0]
+        limits = self._of("resourcequotas", namespace)
+        if not limits:
+            return replicas
+        running = max(self._told.get(key, 0), self._running.get(key, 0))
+        reserved = [
+            self._next(other)
+            for place, other in self._kept.get("apps/deployments", {}).items()
+            if place[0] == namespace
+            for _ in range(self._told.get(place, 0) - self._running.get(place, 0))
+        ]
+        pod = self._next(obj)
+        while running < replicas:
+            try:
+                quotas.require(limits, pod, key[1], reserved)
+            except Refused:
+                break
+            running += 1
+            reserved.append(pod)
+        return min(running, replicas)
+
+    def _next(self, deployment: Object) -> Object:
+        """The pod that a Deployment creates next, as far as quotas go."""
+        spec = deployment["spec"]["template"]["spec"]
+        return {
+            "spec": quotas.with_limits(spec, self._of("limitranges", deployment["metadata"]["namespace"]))
+        }
 
     def erased(self) -> None:
         """Let the next sync bring back what a client has deleted."""
@@ -69,7 +150,8 @@ class Workloads(Objects):
         """Bring the Pods of a Deployment, its ReplicaSet and their statuses to what runs.
 
         Nothing happens if the Deployment is unknown. A call costs next to nothing if nothing has changed, so
-        call it as often as you like, for every Deployment.
+        call it as often as you like, for every Deployment. New pods that a quota or a LimitRange doesn't
+        admit don't come up; they are tried again at the next call.
 
         Differs: a Deployment keeps one ReplicaSet. A new template doesn't roll the pods.
         """
@@ -79,8 +161,9 @@ class Workloads(Objects):
             if owner is None or self._synced.get(key) == (owner["metadata"]["resourceVersion"], tuple(pods)):
                 return
             replica_set = self._replica_set(owner, pods)
-            self._sync_objects(namespace, replica_set, pods)
-            live = [pod for pod in pods if pod.deleting_since is None]
+            admitted, failure = self._sync_objects(namespace, replica_set, pods)
+            live = [pod for pod in admitted if pod.deleting_since is None]
+            self._running[key] = len(live)
             ready = sum(pod.ready_since is not None for pod in live)
             counts = {"readyReplicas": ready or None, "availableReplicas": ready or None}
             of_replica_set = {
@@ -96,13 +179,23 @@ class Workloads(Objects):
                 **counts,
                 "updatedReplicas": len(live) or None,
                 "unavailableReplicas": len(live) - ready or None,
-                "conditions": self._conditions(owner, len(live), ready),
+                "conditions": self._conditions(owner, len(live), ready, failure),
             }
             self._set_status(_DEPLOYMENTS, owner, of_deployment)
-            self._synced[key] = (self.read(_DEPLOYMENTS, *key)["metadata"]["resourceVersion"], tuple(pods))
+            if not failure:
+                version = self.read(_DEPLOYMENTS, *key)["metadata"]["resourceVersion"]
+                self._synced[key] = (version, tuple(pods))
+            if self._of("resourcequotas", namespace):  # what one gives back, another may wait for
+                self._pending += [place for place in self._told if place[0] == namespace]
+        self.tell()
 
-    def _sync_objects(self, namespace: str, replica_set: Object, pods: Sequence[PodState]) -> None:
-        """Delete the Pods that no longer run, then create and change the others."""
+    def _sync_objects(
+        self, namespace: str, replica_set: Object, pods: Sequence[PodState]
+    ) -> tuple[list[PodState], str]:
+        """Delete the Pods that no longer run, then create and change the others.
+
+        Returns those that are there now, and why others aren't ("": all are).
+        """
         kept, names = self._kept.setdefault("/pods", {}), {pod.name for pod in pods}
         gone = [
             (place, obj)
@@ -114,13 +207,20 @@ class Workloads(Objects):
         for place, obj in gone:
             self._pods.pop(place, None)
             self._commit(_PODS, "DELETED", obj, obj)
+        admitted, failure = [], ""
         for pod in pods:
             place = (namespace, pod.name)
             old = kept.get(place)
             if old is None or self._pods.get(place) != pod:
-                new = _pod_object(old or self._new_pod(replica_set, pod), pod)
+                try:
+                    new = _pod_object(old or self._new_pod(replica_set, pod), pod)
+                except Refused as refused:
+                    failure = str(refused)
+                    continue
                 self._commit(_PODS, "MODIFIED" if old else "ADDED", new, old)
                 self._pods[place] = pod
+            admitted.append(pod)
+        return admitted, failure
 
     def _replica_set(self, owner: Object, pods: Sequence[PodState]) -> Object:
         """The ReplicaSet of a Deployment, created or brought to its replicas and template."""
@@ -176,9 +276,11 @@ class Workloads(Objects):
         }
         metadata["ownerReferences"] = [_reference(replica_set)]
         spec = {**template["spec"], "nodeName": "testbed"}
-        return {"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": spec, "status": {}}
+        new: Object = {"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": spec, "status": {}}
+        self.admit(_PODS, new)
+        return new
 
-    def _conditions(self, owner: Object, live: int, ready: int) -> list[Object]:
+    def _conditions(self, owner: Object, live: int, ready: int, failure: str) -> list[Object]:
         wanted = owner["spec"]["replicas"]
         known = {each["type"]: each for each in (owner.get("status") or {}).get("conditions") or ()}
         enough, done = ready >= wanted - wanted // 4, ready >= wanted and live == wanted
@@ -186,6 +288,7 @@ class Workloads(Objects):
         for kind, status, reason in (
             ("Available", enough, "MinimumReplicasAvailable" if enough else "MinimumReplicasUnavailable"),
             ("Progressing", True, "NewReplicaSetAvailable" if done else "ReplicaSetUpdated"),
+            *([("ReplicaFailure", True, "FailedCreate")] if failure else []),
         ):
             before, now = known.get(kind, {}), time_text(self.clock())
             if before.get("status") == str(status) and before.get("reason") == reason:
@@ -196,6 +299,7 @@ class Workloads(Objects):
                 "type": kind,
                 "status": str(status),
                 "reason": reason,
+                **({"message": failure} if kind == "ReplicaFailure" else {}),
                 "lastUpdateTime": now,
                 "lastTransitionTime": since,
             }
@@ -213,6 +317,7 @@ def _served(api_version: str, kind: str) -> Resource:
 _PODS = _served("v1", "Pod")
 _DEPLOYMENTS = _served("apps/v1", "Deployment")
 _REPLICA_SETS = _served("apps/v1", "ReplicaSet")
+_QUOTAS = _served("v1", "ResourceQuota")
 
 
 def _owned_by(obj: Object, uid: str) -> bool:

@@ -5,12 +5,7 @@ python -m testbed.live.prometheus_server --install
 
 from __future__ import annotations
 
-import argparse
-import os
-import shutil
-import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -26,14 +21,12 @@ import yaml
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from deepscaler.artefacts import one_line
-from deepscaler.errors import ClusterError, DeepScalerError, MetricsError
+from deepscaler.errors import ClusterError, MetricsError
 from testbed.cluster.exposition import Series
+from testbed.live.debian import UNPACKED, Package, free_port, install_command, stop
 
-ROOT = Path(__file__).resolve().parents[2]
-UNPACKED = ROOT / ".cache" / "debian"
-PROGRAMS = ("prometheus", "promtool")
+PACKAGE = Package("prometheus", ("prometheus", "promtool"), "Prometheus")
 READY_SECONDS = 30.0
-STOP_SECONDS = 15.0
 SAMPLES_PER_REQUEST = 100_000
 _MISSING = (
     "no prometheus program: run `python -m testbed.live.prometheus_server --install` "
@@ -41,69 +34,18 @@ _MISSING = (
 )
 
 
-# ----------------------------------------------------------------------------------------- finding, unpacking
 def find() -> Path | None:
     """The `prometheus` program: on PATH, else unpacked under `.cache/debian`; None where there is none."""
-    found = shutil.which("prometheus")
-    if found:
-        return Path(found)
-    unpacked = UNPACKED / "usr" / "bin" / "prometheus"
-    return unpacked if os.access(unpacked, os.X_OK) else None
+    return PACKAGE.find(UNPACKED)
 
 
 def install() -> Path:
     """The `prometheus` program; where there is none, Debian's package is unpacked under `.cache/debian`.
 
-    That needs no root and starts no service.
-
     Raises:
         ClusterError: no apt-get here, or it can't reach the package.
     """
-    present = find()
-    if present:
-        return present
-    for program in ("apt-get", "dpkg"):
-        if shutil.which(program) is None:
-            raise ClusterError(
-                f"Prometheus can't be unpacked: no {program} on this machine; "
-                "put a prometheus program on PATH"
-            )
-    UNPACKED.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=UNPACKED.parent, prefix="prometheus-") as name:
-        package = _download(Path(name))
-        _run(["dpkg", "-x", str(package), f"{name}/root"], cwd=name)
-        target = UNPACKED / "usr" / "bin"
-        target.mkdir(parents=True, exist_ok=True)
-        for program in PROGRAMS:
-            os.replace(f"{name}/root/usr/bin/{program}", target / program)
-    return target / "prometheus"
-
-
-def _download(directory: Path) -> Path:
-    """The file of the package; package lists that don't know it are fetched anew into `directory`."""
-    try:
-        _run(["apt-get", "download", "prometheus"], cwd=directory)
-    except ClusterError:
-        for below in ("lists/partial", "archives/partial"):
-            (directory / below).mkdir(parents=True)
-        own = [f"Dir::State::lists={directory}/lists", f"Dir::Cache={directory}", "APT::Sandbox::User=root"]
-        options = [part for option in own for part in ("-o", option)]
-        _run(["apt-get", *options, "update"], cwd=directory)
-        _run(["apt-get", *options, "download", "prometheus"], cwd=directory)
-    packages = sorted(directory.glob("prometheus_*.deb"))
-    if not packages:
-        raise ClusterError("apt-get download prometheus left no package")
-    return packages[0]
-
-
-def _run(command: list[str], cwd: Path | str) -> None:
-    try:
-        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ClusterError(f"{' '.join(command[:1] + command[-2:])}: {error}") from error
-    if done.returncode:
-        said = one_line((done.stderr or done.stdout)[-300:])
-        raise ClusterError(f"{' '.join(command[:1] + command[-2:])} ended with {done.returncode}: {said}")
+    return PACKAGE.install(UNPACKED)
 
 
 # ------------------------------------------------------------------------------------------------- the server
@@ -145,7 +87,7 @@ def running(
             "storage": {"tsdb": {"out_of_order_time_window": out_of_order}},
         }
         (directory / "prometheus.yml").write_text(yaml.safe_dump(document), encoding="utf-8")
-        port = port or _free_port()
+        port = port or free_port()
         command = [
             str(program),
             f"--config.file={directory / 'prometheus.yml'}",
@@ -164,7 +106,7 @@ def running(
             _await_ready(server, process, data or directory / "data")
             yield server
         finally:
-            _stop(process)
+            stop(process)
 
 
 def _await_ready(server: PrometheusServer, process: subprocess.Popen[bytes], data: Path) -> None:
@@ -183,22 +125,6 @@ def _await_ready(server: PrometheusServer, process: subprocess.Popen[bytes], dat
             time.sleep(0.05)
     log = one_line((server.directory / "log").read_text(encoding="utf-8", errors="replace")[-400:])
     raise ClusterError(f"Prometheus at {server.url} didn't become ready; its log ends: {log}")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 # ----------------------------------------------------------------------------------------------- remote write
@@ -306,20 +232,7 @@ def _push(session: requests.Session, url: str, body: bytes, timeout: float) -> N
 
 def main(argv: list[str] | None = None) -> int:
     """Unpack Prometheus where it isn't there yet, and print the program's path."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument(
-        "--install",
-        action="store_true",
-        required=True,
-        help="download Debian's package and unpack it under .cache/",
-    )
-    parser.parse_args(argv)
-    try:
-        print(install())
-    except DeepScalerError as error:
-        print(f"prometheus_server: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return install_command(argv, main.__doc__, install)
 
 
 if __name__ == "__main__":

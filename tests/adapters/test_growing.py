@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from deepscaler.adapters.growing import NEWEST_ROWS, OLDER_ROWS, TURN, GrowingAnswers
+from deepscaler.adapters.growing import MOST_QUERIES, NEWEST_ROWS, OLDER_ROWS, TURN, GrowingAnswers
 from deepscaler.adapters.prometheus import PrometheusClient, RangeVector, grid
 from deepscaler.errors import MetricsError
 from deepscaler.settings import Prometheus
@@ -146,3 +146,12 @@ def test_queries_have_their_turns_at_different_ticks() -> None:
         for query in "abcdefgh":
             ask(answers, T0 + tick * STEP, query=query)
         assert tick == 0 or sum(store.asked) <= 8 * (NEWEST_ROWS + 1) + OLDER_ROWS
+
+
+def test_queries_that_arent_asked_any_more_are_forgotten() -> None:
+    store = Store(wave)
+    answers = GrowingAnswers(store)
+    for number in range(3 * MOST_QUERIES):
+        ask(answers, T0, query="the same")
+        ask(answers, T0, query=f"another {number}")
+    assert len(answers._known) == MOST_QUERIES and "the same" in answers._known

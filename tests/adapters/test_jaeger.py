@@ -3,10 +3,12 @@
 import json
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
+import pandas as pd
 import pytest
 from helpers.http_script import Script
 
-from deepscaler.adapters.jaeger import JaegerClient, service_of
+from deepscaler.adapters.jaeger import Dependency, JaegerClient, service_of
 from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
 from deepscaler.adapters.queries import Names
 from deepscaler.calls import EXTERNAL
@@ -145,3 +147,130 @@ def test_an_answer_that_cant_be_right_is_refused(answer):
         pytest.raises(MetricsError, match="not an answer of /api/dependencies"),
     ):
         client(script).dependencies(T0, 300.0)
+
+
+# ---------------------------------------------------------------------------------------------------- batches
+DAY = 86_400.0
+NOON = T0 + DAY / 2
+
+
+class Batches(JaegerClient):
+    """Jaeger with records of (time, parent, child, calls), as its storage has them."""
+
+    def __init__(self, records):
+        super().__init__(Jaeger())
+        self.records, self.asked = records, 0
+
+    def dependencies(self, end, lookback):
+        self.asked += 1
+        return [
+            Dependency(parent, child, calls)
+            for time, parent, child, calls in self.records
+            if end - lookback <= time <= end
+        ]
+
+
+def an_hour(records, served, start=NOON, end=NOON + 3600):
+    return rates_of(Batches(records).calls(Names(app()), start, end, 300.0, traffic=served))
+
+
+def a_day(day, web=87.0, db=174.0, dated=0.0):
+    """The record of a day: requests per second that enter web, and those that web sends to db."""
+    time = T0 + day * DAY + dated
+    return [(time, "gateway", "web", web * DAY), (time, "web", "db-v1", db * DAY)]
+
+
+def traffic(web, db):
+    """Requests served: functions of the time, in requests per second."""
+
+    def rates(times, window):
+        return pd.DataFrame(
+            {"web": [web(time) for time in times], "db": [db(time) for time in times]}, index=times
+        )
+
+    return rates
+
+
+def flat(value):
+    return lambda _time: value
+
+
+def rates_of(graph):
+    table = graph.frame.pivot_table(index="time", columns="callee", values="calls_per_second")
+    return table["web"].to_numpy(), table["db"].to_numpy()
+
+
+@pytest.mark.field
+@pytest.mark.parametrize(
+    "dated", [0.0, 3600.0, DAY / 2 + 100.0, DAY - 1.0], ids=["midnight", "one", "noon", "end"]
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_a_record_of_a_day_is_no_window_of_it(dated, known):
+    """87 requests per second are 7.5 million per day; in one window of five minutes that would be 25,056."""
+    records = [*a_day(-1, dated=dated), *a_day(0, dated=dated)]
+    served = traffic(flat(87.0), flat(174.0)) if known else None
+    graph = Batches(records).calls(Names(app()), T0 + 1800, T0 + DAY - 1800, 300.0, traffic=served)
+    web, db = rates_of(graph)
+    np.testing.assert_allclose(web, 87.0, rtol=1e-6)
+    np.testing.assert_allclose(db, 174.0, rtol=1e-6)
+    assert len(web) == 276
+
+
+@pytest.mark.field
+def test_while_the_record_of_today_isnt_written_yesterdays_tells():
+    graph = Batches(a_day(-1)).calls(
+        Names(app()), NOON, NOON + 3600, 300.0, traffic=traffic(flat(50.0), flat(100.0))
+    )
+    web, db = rates_of(graph)
+    assert len(web) == 12
+    # As many calls per request as yesterday, when as many requests were served.
+    np.testing.assert_allclose(web, 50.0)
+    np.testing.assert_allclose(db, 100.0)
+
+
+@pytest.mark.field
+def test_the_calls_of_a_record_follow_the_requests():
+    def day_long(base):
+        return lambda time: base * (1 + (time > NOON)) if time % DAY else base * 1.5
+
+    served = traffic(day_long(58.0), day_long(116.0))
+    graph = Batches([*a_day(-1), *a_day(0)]).calls(
+        Names(app()), NOON - 900, NOON + 900, 300.0, traffic=served
+    )
+    web, db = rates_of(graph)
+    np.testing.assert_allclose(web, [58.0] * 3 + [116.0] * 3)
+    np.testing.assert_allclose(db, 2 * web)
+
+
+@pytest.mark.field
+def test_calls_are_never_more_than_the_requests_served():
+    records = [*a_day(-1, web=200.0), *a_day(0, web=200.0)]  # traced twice, for example
+    graph = Batches(records).calls(
+        Names(app()), NOON, NOON + 3600, 300.0, traffic=traffic(flat(87.0), flat(174.0))
+    )
+    web, db = rates_of(graph)
+    np.testing.assert_allclose(web, 87.0)
+    np.testing.assert_allclose(db, 174.0)
+
+
+@pytest.mark.field
+@pytest.mark.parametrize("known", [True, False])
+def test_records_of_each_window_are_left_as_they_are(known):
+    rates = 80 + 10 * np.sin(np.arange(12))
+    records = [(NOON + 300 * k + 150, "gateway", "web", 300 * rate) for k, rate in enumerate(rates)]
+    records += [(NOON + 300 * k + 150, "web", "db-v1", 600 * rate) for k, rate in enumerate(rates)]
+    jaeger = Batches(records)
+    served = traffic(flat(80.0), flat(160.0)) if known else None
+    web, db = rates_of(jaeger.calls(Names(app()), NOON, NOON + 3600, 300.0, traffic=served))
+    np.testing.assert_allclose(web, rates)
+    np.testing.assert_allclose(db, 2 * rates)
+    assert jaeger.asked == 12
+
+
+@pytest.mark.field
+def test_requests_that_cant_be_read_bound_nothing(caplog):
+    def down(_times, _window):
+        raise MetricsError("http://prometheus: no answer")
+
+    np.testing.assert_allclose(an_hour([*a_day(-1), *a_day(0)], down)[0], 87.0)
+    assert "so they don't bound Jaeger's calls" in caplog.text and "a record stands for a day" in caplog.text

@@ -59,7 +59,13 @@ def test_a_query_is_a_post_form():
     assert (method, path) == ("POST", "/prom/api/v1/query_range")
     assert headers["Content-Type"] == "application/x-www-form-urlencoded"
     assert script.forms() == [
-        {"query": 'up{a="b"}', "start": f"{T0:.3f}", "end": f"{T0 + 60:.3f}", "step": "15.000"}
+        {
+            "query": 'up{a="b"}',
+            "start": f"{T0:.3f}",
+            "end": f"{T0 + 60:.3f}",
+            "step": "15.000",
+            "nocache": "1",
+        }
     ]
 
 

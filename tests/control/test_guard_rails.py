@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from deepscaler.cluster import Workload
+from deepscaler.cluster import QuotaClaim, Workload
 from deepscaler.control.controller import Controller
 from deepscaler.control.guard_rails import (
     PAUSE_ANNOTATION,
@@ -19,7 +19,7 @@ from deepscaler.control.guard_rails import (
     cores_of,
     decide,
     round_replicas,
-    within_quota,
+    within_quotas,
 )
 from deepscaler.policies.base import Proposal, Reason
 from deepscaler.settings import GuardRails
@@ -257,6 +257,28 @@ def targets(plan: list[Decision]) -> dict[str, int]:
     return {item.service: item.target for item in plan}
 
 
+def within_quota(plan: list[Decision], cores: dict[str, float], quota: float) -> list[Decision]:
+    """The plan within one quota of this many cores."""
+    return within_quotas(
+        plan,
+        [
+            workload(item.current, item.service, cpu_limit_cores=cores[item.service], cpu_request_cores=None)
+            for item in plan
+        ],
+        quota,
+    )
+
+
+def within(plan: list[Decision], claims: dict[str, list[QuotaClaim]], pods: dict[str, int] | None = None):
+    """The plan within the quotas of the namespace; their free part is beyond the pods that exist."""
+    counts = {item.service: item.current for item in plan} | (pods or {})
+    items = [
+        workload(item.current, item.service, pods=counts[item.service], quotas=tuple(claims[item.service]))
+        for item in plan
+    ]
+    return within_quotas(plan, items, None)
+
+
 def test_a_plan_that_fits_is_left_as_it_is():
     plan = plan_of(("a", 1, 5), ("b", 5, 1))
     assert within_quota(plan, {"a": 1.0, "b": 1.0}, 6.0) == plan
@@ -302,6 +324,84 @@ def test_services_without_limit_count_by_their_request_or_not_at_all():
         "a": 9,
         "b": 1,
     }
+
+
+@pytest.mark.field
+def test_each_of_several_quotas_is_kept_and_the_one_that_binds_is_named():
+    def claims(megabytes: float) -> list[QuotaClaim]:
+        return [
+            QuotaClaim("ResourceQuota/a pods", 6.0, 1.0),
+            QuotaClaim("ResourceQuota/a limits.memory", 1000.0, megabytes),
+        ]
+
+    plan = within(plan_of(("fat", 1, 9), ("thin", 1, 9)), {"fat": claims(300.0), "thin": claims(10.0)})
+    assert targets(plan) == {"fat": 4, "thin": 4}  # 3 and 3 more: no pod is left, 70 of the memory are
+    plan = within(plan_of(("fat", 1, 9), ("thin", 1, 4)), {"fat": claims(400.0), "thin": claims(10.0)})
+    assert targets(plan) == {"fat": 3, "thin": 4}
+    assert [(item.reason, item.bound_by) for item in plan] == [
+        (Reason.QUOTA, "ResourceQuota/a limits.memory"),
+        (Reason.FORECAST, ""),
+    ]
+
+
+@pytest.mark.field
+def test_a_service_whose_pods_a_quota_refuses_keeps_what_it_has_and_costs_the_others_nothing():
+    refused = [QuotaClaim("ResourceQuota/q limits.cpu", 3.0, INF)]
+    plan = within(
+        plan_of(("bare", 2, 9), ("web", 1, 9)),
+        {"bare": refused, "web": [QuotaClaim("ResourceQuota/q limits.cpu", 3.0, 1.0)]},
+        pods={"bare": 0, "web": 1},
+    )
+    assert targets(plan) == {"bare": 2, "web": 4}
+
+
+@pytest.mark.field
+def test_pods_that_are_still_to_come_count_before_more_are_granted():
+    claims = [QuotaClaim("ResourceQuota/q pods", 4.0, 1.0)]
+    plan = plan_of(("api", 5, 5), ("web", 2, 9))
+    assert targets(within(plan, {"api": claims, "web": claims}, pods={"api": 2, "web": 2})) == {
+        "api": 5,
+        "web": 3,
+    }
+    assert targets(within(plan, {"api": claims, "web": claims}, pods={"api": 9, "web": 2})) == {
+        "api": 5,
+        "web": 9,
+    }  # api has 4 pods too many: they go
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 9), st.integers(1, 20), st.floats(0, 3), st.floats(0, 3)),
+        min_size=1,
+        max_size=5,
+    ),
+    st.floats(0, 30),
+    st.floats(0, 30),
+)
+def test_no_quota_is_exceeded_by_what_is_granted(services, free_a, free_b):
+    names = [f"s{index}" for index in range(len(services))]
+    plan = plan_of(
+        *((name, current, wish) for name, (current, wish, _, _) in zip(names, services, strict=True))
+    )
+    claims = {
+        name: [QuotaClaim("a", free_a, a), QuotaClaim("b", free_b, b)]
+        for name, (_, _, a, b) in zip(names, services, strict=True)
+    }
+    got = within(plan, claims)
+    for place, free in ((2, free_a), (3, free_b)):
+        taken = sum(
+            (item.target - item.current) * service[place] for item, service in zip(got, services, strict=True)
+        )
+        lowest = sum(
+            (min(item.target, item.current) - item.current) * service[place]
+            for item, service in zip(plan, services, strict=True)
+        )
+        assert taken <= max(free, lowest) + 1e-6
+    assert all(
+        min(item.current, item.target) <= new.target <= item.target
+        for item, new in zip(plan, got, strict=True)
+    )
+    assert within(list(reversed(plan)), claims) == list(reversed(got))
 
 
 def test_those_left_alone_count_against_the_quota():

@@ -135,6 +135,7 @@ def test_pods_that_are_still_starting_are_paid_for_and_do_not_serve():
     assert result["mean_replicas"] == pytest.approx(2.0)
     assert result["published_cost"] == pytest.approx(1.0)
     assert result["changes_per_hour"] == pytest.approx(1 / (240 / 3600))
+    assert result["starts_per_hour"] == pytest.approx(2 / (240 / 3600))
 
 
 def test_a_service_without_limit_costs_its_request_or_is_refused():

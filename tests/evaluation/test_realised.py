@@ -33,7 +33,6 @@ def test_held_short_excess_and_starts_are_priced():
     assert found["held_core_hours"] == pytest.approx(minute * (0.5 + 1 + 4 * 0.5 + 1))
     assert found["short_core_hours"] == pytest.approx(minute * 0.5)
     assert found["excess_core_hours"] == pytest.approx(minute * 0.5)
-    assert found["starts_per_hour"] == pytest.approx(3 / (2 * minute))
     wanted = found["held_core_hours"] + 100 * minute * 0.5 + 180 / 3600 * 3 * 0.5
     assert found["realised_cost"] == pytest.approx(wanted)
 

@@ -131,6 +131,19 @@ def test_priors_by_name(tmp_path):
     assert prior_key(str(tmp_path / "mine.csv")) == "mine"
 
 
+@pytest.mark.field
+@pytest.mark.parametrize("text", ["0,1,0\n0,0,2\n0.5,0,0\n", "0, 1, 0\n0, 0, 2\n0.5, 0, 0"])
+def test_numbers_without_names_are_in_the_order_of_the_services_and_that_is_said(tmp_path, text, caplog):
+    path = tmp_path / "adj.csv"
+    path.write_text(text)
+    options = {"requests": None, "calls": None, "end": 0.0, "cutoff": 0.1}
+    prior = build_prior(str(path), ("web", "cart", "db"), **options)
+    np.testing.assert_array_equal(prior, [[0, 1, 0], [0, 0, 2], [0.5, 0, 0]])
+    assert "no names; rows and columns are taken in this order: web, cart, db" in caplog.text
+    with pytest.raises(DataError, match=r"3 x 3 numbers without names, expected 2 x 2"):
+        build_prior(str(path), ("web", "cart"), **options)
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [

@@ -32,6 +32,7 @@ class FakeCluster:
         refuse: service -> why a write is refused.
         writes: what was asked of `scale`, in order.
         jumped: by how many seconds the wall clock was set so far.
+        managers: service -> the field manager that set its replicas last.
         unready: service -> pods that haven't become ready.
         usage: service -> cores that each pod uses by the metrics server.
         hooks: called with the time whenever the clock moves.
@@ -47,6 +48,7 @@ class FakeCluster:
     refuse: dict[str, str] = field(default_factory=dict)
     annotations: dict[str, dict[str, str]] = field(default_factory=dict)
     autoscalers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    managers: dict[str, str] = field(default_factory=dict)
     unready: dict[str, int] = field(default_factory=dict)
     usage: dict[str, float] = field(default_factory=dict)
     limit_cores: float | None = 1.0
@@ -124,6 +126,7 @@ class FakeCluster:
                 0.5,
                 annotations=self.annotations.get(name, {}),
                 autoscalers=self.autoscalers.get(name, ()),
+                manager=self.managers.get(name, ""),
             )
             for name in self.names
         ]

@@ -62,9 +62,9 @@ class Emulated:
         self.methods: list[str] = []
         handle = self.store.handle
 
-        def counted(method, path, *rest):
+        def counted(method, path, *rest, **more):
             self.methods.append(f"{method} {path}")
-            return handle(method, path, *rest)
+            return handle(method, path, *rest, **more)
 
         self.store.handle = counted
         self.server = KubernetesApi(self.store)

@@ -39,6 +39,15 @@ def call_graph(services: int = 5, edges: tuple[tuple[int, int], ...] = EDGES) ->
     return graph
 
 
+def road(services: int, seed: int = 0) -> torch.Tensor:
+    """Points in a square, joined with their four nearest in both directions: cycles everywhere."""
+    points = torch.rand(services, 2, generator=torch.Generator().manual_seed(seed))
+    apart = torch.cdist(points, points).fill_diagonal_(torch.inf)
+    near = torch.zeros(services, services)
+    near.scatter_(1, apart.topk(min(4, services - 1), largest=False).indices, 1.0)
+    return torch.maximum(near, near.T)
+
+
 def cascade(length: int = 2400, services: int = 5, seed: int = 0) -> Windows:
     """What a callee needs next is what its callers were asked for a step ago: nothing else tells it."""
     generator = torch.Generator().manual_seed(seed)

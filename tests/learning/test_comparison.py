@@ -11,10 +11,11 @@ import pytest
 from helpers.model_samples import make_dataset
 
 import main
-from deepscaler.learning.comparison import compare_networks, task_of
+from deepscaler.learning.comparison import compare_networks, length_of_comparison, run_one, task_of
 from deepscaler.learning.comparison_report import comparison_verdict, summarise
 from deepscaler.learning.dataset import Dataset, write_dataset
-from deepscaler.learning.entrants import EDGES, ENTRANTS, Entrant
+from deepscaler.learning.entrants import EDGES, ENTRANTS, SIMPLE, Entrant, entrants_of
+from deepscaler.learning.judging import MEASURES
 from deepscaler.settings import ModelConfig, Train
 from model.networks import NETWORKS
 
@@ -35,7 +36,14 @@ def train_settings(**changes: object) -> Train:
 
 
 def test_every_network_has_a_row_and_so_has_each_part_in_question() -> None:
-    assert [entrant.network for entrant in ENTRANTS if not entrant.without] == list(NETWORKS)
+    for told in (True, False):
+        rows = {entrant.network for entrant in ENTRANTS if not entrant.without and entrant.told == told}
+        assert (
+            rows == set(NETWORKS) - {"Persistence"}
+            if told
+            else set(NETWORKS) - {"KnownNow", "SeasonalNaive", "AdapGLS"}
+        )
+    assert len({entrant.label for entrant in ENTRANTS}) == len(ENTRANTS)
     assert {entrant.label for entrant in ENTRANTS if entrant.without} == {
         "AdapGLA, no edges",
         "AdapGLA, no attention",
@@ -76,7 +84,12 @@ def test_a_row_without_a_part_is_without_it(dataset: Dataset) -> None:
 
 def test_rows_hold_errors_by_step_and_service_with_intervals_over_seeds(dataset: Dataset) -> None:
     seen: list[tuple[str, int]] = []
-    entrants = (Entrant("AdapGLS"), Entrant("AdapGLS", "twin"), Entrant("AR"), Entrant("Persistence"))
+    entrants = (
+        Entrant("AdapGLS", told=True),
+        Entrant("AdapGLS", "twin", told=True),
+        Entrant("AR"),
+        Entrant("Persistence"),
+    )
     result = compare_networks(
         dataset,
         CONFIG,
@@ -134,8 +147,10 @@ def test_forecasts_of_the_unrounded_requirement_are_rounded_up(dataset: Dataset)
 
 
 def run_with(mae: float) -> dict[str, object]:
-    measures = dict.fromkeys(("rmse", "mape", "under_provision", "over_provision"), 1.0) | {"mae": mae}
-    by_part = {f"{name}_by_{part}": [1.0] for name in measures for part in ("step", "service")}
+    measures = dict.fromkeys(MEASURES, 1.0) | {"mae": mae}
+    by_part = {
+        f"{name}_by_{part}": [1.0] for name in measures for part in ("step", "service", "service_and_step")
+    }
     errors = {"windows": 5, "known": 5, **measures, **by_part}
     return {"parameters": 3, "samples_per_second": 10.0, "seconds": 1.0, "epochs": 2, "validation": errors}
 
@@ -162,16 +177,62 @@ def test_the_verdict_says_what_a_part_is_worth() -> None:
         Entrant("AR"): row(0.7, 0.7),
     }
     text = comparison_verdict(rows)
+    assert "The strongest simple forecast is AR: MAE 0.7000." in text
+    assert "Isn't told apart from it (95 % interval over seeds): AdapGLA +21.4 %." in text
+    rows[Entrant("LSTM", told=True)] = row(0.5, 0.51)
+    assert "Beats it (95 % interval over seeds): LSTM, told -27.9 %." in comparison_verdict(rows)
     assert "By MAE on test: AR 0.7000, AdapGLA 0.8500" in text
     assert "AdapGLA with edges: -15.0 % MAE against without (-20.0 to -10.0 by seed)." in text
+
+
+def test_a_told_row_starts_from_what_is_known_and_the_season(dataset: Dataset) -> None:
+    """What is known now is the truth here, so that a network that adds nothing can't err."""
+    knowing = replace(dataset, labels=dataset.labels.copy(), unrounded=None, present=dataset.labels.copy())
+    knowing.present[:-1] = dataset.labels[1:]
+    told, alone = (
+        run_one(task_of(Entrant("STID", told=told), 1, knowing, CONFIG, train_settings(epochs=6), full=False))
+        for told in (True, False)
+    )
+    assert told["test"]["mae"] < 0.2 * alone["test"]["mae"]
+    simple = run_one(task_of(Entrant("AR", told=True), 1, knowing, CONFIG, train_settings(), full=False))
+    assert simple["test"]["mae"] < 0.05
+
+
+def test_some_networks_are_compared_with_all_simple_forecasts() -> None:
+    rows = entrants_of(["AdapGLS", "STID"])
+    assert {entrant.network for entrant in rows} == {"AdapGLS", "STID", *SIMPLE}
+    assert {entrant.told for entrant in rows if entrant.network == "STID"} == {True, False}
+    said = length_of_comparison(rows, train_settings(), full=False)
+    assert said.startswith(f"{len(rows)} rows, {2 * (len(rows) - 5)} trainings of networks: at most 1 epochs")
+
+
+def test_forecasts_are_kept_row_by_row(dataset: Dataset, tmp_path: Path) -> None:
+    compare_networks(
+        dataset,
+        CONFIG,
+        train_settings(seeds=[3]),
+        full=False,
+        report=lambda *shown: None,
+        entrants=(Entrant("AdapGLS", "twin", told=True), Entrant("AR", told=True)),
+        forecasts=tmp_path / "kept",
+    )
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == [
+        "AR-told-3.npz",
+        "AdapGLS-no_twin-3.npz",
+    ]
+    with np.load(tmp_path / "kept" / "AdapGLS-no_twin-3.npz") as kept:
+        assert kept["levels"].tolist() == [0.5, 0.9] and kept["services"].tolist() == list(dataset.services)
+        truth, made, quantiles = (kept[f"test_{name}"] for name in ("truth", "forecast", "quantiles"))
+        assert truth.shape == made.shape == (*kept["test_times"].shape, 5) == quantiles.shape[1:]
+        assert (quantiles[0] <= quantiles[1]).all() and np.array_equal(quantiles[0], made)
+        rows = np.searchsorted(dataset.times, kept["test_times"][:, 0])
+        np.testing.assert_array_equal(dataset.labels[rows], truth[:, 0])
 
 
 def test_main_prints_tables_or_json(
     dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        compare_networks, "__kwdefaults__", {"entrants": (Entrant("AR"), Entrant("Persistence"))}
-    )
+    monkeypatch.setattr(main, "ENTRANTS", (Entrant("AR"), Entrant("Persistence")))
     write_dataset(dataset, tmp_path)
     flags = [
         "--model_name",
@@ -196,6 +257,9 @@ def test_main_prints_tables_or_json(
         "MAE by step",
         "RMSE by service",
         "MAPE by service",
+        "MAE z by service",
+        "told the window alone",
+        "deficient",
         "mail",
         "By MAE on test",
     ):

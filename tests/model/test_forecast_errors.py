@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from model.forecast_errors import forecast_errors, round_replicas
 from model.layers import Graphs
-from model.naive import Persistence, SeasonalNaive
+from model.naive import KnownNow, Persistence, SeasonalNaive
 from model.network import Network, Shape
-from model.seasons import find_season
+from model.seasons import find_season, strongest_season
 from model.windows import Windows
 
 NAN = np.nan
@@ -58,7 +60,7 @@ def test_a_season_is_found_in_training_labels_and_never_looks_at_what_is_not_kno
     cycle = np.round(5 + 3 * np.sin(2 * np.pi * np.arange(48) / 48))
     labels = np.tile(cycle, 13)[:600, None]
     season = find_season(labels[:400], 150, 4)
-    assert season == 48
+    assert season is not None and season.rows == 48 and season.strength > 0.9
     ends = np.arange(450, 590)
     made = forecasts(SeasonalNaive, labels, ends.tolist(), horizon=2, dilation=4, lag=3, season=48)
     np.testing.assert_allclose(made[:, 1, 0], labels[ends + 8, 0], rtol=1e-6)
@@ -66,6 +68,28 @@ def test_a_season_is_found_in_training_labels_and_never_looks_at_what_is_not_kno
     spoiled[448:] = 99.0
     late = forecasts(SeasonalNaive, spoiled, [450], horizon=8, dilation=8, lag=3, season=48)
     assert (late < 99).all()  # 64 rows ahead: two seasons back
+
+
+def test_a_season_is_looked_for_in_every_series_and_the_first_comes_first() -> None:
+    rng = np.random.default_rng(1)
+    noise = rng.normal(size=(600, 2))
+    wave = np.sin(2 * np.pi * np.arange(600) / 40)[:, None]
+    weak = np.sin(2 * np.pi * np.arange(600) / 60)[:, None] + 0.5 * rng.normal(size=(600, 1))
+    assert strongest_season([noise, weak, wave], 150, 4) == 40
+    assert abs(strongest_season([weak, wave], 150, 4) - 60) <= 2
+    assert strongest_season([noise, noise], 150, 4) is None
+
+
+def test_what_is_known_now_is_repeated_and_else_the_newest_label() -> None:
+    tensor = torch.arange(12.0)[:, None]
+    windows = Windows(
+        torch.zeros(12, 1, 1), tensor, window=2, horizon=2, dilation=1, lag=3, present=10 * tensor
+    )
+    nothing = Graphs(torch.zeros(1, 1), torch.zeros(1, 1))
+    network = KnownNow(Shape(1, 1, 2, 2))
+    assert network.forecast(windows, nothing, torch.tensor([8]), 4).tolist() == [[[80.0], [80.0]]]
+    bare = replace(windows, present=None)
+    assert network.forecast(bare, nothing, torch.tensor([8]), 4).tolist() == [[[5.0], [5.0]]]
 
 
 def test_the_mean_of_a_season_is_over_as_many_cycles_as_there_are() -> None:

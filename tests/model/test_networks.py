@@ -20,7 +20,7 @@ from model.layers import Graphs
 from model.network import Network, Shape
 from model.networks import NETWORKS, build_network, parameter_count
 from model.recurrence import Weights, unroll
-from model.windows import Known
+from model.windows import Known, Windows
 from model.yardstick import yardstick
 
 SMALL: dict[str, dict[str, float]] = {
@@ -370,6 +370,22 @@ def test_chebyshev_convolution_with_attention_equals_its_formula(features: int) 
 
 
 # ------------------------------------------------------------------------------------------------------- STID
+def test_times_of_day_that_training_saw_too_seldom_share_one_embedding() -> None:
+    """Six days of hours; training sees the first half of each of the first four."""
+    rows = torch.arange(6 * 24)
+    clock = (rows % 24) / 24
+    windows = Windows(
+        torch.zeros(len(rows), 4, 3), torch.zeros(len(rows), 4), window=5, horizon=2, dilation=1, clock=clock
+    )
+    network, x = make("STID").eval(), torch.ones(3, 5, 4, 3)
+    network.prepare(windows, rows[(rows < 4 * 24) & (rows % 24 < 12)], rows[-20:])
+    assert network.covered.tolist() == [1.0] * 12 + [0.0] * 12
+    morning, evening, night = network(x, pair_of(4), known_at(torch.tensor([6, 18, 22]) / 24))
+    assert torch.equal(evening, night) and not torch.equal(morning, evening)
+    network.prepare(windows, rows[rows < 2 * 24], rows[-20:])
+    assert not network.covered.any()  # two days show no habit
+
+
 def test_stid_knows_service_and_time_of_day() -> None:
     network, x = make("STID").eval(), torch.ones(2, 5, 4, 3)
     out = network(x, pair_of(4), known_at(torch.tensor([0.0, 0.999])))

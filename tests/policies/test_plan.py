@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers.fakes import make_settings
@@ -158,3 +160,21 @@ def test_trouble_holds_a_plan_as_well():
         proposal, [workload("web", 6)], RecommendationHistory(0.0), NOW, rails=rails, stance=stance
     )
     assert (found[0].target, found[0].reason) == (6, Reason.HELD_TROUBLE)
+
+
+@pytest.mark.parametrize("unknown", [1, 3, 100])
+def test_the_time_before_the_first_sample_is_no_history(unknown):
+    """A controller that has just started asks for hours and gets minutes: the rest isn't a constant load."""
+    seen = []
+
+    class Source:
+        def scenarios(self, now, rates, panel):
+            seen.append((len(rates), len(panel)))
+
+    observation = observed(workload("web"), workload("db"))
+    panel = observation.panel
+    values = np.concatenate([np.full((unknown, 2, 2), np.nan, np.float32), panel.values])
+    times = NOW - STEP * np.arange(len(values) - 1, -1, -1.0)
+    late = replace(observation, panel=MetricPanel(times, panel.services, panel.features, values))
+    policy(Source()).decide(late)
+    assert seen == [(4, 4)]

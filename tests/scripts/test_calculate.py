@@ -81,10 +81,11 @@ def test_the_table_the_verdict_and_the_pictures(runs, tmp_path, capsys):
         "slow or failed %",
         "core-hours",
         "changes/h",
+        "starts/h",
     ]
     table = lines[5:10]
     assert [line.split()[0] for line in table] == ["hpa_50", "deepscaler", "static", "hpa_70", "hpa_80"]
-    assert table[1].split() == ["deepscaler", "*", "6.67", "[0.00,", "20.00]", "6.67", "0.25", "0.0"]
+    assert table[1].split() == ["deepscaler", "*", "6.67", "[0.00,", "20.00]", "6.67", "0.25", "0.0", "0.0"]
     assert len({len(line) for line in lines[3:10]}) == 1
     assert "replica MAE" not in out
     assert max(map(len, lines)) <= 110
@@ -180,7 +181,7 @@ def test_a_run_in_which_nothing_was_done_is_unknown_everywhere(tmp_path, capsys)
     rows = [endpoint_row(t, "GET /", 0, 0.1, offered=5) for t in range(15, 121, 15)]
     write_run(make_run(rows, policy="deepscaler"), tmp_path / "runs" / "deepscaler-1")
     assert run_script([str(tmp_path / "runs")], tmp_path) == 0
-    assert capsys.readouterr().out.splitlines()[5].split()[1:] == ["-", "0.00", "0.05", "0.0"]
+    assert capsys.readouterr().out.splitlines()[5].split()[1:] == ["-", "0.00", "0.05", "0.0", "0.0"]
     assert run_script([str(tmp_path / "runs")], tmp_path, "--full") == 0
     out = capsys.readouterr().out
     assert out.splitlines()[5].split()[-1] == "100.00"

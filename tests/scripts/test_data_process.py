@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from helpers import telemetry as app
 
@@ -13,8 +14,12 @@ from deepscaler.artefacts import utc_text
 from deepscaler.calls import EXTERNAL
 from deepscaler.graphs.priors import read_graph
 from deepscaler.labels.demand import DemandModel
+from deepscaler.learning import judging
 from deepscaler.learning.dataset import STATISTICS, read_dataset
+from deepscaler.learning.windowing import make_windows
 from deepscaler.panel import MetricPanel, write_panel
+from model.layers import Graphs
+from model.naive import Persistence
 
 
 @pytest.fixture(scope="module")
@@ -280,6 +285,38 @@ def test_any_wide_csv_for_plain_forecasting(tmp_path, capsys, bare, base):
     rows_a_step = 5 if bare else 1
     np.testing.assert_allclose(dataset.labels[50], load[51 - rows_a_step : 51].mean(axis=0), rtol=1e-5)
     assert "2 services, 400 rows" in capsys.readouterr().out
+
+
+@pytest.mark.field
+def test_a_foreign_csv_may_have_any_features_and_a_given_season_and_signed_labels(tmp_path):
+    rows, times = 400, [utc_text(app.START + 300.0 * row) for row in range(400)]
+    rng = np.random.default_rng(1)
+    names = [f"{place}_{feature}" for place in ("a_1", "b") for feature in ("wind_speed", "temp")]
+    values = rng.normal(size=(rows, 4)) - 5.0
+    pd.DataFrame(values, columns=names).assign(time=times).to_csv(tmp_path / "any.csv", index=False)
+    flags = [
+        *("--csv", str(tmp_path / "any.csv"), "--set", "process.label=feature:wind_speed"),
+        *("--set", "process.features=[temp,wind_speed]", "--set", "process.step=300"),
+        *("--set", "collect.step=300", "--set", "process.season=7200"),
+    ]
+    assert run(tmp_path, tmp_path, *flags, priors=["cc"]) == 0
+    dataset = read_dataset(tmp_path / "out")
+    assert dataset.services == ("a_1", "b") and dataset.meta["features"] == ["temp", "wind_speed"]
+    assert dataset.signed
+    np.testing.assert_allclose(dataset.labels[7], values[7, [0, 2]], rtol=1e-5)
+    windows = make_windows(dataset, torch.device("cpu"), longest_season=0)
+    assert windows.season == 24
+    persisted = judging.forecasts_of(
+        Persistence(judging.shape_of(dataset.meta)),
+        windows,
+        Graphs(torch.zeros(2, 2), torch.zeros(2, 2)),
+        dataset,
+        {"validation": dataset.window_ends("validation"), "test": dataset.window_ends("test")},
+        64,
+        False,
+    )
+    truth = judging.targets(dataset, dataset.window_ends("test"))
+    assert np.abs(persisted["test"] - truth).mean() < 1.5  # it was 4.9 when forecasts ended at 0
 
 
 def failure(capsys):

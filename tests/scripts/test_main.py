@@ -77,7 +77,7 @@ def test_it_trains_and_writes_a_bundle_with_its_json_and_graph(
         "graph against the prior's calls",
     ):
         assert expected in out
-    assert "the identity" in out and "beat Persistence by MAE" in out.replace("beats", "beat")
+    assert "no edge" in out and "beat AR by MAE" in out.replace("beats", "beat")  # the strongest simple one
     shipping, last = out.splitlines()[-2:]
     digest = sha256((directory / "AdapGLA.pt").read_bytes()).hexdigest()
     assert shipping.startswith("bundle: ") and shipping.endswith(f"sha256 {digest}")
@@ -248,6 +248,44 @@ def test_without_priors_and_without_a_test_split_it_trains_too(
     assert run("--data_dir", "bare", "--num_iter", "1") == 0
     out = capsys.readouterr().out
     assert "test (" not in out and "validation MAE" in out and "AUROC" not in out
+
+
+def test_it_says_how_many_epochs_will_run_and_keeps_the_forecasts_where_asked(
+    here: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level("INFO")
+    assert run("--num_iter", "2", "--num_epoch", "3", "--save_forecasts") == 0
+    said = "AdapGLA: at most 12 epochs: 2 iterations of up to 3 of the network and as many of the graph"
+    assert said in caplog.text
+    with np.load("model_states/toy/AdapGLA.forecasts.npz") as kept:
+        errors = load_bundle("model_states/toy/AdapGLA.pt").errors["test"]["AdapGLA"]
+        found = np.abs(kept["test_forecast"] - kept["test_truth"])
+        assert np.nanmean(found) == pytest.approx(errors["mae"])
+        by_pair = np.nanmean(found, axis=0).T
+    np.testing.assert_allclose(errors["mae_by_service_and_step"], by_pair)
+    scale = load_bundle("model_states/toy/AdapGLA.pt").normalizer.label_scale
+    np.testing.assert_allclose(errors["mae_z_by_service_and_step"], by_pair / scale[:, None], rtol=1e-5)
+    assert "MAE z" in capsys.readouterr().out
+    assert run("--model_name", "AR") == 0 and "AR: fitted in closed form, no epochs" in caplog.text
+    assert "AR sees no graph, so none is judged." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["AdapGLX", "AdapGLS,", "all,AR", "AdapGLS;AR"])
+def test_networks_that_there_are_not_are_refused_with_those_there_are(
+    name: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run("--model_name", name)
+    assert "allowed: AdapGLA, " in capsys.readouterr().err
+
+
+def test_several_networks_are_compared_side_by_side(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = "{seeds: [1], epochs: 1, channels: 4, workers: 1}"
+    assert run("--model_name", "STID,AR", "--save_forecasts", "--set", f"train.comparison={small}") == 0
+    out = capsys.readouterr().out
+    assert "STID, told" in out and "known now, rounded up" in out and "AdapGLA" not in out
+    kept = sorted(path.name for path in (here / "model_states/toy/comparison").iterdir())
+    assert "STID-told-1.npz" in kept and len(kept) == 7
 
 
 def test_a_fixed_seed_leaves_the_programs_own_random_numbers_alone(here: Path) -> None:

@@ -1,4 +1,4 @@
-"""The features and calls of the virtual cluster equal what is read of the same run from a real Prometheus.
+"""The features and calls of the virtual cluster equal what is read of the same run from real stores.
 
 Both speak of the same scrapes, so a rate over the last two of them is the same number. Only the last bits of
 a float32 may differ, and the microseconds to which the exposition rounds durations. The one exception, the
@@ -8,8 +8,8 @@ first failure of a service, has a test of its own.
 from __future__ import annotations
 
 import itertools
-import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from helpers import stores
 from helpers.moments import START
 from helpers.paths import ROOT
 
@@ -25,18 +26,19 @@ from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
 from deepscaler.artefacts import utc_text
 from deepscaler.calls import CallGraph, read_calls
 from deepscaler.control.controller import Controller
-from deepscaler.errors import ClusterError
 from deepscaler.panel import MetricPanel, read_panel
 from deepscaler.policies.registry import make_policy
-from deepscaler.settings import load_settings
+from deepscaler.settings import Settings, load_settings
 from testbed import VirtualCluster
 from testbed.cluster.exposition import exposition_series
-from testbed.live import prometheus_server
 
 SECONDS = 900.0
 STEP = 15.0
 RELATIVE = {"pod": 0.0, "cpu": 2e-6, "mem": 2e-6, "req": 2e-6, "res": 2e-5}
 """Relative tolerances of float32 differences of counters; for `res` also of sums in whole microseconds."""
+
+JUMPS = {"shape": "square", "low": 20.0, "high": 70.0, "period": 400.0}
+FLOOD = {"shape": "sharp_increase", "low": 5.0, "high": 200.0}
 
 
 @dataclass(frozen=True)
@@ -53,30 +55,32 @@ class Both:
         return self.cluster.metrics(START, START + SECONDS, STEP)
 
 
-def read_back(directory: Path, application: str, policy: str, **testbed: Any) -> Both:
-    """Simulate a quarter of an hour, write its counters into Prometheus and fetch them.
-
-    Without a Prometheus these tests fail in CI and are skipped elsewhere.
-    """
-    try:
-        prometheus_server.install()
-    except ClusterError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
+@cache
+def simulated(application: str, policy: str, **testbed: Any) -> tuple[str, VirtualCluster]:
+    """The settings and the end of a quarter of an hour of an application."""
     document = yaml.safe_load((ROOT / "config" / f"{application}.yaml").read_text())
-    document["testbed"].update(warmup=180.0, duration=SECONDS, **testbed)
+    shape = {"explore": JUMPS, "static": FLOOD}[policy]
+    document["testbed"].update(warmup=180.0, duration=SECONDS, load=shape, **testbed)
     document["scale"]["explore"] = {"seconds": [45, 120], "allow": True, "sla_share": 1.0}
-    document["collect"].update(output_dir=str(directory / "data"), calls_window=150.0)
-    with prometheus_server.running() as server:
+    document["collect"]["calls_window"] = 150.0
+    settings = Settings.model_validate(document)
+    cluster = VirtualCluster(settings, keep_counters=True)
+    cluster.scale({"adservice": 1} if policy == "static" else {})
+    Controller(cluster, make_policy(policy, settings), settings).run(SECONDS)
+    return yaml.safe_dump(document, sort_keys=False), cluster
+
+
+def read_back(directory: Path, store: str, application: str, policy: str, **testbed: Any) -> Both:
+    """Write the counters of a simulation into a store, and fetch them."""
+    text, cluster = simulated(application, policy, **testbed)
+    document = yaml.safe_load(text)
+    document["collect"]["output_dir"] = str(directory / "data")
+    with stores.running(store) as server:
         document["cluster"] = {"kind": "kubernetes", "prometheus": {"url": server.url, "retries": 0}}
         config = directory / "app.yaml"
         config.write_text(yaml.safe_dump(document, sort_keys=False))
         settings = load_settings(config)
-        cluster = VirtualCluster(settings, keep_counters=True)
-        cluster.scale({"adservice": 1} if policy == "static" else {})
-        Controller(cluster, make_policy(policy, settings), settings).run(SECONDS)
-        prometheus_server.remote_write(server.url, exposition_series(cluster.counters(), settings.app))
+        server.write(exposition_series(cluster.counters(), settings.app))
         assert (
             metrics_fetch.main(
                 ["--config", str(config), "--start", utc_text(START), "--end", utc_text(START + SECONDS)]
@@ -92,18 +96,21 @@ def read_back(directory: Path, application: str, policy: str, **testbed: Any) ->
     )
 
 
-@pytest.fixture(scope="module", params=["boutique", "bookinfo"])
+@pytest.fixture(
+    scope="module", params=list(itertools.product(stores.STORES, ["boutique", "bookinfo"])), ids="-".join
+)
 def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Both:
     """Replicas that move under a load that jumps."""
-    load = {"shape": "square", "low": 20.0, "high": 70.0, "period": 400.0}
-    return read_back(tmp_path_factory.mktemp(request.param), request.param, "explore", load=load)
+    store, application = request.param
+    return read_back(tmp_path_factory.mktemp(application), store, application, "explore")
 
 
-@pytest.fixture(scope="module")
-def starved(tmp_path_factory: pytest.TempPathFactory) -> Both:
+@pytest.fixture(scope="module", params=stores.STORES)
+def starved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Both:
     """Too few pods of the ad service alone: calls to it time out, and nobody minds."""
-    load = {"shape": "sharp_increase", "low": 5.0, "high": 200.0}
-    return read_back(tmp_path_factory.mktemp("starved"), "boutique", "static", load=load, initial_replicas=20)
+    return read_back(
+        tmp_path_factory.mktemp("starved"), request.param, "boutique", "static", initial_replicas=20
+    )
 
 
 def different(ours: np.ndarray, theirs: np.ndarray, relative: float) -> np.ndarray:

@@ -100,7 +100,18 @@ class KubernetesCluster:
         Raises:
             MetricsError: as `Telemetry.metrics`.
         """
+        self._telemetry.names.strangers = self._strangers()
         return self._telemetry.metrics(start, end, step)
+
+    def _strangers(self) -> Sequence[str]:
+        """Pods that the API says belong to others though they look like ours; it is asked once if need be."""
+        if self._orchestrator.strangers is None:
+            try:
+                self._orchestrator.pods()
+            except ApiError as error:
+                _LOG.info("the pods' owners aren't known from the Kubernetes API: %s", error)
+                self._orchestrator.strangers = []
+        return self._orchestrator.strangers or ()
 
     def calls(self, start: float, end: float) -> CallGraph:
         """Calls in (start, end] by whole windows of `collect.calls_window`; a shorter span is one window.

@@ -12,7 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from deepscaler.adapters.kubernetes.limits import Stated
 from deepscaler.adapters.kubernetes.objects import BootTimes, Usage
 from deepscaler.adapters.prometheus import PrometheusClient, no_such_series
-from deepscaler.adapters.queries import POD_QUERIES, WORKLOAD_QUERIES, Names, seconds
+from deepscaler.adapters.queries import (
+    POD_OWNERS,
+    POD_QUERIES,
+    POD_STRANGERS,
+    WORKLOAD_QUERIES,
+    Names,
+    seconds,
+)
 from deepscaler.cluster import Pod, Workload
 from deepscaler.settings import Settings
 
@@ -26,6 +33,7 @@ _LABELS = {
     "autoscalers": ("horizontalpodautoscaler", "scaletargetref_name"),
     "boot": ("pod",),
     "phase": ("pod", "phase"),
+    "owners": ("pod", "deployment"),
 }
 """Labels that the series of a query have to have; those of the other queries have `pod`."""
 
@@ -120,12 +128,25 @@ class MeasuredObjects:
     def _boot_seconds(self, by_pod: Sequence[_Sample]) -> dict[str, float]:
         """Service -> median of its pods' start-up times."""
         boots = BootTimes(self._settings.process.boot_limit)
+        owner = self._owners()
         for labels, value in by_pod:
-            service = self._names.service("pod", labels["pod"])
+            service = owner(labels["pod"])
             if service is not None:
                 boots.add(service, labels["pod"], value)
         found = {service: boots.seconds(service) for service in self._names.services}
         return {service: value for service, value in found.items() if value is not None}
+
+    def _owners(self) -> Callable[[str], str | None]:
+        """Tells the service of a pod: by its owner, or by its name where no owner is known; None: none."""
+        owners = {labels["pod"]: labels["deployment"] for labels, _ in self._query("owners", POD_OWNERS)}
+        strangers = {labels["pod"] for labels, _ in self._query("strangers", POD_STRANGERS)}
+
+        def service(pod: str) -> str | None:
+            if pod in owners or pod in strangers:
+                return self._names.deployments.get(owners.get(pod, ""))
+            return self._names.service("pod", pod)
+
+        return service
 
     # --------------------------------------------------------------------------------------------------- pods
     def pods(self) -> list[Pod]:
@@ -142,7 +163,8 @@ class MeasuredObjects:
         phases = {labels["pod"]: labels["phase"] for labels, _ in self._query("phase", POD_QUERIES["phase"])}
         if not phases:
             raise no_such_series(self._prometheus.url, self._names.render(POD_QUERIES["phase"], window="1m"))
-        owners = {name: self._names.service("pod", name) for name in phases}
+        owner = self._owners()
+        owners = {name: owner(name) for name in phases}
         return [
             self._pod(service, name, phases[name], found)
             for name, service in sorted(owners.items())

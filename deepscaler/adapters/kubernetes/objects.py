@@ -111,17 +111,19 @@ def actual_amounts(pod: Object, name: str, resource: str) -> Amounts:
     return amounts(container, resource)
 
 
-def pod_cores(pod_spec: Object) -> Amounts:
-    """CPU limit and request of all containers of a pod together, with sidecars; None where none has any."""
-    sums: dict[Kind, float | None] = {"limits": None, "requests": None}
-    sidecars = [
-        item for item in pod_spec.get("initContainers") or () if item.get("restartPolicy") == "Always"
-    ]
-    for container in [*(pod_spec.get("containers") or ()), *sidecars]:
-        for kind, value in amounts(container, "cpu").items():
-            if value is not None:
-                sums[kind] = (sums[kind] or 0.0) + value
-    return sums
+def manager_of_replicas(item: Object) -> str:
+    """The field manager that set `spec.replicas` last, as `managedFields` has it; "" if none did.
+
+    Nothing depends on it but a name in messages, so entries that can't be read are passed over.
+    """
+    entries = item["metadata"].get("managedFields")
+    owners = [("", "")]
+    for entry in entries if isinstance(entries, list) else ():
+        fields = entry.get("fieldsV1") if isinstance(entry, dict) else None
+        spec = fields.get("f:spec") if isinstance(fields, dict) else None
+        if isinstance(spec, dict) and "f:replicas" in spec:
+            owners.append((str(entry.get("time")), str(entry.get("manager"))))
+    return max(owners)[1]
 
 
 def ready_condition(status: Object) -> tuple[bool | None, float | None]:

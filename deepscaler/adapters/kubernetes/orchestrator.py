@@ -11,6 +11,7 @@ from deepscaler.adapters.kubernetes.api import ApiError, KubeApi, Object
 from deepscaler.adapters.kubernetes.checked import (
     AnyObject,
     Checker,
+    LimitRange,
     PodObject,
     PodUsage,
     Quota,
@@ -20,30 +21,31 @@ from deepscaler.adapters.kubernetes.checked import (
     check,
 )
 from deepscaler.adapters.kubernetes.objects import (
-    Amounts,
     BootTimes,
     Usage,
     actual_amounts,
     amounts,
+    manager_of_replicas,
     name_of,
     own_container,
-    pod_cores,
     ready_condition,
     seconds_since_epoch,
     usage_of,
 )
 from deepscaler.adapters.kubernetes.owners import PodOwners
-from deepscaler.adapters.kubernetes.quota import CpuQuota, tightest
+from deepscaler.adapters.kubernetes.pod_needs import next_pod
+from deepscaler.adapters.kubernetes.quota import NextPod, quota_claims
 from deepscaler.adapters.kubernetes.replicas import DeploymentState, ReplicaWriter
 from deepscaler.adapters.kubernetes.rights import Right, missing_rights, needed_rights
 from deepscaler.adapters.kubernetes.rivals import rival_autoscalers
 from deepscaler.adapters.queries import Names
-from deepscaler.cluster import Pod, ScaleReport, Workload
+from deepscaler.cluster import Pod, QuotaClaim, ScaleReport, Workload
 from deepscaler.errors import ClusterError
 from deepscaler.logs import OnChange
 from deepscaler.settings import Settings
 
 _LOG = logging.getLogger(__name__)
+_MOST_STRANGERS = 100
 
 
 class Orchestrator:
@@ -54,6 +56,8 @@ class Orchestrator:
         api: carries the requests; by default as `settings.cluster` says.
 
     Attributes:
+        strangers: the newest pods that look like those of a service by their names, but belong to others;
+            None until pods have been listed.
         writer: writes replicas; the leader's lease sets its fence.
     """
 
@@ -63,15 +67,14 @@ class Orchestrator:
         self._namespace = settings.app.namespace
         self._owners = PodOwners(self._api, self._path("/apis/apps/v1", "replicasets"))
         self._boots = BootTimes(settings.process.boot_limit)
-        self._whole_pods: dict[
-            str, Amounts
-        ] = {}  # service -> cores of a pod that was seen, its sidecars included
+        self._seen: dict[str, Object] = {}  # service -> its newest pod
         self._live_cores: dict[str, float] = {}  # service -> CPU limit that its pods have now
         self._pods_seen = False  # once they were, each tick's look at them tells the next one's workloads
         self._on_change = OnChange(_LOG)
         self._checker = Checker(self._on_change)
         self._unsound: dict[str, str] = {}  # Deployment -> why it isn't sound
         self._unsound_pods: list[Pod] = []
+        self.strangers: list[str] | None = None
         self.writer = ReplicaWriter(self._api, self._path("/apis/apps/v1", "deployments"))
 
     def _path(self, group: str, resource: str) -> str:
@@ -100,9 +103,11 @@ class Orchestrator:
         if not self._pods_seen:
             self._pods()
         found = {service: self._workload(service, item, rivals) for service, item in scaled.items()}
-        quota = self._quota({name: item for name, item in scaled.items() if not found[name].unsound})
+        claims = self._quota_claims({name: item for name, item in scaled.items() if not found[name].unsound})
         return [
-            self._with_quota(found[service], quota) for service in self._names.services if service in found
+            replace(found[service], quotas=claims.get(service, ()))
+            for service in self._names.services
+            if service in found
         ]
 
     def unsupported(self) -> dict[str, str]:
@@ -158,6 +163,8 @@ class Orchestrator:
             boot_seconds=self._settings.process.boot_seconds.get(service) if measured is None else measured,
             annotations=state.annotations,
             autoscalers=tuple(rivals.get(name_of(item), ())),
+            manager=manager_of_replicas(item),
+            pods=pods_of(item),
         )
 
     def _container(self, service: str) -> str:
@@ -198,35 +205,43 @@ class Orchestrator:
             found.update({called(item): kind for item in items})
         return found
 
-    def _quota(self, scaled: Mapping[str, Object]) -> CpuQuota | None:
-        try:
-            quotas = self._api.items(self._path("/api/v1", "resourcequotas"))
-        except ApiError as error:
-            text = (
-                f"the namespace's ResourceQuotas can't be read, so plans aren't checked against them: {error}"
-            )
-            self._on_change.trouble("quota", text)
-            return None
-        self._on_change.well("quota")
-        quotas = self._checker.sound(Quota, "ResourceQuota", quotas, "plans aren't checked against it")
-        pods = [
-            (
-                self._whole_pods.get(service) or pod_cores(item["spec"]["template"]["spec"]),
-                int(
-                    (item.get("status") or {}).get("replicas") or 0
-                ),  # pods that exist; the spec may ask for more
+    def _quota_claims(self, scaled: Mapping[str, Object]) -> dict[str, tuple[QuotaClaim, ...]]:
+        """Service -> what one more pod of it takes of the namespace's quotas."""
+        quotas = self._checker.sound(
+            Quota,
+            "ResourceQuota",
+            self._optional("resourcequotas", "so plans aren't checked against them"),
+            "plans aren't checked against it",
+        )
+        if not quotas:
+            return {}
+        ranges = self._checker.sound(
+            LimitRange,
+            "LimitRange",
+            self._optional("limitranges", "so their defaults don't count in what a pod takes of quotas"),
+            "its defaults don't count in what a pod takes of quotas",
+        )
+        pods = {
+            service: NextPod(
+                next_pod(
+                    item["spec"]["template"]["spec"], (self._seen.get(service) or {}).get("spec"), ranges
+                ),
+                pods_of(item),
             )
             for service, item in scaled.items()
-        ]
-        return tightest(quotas, pods)
+        }
+        return quota_claims(quotas, pods)
 
-    def _with_quota(self, workload: Workload, quota: CpuQuota | None) -> Workload:
-        if quota is None:
-            return workload
-        own = workload.cpu_limit_cores if quota.kind == "limits" else workload.cpu_request_cores
-        seen = self._whole_pods.get(workload.service)
-        pod = None if seen is None else seen[quota.kind]
-        return replace(workload, quota_cores=quota.cores, pod_cores=own if pod is None else pod)
+    def _optional(self, resource: str, consequence: str) -> list[Object]:
+        """All of a resource of the namespace; nothing where it can't be read."""
+        try:
+            found = self._api.items(self._path("/api/v1", resource))
+        except ApiError as error:
+            text = f"the namespace's {resource} can't be read, {consequence}: {error}"
+            self._on_change.trouble(resource, text)
+            return []
+        self._on_change.well(resource)
+        return found
 
     # --------------------------------------------------------------------------------------------------- pods
     def pods(self, usage: Mapping[str, Usage] | None = None) -> list[Pod]:
@@ -270,7 +285,8 @@ class Orchestrator:
         for service, item in found:
             self._boots.observe(service, item)
             if not item["metadata"].get("deletionTimestamp"):
-                self._whole_pods[service] = pod_cores(item["spec"])
+                if _created(item) >= _created(self._seen.get(service)):
+                    self._seen[service] = item
                 limit = actual_amounts(item, self._container(service), "cpu")["limits"]
                 live.setdefault(service, []).extend([] if limit is None else [limit])
         self._live_cores = {service: median(limits) for service, limits in live.items() if limits}
@@ -302,7 +318,14 @@ class Orchestrator:
                 doubt(deployments[name], item, error)
         self._checker.tell("Pod", doubts)
         self._unsound_pods = unsound
+        self._remember_strangers({called(item) for item in named} - {called(item) for _, item in found})
         return found
+
+    def _remember_strangers(self, others: Iterable[str]) -> None:
+        """Their metrics outlive them, so those that are gone are remembered for a while."""
+        alike = {name for name in others if self._names.service("pod", name) is not None}
+        before = [name for name in self.strangers or () if name not in alike]
+        self.strangers = [*before, *sorted(alike)][-_MOST_STRANGERS:]
 
     def _pod(self, service: str, item: Object, usage: Mapping[str, Usage]) -> Pod:
         name, status = name_of(item), item.get("status") or {}
@@ -350,6 +373,16 @@ class Orchestrator:
             ClusterError: the API can't be asked.
         """
         return missing_rights(self._api, needed_rights(self._namespace, lease_namespace))
+
+
+def pods_of(deployment: Object) -> int:
+    """The pods that a Deployment has, besides those that are going."""
+    return int((deployment.get("status") or {}).get("replicas") or 0)
+
+
+def _created(item: Object | None) -> str:
+    """When an object was created, as text that sorts by time."""
+    return str(((item or {}).get("metadata") or {}).get("creationTimestamp") or "")
 
 
 def _unsound_pod(service: str, name: str, why: str) -> Pod:

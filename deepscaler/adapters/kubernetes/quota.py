@@ -1,55 +1,67 @@
-"""How many CPU cores a namespace's ResourceQuotas leave to the services that are scaled."""
+"""What a namespace's ResourceQuotas leave to the services that are scaled."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from deepscaler.adapters.kubernetes.api import Object
-from deepscaler.adapters.kubernetes.objects import Amounts, Kind, quantity
+from deepscaler.adapters.kubernetes.objects import Kind, name_of, quantity
+from deepscaler.adapters.kubernetes.pod_needs import effective, in_scopes, states
+from deepscaler.cluster import QuotaClaim
 
-_KEYS: tuple[tuple[str, Kind], ...] = (
-    ("limits.cpu", "limits"),
-    ("requests.cpu", "requests"),
-    ("cpu", "requests"),
-)
+_COUNTS = frozenset({"pods", "count/pods"})
+_HAVE_TO_BE_STATED = frozenset({"cpu", "memory"})
+"""Where a quota counts these, the API server refuses a pod that has a container without them."""
 
 
 @dataclass(frozen=True)
-class CpuQuota:
-    """The quota that binds first.
+class NextPod:
+    """The next pod of a service.
 
     Attributes:
-        cores: what all pods of the scaled services together may take.
-        kind: whether the pods' limits or their requests count against it.
+        spec: what it will be.
+        pods: how many there are already, besides those that are going.
     """
 
-    cores: float
-    kind: Kind
+    spec: Object
+    pods: int
 
 
-def tightest(quotas: Iterable[Object], pods: Sequence[tuple[Amounts, int]]) -> CpuQuota | None:
-    """The quota that leaves the least room for growth by a common factor; None without one.
+def quota_claims(
+    quotas: Iterable[Object], services: Mapping[str, NextPod]
+) -> dict[str, tuple[QuotaClaim, ...]]:
+    """Service -> what its next pod takes of each quota that counts it, and what that quota has left.
 
-    Args:
-        quotas: the ResourceQuotas of the namespace. Those with a scope hold for some pods only and are left
-            out.
-        pods: per scaled Deployment, the cores of one whole pod and how many pods there are.
+    A quota that was made just now doesn't say yet what is used of it; then the pods of these services count.
     """
-    taken: dict[Kind, float] = {
-        kind: sum((cores[kind] or 0.0) * count for cores, count in pods) for kind in ("limits", "requests")
-    }
-    offers: list[tuple[float, float, Kind]] = []
-    for item in quotas:
-        if item["spec"].get("scopes") or item["spec"].get("scopeSelector"):
-            continue
-        hard, used = item["spec"].get("hard") or {}, (item.get("status") or {}).get("used") or {}
-        for key, kind in _KEYS:
-            cores = quantity(hard.get(key))
-            if cores is not None:
-                free = cores - (quantity(used.get(key)) or 0.0)
-                offers.append((free / max(taken[kind], 1e-9), free + taken[kind], kind))
-    if not offers:
-        return None
-    _, cores, kind = min(offers)
-    return CpuQuota(cores, kind)
+    claims: dict[str, list[QuotaClaim]] = {service: [] for service in services}
+    for quota in quotas:
+        spec, status = quota.get("spec") or {}, quota.get("status") or {}
+        counted = {service: item for service, item in services.items() if in_scopes(item.spec, spec)}
+        for key, text in (spec.get("hard") or {}).items():
+            takes = {service: _takes(item.spec, key) for service, item in counted.items()}
+            used = quantity((status.get("used") or {}).get(key))
+            if used is None:
+                used = sum(
+                    takes[name] * item.pods for name, item in counted.items() if takes[name] < math.inf
+                )
+            free = (quantity(text) or 0.0) - used
+            name = f"ResourceQuota/{name_of(quota)} {key}"
+            for service, value in takes.items():
+                if value:
+                    claims[service].append(QuotaClaim(name, free, value))
+    return {service: tuple(found) for service, found in claims.items()}
+
+
+def _takes(spec: Object, key: str) -> float:
+    """What a pod takes of what a quota calls `key`; infinite where the quota refuses such a pod."""
+    if key in _COUNTS:
+        return 1.0
+    first, _, rest = key.partition(".")
+    kind: Kind = "limits" if first == "limits" else "requests"
+    resource = rest if first in ("limits", "requests") else key
+    if resource in _HAVE_TO_BE_STATED and not states(spec, kind, resource):
+        return math.inf
+    return effective(spec, kind, resource)

@@ -10,6 +10,8 @@ from deepscaler.adapters.kubernetes.checked import Replicated, check
 
 _TRIES = 5
 _CONFLICT = 409
+FIELD_MANAGER = "deepscaler"
+"""How `managedFields` names this controller."""
 Fence = Callable[[], float]
 """Seconds for which writing is still allowed; 0 or less: it is not."""
 
@@ -106,7 +108,13 @@ class ReplicaWriter:
 
     def _patch(self, name: str, replicas: int, version: str) -> None:
         body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}}
-        answer = self._api.send("PATCH", f"{self._path}/{name}/scale", body, time_out=self._seconds_left())
+        answer = self._api.send(
+            "PATCH",
+            f"{self._path}/{name}/scale",
+            body,
+            query={"fieldManager": FIELD_MANAGER},
+            time_out=self._seconds_left(),
+        )
         spec = answer.get("spec")
         got = spec.get("replicas") if isinstance(spec, dict) else None
         if got != replicas:

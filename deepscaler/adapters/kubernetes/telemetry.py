@@ -25,6 +25,7 @@ from deepscaler.adapters.queries import (
     ENTRY_QUERIES,
     FEATURE_QUERIES,
     LIMITED,
+    REQUESTS_QUERY,
     Names,
     duration,
     seconds,
@@ -51,6 +52,9 @@ class Telemetry:
         progress: told (requests done, requests in all) while `metrics` runs.
         stated: tells what the Kubernetes API says of limits and requests that Prometheus doesn't know.
         live: whether `metrics` is asked again and again for a span that moves on with the time.
+
+    Attributes:
+        names: lead from series to services.
     """
 
     def __init__(
@@ -64,9 +68,9 @@ class Telemetry:
         live: bool = False,
     ) -> None:
         self._settings, self._prometheus, self._session = settings, prometheus, session
-        self._names = Names(settings.app, settings.cluster.prometheus.matchers)
+        self.names = Names(settings.app, settings.cluster.prometheus.matchers)
         self._progress = progress
-        self._limits = Limits(self._names.services, stated)
+        self._limits = Limits(self.names.services, stated)
         self._nonsense, self._impossible = OnChange(_LOG), set[str]()
         self._answers = GrowingAnswers(prometheus) if live else prometheus
 
@@ -89,7 +93,7 @@ class Telemetry:
         advance = self._counter(parts * requests_needed(len(times), collect.chunk_points))
 
         def fetch(template: str, label: str = "deployment", needed: bool = True) -> Array:
-            text = self._names.render(template, label, window=collect.window)
+            text = self.names.render(template, label, window=collect.window)
             found = self._answers.query_range(
                 text, start, end, step, chunk_points=collect.chunk_points, progress=advance
             )
@@ -100,7 +104,7 @@ class Telemetry:
 
         columns = [self._feature(feature, query, fetch) for feature, query in queries.items()]  # [L, N] each
         values = self._plausible(np.stack(columns, axis=2)).astype(np.float32)  # [L, N, F]
-        panel = MetricPanel(times, self._names.services, tuple(FEATURES), values, any(partial))
+        panel = MetricPanel(times, self.names.services, tuple(FEATURES), values, any(partial))
         self._name_the_unknown(panel)
         return panel
 
@@ -118,7 +122,7 @@ class Telemetry:
 
     def _plausible(self, values: Array) -> Array:
         """The values `[L, N, F]` without impossible ones, which are logged by name when they begin."""
-        kept, found = without_nonsense(values, self._names.services, tuple(FEATURES))
+        kept, found = without_nonsense(values, self.names.services, tuple(FEATURES))
         for subject, text in found.items():
             if subject not in self._nonsense:
                 self._nonsense.trouble(subject, text)
@@ -164,16 +168,17 @@ class Telemetry:
         collect, cluster = self._settings.collect, self._settings.cluster
         window = min(collect.calls_window, end - start)
         if cluster.call_graph == "jaeger":
-            return JaegerClient(cluster.jaeger, self._session).calls(self._names, start, end, window)
+            jaeger = JaegerClient(cluster.jaeger, self._session)
+            return jaeger.calls(self.names, start, end, window, traffic=self._requests_served)
         query = collect.calls_query or CALLS_QUERY
-        text = self._names.render(query.query, query.label, window=duration(window))
+        text = self.names.render(query.query, query.label, window=duration(window))
         found = self._prometheus.query_range(
             text, start + window, end, window, chunk_points=collect.chunk_points
         )
         self._require(found, text)
         frames = []
         for labels, rates in zip(found.labels, found.values, strict=True):
-            callee = self._names.service(query.label, labels.get(query.label, ""))
+            callee = self.names.service(query.label, labels.get(query.label, ""))
             if callee is not None:
                 caller = self._caller(query.caller, labels) or EXTERNAL
                 columns = (found.times, caller, callee, rates)
@@ -183,11 +188,25 @@ class Telemetry:
         sums = calls.groupby(["time", "caller", "callee"])["calls_per_second"].sum()
         return CallGraph(sums.reset_index())
 
+    def _requests_served(self, times: Array, window: float) -> pd.DataFrame:
+        """Requests per second by service over the windows that end at `times`, one row each; NaN: unknown.
+
+        Raises:
+            MetricsError: Prometheus can't be reached.
+        """
+        query = self._settings.collect.queries.get("req", REQUESTS_QUERY)
+        text = self.names.render(query.query, query.label, window=duration(window))
+        step = float(np.diff(times).min()) if len(times) > 1 else window
+        found = self._prometheus.query_range(text, float(times[0]), float(times[-1]), step)
+        rates = pd.DataFrame(self._by_service(found, query.label).T, found.times, list(self.names.services))
+        asked: pd.DataFrame = rates.iloc[np.rint((times - times[0]) / step).astype(int)]
+        return asked.set_axis(times, axis=0)
+
     def _caller(self, label: str, labels: Mapping[str, str]) -> str | None:
         """The calling service; None where another namespace or none of the services called."""
-        if labels.get(f"{label}_namespace", self._names.namespace) != self._names.namespace:
+        if labels.get(f"{label}_namespace", self.names.namespace) != self.names.namespace:
             return None
-        return self._names.service(label, labels.get(label, ""))
+        return self.names.service(label, labels.get(label, ""))
 
     # ----------------------------------------------------------------------------------------- response times
     def latencies(self, start: float, end: float, step: float) -> pd.DataFrame:
@@ -210,7 +229,7 @@ class Telemetry:
         )  # [N, L] each
         frames = []
         for service, (endpoint, slo) in entries.items():
-            row = self._names.row[service]
+            row = self.names.row[service]
             answered = np.fmin(np.nan_to_num(done[row]), offered[row])
             times = results["offered"].times
             bounds = np.array([*LATENCY_BUCKETS, slo, np.inf])
@@ -249,7 +268,7 @@ class Telemetry:
         results: dict[str, RangeVector] = {}
         for name in ENTRY_QUERIES:
             query = self._entry_query(name)
-            text = self._names.render(query.query, query.label, window=window, entries=entries)
+            text = self.names.render(query.query, query.label, window=window, entries=entries)
             results[name] = self._prometheus.query_range(
                 text, start + step, end, step, chunk_points=collect.chunk_points
             )
@@ -265,7 +284,7 @@ class Telemetry:
         buckets: dict[float, Array] = {}
         label = self._entry_query("buckets").label
         for labels, values in zip(found.labels, found.values, strict=True):
-            if self._names.service(label, labels.get(label, "")) == service:
+            if self.names.service(label, labels.get(label, "")) == service:
                 bound = float(labels.get("le", "nan")) / 1000
                 buckets[bound] = buckets.get(bound, 0.0) + np.nan_to_num(values)
         return buckets
@@ -273,10 +292,10 @@ class Telemetry:
     # ------------------------------------------------------------------------------------------------ helpers
     def _by_service(self, found: RangeVector, label: str) -> Array:
         """Values `[N, L]`: the series of each service added up; NaN where none of them has a sample."""
-        owners = [self._names.service(label, labels.get(label, "")) for labels in found.labels]
+        owners = [self.names.service(label, labels.get(label, "")) for labels in found.labels]
         known = np.array([owner is not None for owner in owners], np.bool_)
-        rows = np.array([self._names.row[owner] for owner in owners if owner is not None], np.int64)
-        values, shape = found.values[known], (len(self._names.services), len(found.times))
+        rows = np.array([self.names.row[owner] for owner in owners if owner is not None], np.int64)
+        values, shape = found.values[known], (len(self.names.services), len(found.times))
         sums, sampled = np.zeros(shape), np.zeros(shape, np.bool_)
         np.add.at(sums, rows, np.nan_to_num(values, posinf=np.inf, neginf=-np.inf))
         np.logical_or.at(sampled, rows, ~np.isnan(values))

@@ -66,7 +66,7 @@ def test_without_a_metrics_server_prometheus_tells_usage(stub, shop, monkeypatch
     monkeypatch.setattr(
         PrometheusClient,
         "query",
-        lambda _client, text, _now: [({"pod": name}, 0.25 if "rate" in text else T0)],
+        lambda _client, text, _now: [({"pod": name}, 0.25 if "increase" in text else T0)],
     )
     pods = {item.name: item for item in cluster.pods()}
     assert (pods[name].usage_cores, pods[name].usage_time, pods[name].usage_window_seconds) == (

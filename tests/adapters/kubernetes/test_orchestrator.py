@@ -24,7 +24,7 @@ def test_a_workload_is_what_its_deployment_says(stub, shop):
     ) == ("web", 3, 0.5, 0.1, 2**27)
     assert web.memory_request_bytes == 2**27  # a limit without a request is its own request
     assert web.annotations == {"deepscaler.io/paused": "true"} and (api.replicas, api.annotations) == (2, {})
-    assert web.autoscalers == () and web.quota_cores is None
+    assert web.autoscalers == () and web.quotas == ()
 
 
 def test_limits_are_those_of_the_services_own_container(stub, tmp_path):
@@ -239,8 +239,10 @@ def test_the_namespaces_quota_bounds_the_plan_sidecars_counted(stub, shop):
     cluster = shop()
     cluster.workloads()
     workloads = cluster.workloads()
-    assert [item.quota_cores for item in workloads] == pytest.approx([3.5, 3.5])
-    assert [item.pod_cores for item in workloads] == pytest.approx([0.7, 0.7])
+    claims = [{claim.quota: claim for claim in item.quotas} for item in workloads]
+    assert [found["ResourceQuota/q limits.cpu"].free for found in claims] == pytest.approx([0.7, 0.7])
+    assert [found["ResourceQuota/q limits.cpu"].takes for found in claims] == pytest.approx([0.7, 0.7])
+    assert "ResourceQuota/best limits.cpu" not in claims[0]
     plan = decisions(workloads, {"web": 8.0, "api": 2.0})
     assert [(item.target, item.reason) for item in plan] == [(3, Reason.QUOTA), (2, Reason.UNCHANGED)]
 

@@ -1,11 +1,14 @@
 """Writes of replicas: what is sent, and whose change stands."""
 
 import numpy as np
+import pytest
 from helpers.kube_shop import make
 from helpers.kube_stub import DEPLOYMENTS
 
 from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
 from deepscaler.adapters.kubernetes.measured_objects import MeasuredObjects
+from deepscaler.control.controller import Controller
+from deepscaler.policies.static import StaticPolicy
 
 
 def test_scaling_patches_the_scale_subresource_with_the_version_that_was_read(stub, shop):
@@ -120,3 +123,37 @@ def test_the_emulated_api_is_scaled_and_pods_that_become_ready_are_no_conflict(e
         and "conflict" in report.failed["api"]
         and emulated.store.replicas("shop")["api"] == 7
     )
+
+
+@pytest.mark.field
+def test_who_set_the_replicas_last_is_known_and_this_controller_signs_its_writes(emulated, tmp_path):
+    cluster = KubernetesCluster(make(emulated, tmp_path))
+    path = "/apis/apps/v1/namespaces/shop/deployments/web"
+
+    def patch(where, replicas, manager):
+        headers = {"Content-Type": "application/merge-patch+json"}
+        body = b'{"spec": {"replicas": %d}}' % replicas
+        emulated.store.handle("PATCH", where, f"fieldManager={manager}", headers, body)
+        return cluster.workloads()[0].manager
+
+    assert cluster.workloads()[0].manager == "testbed"  # it was created so
+    assert patch(f"{path}/scale", 3, "keeper") == "keeper"
+    assert cluster.scale({"web": 5}).applied == {"web": 5}
+    assert cluster.workloads()[0].manager == "deepscaler"
+    assert patch(path, 4, "kubectl-edit") == "kubectl-edit"
+    assert patch(f"{path}/scale", 4, "keeper") == "kubectl-edit"  # this changed nothing
+
+
+@pytest.mark.field
+def test_a_patcher_on_the_emulated_api_is_refused_by_its_field_manager(emulated, tmp_path, caplog):
+    settings = make(emulated, tmp_path, scale={"dry_run": False})
+    controller = Controller(KubernetesCluster(settings), StaticPolicy({"web": 6, "api": 3}, 15.0), settings)
+    headers = {"Content-Type": "application/merge-patch+json"}
+    for _ in range(12):
+        controller.tick()
+        path = "/apis/apps/v1/namespaces/shop/deployments/web/scale"
+        emulated.store.handle("PATCH", path, "fieldManager=keeper", headers, b'{"spec": {"replicas": 3}}')
+    writes = [write for write in emulated.writes if write.endswith("web/scale")]
+    assert len(writes) == 12 + 3 and emulated.store.replicas("shop") == {"web": 3, "api": 3}
+    assert "web: other autoscalers act on it: field manager keeper; refused until it is gone" in caplog.text
+    assert controller.last_rows[0].reason == "rival_autoscaler"
