@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 
-.PHONY: install install-dev python prometheus victoria-metrics demo test fuzz live lint types bench soak schema clean
+.PHONY: install install-dev python prometheus victoria-metrics demo test fuzz live lint types bench fidelity soak schema clean
 
 install: $(VENV)/.run
 install-dev: $(VENV)/.dev
@@ -60,6 +60,12 @@ bench: install-dev
 	$(PY) -m testbed.experiments.bench
 	OMP_NUM_THREADS=1 $(PY) -m testbed.experiments.tick_bench
 	$(PY) -m deepscaler.learning.bench
+
+# The emulated cluster beside recordings of a real one: make fidelity DATA=path/to/result.zip (docs/fidelity.md).
+DATA ?= result.zip
+fidelity: install
+	@test -f "$(DATA)" || { echo "$(DATA): no such file; get ScalerEval's result.zip and run: make fidelity DATA=path/to/result.zip" >&2; exit 1; }
+	$(PY) -m testbed.fidelity --data "$(DATA)" --page docs/fidelity.md --write
 
 # Days of virtual time among faults: SOAK="--hours 2 --seeds 1" is what CI runs.
 soak: install

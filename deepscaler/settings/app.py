@@ -216,6 +216,11 @@ class ClusterSection(Section):
     timeout: Positive = Field(
         10.0, description="seconds after which a request to the Kubernetes API is given up"
     )
+    strict_certificates: bool = Field(
+        True,
+        description="false: take a certificate authority of the Kubernetes API that states no key "
+        "identifiers, which Python 3.13 and newer refuse; all else is checked nevertheless",
+    )
     call_graph: Literal["istio", "jaeger"] = Field(
         "istio", description="where calls.csv comes from: Istio's metrics in Prometheus, or Jaeger"
     )

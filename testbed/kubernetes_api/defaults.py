@@ -14,6 +14,7 @@ from typing import Any
 from testbed.kubernetes_api.quotas import complete_limit_range
 from testbed.kubernetes_api.resources import Resource
 from testbed.kubernetes_api.status import Cause, Object
+from testbed.kubernetes_api.validation import object_faults
 
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
@@ -343,7 +344,7 @@ def faults(obj: Object, old: Object | None, resource: Resource) -> list[Cause]:
     elif old is None and not given and resource.group != _RBAC and not re.fullmatch(rule, metadata["name"]):
         found.append(_wrong("metadata.name", metadata["name"], text))
     check = _CHECKS.get(resource.kind)
-    return found + (check(obj, old) if check else [])
+    return [*found, *object_faults(obj), *(check(obj, old) if check else [])]
 
 
 def scale_faults(replicas: int) -> list[Cause]:

@@ -20,6 +20,7 @@ from testbed.kubernetes_api import (
     schema,
     selectors,
     tables,
+    validation,
     watching,
 )
 from testbed.kubernetes_api.access import Attempt, Identity
@@ -363,6 +364,7 @@ class _Request:
             found = schema.decode(stored, kind, unknown)
         except schema.Mismatch as error:
             raise bad_request(f"{refused}: {error}") from None
+        validation.require_quantities(found, kind, version)
         self._report(unknown, kind, version)
         if not isinstance(found.get("metadata", {}), dict) or not isinstance(found.get("spec", {}), dict):
             raise bad_request(f"{refused}: metadata and spec must be objects")
@@ -390,18 +392,32 @@ class _Request:
             )
 
     def _create(self, target: _Target) -> Response:
+        validation.require_options("CreateOptions", self.options)
         obj = self._decoded(target, target.resource.kind, self._document())
         made = self.store.insert(target.resource, target.namespace, obj, self._writer(target), self._dry_run)
         return self._shown(target.resource, made, 201)
 
     def _update(self, target: _Target) -> Response:
+        validation.require_options("UpdateOptions", self.options)
         obj = self._decoded(target, target.resource.kind, self._document())
         self._named(target, obj)
+        if self._makes(target, obj):
+            made = self.store.insert(
+                target.resource, target.namespace, obj, self._writer(target), self._dry_run
+            )
+            return self._shown(target.resource, made, 201)
         old = self.store.read(target.resource, target.namespace, target.name)
         new = self.store.modify(target.resource, old, obj, self._writer(target), target.sub, self._dry_run)
         return self._shown(target.resource, new)
 
+    def _makes(self, target: _Target, obj: Object) -> bool:
+        """Whether a PUT creates its object, as that of a Lease does which isn't there."""
+        found = self.store.peek(target.resource.storage, target.namespace, target.name)
+        version = (obj.get("metadata") or {}).get("resourceVersion")
+        return found is None and target.resource.kind == "Lease" and version in (None, "", "0")
+
     def _patch(self, target: _Target) -> Response:
+        validation.require_options("PatchOptions", self.options)
         resource, style = target.resource, self._patch_style()
         if style == "apply":
             return self._apply(target)
@@ -488,6 +504,7 @@ class _Request:
         resource, store = target.resource, self.store
         old = store.read(resource, target.namespace, target.name)
         options = self._delete_options()
+        validation.require_options("DeleteOptions", {**self.options, **options})
         wanted, metadata = options.get("preconditions") or {}, old["metadata"]
         for key, name, why in (
             ("uid", "UID", "deleted and then recreated"),
@@ -500,7 +517,7 @@ class _Request:
                 )
                 raise conflict(resource.kind, resource.group, target.name, said)
         dry_run = self._dry_run or bool(options.get("dryRun"))
-        kept = store.erase(resource, old, self._policy(options), dry_run)
+        kept = store.erase(resource, old, self._policy(options), dry_run, self._grace(options))
         if kept is not None:
             return self._shown(resource, kept)
         details = about(target.name, resource.group, resource.plural)
@@ -513,11 +530,18 @@ class _Request:
     def _policy(self, options: Object) -> str:
         return str(options.get("propagationPolicy") or self.options.get("propagationPolicy") or "Background")
 
+    def _grace(self, options: Object) -> float | None:
+        """Seconds that a pod has to end; None: as its spec says."""
+        given = str(options.get("gracePeriodSeconds", self.options.get("gracePeriodSeconds")))
+        return float(given) if given.lstrip("-").isdecimal() else None
+
     def _delete_all(self, target: _Target) -> Response:
         resource, options = target.resource, self._delete_options()
+        validation.require_options("DeleteOptions", {**self.options, **options})
         found, _ = watching.page(self.store, self._selection(target), 0, "", "", False)
         for obj in found:
-            self.store.erase(resource, obj, self._policy(options), self._dry_run)
+            grace = self._grace(options)
+            self.store.erase(resource, obj, self._policy(options), self._dry_run, grace)
         shown = [_served(resource, obj) for obj in found]
         return _json(_list_of(resource, shown, {"resourceVersion": str(self.store.version)}))
 
@@ -527,6 +551,7 @@ class _Request:
         old = self.store.read(resource, target.namespace, target.name)
         if verb == "get":
             return _json(_scale_of(old))
+        validation.require_options("PatchOptions" if verb == "patch" else "UpdateOptions", self.options)
         owned: set[Path] | None = None
         writer = self._writer(target)
         style = self._patch_style() if verb == "patch" else ""

@@ -21,6 +21,7 @@ from testbed.kubernetes_api.ownership import Path, Writer
 from testbed.kubernetes_api.resources import Resource
 from testbed.kubernetes_api.schema import time_text
 from testbed.kubernetes_api.status import Cause, Object, Refused, already_exists, conflict, invalid, not_found
+from testbed.kubernetes_api.validation import require_size
 
 OnScale = Callable[[str, str, int], None]
 Key = tuple[str, str]
@@ -239,9 +240,11 @@ class Objects:
         """Create an object from what a client sent, already decoded.
 
         Raises:
-            Refused: 404 if the namespace doesn't exist; 409 if the name is taken; 422 if the object isn't
-                valid.
+            Refused: 404 if the namespace doesn't exist; 403 if a quota or a LimitRange doesn't admit it;
+                409 if the name is taken; 422 if it isn't valid; 500 if it is too large or has a version.
         """
+        if (body.get("metadata") or {}).get("resourceVersion") not in (None, "", "0"):
+            raise Refused(500, None, "resourceVersion should not be set on objects to be created")
         obj = self._completed(resource, namespace, body)
         name = obj["metadata"]["name"]
         with self.changed:
@@ -255,6 +258,7 @@ class Objects:
                 )
             if (namespace, name) in self._kept.get(resource.storage, {}):
                 raise already_exists(resource.plural, resource.group, name)
+            require_size(obj)
             self.admit(resource, obj)
             if resource.kind == "Service":
                 self._address(obj)
@@ -346,6 +350,7 @@ class Objects:
         found = faults(new, old, resource)
         if found:
             raise invalid(resource.kind, resource.group, old["metadata"]["name"], found)
+        require_size(new)
         if resource.kind == "Service":
             self._address(new)
         if resource.generation and _is_new_generation(resource, new, old):
@@ -369,10 +374,26 @@ class Objects:
             return self._commit(resource, "MODIFIED", new, old)
 
     def erase(
-        self, resource: Resource, old: Object, policy: str = "Background", dry_run: bool = False
+        self,
+        resource: Resource,
+        old: Object,
+        policy: str = "Background",
+        dry_run: bool = False,
+        grace: float | None = None,
     ) -> Object | None:
-        """Delete an object and what it owns; the object as it is now if finalizers keep it, else None."""
+        """Delete an object and what it owns; the object as it is now if something keeps it, else None.
+
+        Args:
+            resource: what kind of object it is.
+            old: the object.
+            policy: what becomes of what it owns.
+            dry_run: change nothing.
+            grace: seconds that a pod has to end; None: as its spec says.
+        """
         with self.changed:
+            kept = None if dry_run else self.let_end(resource, old, grace)
+            if kept is not None:
+                return kept
             finalizers = list(old["metadata"].get("finalizers") or ())
             if policy == "Foreground" and _FOREGROUND not in finalizers:
                 finalizers.append(_FOREGROUND)
@@ -403,6 +424,11 @@ class Objects:
         if self._controllers and not orphan:
             self._collect(old["metadata"]["uid"])
         return gone
+
+    def let_end(self, resource: Resource, old: Object, grace: float | None) -> Object | None:
+        """Let a subclass keep an object that takes time to end: what it is until then; None: it goes now."""
+        del resource, old, grace
+        return None
 
     def erased(self) -> None:
         """Tell a subclass that an object has been deleted."""

@@ -41,6 +41,7 @@ class Workloads(Objects):
         self._synced: dict[Key, tuple[str, tuple[PodState, ...]]] = {}  # Deployment -> its version and pods
         self._running: dict[Key, int] = {}  # Deployment -> how many pods it has that aren't going
         self._recounting = False
+        self._ending: dict[str, float] = {}  # uid of a pod that a client deleted -> when its time is over
 
     # ------------------------------------------------------------------------------------------------- quotas
     def _of(self, plural: str, namespace: str) -> list[Object]:
@@ -120,6 +121,22 @@ class Workloads(Objects):
             "spec": quotas.with_limits(spec, self._of("limitranges", deployment["metadata"]["namespace"]))
         }
 
+    def let_end(self, resource: Resource, old: Object, grace: float | None) -> Object | None:
+        """A pod that runs on a node is Terminating until its time is over; the next sync then removes it."""
+        if resource.kind != "Pod" or not old["spec"].get("nodeName"):
+            return None
+        seconds = old["spec"].get("terminationGracePeriodSeconds", 30) if grace is None else grace
+        if seconds <= 0:
+            return None
+        metadata = {
+            **old["metadata"],
+            "deletionTimestamp": time_text(self.clock() + seconds),
+            "deletionGracePeriodSeconds": int(seconds),
+        }
+        self._ending[old["metadata"]["uid"]] = self.clock() + seconds
+        self._synced.clear()
+        return self._commit(resource, "MODIFIED", {**old, "metadata": metadata}, old)
+
     def erased(self) -> None:
         """Let the next sync bring back what a client has deleted."""
         self._synced.clear()
@@ -161,7 +178,7 @@ class Workloads(Objects):
             if owner is None or self._synced.get(key) == (owner["metadata"]["resourceVersion"], tuple(pods)):
                 return
             replica_set = self._replica_set(owner, pods)
-            admitted, failure = self._sync_objects(namespace, replica_set, pods)
+            admitted, failure, ending = self._sync_objects(namespace, replica_set, pods)
             live = [pod for pod in admitted if pod.deleting_since is None]
             self._running[key] = len(live)
             ready = sum(pod.ready_since is not None for pod in live)
@@ -182,7 +199,7 @@ class Workloads(Objects):
                 "conditions": self._conditions(owner, len(live), ready, failure),
             }
             self._set_status(_DEPLOYMENTS, owner, of_deployment)
-            if not failure:
+            if not failure and not ending:
                 version = self.read(_DEPLOYMENTS, *key)["metadata"]["resourceVersion"]
                 self._synced[key] = (version, tuple(pods))
             if self._of("resourcequotas", namespace):  # what one gives back, another may wait for
@@ -191,10 +208,11 @@ class Workloads(Objects):
 
     def _sync_objects(
         self, namespace: str, replica_set: Object, pods: Sequence[PodState]
-    ) -> tuple[list[PodState], str]:
+    ) -> tuple[list[PodState], str, bool]:
         """Delete the Pods that no longer run, then create and change the others.
 
-        Returns those that are there now, and why others aren't ("": all are).
+        Returns those that run now, why others weren't admitted ("": all were), and whether some are ending
+        because a client deleted them.
         """
         kept, names = self._kept.setdefault("/pods", {}), {pod.name for pod in pods}
         gone = [
@@ -207,10 +225,17 @@ class Workloads(Objects):
         for place, obj in gone:
             self._pods.pop(place, None)
             self._commit(_PODS, "DELETED", obj, obj)
-        admitted, failure = [], ""
+        admitted, failure, ending = list[PodState](), "", False
         for pod in pods:
             place = (namespace, pod.name)
             old = kept.get(place)
+            if old is not None and (over := self._ending.get(old["metadata"]["uid"])) is not None:
+                ending = True
+                if self.clock() >= over:
+                    del self._ending[old["metadata"]["uid"]]
+                    self._pods.pop(place, None)
+                    self._commit(_PODS, "DELETED", old, old)
+                continue
             if old is None or self._pods.get(place) != pod:
                 try:
                     new = _pod_object(old or self._new_pod(replica_set, pod), pod)
@@ -220,7 +245,7 @@ class Workloads(Objects):
                 self._commit(_PODS, "MODIFIED" if old else "ADDED", new, old)
                 self._pods[place] = pod
             admitted.append(pod)
-        return admitted, failure
+        return admitted, failure, ending
 
     def _replica_set(self, owner: Object, pods: Sequence[PodState]) -> Object:
         """The ReplicaSet of a Deployment, created or brought to its replicas and template."""

@@ -15,3 +15,7 @@ WORLDCUP98_MISSING = (
     f"{WORLDCUP98} is missing: the Internet Traffic Archive publishes the log of the 1998 World Cup site; "
     "sendFlow/worldcup98.py makes requests per minute of it"
 )
+SCALEREVAL = TRACES_OF_OTHERS / "scalereval" / "result.zip"
+SCALEREVAL_MISSING = (
+    f"{SCALEREVAL} is missing: ScalerEval of WHU-AISE publishes it as result.zip in its repository"
+)

@@ -1,5 +1,6 @@
 """The HPA: its rules one by one, the policy, then every decision recorded from the real v1.36 controller."""
 
+import logging
 import math
 import re
 from collections.abc import Iterator
@@ -447,6 +448,19 @@ def test_without_metrics_replicas_are_held_and_the_reason_is_kept():
     assert "no metrics returned" in policy.failures["web"]
     policy.decide(seen(NOON + 15, 4, 0.2))
     assert policy.failures == {}
+
+
+@pytest.mark.field
+def test_who_is_held_for_want_of_usage_samples_is_told_why_once(caplog):
+    policy = HpaPolicy(70, settings())
+    with caplog.at_level(logging.WARNING):
+        for tick in range(5):
+            policy.decide(seen(NOON + 15 * tick, 4, None))
+        policy.decide(seen(NOON + 90, 4, 0.2))
+    [why, well] = [record.getMessage() for record in caplog.records]
+    assert why.startswith("web: hpa_70 can't decide: failed to get cpu utilization: ")
+    assert "none of its pods has a sample of CPU usage: do metrics.k8s.io (metrics-server)" in why
+    assert well == "web: hpa_70 decides again"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ every object that comes in, and a field that one of them doesn't expect would ma
 from __future__ import annotations
 
 import re
+import ssl
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, wait
@@ -178,10 +179,8 @@ class KubeApi:
         except TooLarge as error:
             raise ApiError(f"{where}: {error}; what stands before the API server?") from error
         except (ApiException, HTTPError, OSError, ValueError) as error:
-            said = error.reason if isinstance(error, ApiException) else error
-            raise ApiError(
-                f"{where}: no answer ({one_line(said)}); is the API server there? Check cluster.kubeconfig"
-            ) from error
+            said = one_line(error.reason if isinstance(error, ApiException) else error)
+            raise ApiError(f"{where}: no answer ({said}); {_way_to_it(said)}") from error
         if not 200 <= answer.status <= 299:
             raise ApiError(_refusal(where, answer.status, answer.reason, text), answer.status)
         try:
@@ -212,8 +211,32 @@ class KubeApi:
                 respect_retry_after_header=False,
             )
             self._client = client.ApiClient(configuration)
+            if configuration.verify_ssl and not self._section.strict_certificates:
+                kept = self._client.rest_client.pool_manager.connection_pool_kw
+                kept["ssl_context"] = _lenient_context()
             self._client.user_agent = USER_AGENT
         return self._client
+
+
+def _way_to_it(said: str) -> str:
+    """What to do about a server that can't be reached."""
+    if "Key Identifier" in said:
+        return (
+            "Python 3.13 and newer refuse a certificate authority without key identifiers: make one with "
+            "them, or set cluster.strict_certificates to false"
+        )
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return "check certificate-authority and the server's name in the kubeconfig (cluster.kubeconfig)"
+    return "is the API server there? Check cluster.kubeconfig"
+
+
+def _lenient_context() -> ssl.SSLContext:
+    """Checks certificates as Python did before 3.13: their authority may state no key identifiers."""
+    from urllib3.util.ssl_ import create_urllib3_context
+
+    context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
 
 
 class _Credentials:

@@ -33,7 +33,7 @@ _LABELS = {
     "autoscalers": ("horizontalpodautoscaler", "scaletargetref_name"),
     "boot": ("pod",),
     "phase": ("pod", "phase"),
-    "owners": ("pod", "deployment"),
+    "owner": ("pod", "deployment"),
 }
 """Labels that the series of a query have to have; those of the other queries have `pod`."""
 
@@ -138,8 +138,8 @@ class MeasuredObjects:
 
     def _owners(self) -> Callable[[str], str | None]:
         """Tells the service of a pod: by its owner, or by its name where no owner is known; None: none."""
-        owners = {labels["pod"]: labels["deployment"] for labels, _ in self._query("owners", POD_OWNERS)}
-        strangers = {labels["pod"] for labels, _ in self._query("strangers", POD_STRANGERS)}
+        owners = {labels["pod"]: labels["deployment"] for labels, _ in self._query("owner", POD_OWNERS)}
+        strangers = {labels["pod"] for labels, _ in self._query("stranger", POD_STRANGERS)}
 
         def service(pod: str) -> str | None:
             if pod in owners or pod in strangers:

@@ -221,6 +221,8 @@ class Telemetry:
         Raises:
             MetricsError: Prometheus can't be reached or knows no requests at the entries.
         """
+        if end - start < step:  # no step has ended yet
+            return pd.DataFrame(columns=list(ENDPOINT_COLUMNS))
         entries = self._entries()
         results = self._entered(tuple(entries), start, end, step)
         offered, done, milliseconds = (

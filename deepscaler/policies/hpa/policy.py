@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 from deepscaler.cluster import Pod, Workload
 from deepscaler.errors import SettingsError
+from deepscaler.logs import OnChange
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
 from deepscaler.policies.hpa.api import parse_spec
 from deepscaler.policies.hpa.limits import store_scale_event
@@ -19,6 +21,11 @@ from deepscaler.policies.hpa.state import HpaState
 from deepscaler.policies.hpa.usage import HpaPod, Sample
 from deepscaler.settings import Hpa, Settings
 
+log = logging.getLogger(__name__)
+_NO_SAMPLES = (
+    "none of its pods has a sample of CPU usage: do metrics.k8s.io (metrics-server) or, where that isn't "
+    "there, Prometheus' container_cpu_usage_seconds_total know them?"
+)
 SYNC_LAG_SECONDS = 1e-3
 """By how much the downscale window is shortened.
 
@@ -82,6 +89,7 @@ class HpaPolicy(Policy):
             if service.scaled
         }
         self._states: dict[str, HpaState] = {}
+        self._on_change = OnChange(log)
         self._pending: dict[str, _Rescale] = {}
 
     def decide(self, observation: Observation) -> Mapping[str, Proposal]:
@@ -112,10 +120,13 @@ class HpaPolicy(Policy):
         if decision.target != current:
             self._pending[service] = _Rescale(current, decision.target, now)
             return Proposal(float(decision.target), Reason.HPA)
+        if decision.recommendation is not None:
+            self._on_change.well(service, f"{service}: {self.name} decides again")
         if current == 0:
             return Proposal(None, Reason.SCALED_TO_ZERO)
         if decision.recommendation is None:
             self.failures[service] = decision.failed or ""
+            self._on_change.trouble(service, f"{service}: {self.name} can't decide: {decision.failed}")
             return Proposal(None, Reason.HELD_MISSING)
         return Proposal(float(decision.target), Reason.HPA)
 
@@ -130,7 +141,10 @@ class HpaPolicy(Policy):
         target = self._target(limit, request)
         self.targets[service] = target
         spec = replace(spec, metrics=(Metric("cpu", utilization=target.request_percent),))
-        return spec, measure(spec, workload.replicas, [_seen(pod) for pod in pods], now)
+        measured = measure(spec, workload.replicas, [_seen(pod) for pod in pods], now)
+        if measured.failed and not any(pod.usage_cores is not None for pod in pods):
+            return spec, replace(measured, failed=f"{measured.failed}; {_NO_SAMPLES}")
+        return spec, measured
 
     def _target(self, limit: float | None, request: float) -> HpaTarget:
         """The target of a service in both measures."""

@@ -1,12 +1,17 @@
 """The client of the Kubernetes API: lists, credentials, contexts, and what a refusal says."""
 
+import os
+import shutil
+import ssl
+import subprocess
 import time
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from helpers.http_script import Script, matrix
 from helpers.kube_shop import make
-from helpers.kube_stub import DEPLOYMENTS
+from helpers.kube_stub import DEPLOYMENTS, KubeStub, deployment
 from helpers.recordings import kubernetes_answers
 
 from deepscaler import __version__
@@ -14,7 +19,7 @@ from deepscaler.adapters.kubernetes.api import ApiError, KubeApi
 from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
 from deepscaler.adapters.prometheus import PrometheusClient
 from deepscaler.errors import ClusterError
-from deepscaler.settings import Prometheus
+from deepscaler.settings import ClusterSection, Prometheus
 
 
 def test_lists_are_read_page_by_page(stub, shop):
@@ -149,3 +154,54 @@ def test_recorded_refusals_are_understood(stub, tmp_path, monkeypatch, name, sta
     with pytest.raises(ApiError, match=said) as caught:
         KubeApi(make(stub, tmp_path).cluster).get("/apis/apps/v1/namespaces/shop/deployments")
     assert caught.value.status == status
+
+
+@pytest.fixture
+def authority(tmp_path):
+    """Certificates of an authority, and of 127.0.0.1, without key identifiers, as older tools make them."""
+    if shutil.which("openssl") is None and not os.environ.get("CI"):
+        pytest.skip("no openssl on this machine, which makes the certificates")
+    (tmp_path / "openssl.cnf").write_text(
+        "[req]\ndistinguished_name = name\n[name]\n[authority]\nbasicConstraints = critical, CA:TRUE\n"
+        "subjectKeyIdentifier = none\nauthorityKeyIdentifier = none\n[server]\n"
+        "subjectAltName = IP:127.0.0.1\nsubjectKeyIdentifier = none\nauthorityKeyIdentifier = none\n"
+    )
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -config openssl.cnf"
+    signed = "-CA ca.pem -CAkey ca.key -keyout server.key -out server.pem"
+    for command in (
+        f"{make} -subj /CN=authority -extensions authority -keyout ca.key -out ca.pem",
+        f"{make} -subj /CN=authority -extensions authority -keyout other.key -out other.pem",
+        f"{make} -subj /CN=127.0.0.1 -extensions server {signed}",
+    ):
+        subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
+    return tmp_path
+
+
+@pytest.mark.field
+@pytest.mark.parametrize(("version", "strict"), [((3, 11), True), ((3, 13), True), ((3, 13), False)])
+def test_an_authority_without_key_identifiers(authority, monkeypatch, version, strict):
+    """Python 3.13 refuses it, and the setting makes it acceptable; another authority never is."""
+    monkeypatch.setattr("urllib3.util.ssl_.sys", SimpleNamespace(version_info=version))
+    stub = KubeStub()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority / "server.pem", authority / "server.key")
+    stub.server.socket = context.wrap_socket(stub.server.socket, server_side=True)
+    stub.url = stub.url.replace("http:", "https:")
+    with stub:
+        stub.put(DEPLOYMENTS, deployment("web"))
+        stub.kubeconfig(authority / "kubeconfig")
+        document = yaml.safe_load((authority / "kubeconfig").read_text())
+        document["clusters"][0]["cluster"]["certificate-authority"] = str(authority / "ca.pem")
+        (authority / "kubeconfig").write_text(yaml.safe_dump(document))
+        section = ClusterSection.model_validate(
+            {"kubeconfig": str(authority / "kubeconfig"), "strict_certificates": strict}
+        )
+        if version >= (3, 13) and strict:
+            with pytest.raises(ApiError, match=r"Key Identifier.*set cluster\.strict_certificates to false"):
+                KubeApi(section, retries=0).items(DEPLOYMENTS)
+        else:
+            assert len(KubeApi(section, retries=0).items(DEPLOYMENTS)) == 1
+        document["clusters"][0]["cluster"]["certificate-authority"] = str(authority / "other.pem")
+        (authority / "kubeconfig").write_text(yaml.safe_dump(document))
+        with pytest.raises(ApiError, match=r"check certificate-authority|Key Identifier"):
+            KubeApi(section, retries=0).items(DEPLOYMENTS)

@@ -5,12 +5,15 @@ import logging
 import numpy as np
 import pytest
 from helpers.http_script import Script, matrix
+from helpers.kube_shop import make
 
 from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
 from deepscaler.adapters.kubernetes.limits import Limits
 from deepscaler.adapters.kubernetes.telemetry import Telemetry, cumulative
 from deepscaler.adapters.prometheus import PrometheusClient
 from deepscaler.adapters.queries import FEATURE_QUERIES
+from deepscaler.cluster import ENDPOINT_COLUMNS
+from deepscaler.errors import MetricsError
 from deepscaler.settings import Settings
 
 T0 = 1_767_571_200.0
@@ -66,6 +69,15 @@ def test_a_share_of_the_request_may_be_above_one():
     unknown, known = np.full((1, 6), np.nan), np.full((1, 6), 0.1)
     shares = Limits(("web",), dict).shares("cpu", 3 * known, unknown, lambda _: known)
     np.testing.assert_allclose(shares, 3)
+
+
+@pytest.mark.field
+def test_a_run_shorter_than_a_step_has_no_response_times_and_no_error(stub, tmp_path):
+    cluster = KubernetesCluster(make(stub, tmp_path))  # whose Prometheus isn't there
+    found = cluster.latencies(T0, T0 + 14.0, 15.0)
+    assert list(found.columns) == list(ENDPOINT_COLUMNS) and found.empty
+    with pytest.raises(MetricsError):
+        cluster.latencies(T0, T0 + 15.0, 15.0)
 
 
 @pytest.mark.stress

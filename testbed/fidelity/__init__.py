@@ -1,0 +1,1 @@
+"""The emulated cluster against recordings of a real one."""
