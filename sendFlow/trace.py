@@ -99,7 +99,7 @@ def read_req(path: str | Path) -> NDArray[np.int64]:
             raise DataError(
                 f"{path}:{number}: expected one integer >= 0 per line, found {one_line(line, 60)!r}"
             )
-        values.append(int(line))
+        values.append(int(line.strip()))
     if not values:
         raise DataError(f"{path}: no values; expected one integer per line")
     return np.array(values, np.int64)

@@ -161,3 +161,13 @@ def test_the_world_cup_counts_are_read_whole() -> None:
 
 def _csv(rows: list[tuple[int, int]]) -> str:
     return "\n".join(",".join(map(str, row)) for row in itertools.chain([("time", "requests")], rows)) + "\n"
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("line", ["\x1f1", "\u00a01 ", "1" * 13, "\u00b2", "-1", "1e3", "1 2"])
+def test_a_line_is_a_count_or_refused(tmp_path, line):
+    (tmp_path / "x.req").write_text(f"{line}\n", encoding="utf-8")
+    try:
+        assert trace.read_req(tmp_path / "x.req").tolist() == [1]
+    except DataError as error:
+        assert "x.req:1: expected one integer" in str(error) and line.strip() != "1"
