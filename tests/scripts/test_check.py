@@ -67,7 +67,7 @@ def test_all_that_a_start_needs_is_there_and_nothing_is_written(
 ) -> None:
     before = {item["metadata"]["name"]: item for item in deployments(acting)}
     status, lines = check(acting, tmp_path, capsys)
-    assert status == 0 and lines[-1] == "ready: 25 ok, 6 to know of, 0 missing"
+    assert status == 0 and lines[-1] == "ready: 25 ok, 7 to know of, 0 missing"
     fine = about(lines, "ok")
     assert [one for one in fine if not one.startswith("right")] == [
         *("settings", "Prometheus", "store", "metric pod", "metric cpu", "metric mem", "metric res"),
