@@ -53,6 +53,11 @@ def build_dataset(settings: Settings, csv: str | None = None) -> Built:
     panel, features = _read_csv(settings, source) if csv else _read_collected(settings, source)
     panel = _regular(panel, settings.collect.step, source)
     rows = _rows_per_step(panel.step, process.step, source)
+    if process.label == "offered" and rows != 1:
+        raise DataError(
+            f"{source}: sampled every {panel.step:g} s, and process.label=offered forecasts each sample, but "
+            f"process.step is {process.step:g}; use --set process.step={panel.step:g}"
+        )
     bounds = (round(len(panel) * process.split[0]), round(len(panel) * (process.split[0] + process.split[1])))
     calls = None if csv else _read_calls(collected / "calls.csv")
     labelled = make_labels(settings, panel, calls, rows, bounds)

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
 NETWORK_SURPRISE = 0.25
-"""Surprise of a network's scenarios; chosen on validation seeds, see docs/planning.md."""
+"""Surprise of a network's scenarios: that of past increments, taken over. With 0 far too little was held."""
 
 
 class JointForecaster(Protocol):

@@ -387,3 +387,9 @@ def test_a_foreign_csv_needs_a_feature_label(tmp_path, metrics, capsys):
 def test_a_step_that_the_samples_dont_divide_is_refused(tmp_path, metrics, capsys):
     assert run(tmp_path, metrics, "--set", "collect.step=20", step=40.0) == 1
     assert "sampled every 15 s, of which process.step 40 is no multiple" in failure(capsys)
+
+
+def test_offered_rates_are_forecast_at_the_step_of_the_samples(tmp_path, metrics, capsys):
+    assert run(tmp_path, metrics, "--set", "process.label=offered", step=60.0) == 1
+    assert "use --set process.step=15" in failure(capsys)
+    assert run(tmp_path, metrics, "--set", "process.label=offered", step=15.0) == 0
