@@ -54,6 +54,7 @@ HOMES = {
     "PIL": ("deepscaler/pictures/",),  # comes with matplotlib
     "pandas": ("deepscaler/", "testbed/", *(f"{script}.py" for script in SCRIPTS)),
     "tqdm": ("testbed/", *(f"{script}.py" for script in SCRIPTS)),
+    "prometheus_client": ("deepscaler/control/",),
     "numpy": ("",),
 }
 """Where each third-party package may be imported; a package that isn't here may be imported nowhere."""
