@@ -6,7 +6,7 @@ past, so that services rise and fall together as they did then.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepscaler.panel import MetricPanel
+from deepscaler.planning.plan import Prices, Running
 from deepscaler.planning.seasons import Season, find_season
 
 Array = NDArray[np.float64]
@@ -43,6 +44,8 @@ BEYOND_KNOWN = 0.25
 """A course above every rate seen so far counts only to this share of what exceeds it."""
 
 
+SEASON = "season"
+"""Name of the source whose scenarios stand alone."""
 SURPRISE = 0.25
 """Surprise of scenarios from past increments; chosen on validation seeds, see docs/planning.md."""
 
@@ -80,17 +83,54 @@ class Scenarios:
         return found
 
 
+@dataclass(frozen=True, eq=False)
+class Desk:
+    """What it takes to tell what following some scenarios would have cost.
+
+    Attributes:
+        needed: `[N]` replicas that the newest rates need.
+        running: what runs now.
+        limits: `[N]` CPU limits in cores.
+        boot_seconds: `[N]` start-up times.
+        prices: of a shortage and a start.
+        decide: replicas `[N]` that scenarios lead to, from what runs.
+    """
+
+    needed: NDArray[np.int64]
+    running: Running
+    limits: Array
+    boot_seconds: Array
+    prices: Prices
+    decide: Callable[[Scenarios, Running], NDArray[np.int64]]
+
+    @property
+    def worth(self) -> float:
+        """Cores of the replicas that are needed now: what costs are told in multiples of."""
+        return max(float(self.limits @ self.needed), LEAST_RATE)
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """What a source of scenarios is told.
+
+    Attributes:
+        now: seconds since the epoch.
+        rates: offered rates `[L, N]` up to now, without gaps.
+        panel: the metrics that they come from.
+        desk: for sources that judge themselves by what they would have cost; None if nobody plans.
+    """
+
+    now: float
+    rates: Array
+    panel: MetricPanel
+    desk: Desk | None = None
+
+
 class ScenarioSource(Protocol):
     """Something that says what may come."""
 
-    def scenarios(self, now: float, rates: Array, panel: MetricPanel) -> Scenarios | None:
-        """What may come after `now`; None if unknown.
-
-        Args:
-            now: seconds since the epoch.
-            rates: offered rates `[L, N]` up to now, without gaps.
-            panel: the metrics that they come from.
-        """
+    def scenarios(self, moment: Moment) -> Scenarios | None:
+        """What may come; None if unknown."""
         ...
 
 
@@ -111,48 +151,54 @@ class LiveHistory:
     def __init__(self, horizon: int, count: int, step: float, entries: Sequence[int]) -> None:
         self._horizon, self._count, self._step, self._entries = horizon, count, step, list(entries)
 
-    def scenarios(self, now: float, rates: Array, panel: MetricPanel) -> Scenarios | None:
+    def scenarios(self, moment: Moment) -> Scenarios | None:
         """See `ScenarioSource`."""
+        rates = moment.rates
         if len(rates) < self._horizon + round(LEAST_PAST_SECONDS / self._step):
             return None
         load = rates[:, self._entries].sum(axis=1)
         season = find_season(load, self._step)
         if season is not None:
             courses = seasonal(rates, season, self._horizon, self._step)
-            return replace(_alike(courses, "season", 0.0), season_seconds=season.rows * self._step)
+            return replace(_alike(courses, SEASON, 0.0), season_seconds=season.rows * self._step)
         courses = bootstrap(rates, load, self._horizon, self._count, self._step)
         return _alike(courses, "bootstrap", SURPRISE)
 
 
 class Mixture:
-    """Scenarios of a live season where the load repeats; else those of the live past and of another source.
+    """Ways of foreseeing by a live season or the live past, by another source such as a network, and by both.
 
-    Both have half of the weight. What neither knows alone is then among the scenarios: the live past knows
-    the noise and the bursts of this very load, the other source how loads of its kind go on.
+    By both, each has half of the weight. What neither knows alone is then among the scenarios: the live past
+    knows the noise and the bursts of this very load, the other source how loads of its kind go on. Where the
+    load repeats, the season stands alone, whichever way; where one source knows nothing, the other does.
 
     Args:
         live: scenarios from the live history.
-        other: the other source, such as a network.
+        other: the other source.
     """
 
     def __init__(self, live: ScenarioSource, other: ScenarioSource) -> None:
         self._live, self._other = live, other
 
-    def scenarios(self, now: float, rates: Array, panel: MetricPanel) -> Scenarios | None:
-        """See `ScenarioSource`."""
-        live = self._live.scenarios(now, rates, panel)
-        if live is not None and live.source == "season":
-            return live
-        other = self._other.scenarios(now, rates, panel)
+    def ways(self, moment: Moment) -> Mapping[str, Scenarios]:
+        """See `deepscaler.planning.trials.Ways`; the names are `both`, `live` and `other`."""
+        live = self._live.scenarios(moment)
+        season = live is not None and live.source == SEASON
+        other = None if season else self._other.scenarios(moment)
         if live is None or other is None:
-            return live if other is None else other
-        return Scenarios(
-            np.concatenate([live.rates, other.rates]),
-            np.concatenate([live.weights, other.weights]) / 2,
-            f"{live.source} and {other.source}",
-            (live.surprise + other.surprise) / 2,
-            ((live.source, len(live.rates)), (other.source, len(other.rates))),
-        )
+            found = live or other
+            return {} if found is None else dict.fromkeys(("both", "live", "other"), found)
+        return {"both": _halved(live, other), "live": live, "other": other}
+
+
+def _halved(one: Scenarios, other: Scenarios) -> Scenarios:
+    return Scenarios(
+        np.concatenate([one.rates, other.rates]),
+        np.concatenate([one.weights, other.weights]) / 2,
+        f"{one.source} and {other.source}",
+        (one.surprise + other.surprise) / 2,
+        ((one.source, len(one.rates)), (other.source, len(other.rates))),
+    )
 
 
 def _alike(courses: Array, source: str, surprise: float) -> Scenarios:

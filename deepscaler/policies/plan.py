@@ -15,9 +15,8 @@ from deepscaler.cluster import Pod, Workload
 from deepscaler.labels.demand import DemandModel
 from deepscaler.labels.history import offered_history
 from deepscaler.labels.rule import LEAST_ROOM
-from deepscaler.panel import MetricPanel
 from deepscaler.planning.plan import Plan, Prices, Running, plan_replicas
-from deepscaler.planning.scenarios import Scenarios, ScenarioSource
+from deepscaler.planning.scenarios import Desk, Moment, Scenarios, ScenarioSource
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
 from deepscaler.policies.outlook import Learned, Outlook, Source, band
 from deepscaler.policies.reactive import ReactiveFloor, limits_now
@@ -115,7 +114,7 @@ class PlanPolicy(Policy):
     def decide(self, observation: Observation) -> Mapping[str, Proposal]:
         """The larger of plan and floor, for every live service."""
         floors = self._floor.replicas(observation) if self._floor else {}
-        plan = self._plan(observation)
+        plan = self._plan(observation, floors)
         return {item.service: self._proposal(item, plan, floors) for item in observation.workloads}
 
     def describe(self) -> Mapping[str, Any]:
@@ -130,28 +129,44 @@ class PlanPolicy(Policy):
         """The bundle that the source goes by."""
         return self._learned
 
-    def _plan(self, observation: Observation) -> Plan | None:
+    def _plan(self, observation: Observation, floors: Mapping[str, float]) -> Plan | None:
         self._made = None
         panel = observation.panel.since_first_sample()
         usable = len(panel) and {"req", "res"} <= set(panel.features)
         rates = offered_history(self._model, panel) if usable else None
-        found = None if rates is None else self._source.scenarios(observation.now, rates, panel)
+        if rates is None:
+            return None
+        desk = self._desk(observation, rates, floors)
+        found = self._source.scenarios(Moment(observation.now, rates, panel, desk))
         if found is None or not np.isfinite(found.rates).all():
             return None
-        running = running_now(self._model.services, self._boot_seconds, observation)
-        lead = self._boot_seconds + self.period_seconds
-        needs = self._needs(found, limits_now(self._model, observation.workloads))
-        plan = plan_replicas(
-            needs, found.weights, self.period_seconds, lead, running, self._prices, found.surprise
-        )
+        needs = self._needs(found.rates, desk.limits)
+        plan = self._planned(needs, found, desk.running)
         self._made = _Made(observation.now, found, needs, plan)
         return plan
 
-    def _needs(self, found: Scenarios, limits: Array) -> NDArray[np.int64]:
-        """Replicas `[M, H, N]` that keep each service within its utilisation; 1 if unknown."""
+    def _desk(self, observation: Observation, rates: Array, floors: Mapping[str, float]) -> Desk:
+        """What a source may ask of the plan, to judge itself."""
+        limits = limits_now(self._model, observation.workloads)
+        least = np.ceil([floors.get(name, 0.0) for name in self._model.services]).astype(np.int64)
+
+        def decide(found: Scenarios, running: Running) -> NDArray[np.int64]:
+            planned = self._planned(self._needs(found.rates, limits), found, running)
+            return np.maximum(planned.replicas, least)
+
+        running = running_now(self._model.services, self._boot_seconds, observation)
+        needed = self._needs(rates[-1], limits)
+        return Desk(needed, running, limits, self._boot_seconds, self._prices, decide)
+
+    def _planned(self, needs: NDArray[np.int64], found: Scenarios, running: Running) -> Plan:
+        lead, step = self._boot_seconds + self.period_seconds, self.period_seconds
+        return plan_replicas(needs, found.weights, step, lead, running, self._prices, found.surprise)
+
+    def _needs(self, rates: Array, limits: Array) -> NDArray[np.int64]:
+        """Replicas `[..., N]` that keep each service within its utilisation; 1 if unknown."""
         model = self._model
         room = np.maximum(model.rho_max * limits - model.idle_cores, LEAST_ROOM * limits)
-        replicas = np.ceil(found.rates * np.nan_to_num(model.demand_seconds / room) - 1e-9)
+        replicas = np.ceil(rates * np.nan_to_num(model.demand_seconds / room) - 1e-9)
         return np.maximum(replicas, 1).astype(np.int64)
 
     def _proposal(self, workload: Workload, plan: Plan | None, floors: Mapping[str, float]) -> Proposal:
@@ -178,9 +193,9 @@ class ForeseenRates:
     def __init__(self, times: Array, rates: Array, horizon: int) -> None:
         self._times, self._rates, self._horizon = times, rates, horizon
 
-    def scenarios(self, now: float, rates: Array, panel: MetricPanel) -> Scenarios | None:
+    def scenarios(self, moment: Moment) -> Scenarios | None:
         """See `ScenarioSource`."""
-        first = int(np.searchsorted(self._times, now + 1e-6, side="right"))
+        first = int(np.searchsorted(self._times, moment.now + 1e-6, side="right"))
         rows = np.minimum(first + np.arange(self._horizon), len(self._rates) - 1)
         return Scenarios(self._rates[rows][None], np.ones(1), "truth")
 

@@ -15,6 +15,7 @@ from deepscaler.learning.description import Expected, check_bundle, expected_by,
 from deepscaler.learning.scenarios import NetworkScenarios
 from deepscaler.planning.plan import Prices
 from deepscaler.planning.scenarios import LiveHistory, Mixture, ScenarioSource
+from deepscaler.planning.trials import Trials
 from deepscaler.policies.analog import AnalogHistory
 from deepscaler.policies.base import Policy
 from deepscaler.policies.deepscaler import DeepScalerPolicy
@@ -164,10 +165,13 @@ def _planned(settings: Settings, file: BundleFile, name: str, with_floor: bool, 
     network = NetworkScenarios(_load_forecaster(file, 0.5), model.services, horizon, plan.scenarios)
     live = LiveHistory(horizon, plan.scenarios, step, model.entry_columns)
 
-    def about() -> Mapping[str, Any]:
-        return {"scenarios": network.describe(), "bundle_sha256": file.sha256}
+    trials = Trials(Mixture(live, network), step) if with_past else None
 
-    source = Mixture(live, network) if with_past else network
+    def about() -> Mapping[str, Any]:
+        told = {} if trials is None else {"trials": trials.describe()}
+        return {"scenarios": network.describe(), **told, "bundle_sha256": file.sha256}
+
+    source = trials or network
     return plan_policy(
         settings, model, source, name, with_floor=with_floor, about=about, learned=learned_from(file)
     )

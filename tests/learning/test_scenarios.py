@@ -6,7 +6,7 @@ import pytest
 from deepscaler.errors import BundleError
 from deepscaler.learning.scenarios import NETWORK_SURPRISE, NetworkScenarios
 from deepscaler.panel import MetricPanel
-from deepscaler.planning.scenarios import Mixture, Scenarios
+from deepscaler.planning.scenarios import Mixture, Moment, Scenarios
 
 PANEL = MetricPanel(np.arange(3.0), ("a", "b"), ("req",), np.ones((3, 2, 1), np.float32))
 RATES = np.array([[1.0, 2.0], [3.0, 4.0]])
@@ -32,13 +32,13 @@ class Fixed:
             np.full((count, 4, 2), value), np.full(count, 1 / count), source, surprise
         )
 
-    def scenarios(self, now, rates, panel):
+    def scenarios(self, moment):
         return self.found
 
 
 def test_courses_come_in_the_order_of_the_plan_and_hold_on_beyond_their_end():
     source = NetworkScenarios(Known([[[1, 10], [2, 20]]]), ("a", "b"), 4, 5)
-    found = source.scenarios(0.0, RATES, PANEL)
+    found = source.scenarios(Moment(0.0, RATES, PANEL))
     assert found.rates[0].tolist() == [[10, 1], [20, 2], [20, 2], [20, 2]]
     assert found.weights.tolist() == [1.0] and found.surprise == NETWORK_SURPRISE
     assert source.describe() == {"made": 1, "failed": 0}
@@ -46,7 +46,7 @@ def test_courses_come_in_the_order_of_the_plan_and_hold_on_beyond_their_end():
 
 def test_a_service_that_the_network_cannot_foresee_keeps_its_present_rate():
     source = NetworkScenarios(Known([[[1, np.nan]]]), ("a", "b", "new"), 2, 5)
-    found = source.scenarios(0.0, np.array([[7.0, 8.0, 9.0]]), PANEL)
+    found = source.scenarios(Moment(0.0, np.array([[7.0, 8.0, 9.0]]), PANEL))
     assert found.rates[0].tolist() == [[7, 1, 9], [7, 1, 9]]
 
 
@@ -54,7 +54,7 @@ def test_a_service_that_the_network_cannot_foresee_keeps_its_present_rate():
 def test_a_network_that_fails_in_whatever_way_leaves_the_plan_to_the_live_past(error):
     source = NetworkScenarios(Known([[[1, 1]]], error), ("a", "b"), 4, 5)
     mixed = Mixture(Fixed("bootstrap", 5.0), source)
-    assert mixed.scenarios(0.0, RATES, PANEL).source == "bootstrap"
+    assert {found.source for found in mixed.ways(Moment(0.0, RATES, PANEL)).values()} == {"bootstrap"}
     assert source.describe() == {"made": 0, "failed": 1}
 
 
@@ -68,16 +68,27 @@ def test_a_network_that_fails_in_whatever_way_leaves_the_plan_to_the_live_past(e
     ],
 )
 def test_a_season_stands_alone_and_the_others_share_the_weight(live, other, source, count, surprise):
-    found = Mixture(live, other).scenarios(0.0, RATES, PANEL)
+    found = Mixture(live, other).ways(Moment(0.0, RATES, PANEL))["both"]
     assert (found.source, len(found.rates), found.surprise) == (source, count, surprise)
     assert found.weights.sum() == pytest.approx(1.0)
 
 
 def test_each_half_has_half_of_the_weight_whatever_its_number():
     live, other = Fixed("bootstrap", 1.0, count=2), Fixed("network", 2.0, count=8)
-    found = Mixture(live, other).scenarios(0.0, RATES, PANEL)
+    found = Mixture(live, other).ways(Moment(0.0, RATES, PANEL))["both"]
     assert found.weights[:2].sum() == pytest.approx(0.5)
 
 
 def test_without_any_source_there_is_no_plan():
-    assert Mixture(Fixed(None, 1.0), Fixed(None, 1.0)).scenarios(0.0, RATES, PANEL) is None
+    assert Mixture(Fixed(None, 1.0), Fixed(None, 1.0)).ways(Moment(0.0, RATES, PANEL)) == {}
+
+
+def test_a_season_is_followed_whichever_way_and_else_each_way_is_its_own():
+    live, network = Fixed("season", 1.0), Fixed("network", 2.0)
+    assert {way.source for way in Mixture(live, network).ways(Moment(0.0, RATES, PANEL)).values()} == {
+        "season"
+    }
+    ways = Mixture(Fixed("bootstrap", 1.0), network).ways(Moment(0.0, RATES, PANEL))
+    assert [(name, way.source) for name, way in ways.items()] == [
+        ("both", "bootstrap and network"), ("live", "bootstrap"), ("other", "network"),
+    ]  # fmt: skip

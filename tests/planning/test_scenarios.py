@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deepscaler.planning.scenarios import LiveHistory, anchors, bootstrap, seasonal, trailing_means
+from deepscaler.planning.scenarios import LiveHistory, Moment, anchors, bootstrap, seasonal, trailing_means
 from deepscaler.planning.seasons import Season
 
 STEP, HORIZON, COUNT = 15.0, 40, 48
@@ -23,7 +23,7 @@ def noisy(level, rows, size, seed=0):
 
 
 def history(load):
-    found = LiveHistory(HORIZON, COUNT, STEP, ENTRIES).scenarios(0.0, rates(load), None)
+    found = LiveHistory(HORIZON, COUNT, STEP, ENTRIES).scenarios(Moment(0.0, rates(load), None))
     assert found is not None
     return found
 
@@ -102,10 +102,11 @@ def test_a_season_longer_than_half_of_the_history_has_one_course():
 
 def test_too_short_a_history_has_no_scenarios():
     assert (
-        LiveHistory(HORIZON, COUNT, STEP, ENTRIES).scenarios(0.0, rates(np.ones(HORIZON + 11)), None) is None
+        LiveHistory(HORIZON, COUNT, STEP, ENTRIES).scenarios(Moment(0.0, rates(np.ones(HORIZON + 11)), None))
+        is None
     )
     assert (
-        LiveHistory(HORIZON, COUNT, STEP, ENTRIES).scenarios(0.0, rates(np.ones(HORIZON + 12)), None)
+        LiveHistory(HORIZON, COUNT, STEP, ENTRIES).scenarios(Moment(0.0, rates(np.ones(HORIZON + 12)), None))
         is not None
     )
 
