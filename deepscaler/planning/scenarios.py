@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from deepscaler.load_history import LoadHistory
 from deepscaler.panel import MetricPanel
 from deepscaler.planning.plan import Prices, Running
 from deepscaler.planning.seasons import Season, find_season
@@ -44,6 +45,8 @@ BEYOND_KNOWN = 0.25
 """A course above every rate seen so far counts only to this share of what exceeds it."""
 
 
+ALL = "all"
+"""Name of the way of foreseeing by all sources together."""
 SEASON = "season"
 """Name of the source whose scenarios stand alone."""
 SURPRISE = 0.25
@@ -118,12 +121,14 @@ class Moment:
         rates: offered rates `[L, N]` up to now, without gaps.
         panel: the metrics that they come from.
         desk: for sources that judge themselves by what they would have cost; None if nobody plans.
+        load: the load of the last weeks, if it is known.
     """
 
     now: float
     rates: Array
     panel: MetricPanel
     desk: Desk | None = None
+    load: LoadHistory | None = None
 
 
 class ScenarioSource(Protocol):
@@ -165,39 +170,49 @@ class LiveHistory:
         return _alike(courses, "bootstrap", SURPRISE)
 
 
-class Mixture:
-    """Ways of foreseeing by a live season or the live past, by another source such as a network, and by both.
+class Together:
+    """Ways of foreseeing: several sources together, each with the same weight, and each alone.
 
-    By both, each has half of the weight. What neither knows alone is then among the scenarios: the live past
-    knows the noise and the bursts of this very load, the other source how loads of its kind go on. Where the
-    load repeats, the season stands alone, whichever way; where one source knows nothing, the other does.
+    What no source knows alone is among the scenarios of all together: the live past knows the noise and the
+    bursts of this very load, a network how loads of its kind go on, earlier days what comes at this hour. A
+    short season stands alone, whichever way. A source that knows nothing counts as all that know something.
 
     Args:
-        live: scenarios from the live history.
-        other: the other source.
+        sources: name -> source.
     """
 
-    def __init__(self, live: ScenarioSource, other: ScenarioSource) -> None:
-        self._live, self._other = live, other
+    def __init__(self, sources: Mapping[str, ScenarioSource]) -> None:
+        self._sources = dict(sources)
 
     def ways(self, moment: Moment) -> Mapping[str, Scenarios]:
-        """See `deepscaler.planning.trials.Ways`; the names are `both`, `live` and `other`."""
-        live = self._live.scenarios(moment)
-        season = live is not None and live.source == SEASON
-        other = None if season else self._other.scenarios(moment)
-        if live is None or other is None:
-            found = live or other
-            return {} if found is None else dict.fromkeys(("both", "live", "other"), found)
-        return {"both": _halved(live, other), "live": live, "other": other}
+        """See `deepscaler.planning.trials.Ways`; the first is `all`, the others have the sources' names."""
+        found: dict[str, Scenarios] = {}
+        for name, source in self._sources.items():
+            scenarios = source.scenarios(moment)
+            if scenarios is None or not np.isfinite(scenarios.rates).all():
+                continue
+            found[name] = scenarios
+            if scenarios.source == SEASON:
+                found = {name: scenarios}
+                break
+        if not found:
+            return {}
+        everything = _evenly(list(found.values()))
+        return {ALL: everything, **{name: found.get(name, everything) for name in self._sources}}
 
 
-def _halved(one: Scenarios, other: Scenarios) -> Scenarios:
+def _evenly(parts: Sequence[Scenarios]) -> Scenarios:
+    """All scenarios of several sources, each source with the same weight."""
+    if len(parts) == 1:
+        return parts[0]
+    seasons = [part.season_seconds for part in parts if part.season_seconds is not None]
     return Scenarios(
-        np.concatenate([one.rates, other.rates]),
-        np.concatenate([one.weights, other.weights]) / 2,
-        f"{one.source} and {other.source}",
-        (one.surprise + other.surprise) / 2,
-        ((one.source, len(one.rates)), (other.source, len(other.rates))),
+        np.concatenate([part.rates for part in parts]),
+        np.concatenate([part.weights for part in parts]) / len(parts),
+        " and ".join(part.source for part in parts),
+        float(np.mean([part.surprise for part in parts])),
+        tuple((part.source, len(part.rates)) for part in parts),
+        seasons[0] if seasons else None,
     )
 
 

@@ -63,6 +63,9 @@ class Trials:
         ways = self._ways.ways(moment)
         if not ways:
             return None
+        if len({id(way) for way in ways.values()}) == 1:  # nothing to choose, so nothing to judge
+            self._papers.clear()
+            return next(iter(ways.values()))
         self._settle(ways, moment)
         leader = self.leader(tuple(ways))
         self.led[leader] = self.led.get(leader, 0) + 1

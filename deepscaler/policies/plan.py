@@ -81,6 +81,7 @@ class PlanPolicy(Policy):
         floor: the reactive floor; None for a plan without one.
         prices: of a shortage and a start.
         history_seconds: how much of the past scenarios are drawn from.
+        load_seconds: how far back the load at the entries is looked at.
         step: seconds between samples, and between decisions.
         name: name of the policy in run directories.
         about: what run.json keeps of the source.
@@ -96,6 +97,7 @@ class PlanPolicy(Policy):
         floor: ReactiveFloor | None,
         prices: Prices,
         history_seconds: float,
+        load_seconds: float,
         step: float,
         name: str,
         about: Callable[[], Mapping[str, Any]] = dict,
@@ -104,6 +106,7 @@ class PlanPolicy(Policy):
         self.name = name
         self.period_seconds = step
         self.history_seconds = max(history_seconds, floor.history_seconds if floor else 0.0)
+        self.load_seconds = load_seconds
         self._model, self._source, self._floor, self._prices = model, source, floor, prices
         self._about, self._learned = about, learned
         self._made: _Made | None = None
@@ -137,7 +140,7 @@ class PlanPolicy(Policy):
         if rates is None:
             return None
         desk = self._desk(observation, rates, floors)
-        found = self._source.scenarios(Moment(observation.now, rates, panel, desk))
+        found = self._source.scenarios(Moment(observation.now, rates, panel, desk, observation.load))
         if found is None or not np.isfinite(found.rates).all():
             return None
         needs = self._needs(found.rates, desk.limits)

@@ -13,8 +13,9 @@ from deepscaler.labels.demand import DemandModel
 from deepscaler.learning.bundle_file import BundleFile, read_bundle_file
 from deepscaler.learning.description import Expected, check_bundle, expected_by, load_demand
 from deepscaler.learning.scenarios import NetworkScenarios
+from deepscaler.planning.days import LongSeasons
 from deepscaler.planning.plan import Prices
-from deepscaler.planning.scenarios import LiveHistory, Mixture, ScenarioSource
+from deepscaler.planning.scenarios import LiveHistory, ScenarioSource, Together
 from deepscaler.planning.trials import Trials
 from deepscaler.policies.analog import AnalogHistory
 from deepscaler.policies.base import Policy
@@ -165,15 +166,22 @@ def _planned(settings: Settings, file: BundleFile, name: str, with_floor: bool, 
     network = NetworkScenarios(_load_forecaster(file, 0.5), model.services, horizon, plan.scenarios)
     live = LiveHistory(horizon, plan.scenarios, step, model.entry_columns)
 
-    trials = Trials(Mixture(live, network), step) if with_past else None
+    days = LongSeasons(horizon, plan.scenarios, step, model.entry_columns)
+    trials = Trials(Together({"live": live, "day": days, "network": network}), step) if with_past else None
 
     def about() -> Mapping[str, Any]:
         told = {} if trials is None else {"trials": trials.describe()}
         return {"scenarios": network.describe(), **told, "bundle_sha256": file.sha256}
 
-    source = trials or network
     return plan_policy(
-        settings, model, source, name, with_floor=with_floor, about=about, learned=learned_from(file)
+        settings,
+        model,
+        trials or network,
+        name,
+        with_floor=with_floor,
+        load_seconds=plan.long_history if with_past else 0.0,
+        about=about,
+        learned=learned_from(file),
     )
 
 
@@ -193,8 +201,16 @@ def _forecast(settings: Settings, file: BundleFile, name: str, with_floor: bool)
 def _plan_bootstrap(context: Context) -> Policy:
     settings, model = context.settings, load_demand(context.settings)
     step, plan = settings.collect.step, settings.scale.plan
-    source = LiveHistory(round(plan.horizon / step), plan.scenarios, step, model.entry_columns)
-    return plan_policy(settings, model, source, "plan_bootstrap")
+    asked = (round(plan.horizon / step), plan.scenarios, step, model.entry_columns)
+    trials = Trials(Together({"live": LiveHistory(*asked), "day": LongSeasons(*asked)}), step)
+    return plan_policy(
+        settings,
+        model,
+        trials,
+        "plan_bootstrap",
+        load_seconds=plan.long_history,
+        about=lambda: {"trials": trials.describe()},
+    )
 
 
 def _plan_analog(context: Context) -> Policy:
@@ -211,17 +227,21 @@ def plan_policy(
     name: str,
     *,
     with_floor: bool = True,
+    load_seconds: float = 0.0,
     about: Callable[[], Mapping[str, Any]] = dict,
     learned: Learned | None = None,
 ) -> PlanPolicy:
-    """The plan by cost over the scenarios of `source`, with the reactive floor under it."""
+    """The plan by cost over the scenarios of `source`, with the reactive floor under it.
+
+    A source that looks for days and weeks needs the load of the last `load_seconds`.
+    """
     scale = settings.scale
     seconds = max(scale.floor.seconds, FLOOR_SECONDS)  # what passes sooner is the plan's to weigh
     below = scale.floor.model_copy(update={"seconds": seconds})
     floor = ReactiveFloor(model, below) if with_floor and scale.floor.enabled else None
     prices = Prices(scale.prices.shortage, scale.prices.start)
     step, history = settings.collect.step, scale.plan.history
-    return PlanPolicy(model, source, floor, prices, history, step, name, about, learned)
+    return PlanPolicy(model, source, floor, prices, history, load_seconds, step, name, about, learned)
 
 
 def _fit(settings: Settings, file: BundleFile) -> DemandModel | None:

@@ -6,7 +6,7 @@ import pytest
 from deepscaler.errors import BundleError
 from deepscaler.learning.scenarios import NETWORK_SURPRISE, NetworkScenarios
 from deepscaler.panel import MetricPanel
-from deepscaler.planning.scenarios import Mixture, Moment, Scenarios
+from deepscaler.planning.scenarios import Moment, Scenarios, Together
 
 PANEL = MetricPanel(np.arange(3.0), ("a", "b"), ("req",), np.ones((3, 2, 1), np.float32))
 RATES = np.array([[1.0, 2.0], [3.0, 4.0]])
@@ -53,9 +53,13 @@ def test_a_service_that_the_network_cannot_foresee_keeps_its_present_rate():
 @pytest.mark.parametrize("error", [BundleError("broken"), RuntimeError("torch"), ZeroDivisionError()])
 def test_a_network_that_fails_in_whatever_way_leaves_the_plan_to_the_live_past(error):
     source = NetworkScenarios(Known([[[1, 1]]], error), ("a", "b"), 4, 5)
-    mixed = Mixture(Fixed("bootstrap", 5.0), source)
+    mixed = Together({"live": Fixed("bootstrap", 5.0), "network": source})
     assert {found.source for found in mixed.ways(Moment(0.0, RATES, PANEL)).values()} == {"bootstrap"}
     assert source.describe() == {"made": 0, "failed": 1}
+
+
+def ways(live, other):
+    return Together({"live": live, "network": other}).ways(Moment(0.0, RATES, PANEL))
 
 
 @pytest.mark.parametrize(
@@ -65,30 +69,33 @@ def test_a_network_that_fails_in_whatever_way_leaves_the_plan_to_the_live_past(e
         (Fixed("bootstrap", 1.0, 0.25), Fixed("network", 2.0, 0.75), "bootstrap and network", 4, 0.5),
         (Fixed(None, 1.0), Fixed("network", 2.0, 0.25), "network", 2, 0.25),
         (Fixed("bootstrap", 1.0, 0.25), Fixed(None, 2.0), "bootstrap", 2, 0.25),
+        (Fixed("bootstrap", 1.0, 0.25), Fixed("network", np.nan), "bootstrap", 2, 0.25),
     ],
 )
 def test_a_season_stands_alone_and_the_others_share_the_weight(live, other, source, count, surprise):
-    found = Mixture(live, other).ways(Moment(0.0, RATES, PANEL))["both"]
+    found = ways(live, other)["all"]
     assert (found.source, len(found.rates), found.surprise) == (source, count, surprise)
     assert found.weights.sum() == pytest.approx(1.0)
 
 
-def test_each_half_has_half_of_the_weight_whatever_its_number():
-    live, other = Fixed("bootstrap", 1.0, count=2), Fixed("network", 2.0, count=8)
-    found = Mixture(live, other).ways(Moment(0.0, RATES, PANEL))["both"]
-    assert found.weights[:2].sum() == pytest.approx(0.5)
+def test_each_source_has_the_same_weight_whatever_its_number():
+    sources = {
+        name: Fixed(name, 1.0, count=count) for name, count in (("live", 2), ("day", 3), ("network", 8))
+    }
+    found = Together(sources).ways(Moment(0.0, RATES, PANEL))["all"]
+    assert {name: found.weights[part].sum() for name, part in found.by_source().items()} == pytest.approx(
+        dict.fromkeys(sources, 1 / 3)
+    )
 
 
 def test_without_any_source_there_is_no_plan():
-    assert Mixture(Fixed(None, 1.0), Fixed(None, 1.0)).ways(Moment(0.0, RATES, PANEL)) == {}
+    assert ways(Fixed(None, 1.0), Fixed(None, 1.0)) == {}
 
 
 def test_a_season_is_followed_whichever_way_and_else_each_way_is_its_own():
-    live, network = Fixed("season", 1.0), Fixed("network", 2.0)
-    assert {way.source for way in Mixture(live, network).ways(Moment(0.0, RATES, PANEL)).values()} == {
-        "season"
-    }
-    ways = Mixture(Fixed("bootstrap", 1.0), network).ways(Moment(0.0, RATES, PANEL))
-    assert [(name, way.source) for name, way in ways.items()] == [
-        ("both", "bootstrap and network"), ("live", "bootstrap"), ("other", "network"),
+    assert {way.source for way in ways(Fixed("season", 1.0), Fixed("network", 2.0)).values()} == {"season"}
+    found = ways(Fixed("bootstrap", 1.0), Fixed("network", 2.0))
+    assert [(name, way.source) for name, way in found.items()] == [
+        ("all", "bootstrap and network"), ("live", "bootstrap"), ("network", "network"),
     ]  # fmt: skip
+    assert ways(Fixed("bootstrap", 1.0), Fixed(None, 1.0))["network"].source == "bootstrap"

@@ -63,9 +63,9 @@ def test_what_a_way_costs_is_what_it_holds_lacks_and_starts():
 
 
 def test_replicas_that_are_starting_stop_first_and_cost_nothing_later():
-    trials = Trials(Says(one=4), STEP, half_life=np.inf)
+    trials = Trials(Says(one=4, other=2), STEP, half_life=np.inf)
     trials.scenarios(moment(0.0, 2))
-    trials._ways = Says(one=3)
+    trials._ways = Says(one=3, other=2)
     trials.scenarios(moment(STEP, 2))
     before = trials.costs["one"]
     trials.scenarios(moment(2 * STEP, 2))
@@ -92,18 +92,31 @@ def test_old_cost_fades_and_a_steady_loss_below_the_head_start_is_never_enough()
     assert trials.costs["lean"] == pytest.approx(half_life / np.log(2), rel=0.02)
 
 
-def test_ways_that_agree_are_planned_once():
+def test_where_there_is_nothing_to_choose_nothing_is_planned_on_paper():
     planner, found = Planner(), Scenarios(np.full((1, 4, 1), 3.0), np.ones(1), "season")
 
     class Same:
         def ways(self, moment):
-            return {"both": found, "live": found, "other": found}
+            return {"all": found, "live": found, "network": found}
 
     trials = Trials(Same(), STEP)
+    assert {trials.scenarios(moment(STEP * tick, 3, planner)).source for tick in range(5)} == {"season"}
+    assert planner.asked == 0
+
+
+def test_ways_that_agree_with_the_same_replicas_are_planned_once():
+    planner, found = Planner(), Scenarios(np.full((1, 4, 1), 3.0), np.ones(1), "both")
+    other = Scenarios(np.full((1, 4, 1), 2.0), np.ones(1), "other")
+
+    class Two:
+        def ways(self, moment):
+            return {"all": found, "live": found, "network": other}
+
+    trials = Trials(Two(), STEP)
     for tick in range(5):
         trials.scenarios(moment(STEP * tick, 3, planner))
-    assert planner.asked == 5
-    assert len(set(trials.costs.values())) == 1
+    assert planner.asked == 10
+    assert trials.costs["all"] == trials.costs["live"] != trials.costs["network"]
 
 
 def test_after_a_pause_paper_starts_again_from_what_runs_and_keeps_the_costs():
