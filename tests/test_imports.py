@@ -56,6 +56,7 @@ HOMES = {
     "distributed": ("testbed/experiments/",),
     "dask": ("testbed/experiments/",),  # distributed's other half
     "tqdm": ("testbed/", *(f"{script}.py" for script in SCRIPTS)),
+    "prometheus_client": ("deepscaler/control/",),
     "numpy": ("",),
 }
 """Where each third-party package may be imported; a package that isn't here may be imported nowhere."""
