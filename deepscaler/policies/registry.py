@@ -310,3 +310,15 @@ POLICIES: dict[str, Callable[[Context], Policy]] = {
 """Name -> function that makes the policy. `make_policy` knows more names: `RIVALS` and `TOLD`."""
 OVER_BUNDLE = ("deepscaler", "deepscaler_nofloor", "deepscaler_network")
 """Those that forecast from the bundle."""
+WITHOUT_FILES = ("hpa", "hpa_r", "predictive_hpa", "target_tracking", "static", "explore", "oracle")
+"""Families that know nothing of the application beforehand: they read neither a bundle nor a demand fit."""
+
+
+def files_read(name: str, settings: Settings) -> list[Path]:
+    """The files that the policy `name` is made from, whether they are there or not."""
+    if PolicyName.parse(name).family in WITHOUT_FILES:
+        return []
+    bundle, data = Path(settings.scale.bundle), Path(settings.process.output_dir) / "meta.json"
+    if name == "deepscaler_quantile":
+        return [Path(settings.scale.quantile_bundle or bundle)]
+    return [bundle.with_name(PAPER_BUNDLE)] if name == "deepscaler_paper" else [bundle, data]
