@@ -30,6 +30,12 @@ class LoadHistory:
         """Time that the last value is of."""
         return self.start + (len(self.load) - 1) * self.step
 
+    def since_known(self) -> LoadHistory:
+        """The same from the first known value on."""
+        known = np.flatnonzero(np.isfinite(self.load))
+        first = int(known[0]) if len(known) else len(self.load)
+        return replace(self, start=self.start + first * self.step, load=self.load[first:])
+
     def bridged(self, longest: int) -> LoadHistory:
         """The same with gaps of at most `longest` values filled by interpolation."""
         known = np.flatnonzero(np.isfinite(self.load))

@@ -58,7 +58,9 @@ class LongSeasons:
         rates = moment.rates
         if moment.load is None or len(rates) <= self._horizon:
             return None
-        past = moment.load.bridged(LONGEST_GAP)
+        past = moment.load.since_known().bridged(LONGEST_GAP)
+        if not len(past.load):
+            return None
         if not 0.0 <= moment.now - self._looked < RENEWED_SECONDS:
             self._season, self._looked = find_season(past.load, past.step, SHORTEST_SECONDS), moment.now
         if self._season is None:

@@ -23,10 +23,14 @@ Array = NDArray[np.float64]
 Counts = NDArray[np.int64]
 Memory = dict[tuple[int, bytes, tuple[tuple[float, ...], ...]], Counts]
 
-HALF_LIFE = 3600.0
+HALF_LIFE = 7200.0
 """Seconds after which what a way cost counts half."""
-HEAD_START = 200.0
-"""The first way leads until another was cheaper by this many seconds of holding what was needed."""
+HEAD_START = 250.0
+"""The first way leads until another was cheaper by this many seconds of holding what was needed.
+
+How long a load has to be calm before nothing is held against surprises: more is safer from a cold start and
+dearer on loads that stay calm (docs/planning.md).
+"""
 LONGEST_GAP = 4
 """After a longer pause, in steps, nobody knows what would have been: paper starts again from what runs."""
 

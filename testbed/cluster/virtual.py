@@ -172,7 +172,10 @@ class VirtualCluster:
         bed, begun = self._settings.testbed, self._origin - self._settings.testbed.earlier
         if not bed.earlier:
             return np.full(len(times), np.nan)
-        warm = self._history.times.rows <= self._origin + bed.warmup + 1e-6
+        times_seen, warm_up = self._history.times.rows - self._origin, bed.warmup
+        warm = (times_seen > warm_up / 2 + 1e-6) & (
+            times_seen <= warm_up + 1e-6
+        )  # all users have begun by then
         seconds = max(float(np.count_nonzero(warm)) * self._step, self._step)
         rate = float(self._history.endpoints.rows[warm][:, :, 0].sum()) / seconds
         asked = self.plan.users[0] if bed.load.kind == "closed" else self.plan.rates[0]

@@ -81,6 +81,15 @@ def test_a_missing_day_and_scattered_gaps_leave_the_season():
     assert median(found)[-1] == pytest.approx(daily(now + 600), abs=5.0)
 
 
+def test_the_time_before_the_first_value_doesnt_count_against_a_season():
+    now = T0 + 6 * DAY + 11.95 * 3600
+    whole = past(now)
+    unknown = 22 * 1440
+    load = np.r_[np.full(unknown, np.nan), whole.load]
+    found = scenarios(now, LoadHistory(whole.start - unknown * MINUTE, MINUTE, load))
+    np.testing.assert_array_equal(found.rates, scenarios(now, whole).rates)
+
+
 def test_days_like_today_weigh_more():
     def odd(times):  # one of the days has its peak at another hour
         return np.where(times // DAY == (T0 + 4 * DAY) // DAY, daily(times + 3 * 3600), daily(times))
