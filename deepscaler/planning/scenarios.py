@@ -48,7 +48,7 @@ BEYOND_KNOWN = 0.25
 ALL = "all"
 """Name of the way of foreseeing by all sources together."""
 SEASON = "season"
-"""Name of the source whose scenarios stand alone."""
+"""Name of the source and way of foreseeing by a short season."""
 SURPRISE = 0.25
 """Surprise of scenarios from past increments; chosen on validation seeds, see docs/planning.md."""
 
@@ -139,66 +139,81 @@ class ScenarioSource(Protocol):
         ...
 
 
-class LiveHistory:
-    """Scenarios from the live history, without any learning.
+class LiveSeason:
+    """Scenarios of a load that repeats: what followed one period ago, two periods ago and so on.
 
-    If the load repeats, they are what followed one period ago, two periods ago and so on; otherwise they are
-    what followed moments of the past, moved to the present level.
+    The period is found in the live history, anew at each moment.
+
+    Args:
+        horizon: H, rows that scenarios look ahead.
+        step: seconds per row.
+        entries: columns of the entry services; their sum is the load that seasons are looked for in.
+    """
+
+    def __init__(self, horizon: int, step: float, entries: Sequence[int]) -> None:
+        self._horizon, self._step, self._entries = horizon, step, list(entries)
+
+    def scenarios(self, moment: Moment) -> Scenarios | None:
+        """See `ScenarioSource`; None if the load doesn't repeat."""
+        rates = moment.rates
+        if len(rates) < self._horizon + round(LEAST_PAST_SECONDS / self._step):
+            return None
+        season = find_season(rates[:, self._entries].sum(axis=1), self._step)
+        if season is None:
+            return None
+        courses = seasonal(rates, season, self._horizon, self._step)
+        return replace(_alike(courses, SEASON, 0.0), season_seconds=season.rows * self._step)
+
+
+class LivePast:
+    """Scenarios that followed moments of the live history, moved to the present level.
 
     Args:
         horizon: H, rows that scenarios look ahead.
         count: M, number of scenarios.
         step: seconds per row.
-        entries: columns of the entry services; their sum is the load that seasons and likeness are looked
-            for in.
+        entries: columns of the entry services; by their sum moments are told alike.
     """
 
     def __init__(self, horizon: int, count: int, step: float, entries: Sequence[int]) -> None:
         self._horizon, self._count, self._step, self._entries = horizon, count, step, list(entries)
 
     def scenarios(self, moment: Moment) -> Scenarios | None:
-        """See `ScenarioSource`."""
+        """See `ScenarioSource`; None while the history is short."""
         rates = moment.rates
         if len(rates) < self._horizon + round(LEAST_PAST_SECONDS / self._step):
             return None
         load = rates[:, self._entries].sum(axis=1)
-        season = find_season(load, self._step)
-        if season is not None:
-            courses = seasonal(rates, season, self._horizon, self._step)
-            return replace(_alike(courses, SEASON, 0.0), season_seconds=season.rows * self._step)
-        courses = bootstrap(rates, load, self._horizon, self._count, self._step)
-        return _alike(courses, "bootstrap", SURPRISE)
+        return _alike(bootstrap(rates, load, self._horizon, self._count, self._step), "bootstrap", SURPRISE)
 
 
 class Together:
-    """Ways of foreseeing: several sources together, each with the same weight, and each alone.
+    """Ways of foreseeing: a season, if there is one; several other sources together; each of these alone.
 
     What no source knows alone is among the scenarios of all together: the live past knows the noise and the
-    bursts of this very load, a network how loads of its kind go on, earlier days what comes at this hour. A
-    short season stands alone, whichever way. A source that knows nothing counts as all that know something.
+    bursts of this very load, a network how loads of its kind go on, earlier days what comes at this hour.
+    Without a season, and for a source that knows nothing, their ways are that of all together.
 
     Args:
+        season: finds out whether the load repeats.
         sources: name -> source.
     """
 
-    def __init__(self, sources: Mapping[str, ScenarioSource]) -> None:
-        self._sources = dict(sources)
+    def __init__(self, season: ScenarioSource, sources: Mapping[str, ScenarioSource]) -> None:
+        self._season, self._sources = season, dict(sources)
 
     def ways(self, moment: Moment) -> Mapping[str, Scenarios]:
-        """See `deepscaler.planning.trials.Ways`; the first is `all`, the others have the sources' names."""
-        found: dict[str, Scenarios] = {}
-        for name, source in self._sources.items():
-            scenarios = source.scenarios(moment)
-            if scenarios is None or not np.isfinite(scenarios.rates).all():
-                continue
-            found[name] = scenarios
-            if scenarios.source == SEASON:
-                found = {name: scenarios}
-                break
-        if not found:
-            return {}
-        everything = _evenly(list(found.values()))
-        return {ALL: everything, **{name: found.get(name, everything) for name in self._sources}}
+        """See `deepscaler.planning.trials.Ways`: `season`, `all`, and the names of the sources."""
+        found = {name: source.scenarios(moment) for name, source in self._sources.items()}
+        known = {
+            name: made for name, made in found.items() if made is not None and np.isfinite(made.rates).all()
+        }
+        season = self._season.scenarios(moment)
+        if not known:
+            return {} if season is None else dict.fromkeys((SEASON, ALL, *self._sources), season)
+        together = _evenly(list(known.values()))
+        alone = {name: known.get(name, together) for name in self._sources}
+        return {SEASON: season or together, ALL: together, **alone}
 
 
 def _evenly(parts: Sequence[Scenarios]) -> Scenarios:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepscaler.planning.plan import Running
-from deepscaler.planning.scenarios import Desk, Moment, Scenarios
+from deepscaler.planning.scenarios import ALL, SEASON, Desk, Moment, Scenarios
 
 Array = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -25,11 +25,11 @@ Memory = dict[tuple[int, bytes, tuple[tuple[float, ...], ...]], Counts]
 
 HALF_LIFE = 7200.0
 """Seconds after which what a way cost counts half."""
-HEAD_START = 250.0
-"""The first way leads until another was cheaper by this many seconds of holding what was needed.
+HEAD_STARTS = {SEASON: 500.0, ALL: 250.0}
+"""What another way has to be cheaper by, in seconds of holding what was needed, to lead instead.
 
-How long a load has to be calm before nothing is held against surprises: more is safer from a cold start and
-dearer on loads that stay calm (docs/planning.md).
+The one of all sources says how long a load has to be calm before nothing is held against surprises: more is
+safer from a cold start and dearer on loads that stay calm (docs/planning.md).
 """
 LONGEST_GAP = 4
 """After a longer pause, in steps, nobody knows what would have been: paper starts again from what runs."""
@@ -47,16 +47,22 @@ class Trials:
     """Scenarios of the way that cost least lately.
 
     Args:
-        ways: the ways of foreseeing; the first has the head start.
+        ways: the ways of foreseeing; of equals the first leads.
         step: seconds between decisions.
         half_life: seconds after which a cost counts half.
-        head_start: of the first way, in seconds of holding what was needed.
+        head_starts: by way, in seconds of holding what was needed; none for others.
     """
 
     def __init__(
-        self, ways: Ways, step: float, *, half_life: float = HALF_LIFE, head_start: float = HEAD_START
+        self,
+        ways: Ways,
+        step: float,
+        *,
+        half_life: float = HALF_LIFE,
+        head_starts: Mapping[str, float] = HEAD_STARTS,
     ) -> None:
-        self._ways, self._step, self._half_life, self._head_start = ways, step, half_life, head_start
+        self._ways, self._step, self._half_life = ways, step, half_life
+        self._head_starts = dict(head_starts)
         self._papers: dict[str, _Paper] = {}
         self._last = -np.inf
         self.costs: dict[str, float] = {}
@@ -71,19 +77,18 @@ class Trials:
             self._papers.clear()
             return next(iter(ways.values()))
         self._settle(ways, moment)
-        leader = self.leader(tuple(ways))
-        self.led[leader] = self.led.get(leader, 0) + 1
+        chosen = ways[self.leader(tuple(ways))]
+        self.led[chosen.source] = self.led.get(chosen.source, 0) + 1
         if moment.desk is not None:
             self._follow(ways, moment.now, moment.desk)
-        return ways[leader]
+        return chosen
 
     def leader(self, names: tuple[str, ...]) -> str:
         """The way that decides; the first if nothing speaks against it."""
-        first = names[0]
-        return min(names, key=lambda name: self.costs.get(name, 0.0) - self._head_start * (name == first))
+        return min(names, key=lambda name: self.costs.get(name, 0.0) - self._head_starts.get(name, 0.0))
 
     def describe(self) -> Mapping[str, Any]:
-        """How often each way led, and what each cost lately in seconds of holding what was needed."""
+        """How often each source decided, and what each way cost lately in seconds of holding what was needed."""
         return {"led": dict(self.led), "cost_seconds": {name: round(c, 1) for name, c in self.costs.items()}}
 
     def resume(self, costs: Mapping[str, float]) -> None:

@@ -15,7 +15,7 @@ from deepscaler.learning.description import Expected, check_bundle, expected_by,
 from deepscaler.learning.scenarios import NetworkScenarios
 from deepscaler.planning.days import LongSeasons
 from deepscaler.planning.plan import Prices
-from deepscaler.planning.scenarios import LiveHistory, ScenarioSource, Together
+from deepscaler.planning.scenarios import LivePast, LiveSeason, ScenarioSource, Together
 from deepscaler.planning.trials import Trials
 from deepscaler.policies.analog import AnalogHistory
 from deepscaler.policies.base import Policy
@@ -164,10 +164,9 @@ def _planned(settings: Settings, file: BundleFile, name: str, with_floor: bool, 
     model, plan, step = load_demand(settings, file), settings.scale.plan, settings.collect.step
     horizon = round(plan.horizon / step)
     network = NetworkScenarios(_load_forecaster(file, 0.5), model.services, horizon, plan.scenarios)
-    live = LiveHistory(horizon, plan.scenarios, step, model.entry_columns)
-
-    days = LongSeasons(horizon, plan.scenarios, step, model.entry_columns)
-    trials = Trials(Together({"live": live, "day": days, "network": network}), step) if with_past else None
+    trials = None
+    if with_past:
+        trials = _trials(settings, model, {"network": network})
 
     def about() -> Mapping[str, Any]:
         told = {} if trials is None else {"trials": trials.describe()}
@@ -198,19 +197,27 @@ def _forecast(settings: Settings, file: BundleFile, name: str, with_floor: bool)
     )
 
 
-def _plan_bootstrap(context: Context) -> Policy:
-    settings, model = context.settings, load_demand(context.settings)
+def _trials(settings: Settings, model: DemandModel, others: Mapping[str, ScenarioSource]) -> Trials:
+    """A live season, the live past, earlier days and `others`, followed on trial."""
     step, plan = settings.collect.step, settings.scale.plan
-    asked = (round(plan.horizon / step), plan.scenarios, step, model.entry_columns)
-    trials = Trials(Together({"live": LiveHistory(*asked), "day": LongSeasons(*asked)}), step)
-    return plan_policy(
-        settings,
-        model,
-        trials,
-        "plan_bootstrap",
-        load_seconds=plan.long_history,
-        about=lambda: {"trials": trials.describe()},
-    )
+    horizon, entries = round(plan.horizon / step), model.entry_columns
+    asked = (horizon, plan.scenarios, step, entries)
+    sources: dict[str, ScenarioSource] = {"past": LivePast(*asked), "day": LongSeasons(*asked), **others}
+    return Trials(Together(LiveSeason(horizon, step, entries), sources), step)
+
+
+def bootstrap_policy(settings: Settings, model: DemandModel) -> PlanPolicy:
+    """`plan_bootstrap`: the plan over what live history says, without any learning."""
+    trials, back = _trials(settings, model, {}), settings.scale.plan.long_history
+
+    def about() -> Mapping[str, Any]:
+        return {"trials": trials.describe()}
+
+    return plan_policy(settings, model, trials, "plan_bootstrap", load_seconds=back, about=about)
+
+
+def _plan_bootstrap(context: Context) -> Policy:
+    return bootstrap_policy(context.settings, load_demand(context.settings))
 
 
 def _plan_analog(context: Context) -> Policy:

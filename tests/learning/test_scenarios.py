@@ -53,49 +53,51 @@ def test_a_service_that_the_network_cannot_foresee_keeps_its_present_rate():
 @pytest.mark.parametrize("error", [BundleError("broken"), RuntimeError("torch"), ZeroDivisionError()])
 def test_a_network_that_fails_in_whatever_way_leaves_the_plan_to_the_live_past(error):
     source = NetworkScenarios(Known([[[1, 1]]], error), ("a", "b"), 4, 5)
-    mixed = Together({"live": Fixed("bootstrap", 5.0), "network": source})
-    assert {found.source for found in mixed.ways(Moment(0.0, RATES, PANEL)).values()} == {"bootstrap"}
+    assert {way.source for way in ways(None, Fixed("bootstrap", 5.0), source).values()} == {"bootstrap"}
     assert source.describe() == {"made": 0, "failed": 1}
 
 
-def ways(live, other):
-    return Together({"live": live, "network": other}).ways(Moment(0.0, RATES, PANEL))
+def ways(season, past, network):
+    together = Together(season or Fixed(None, 1.0), {"past": past, "network": network})
+    return together.ways(Moment(0.0, RATES, PANEL))
 
 
 @pytest.mark.parametrize(
-    ("live", "other", "source", "count", "surprise"),
+    ("past", "network", "source", "count", "surprise"),
     [
-        (Fixed("season", 1.0), Fixed("network", 2.0, 0.25), "season", 2, 0.0),
         (Fixed("bootstrap", 1.0, 0.25), Fixed("network", 2.0, 0.75), "bootstrap and network", 4, 0.5),
         (Fixed(None, 1.0), Fixed("network", 2.0, 0.25), "network", 2, 0.25),
         (Fixed("bootstrap", 1.0, 0.25), Fixed(None, 2.0), "bootstrap", 2, 0.25),
         (Fixed("bootstrap", 1.0, 0.25), Fixed("network", np.nan), "bootstrap", 2, 0.25),
     ],
 )
-def test_a_season_stands_alone_and_the_others_share_the_weight(live, other, source, count, surprise):
-    found = ways(live, other)["all"]
+def test_all_that_know_something_share_the_weight(past, network, source, count, surprise):
+    found = ways(None, past, network)["all"]
     assert (found.source, len(found.rates), found.surprise) == (source, count, surprise)
     assert found.weights.sum() == pytest.approx(1.0)
 
 
 def test_each_source_has_the_same_weight_whatever_its_number():
     sources = {
-        name: Fixed(name, 1.0, count=count) for name, count in (("live", 2), ("day", 3), ("network", 8))
+        name: Fixed(name, 1.0, count=count) for name, count in (("past", 2), ("day", 3), ("network", 8))
     }
-    found = Together(sources).ways(Moment(0.0, RATES, PANEL))["all"]
+    found = Together(Fixed(None, 1.0), sources).ways(Moment(0.0, RATES, PANEL))["all"]
     assert {name: found.weights[part].sum() for name, part in found.by_source().items()} == pytest.approx(
         dict.fromkeys(sources, 1 / 3)
     )
 
 
-def test_without_any_source_there_is_no_plan():
-    assert ways(Fixed(None, 1.0), Fixed(None, 1.0)) == {}
+def test_without_any_source_there_is_no_plan_and_a_season_alone_is_one():
+    nothing = Fixed(None, 1.0)
+    assert ways(None, nothing, nothing) == {}
+    assert {way.source for way in ways(Fixed("season", 1.0), nothing, nothing).values()} == {"season"}
 
 
-def test_a_season_is_followed_whichever_way_and_else_each_way_is_its_own():
-    assert {way.source for way in ways(Fixed("season", 1.0), Fixed("network", 2.0)).values()} == {"season"}
-    found = ways(Fixed("bootstrap", 1.0), Fixed("network", 2.0))
+def test_a_season_is_one_way_and_where_a_source_knows_nothing_its_way_is_that_of_all():
+    past, network = Fixed("bootstrap", 1.0), Fixed("network", 2.0)
+    found = ways(Fixed("season", 1.0), past, network)
     assert [(name, way.source) for name, way in found.items()] == [
-        ("all", "bootstrap and network"), ("live", "bootstrap"), ("network", "network"),
+        ("season", "season"), ("all", "bootstrap and network"), ("past", "bootstrap"), ("network", "network"),
     ]  # fmt: skip
-    assert ways(Fixed("bootstrap", 1.0), Fixed(None, 1.0))["network"].source == "bootstrap"
+    found = ways(None, past, Fixed(None, 1.0))
+    assert found["season"] is found["all"] is found["network"] is found["past"]

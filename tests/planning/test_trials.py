@@ -73,21 +73,30 @@ def test_replicas_that_are_starting_stop_first_and_cost_nothing_later():
 
 
 def test_the_first_way_leads_until_another_was_cheaper_by_the_head_start():
-    calm = played(Trials(Says(ample=4, lean=2), STEP, half_life=np.inf, head_start=600.0), [2] * 40)
+    calm = played(
+        Trials(Says(ample=4, lean=2), STEP, half_life=np.inf, head_starts={"ample": 600.0}), [2] * 40
+    )
     assert calm[:20] == ["ample"] * 20 and calm[-1] == "lean"
     changed = calm.index("lean")  # 180 s for two starts, then 15 s each tick
     assert 180 + 15 * (changed - 1) <= 600 < 180 + 15 * changed
 
 
+def test_a_season_that_is_none_leads_no_longer_than_its_head_start_lasts():
+    """The season says that four are needed when two are, and two when four are."""
+    false, needs = Says(season=2, all=4), [4] * 30
+    leaders = played(Trials(false, STEP), needs)
+    assert leaders[0] == "season" and leaders.count("season") < 5 and leaders[-1] == "all"
+
+
 def test_a_way_that_was_prepared_leads_again_after_a_jump():
-    trials = Trials(Says(ample=4, lean=2), STEP, half_life=3600.0, head_start=0.0)
+    trials = Trials(Says(ample=4, lean=2), STEP, half_life=3600.0)
     leaders = played(trials, [2] * 60 + [4] * 4 + [2] * 20)
     assert leaders[59] == "lean" and leaders[62] == "ample" and leaders[-1] == "ample"
 
 
 def test_old_cost_fades_and_a_steady_loss_below_the_head_start_is_never_enough():
     half_life, needs = 1200.0, [20] * 800
-    trials = Trials(Says(ample=21, lean=20), STEP, half_life=half_life, head_start=200.0)
+    trials = Trials(Says(ample=21, lean=20), STEP, half_life=half_life, head_starts={"ample": 200.0})
     assert set(played(trials, needs)) == {"ample"}  # 5 % more for ever adds up to 87 s
     assert trials.costs["lean"] == pytest.approx(half_life / np.log(2), rel=0.02)
 
@@ -138,7 +147,7 @@ def test_a_clock_that_steps_back_charges_nothing(back):
 
 
 def test_costs_of_an_earlier_controller_are_taken_over():
-    trials = Trials(Says(ample=4, lean=2), STEP)
+    trials = Trials(Says(ample=4, lean=2), STEP, head_starts={"ample": 500.0})
     trials.resume({"ample": 900.0, "lean": 300.0, "gone": float("nan")})
     assert trials.scenarios(moment(0.0, 2)).source == "lean"
 

@@ -89,9 +89,9 @@ def test_the_sources_are_tried_against_one_another_and_the_run_tells_who_led(pat
         seen = replace(calm, times=calm.times + STEP * tick)
         policy.decide(Observation(START + STEP * tick, seen, [Workload(n, 5, 1.0, 0.5) for n in NAMES], []))
     told = policy.describe()["trials"]
-    assert told["led"] == {"all": 4}
-    assert told["cost_seconds"]["live"] < told["cost_seconds"]["all"]  # nothing came
-    assert set(told["cost_seconds"]) == {"all", "live", "day", "network"}
+    assert told["led"] == {"bootstrap and network": 4}
+    assert told["cost_seconds"]["past"] < told["cost_seconds"]["all"]  # nothing came
+    assert set(told["cost_seconds"]) == {"season", "all", "past", "day", "network"}
 
 
 @pytest.mark.parametrize("name", ["deepscaler", "deepscaler_nofloor", "deepscaler_network"])
