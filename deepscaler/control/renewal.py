@@ -35,7 +35,8 @@ class Model:
         path: the file that is watched; "" if the policy has no bundle.
         sha256: of the bundle that decides; "" if there is none.
         since: when it began to decide, in seconds since the epoch.
-        data_until: when the data that it learned from ends, in seconds since the epoch; None if unknown.
+        trained_until: time of the newest sample that it was trained on, in seconds since the epoch; None if
+            unknown.
         taken: how many bundles took over since the start.
         refused: how many files weren't fit to.
         refusal: why the newest file doesn't decide; "" if it does.
@@ -44,7 +45,7 @@ class Model:
     path: str
     sha256: str
     since: float
-    data_until: float | None = None
+    trained_until: float | None = None
     taken: int = 0
     refused: int = 0
     refusal: str = ""
@@ -58,7 +59,6 @@ class Model:
 class _Found:
     policy: Policy
     sha256: str
-    data_until: float | None
 
 
 def in_background(work: Callable[[], None]) -> Callable[[], bool]:
@@ -90,8 +90,9 @@ class Renewal:
         now: float,
         start: Start = in_background,
     ) -> None:
-        sha256 = str(policy.describe().get("bundle_sha256") or "")
-        self.model = Model("" if path is None else str(path), sha256, now)
+        learned = policy.learned()
+        sha256 = "" if learned is None else learned.sha256
+        self.model = Model("" if path is None else str(path), sha256, now, _trained_until(policy))
         self._path, self._make, self._start = path, make, start
         self._looking: Callable[[], bool] = lambda: False
         self._seen: Signature | None = None
@@ -118,7 +119,7 @@ class Renewal:
         if found is not None:
             model, log_as = self.model, "%s: the bundle %s takes over from %s"
             log.info(log_as, self._path, found.sha256[:12], model.sha256[:12] or "none")
-            taken, until = model.taken + 1, found.data_until
+            taken, until = model.taken + 1, _trained_until(found.policy)
             self.model = Model(model.path, found.sha256, now, until, taken, model.refused)
         path = self._path
         try:
@@ -141,9 +142,8 @@ class Renewal:
     def _judge(self, path: Path, observation: Observation | None) -> None:
         try:
             file = read_bundle_file(path)
-            until = _data_until(file.description)
             if file.sha256 == self.model.sha256:
-                self.model = replace(self.model, data_until=until, refusal="")
+                self.model = replace(self.model, refusal="")
                 return
             policy = self._make()
             if observation is not None:
@@ -153,7 +153,7 @@ class Renewal:
         except Exception as error:  # of a file from elsewhere anything may come
             self._refuse(f"{path}: not usable ({type(error).__name__}: {error})")
         else:
-            self._found = _Found(policy, file.sha256, until)
+            self._found = _Found(policy, file.sha256)
 
     def _refuse(self, why: str, counted: bool = True) -> None:
         if why != self.model.refusal:
@@ -176,10 +176,9 @@ def _signature(path: Path) -> Signature | None:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _data_until(description: Mapping[str, Any]) -> float | None:
-    source = description.get("source")
-    end = source.get("end") if isinstance(source, Mapping) else None
-    return float(end) if isinstance(end, int | float) else None
+def _trained_until(policy: Policy) -> float | None:
+    learned = policy.learned()
+    return None if learned is None else learned.trained_until
 
 
 def _rehearse(policy: Policy, observation: Observation, path: Path) -> None:

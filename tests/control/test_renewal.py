@@ -183,12 +183,13 @@ def test_the_signal_has_a_refused_file_tried_again(path):
     assert len(attempts) == 2 and controller.model.refused == 2
 
 
-def test_what_the_bundle_learned_from_has_an_end(tmp_path):
+def test_how_old_the_data_of_the_bundle_is_goes_with_it(tmp_path):
     path = write_bundle(tmp_path / "AdapGLA.pt", source={"file": "m.csv", "start": 1.0, "end": 1000.0})
     _, controller, _ = controlled(path)
-    assert controller.model.data_until is None
-    controller.run(45)
-    assert controller.model.data_until == 1000.0
+    assert controller.model.trained_until == 1000.0
+    write_bundle(path, source={"file": "m.csv", "start": 1.0, "end": 2000.0})
+    controller.run(60)
+    assert controller.model.trained_until == 2000.0
 
 
 @pytest.mark.parametrize("name", ["reactive_holistic", "plan_bootstrap", "hpa_70"])
