@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from deepscaler.cluster import Pod, Workload
 from deepscaler.labels.demand import DemandModel
 from deepscaler.labels.history import offered_history
-from deepscaler.labels.rule import LEAST_ROOM
+from deepscaler.labels.rule import replicas_within
 from deepscaler.planning.plan import Plan, Prices, Running, plan_replicas
 from deepscaler.planning.scenarios import Desk, Moment, Scenarios, ScenarioSource
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
@@ -143,7 +143,7 @@ class PlanPolicy(Policy):
         found = self._source.scenarios(Moment(observation.now, rates, panel, desk, observation.load))
         if found is None or not np.isfinite(found.rates).all():
             return None
-        needs = self._needs(found.rates, desk.limits)
+        needs = replicas_within(self._model, found.rates, desk.limits)
         plan = self._planned(needs, found, desk.running)
         self._made = _Made(observation.now, found, needs, plan)
         return plan
@@ -151,26 +151,19 @@ class PlanPolicy(Policy):
     def _desk(self, observation: Observation, rates: Array, floors: Mapping[str, float]) -> Desk:
         """What a source may ask of the plan, to judge itself."""
         limits = limits_now(self._model, observation.workloads)
-        least = np.ceil([floors.get(name, 0.0) for name in self._model.services]).astype(np.int64)
+        least = np.ceil(np.nan_to_num([floors.get(name, 0.0) for name in self._model.services]))
 
         def decide(found: Scenarios, running: Running) -> NDArray[np.int64]:
-            planned = self._planned(self._needs(found.rates, limits), found, running)
-            return np.maximum(planned.replicas, least)
+            planned = self._planned(replicas_within(self._model, found.rates, limits), found, running)
+            return np.maximum(planned.replicas, least.astype(np.int64))
 
         running = running_now(self._model.services, self._boot_seconds, observation)
-        needed = self._needs(rates[-1], limits)
+        needed = replicas_within(self._model, rates[-1], limits)
         return Desk(needed, running, limits, self._boot_seconds, self._prices, decide)
 
     def _planned(self, needs: NDArray[np.int64], found: Scenarios, running: Running) -> Plan:
         lead, step = self._boot_seconds + self.period_seconds, self.period_seconds
         return plan_replicas(needs, found.weights, step, lead, running, self._prices, found.surprise)
-
-    def _needs(self, rates: Array, limits: Array) -> NDArray[np.int64]:
-        """Replicas `[..., N]` that keep each service within its utilisation; 1 if unknown."""
-        model = self._model
-        room = np.maximum(model.rho_max * limits - model.idle_cores, LEAST_ROOM * limits)
-        replicas = np.ceil(rates * np.nan_to_num(model.demand_seconds / room) - 1e-9)
-        return np.maximum(replicas, 1).astype(np.int64)
 
     def _proposal(self, workload: Workload, plan: Plan | None, floors: Mapping[str, float]) -> Proposal:
         floor, column = floors.get(workload.service), self._column.get(workload.service)
