@@ -88,7 +88,7 @@ class Trials:
         return min(names, key=lambda name: self.costs.get(name, 0.0) - self._head_starts.get(name, 0.0))
 
     def describe(self) -> Mapping[str, Any]:
-        """How often each source decided, and what each way cost lately in seconds of holding what was needed."""
+        """How often each source decided; what each way cost lately, in seconds of holding what was needed."""
         return {"led": dict(self.led), "cost_seconds": {name: round(c, 1) for name, c in self.costs.items()}}
 
     def resume(self, costs: Mapping[str, float]) -> None:

@@ -155,7 +155,8 @@ class PlanPolicy(Policy):
 
         def decide(found: Scenarios, running: Running) -> NDArray[np.int64]:
             planned = self._planned(replicas_within(self._model, found.rates, limits), found, running)
-            return np.maximum(planned.replicas, least.astype(np.int64))
+            held: NDArray[np.int64] = np.maximum(planned.replicas, least.astype(np.int64))
+            return held
 
         running = running_now(self._model.services, self._boot_seconds, observation)
         needed = replicas_within(self._model, rates[-1], limits)
