@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,14 @@ from deepscaler.panel import MetricPanel
 from deepscaler.planning.plan import Plan, Prices, Running, plan_replicas
 from deepscaler.planning.scenarios import Scenarios, ScenarioSource
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
-from deepscaler.policies.outlook import Learned, Outlook, Source, band
+from deepscaler.policies.budget import BudgetWatch
+from deepscaler.policies.outlook import Budget, Learned, Outlook, Source, band
 from deepscaler.policies.reactive import ReactiveFloor, limits_now
 
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 LEAST_WEIGHT = 1e-12
+BUDGET_UNIT = "share of violating minutes, over a day"
 MOST_TOLD = 8000
 """An outlook tells so many needs, of services and steps together, at most: telling more takes too long."""
 
@@ -86,6 +88,7 @@ class PlanPolicy(Policy):
         name: name of the policy in run directories.
         about: what run.json keeps of the source.
         learned: the bundle that the source goes by.
+        budget: moves the price of a shortage; None for fixed prices.
     """
 
     guarded = True
@@ -101,12 +104,13 @@ class PlanPolicy(Policy):
         name: str,
         about: Callable[[], Mapping[str, Any]] = dict,
         learned: Learned | None = None,
+        budget: BudgetWatch | None = None,
     ) -> None:
         self.name = name
         self.period_seconds = step
         self.history_seconds = max(history_seconds, floor.history_seconds if floor else 0.0)
         self._model, self._source, self._floor, self._prices = model, source, floor, prices
-        self._about, self._learned = about, learned
+        self._about, self._learned, self._budget = about, learned, budget
         self._made: _Made | None = None
         self._boot_seconds = np.nan_to_num(model.boot_seconds)
         self._column = {name: index for index, name in enumerate(model.services)}
@@ -115,37 +119,61 @@ class PlanPolicy(Policy):
     def decide(self, observation: Observation) -> Mapping[str, Proposal]:
         """The larger of plan and floor, for every live service."""
         floors = self._floor.replicas(observation) if self._floor else {}
-        plan = self._plan(observation)
+        plan = self._plan(observation, floors)
         return {item.service: self._proposal(item, plan, floors) for item in observation.workloads}
 
     def describe(self) -> Mapping[str, Any]:
-        """What run.json keeps of the source of scenarios."""
-        return self._about()
+        """What run.json keeps of the source of scenarios, and of the budget."""
+        budget = {} if self._budget is None else {"budget": self._budget.account().to_dict()}
+        return {**self._about(), **budget}
 
     def outlook(self) -> Outlook:
         """The scenarios that the plan was made from, and what speaks for it."""
-        return Outlook() if self._made is None else self._made.outlook(self._model, self.period_seconds)
+        found = Outlook() if self._made is None else self._made.outlook(self._model, self.period_seconds)
+        if self._budget is None:
+            return found
+        account = self._budget.account()
+        return replace(found, budget=Budget(account.asked, account.consumed, BUDGET_UNIT))
 
     def learned(self) -> Learned | None:
         """The bundle that the source goes by."""
         return self._learned
 
-    def _plan(self, observation: Observation) -> Plan | None:
+    def state(self) -> Mapping[str, Any]:
+        """What the budget remembers."""
+        return {} if self._budget is None else {"budget": self._budget.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on with the budget of an earlier controller."""
+        if self._budget is not None and isinstance(state.get("budget"), Mapping):
+            self._budget.restore(state["budget"])
+
+    def _plan(self, observation: Observation, floors: Mapping[str, float]) -> Plan | None:
         self._made = None
         panel = observation.panel.since_first_sample()
+        prices = self._prices if self._budget is None else self._budget.prices(observation.now, panel)
+        running = running_now(self._model.services, self._boot_seconds, observation)
+        limits = limits_now(self._model, observation.workloads)
+        if self._budget is not None:
+            self._budget.spends(observation, running, limits)
         usable = len(panel) and {"req", "res"} <= set(panel.features)
         rates = offered_history(self._model, panel) if usable else None
         found = None if rates is None else self._source.scenarios(observation.now, rates, panel)
         if found is None or not np.isfinite(found.rates).all():
             return None
-        running = running_now(self._model.services, self._boot_seconds, observation)
-        lead = self._boot_seconds + self.period_seconds
-        needs = self._needs(found, limits_now(self._model, observation.workloads))
-        plan = plan_replicas(
-            needs, found.weights, self.period_seconds, lead, running, self._prices, found.surprise
-        )
+        needs = self._needs(found, limits)
+        plan = self._cheapest(found, needs, running, prices)
+        shadow = None if self._budget is None else self._budget.shadow(observation.now)
+        if self._budget is not None and shadow is not None:
+            floor = np.array([floors.get(name, 1.0) for name in self._model.services]).astype(np.int64)
+            prior = self._cheapest(found, needs, shadow, self._budget.prior)
+            self._budget.shadowed(prior, floor, observation.now)
         self._made = _Made(observation.now, found, needs, plan)
         return plan
+
+    def _cheapest(self, found: Scenarios, needs: NDArray[np.int64], running: Running, prices: Prices) -> Plan:
+        step, lead = self.period_seconds, self._boot_seconds + self.period_seconds
+        return plan_replicas(needs, found.weights, step, lead, running, prices, found.surprise)
 
     def _needs(self, found: Scenarios, limits: Array) -> NDArray[np.int64]:
         """Replicas `[M, H, N]` that keep each service within its utilisation; 1 if unknown."""

@@ -13,10 +13,12 @@ from deepscaler.labels.demand import DemandModel
 from deepscaler.learning.bundle_file import BundleFile, read_bundle_file
 from deepscaler.learning.description import Expected, check_bundle, expected_by, load_demand
 from deepscaler.learning.scenarios import NetworkScenarios
+from deepscaler.planning.budget import Budget
 from deepscaler.planning.plan import Prices
 from deepscaler.planning.scenarios import LiveHistory, Mixture, ScenarioSource
 from deepscaler.policies.analog import AnalogHistory
 from deepscaler.policies.base import Policy
+from deepscaler.policies.budget import MINUTE_SECONDS, BudgetWatch
 from deepscaler.policies.deepscaler import DeepScalerPolicy
 from deepscaler.policies.explore import ExplorePolicy, SlaWatch
 from deepscaler.policies.outlook import Learned, learned_from
@@ -217,7 +219,20 @@ def plan_policy(
     floor = ReactiveFloor(model, below) if with_floor and scale.floor.enabled else None
     prices = Prices(scale.prices.shortage, scale.prices.start)
     step, history = settings.collect.step, scale.plan.history
-    return PlanPolicy(model, source, floor, prices, history, step, name, about, learned)
+    budget = budget_watch(settings, model, prices)
+    return PlanPolicy(model, source, floor, prices, history, step, name, about, learned, budget)
+
+
+def budget_watch(settings: Settings, model: DemandModel, prices: Prices) -> BudgetWatch | None:
+    """What keeps a plan to `scale.budget`; None without one."""
+    asked = settings.scale.budget
+    if asked is None:
+        return None
+    step = settings.collect.step
+    day = round(asked.window / max(MINUTE_SECONDS, step))
+    budget = Budget(asked.share, prices.shortage, asked.spending, day)
+    sla = min(entry.sla for entry in settings.app.entries)
+    return BudgetWatch(budget, prices, model, sla, step, limited=asked.spending is not None)
 
 
 def _fit(settings: Settings, file: BundleFile) -> DemandModel | None:
