@@ -148,7 +148,7 @@ def test_a_clock_that_steps_back_charges_nothing(back):
 
 def test_costs_of_an_earlier_controller_are_taken_over():
     trials = Trials(Says(ample=4, lean=2), STEP, head_starts={"ample": 500.0})
-    trials.resume({"ample": 900.0, "lean": 300.0, "gone": float("nan")})
+    trials.restore({"ample": 900.0, "lean": 300.0, "gone": float("nan"), "odd": "text"})
     assert trials.scenarios(moment(0.0, 2)).source == "lean"
 
 
