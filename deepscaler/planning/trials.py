@@ -25,11 +25,14 @@ Memory = dict[tuple[int, bytes, tuple[tuple[float, ...], ...]], Counts]
 
 HALF_LIFE = 7200.0
 """Seconds after which what a way cost counts half."""
-HEAD_STARTS = {SEASON: 500.0, ALL: 250.0}
+HEAD_STARTS = {SEASON: 750.0, ALL: 500.0}
 """What another way has to be cheaper by, in seconds of holding what was needed, to lead instead.
 
-The one of all sources says how long a load has to be calm before nothing is held against surprises: more is
-safer from a cold start and dearer on loads that stay calm (docs/planning.md).
+One unforeseen step costs about 500: being prepared is paid for until it has cost as much as one such step, and
+a load that is still calm then is taken for calm. Less is cheaper on loads that stay calm, and more is safer
+from a cold start (docs/planning.md).
+
+Source: ski rental, as in Lin, Wierman, Andrew, Thereska (see `deepscaler.planning.plan`).
 """
 LONGEST_GAP = 4
 """After a longer pause, in steps, nobody knows what would have been: paper starts again from what runs."""
