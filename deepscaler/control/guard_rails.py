@@ -66,11 +66,13 @@ class Stance:
             refuse.
         guarded: False for a policy with its own tolerance, stabilization and step limits.
         no_scale_down: services whose traffic fell together with errors or missing data.
+        beside: services whose autoscaler stays in charge, because they are only advised or watched.
     """
 
     acting: bool = True
     guarded: bool = True
     no_scale_down: frozenset[str] = frozenset()
+    beside: frozenset[str] = frozenset()
 
 
 class RecommendationHistory:
@@ -169,7 +171,7 @@ def _bounded(
 ) -> Decision:
     """Apply all rails but the quota to one service."""
     service, current = workload.service, workload.replicas
-    alone = left_alone(workload, rails, stance.acting)
+    alone = left_alone(workload, rails, stance.acting and service not in stance.beside)
     if alone is not None:
         return Decision(service, current, current, alone, current)
     if service in rails.forced:

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from deepscaler.control.controller import Controller
-from deepscaler.control.recorder import ACTING
+from deepscaler.control.recorder import WRITING
 from deepscaler.errors import ClusterError
 from deepscaler.settings import Settings
 
@@ -58,7 +58,7 @@ def exposition(controller: Controller, policy: str, app: str) -> str:
     family(
         "healthy", "gauge", "1 if a tick was completed lately, else 0.", [({}, float(controller.healthy()))]
     )
-    family("leader", "gauge", "1 if this controller may write, else 0.", [({}, float(mode == ACTING))])
+    family("leader", "gauge", "1 if this controller may write, else 0.", [({}, float(mode in WRITING))])
     for name, text in _COUNTERS.items():
         family(f"{name}_total", "counter", text, [({}, float(getattr(statistics, name)))])
     family(

@@ -9,7 +9,17 @@ from deepscaler.settings.app import App, ClusterSection, Entry, Jaeger, Lease, P
 from deepscaler.settings.base import Feature, Moment, Positive, Section, Share
 from deepscaler.settings.experiment import Experiment, LoadCase
 from deepscaler.settings.loading import load_section, load_settings
-from deepscaler.settings.scaling import Explore, Floor, GuardRails, Hpa, PlanPrices, PlanSettings, Scale
+from deepscaler.settings.scaling import (
+    Advise,
+    Explore,
+    Floor,
+    GuardRails,
+    Hpa,
+    Mode,
+    PlanPrices,
+    PlanSettings,
+    Scale,
+)
 from deepscaler.settings.stages import (
     CallsQuery,
     Collect,
@@ -44,6 +54,7 @@ __all__ = [
     "AdapGLASizes",
     "AdapGLSSizes",
     "AdapGLTSizes",
+    "Advise",
     "App",
     "CallsQuery",
     "ClusterSection",
@@ -69,6 +80,7 @@ __all__ = [
     "Load",
     "LoadCase",
     "MixChange",
+    "Mode",
     "ModelConfig",
     "Moment",
     "NoSizes",

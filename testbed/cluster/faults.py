@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from deepscaler.calls import CallGraph
-from deepscaler.cluster import Pod, ScaleReport, Undisputed, Workload
+from deepscaler.cluster import Advice, Happening, Pod, ScaleReport, Undisputed, Workload
 from deepscaler.control import tables
 from deepscaler.errors import ClusterError, MetricsError
 from deepscaler.panel import MetricPanel
@@ -201,6 +201,14 @@ class FaultyCluster:
         return ScaleReport(
             report.applied, {**report.failed, **dict.fromkeys(failing, "HTTP 503: overloaded")}
         )
+
+    def advise(self, minimums: Mapping[str, Advice | None]) -> ScaleReport:
+        """As the cluster itself."""
+        self._ask_the_api()
+        return self.inner.advise(minimums)
+
+    def announce(self, happenings: Sequence[Happening]) -> None:
+        """Nothing: nobody looks."""
 
 
 @contextmanager

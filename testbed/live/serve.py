@@ -25,6 +25,8 @@ from testbed.cluster.emulation import make_program, make_simulator
 from testbed.engine.simulator import LoadPlan
 from testbed.kubernetes_api import KubernetesApi
 from testbed.live import prometheus_server
+from testbed.live.autoscaling import SYNC_SECONDS as AUTOSCALER_SECONDS
+from testbed.live.autoscaling import HpaController
 from testbed.live.deployments import SYNC_SECONDS, Deployments
 from testbed.live.gateway import Gateway
 from testbed.live.monitoring import HISTORY_SECONDS, Dependencies, MetricsPage
@@ -143,6 +145,9 @@ class LiveTestbed:
         self.page = MetricsPage(self.program, settings.app, self.clock, self.gateway.answered)
         self.dependencies = Dependencies(self.program, settings.app, self.clock)
         self.deployments = Deployments(self.program, settings.app, self.clock)
+        self.autoscalers = HpaController(
+            self.deployments.store, self.deployments.measured, lambda: self.clock.epoch + self.clock.now
+        )
 
     def start(self, stack: ExitStack) -> None:
         """Start everything; `stack` stops it."""
@@ -159,6 +164,7 @@ class LiveTestbed:
         kubeconfig = kubernetes.write_kubeconfig(self.directory / "kubeconfig", self.settings.app.namespace)
         loop.every(HISTORY_SECONDS, self.dependencies.sample)
         loop.every(SYNC_SECONDS, self.deployments.sync)
+        loop.every(AUTOSCALER_SECONDS, self._autoscale)
         prometheus = self._prometheus(stack, metrics)
         self.addresses = Addresses(
             gateway=gateway,
@@ -172,6 +178,11 @@ class LiveTestbed:
         state = self.directory / "serve.json"
         write_json(state, {**asdict(self.addresses), "pid": os.getpid(), "application": self.program.name})
         stack.callback(state.unlink, missing_ok=True)
+
+    def _autoscale(self) -> None:
+        """Let the HorizontalPodAutoscalers that somebody has created act."""
+        self.deployments.sample()
+        self.autoscalers.sync()
 
     def _kubernetes(self, stack: ExitStack) -> KubernetesApi:
         port = self.serve.kubernetes_port
