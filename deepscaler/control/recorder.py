@@ -55,6 +55,11 @@ class DecisionRow(NamedTuple):
     reason: str
     mode: str
 
+    @property
+    def left(self) -> int:
+        """`spec.replicas` when the tick was over, as far as this controller has changed it."""
+        return self.current if self.applied is None or self.mode == ADVISING else self.applied
+
 
 class PodRow(NamedTuple):
     """One line of pods.csv (`POD_COLUMNS`)."""

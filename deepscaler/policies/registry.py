@@ -19,6 +19,7 @@ from deepscaler.policies.analog import AnalogHistory
 from deepscaler.policies.base import Policy
 from deepscaler.policies.deepscaler import DeepScalerPolicy
 from deepscaler.policies.explore import ExplorePolicy, SlaWatch
+from deepscaler.policies.outlook import Learned, learned_from
 from deepscaler.policies.plan import PlanPolicy
 from deepscaler.policies.reactive import ReactiveFloor, ReactivePolicy
 from deepscaler.policies.rivals import RIVALS, make_rival
@@ -167,7 +168,9 @@ def _planned(settings: Settings, file: BundleFile, name: str, with_floor: bool, 
         return {"scenarios": network.describe(), "bundle_sha256": file.sha256}
 
     source = Mixture(live, network) if with_past else network
-    return plan_policy(settings, model, source, name, with_floor=with_floor, about=about)
+    return plan_policy(
+        settings, model, source, name, with_floor=with_floor, about=about, learned=learned_from(file)
+    )
 
 
 def _forecast(settings: Settings, file: BundleFile, name: str, with_floor: bool) -> Policy:
@@ -179,7 +182,7 @@ def _forecast(settings: Settings, file: BundleFile, name: str, with_floor: bool)
         settings.scale.period,
         settings.collect.step,
         name,
-        bundle_sha256=file.sha256,
+        learned=learned_from(file),
     )
 
 
@@ -205,6 +208,7 @@ def plan_policy(
     *,
     with_floor: bool = True,
     about: Callable[[], Mapping[str, Any]] = dict,
+    learned: Learned | None = None,
 ) -> PlanPolicy:
     """The plan by cost over the scenarios of `source`, with the reactive floor under it."""
     scale = settings.scale
@@ -212,7 +216,8 @@ def plan_policy(
     below = scale.floor.model_copy(update={"seconds": seconds})
     floor = ReactiveFloor(model, below) if with_floor and scale.floor.enabled else None
     prices = Prices(scale.prices.shortage, scale.prices.start)
-    return PlanPolicy(model, source, floor, prices, scale.plan.history, settings.collect.step, name, about)
+    step, history = settings.collect.step, scale.plan.history
+    return PlanPolicy(model, source, floor, prices, history, step, name, about, learned)
 
 
 def _fit(settings: Settings, file: BundleFile) -> DemandModel | None:
@@ -281,3 +286,15 @@ POLICIES: dict[str, Callable[[Context], Policy]] = {
 """Name -> function that makes the policy. `make_policy` knows more names: `RIVALS` and `TOLD`."""
 OVER_BUNDLE = ("deepscaler", "deepscaler_nofloor", "deepscaler_network")
 """Those that forecast from the bundle."""
+WITHOUT_FILES = ("hpa", "hpa_r", "predictive_hpa", "target_tracking", "static", "explore", "oracle")
+"""Families that know nothing of the application beforehand: they read neither a bundle nor a demand fit."""
+
+
+def files_read(name: str, settings: Settings) -> list[Path]:
+    """The files that the policy `name` is made from, whether they are there or not."""
+    if PolicyName.parse(name).family in WITHOUT_FILES:
+        return []
+    bundle, data = Path(settings.scale.bundle), Path(settings.process.output_dir) / "meta.json"
+    if name == "deepscaler_quantile":
+        return [Path(settings.scale.quantile_bundle or bundle)]
+    return [bundle.with_name(PAPER_BUNDLE)] if name == "deepscaler_paper" else [bundle, data]

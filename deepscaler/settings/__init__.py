@@ -7,7 +7,14 @@ loading.py reads files; describe.py makes the JSON schemas, docs/settings.md and
 
 from deepscaler.settings.app import App, ClusterSection, Entry, Jaeger, Lease, Prometheus, Service
 from deepscaler.settings.base import Feature, Moment, Positive, Section, Share
-from deepscaler.settings.experiment import Experiment, LoadCase
+from deepscaler.settings.experiment import (
+    TEST_SEEDS,
+    ApplicationCase,
+    Experiment,
+    LoadCase,
+    Sweep,
+    Variant,
+)
 from deepscaler.settings.loading import load_section, load_settings
 from deepscaler.settings.scaling import (
     Advise,
@@ -50,12 +57,14 @@ from deepscaler.settings.training import (
 )
 
 __all__ = [
+    "TEST_SEEDS",
     "ASTGCNSizes",
     "AdapGLASizes",
     "AdapGLSSizes",
     "AdapGLTSizes",
     "Advise",
     "App",
+    "ApplicationCase",
     "CallsQuery",
     "ClusterSection",
     "Collect",
@@ -98,8 +107,10 @@ __all__ = [
     "Service",
     "Settings",
     "Share",
+    "Sweep",
     "Testbed",
     "Train",
+    "Variant",
     "load_section",
     "load_settings",
 ]

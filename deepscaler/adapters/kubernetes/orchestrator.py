@@ -45,6 +45,7 @@ from deepscaler.cluster import Advice, Pod, QuotaClaim, ScaleReport, Workload
 from deepscaler.errors import ClusterError
 from deepscaler.logs import OnChange
 from deepscaler.settings import Settings
+from deepscaler.upstream import Upstream
 
 _LOG = logging.getLogger(__name__)
 _MOST_STRANGERS = 100
@@ -85,6 +86,11 @@ class Orchestrator:
         )
         self.regarding: dict[str, tuple[str, str]] = {}
         self._hpas: dict[str, list[str]] = {}  # service -> names of its HorizontalPodAutoscalers
+
+    @property
+    def upstream(self) -> Upstream:
+        """Counts the requests."""
+        return self._api.upstream
 
     def _path(self, group: str, resource: str) -> str:
         return f"{group}/namespaces/{self._namespace}/{resource}"
