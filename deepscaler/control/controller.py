@@ -16,6 +16,8 @@ import pandas as pd
 from deepscaler.adapters.deadline import sharing
 from deepscaler.artefacts import utc_text
 from deepscaler.cluster import Cluster, Pod, Workload
+from deepscaler.control.calendar import Calendar
+from deepscaler.control.constraints import shared
 from deepscaler.control.gate import Gate
 from deepscaler.control.guard_rails import RecommendationHistory, Stance, decide
 from deepscaler.control.modes import Modes
@@ -90,6 +92,7 @@ class Controller:
         self._gate = Gate(cluster, settings, self.statistics)
         level = logging.INFO if survive_bugs else logging.DEBUG  # an experiment isn't watched
         self._notices = Notices(self.statistics, self._scale.mode_of, level)
+        self._calendar = Calendar(rails.calendar)
         self._modes = Modes(cluster, settings, self.statistics, self._notices, leading)
         self._survive_bugs = survive_bugs
         self._completed, self._failed_in_a_row = cluster.steady(), 0
@@ -233,9 +236,12 @@ class Controller:
                 self._history.record(workload.service, steady, workload.replicas)
         writable = self._modes.observe(workloads, steady)
         beside = self._modes.beside(writable)
-        stance = Stance(not self._scale.dry_run, self.policy.guarded, troubled, beside)
+        minimums = self._calendar.minimums([item.service for item in workloads], now)
+        stance = Stance(not self._scale.dry_run, self.policy.guarded, troubled, beside, minimums)
         rails = self._scale.guard_rails
         decisions = decide(proposals, writable, self._history, steady, rails=rails, stance=stance)
+        decisions, crowded = shared(decisions, rails, stance)
+        self._notices.crowded(crowded)
         self._notices.tell(self._modes.rivalled(workloads), decisions)
         mode = self.mode()
         self._notices.entered(mode)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
@@ -41,6 +41,8 @@ RESTRICTING = (
         Reason.STEP_LIMIT,
         Reason.MIN_REPLICAS,
         Reason.MAX_REPLICAS,
+        Reason.CALENDAR,
+        Reason.CONSTRAINT,
         Reason.QUOTA,
         Reason.CONFLICT,
         Reason.WRITE_FAILED,
@@ -83,12 +85,14 @@ class Stance:
         guarded: False for a policy with its own tolerance, stabilization and step limits.
         no_scale_down: services whose traffic fell together with errors or missing data.
         beside: services whose autoscaler stays in charge, because they are only advised or watched.
+        minimums: service -> the minimum that the calendar asks for now.
     """
 
     acting: bool = True
     guarded: bool = True
     no_scale_down: frozenset[str] = frozenset()
     beside: frozenset[str] = frozenset()
+    minimums: Mapping[str, int] = field(default_factory=dict)
 
 
 class RecommendationHistory:
@@ -192,12 +196,12 @@ def _bounded(
         return Decision(service, current, current, alone, current)
     if service in rails.forced:
         value = rails.forced[service]
-        return _clamped(Decision(service, current, value, Reason.FORCED, value), rails)
+        return _clamped(Decision(service, current, value, Reason.FORCED, value), rails, {})
     wish = round_replicas(proposal.target, rails.round_up_threshold)
     if wish is None:
         # A forecast that isn't finite is none.
         reason = proposal.reason if proposal.target is None else Reason.HELD_MISSING
-        return _clamped(Decision(service, current, current, reason, current), rails)
+        return _clamped(Decision(service, current, current, reason, current), rails, stance.minimums)
     decision = Decision(service, current, wish, proposal.reason, wish)
     if stance.guarded:
         decision = _tolerated(decision, rails.tolerance)
@@ -205,7 +209,7 @@ def _bounded(
         if troubled or not proposal.planned:
             decision = _stabilized(decision, history, now, troubled)
         decision = _stepped(decision, rails)
-    decision = _clamped(decision, rails)
+    decision = _clamped(decision, rails, stance.minimums)
     return (
         replace(decision, reason=Reason.UNCHANGED)
         if decision.target == current and decision.reason is proposal.reason
@@ -258,9 +262,12 @@ def _stepped(decision: Decision, rails: GuardRails) -> Decision:
     )
 
 
-def _clamped(decision: Decision, rails: GuardRails) -> Decision:
+def _clamped(decision: Decision, rails: GuardRails, minimums: Mapping[str, int]) -> Decision:
     """Keep the target between the min and max of the service, even if it is held or within tolerance."""
     low, high = rails.bounds(decision.service)
+    asked = min(minimums.get(decision.service, 0), high)
+    if decision.target < asked and asked > low:
+        return replace(decision, target=asked, reason=Reason.CALENDAR)
     if decision.target < low:
         return replace(decision, target=low, reason=Reason.MIN_REPLICAS)
     return replace(decision, target=high, reason=Reason.MAX_REPLICAS) if decision.target > high else decision

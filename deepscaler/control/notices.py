@@ -39,7 +39,8 @@ class Notices:
         self._statistics = statistics
         self._mode_of = mode_of
         self._rivals, self._held, self._bound = OnChange(log), OnChange(log), OnChange(log)
-        self._autoscalers = OnChange(log, logging.INFO)
+        self._autoscalers, self._shared = OnChange(log, logging.INFO), OnChange(log)
+        self._crowded: set[str] = set()
         self._left_at: Mapping[str, int] = {}
         self._mode, self._level = "", level
 
@@ -83,6 +84,14 @@ class Notices:
         if mode != self._mode:
             log.log(self._level, "mode: %s%s", mode, f" (before: {self._mode})" if self._mode else "")
             self._mode = mode
+
+    def crowded(self, constraints: Mapping[str, str]) -> None:
+        """Log the constraints that can't be kept, and those that are kept again."""
+        for name, text in constraints.items():
+            self._shared.trouble(name, text)
+        for name in self._crowded - constraints.keys():
+            self._shared.well(name, f"constraint {name}: kept again")
+        self._crowded = set(constraints)
 
     def _tell_edit(self, workload: Workload) -> None:
         service, left_at = workload.service, self._left_at.get(workload.service, workload.replicas)

@@ -31,6 +31,8 @@ PHRASES = {
     Reason.STEP_LIMIT: "the policy wants {wish}, cut to the largest step",
     Reason.MIN_REPLICAS: "the policy wants {wish}, but that is the fewest allowed",
     Reason.MAX_REPLICAS: "the policy wants {wish}, but that is the most allowed",
+    Reason.CALENDAR: "the policy wants {wish}, but the calendar asks for no fewer now",
+    Reason.CONSTRAINT: "the policy wants {wish}, but what it shares with others has no room for more",
     Reason.QUOTA: "the policy wants {wish}, but a quota has no room for more",
     Reason.RIVAL_AUTOSCALER: "left alone, because another autoscaler acts on it",
     Reason.CONFLICT: "not written: somebody changed it between reading and writing",

@@ -16,6 +16,7 @@ from deepscaler.settings.experiment import (
     Variant,
 )
 from deepscaler.settings.loading import load_section, load_settings
+from deepscaler.settings.rails import CalendarEntry, Constraint
 from deepscaler.settings.scaling import (
     Advise,
     Explore,
@@ -65,10 +66,12 @@ __all__ = [
     "Advise",
     "App",
     "ApplicationCase",
+    "CalendarEntry",
     "CallsQuery",
     "ClusterSection",
     "Collect",
     "Comparison",
+    "Constraint",
     "DataSettings",
     "DiffusionSizes",
     "Entry",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from deepscaler.settings.base import Count, NotNegative, Port, Positive, Section, Share
+from deepscaler.settings.rails import CalendarEntry, Constraint
 from deepscaler.settings.testbed import Load
 
 Mode = Literal["shadow", "advise", "act"]
@@ -35,6 +36,12 @@ class GuardRails(Section):
     max_step_down: Count = Field(20, description="most replicas taken from a service in one decision")
     forced: dict[str, int] = Field({}, description="replicas of single services, set by hand")
     paused: list[str] = Field([], description="services whose replicas are left alone")
+    calendar: list[CalendarEntry] = Field(
+        [], description="higher minimums at certain times, by cron or by dates"
+    )
+    constraints: list[Constraint] = Field(
+        [], description="what several services share, and which of them are cut, in order, until it suffices"
+    )
     quota_cores: float | None = Field(
         None, description="most CPU cores that the limits of all targets may add up to; null: no bound"
     )

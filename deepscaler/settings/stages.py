@@ -253,6 +253,10 @@ class Settings(Section):
             "scale.modes": self.scale.modes,
             "process.boot_seconds": self.process.boot_seconds,
         }
+        for index, entry in enumerate(self.scale.guard_rails.calendar):
+            by_service[f"scale.guard_rails.calendar[{index}].services"] = entry.services
+        for index, constraint in enumerate(self.scale.guard_rails.constraints):
+            by_service[f"scale.guard_rails.constraints[{index}].takes"] = constraint.takes
         for where, names in by_service.items():
             for name in names:
                 if name not in self.app.services:
