@@ -16,6 +16,7 @@ import pandas as pd
 from deepscaler.adapters.deadline import sharing
 from deepscaler.artefacts import utc_text
 from deepscaler.cluster import Cluster, Pod, Workload
+from deepscaler.control.behavior import Behaviors
 from deepscaler.control.calendar import Calendar
 from deepscaler.control.constraints import shared
 from deepscaler.control.gate import Gate
@@ -92,7 +93,7 @@ class Controller:
         self._gate = Gate(cluster, settings, self.statistics)
         level = logging.INFO if survive_bugs else logging.DEBUG  # an experiment isn't watched
         self._notices = Notices(self.statistics, self._scale.mode_of, level)
-        self._calendar = Calendar(rails.calendar)
+        self._calendar, self._behaviors = Calendar(rails.calendar), Behaviors(rails)
         self._modes = Modes(cluster, settings, self.statistics, self._notices, leading)
         self._survive_bugs = survive_bugs
         self._completed, self._failed_in_a_row = cluster.steady(), 0
@@ -237,7 +238,8 @@ class Controller:
         writable = self._modes.observe(workloads, steady)
         beside = self._modes.beside(writable)
         minimums = self._calendar.minimums([item.service for item in workloads], now)
-        stance = Stance(not self._scale.dry_run, self.policy.guarded, troubled, beside, minimums)
+        rules = self._behaviors.rules(workloads, steady)
+        stance = Stance(not self._scale.dry_run, self.policy.guarded, troubled, beside, minimums, rules)
         rails = self._scale.guard_rails
         decisions = decide(proposals, writable, self._history, steady, rails=rails, stance=stance)
         decisions, crowded = shared(decisions, rails, stance)
@@ -251,6 +253,7 @@ class Controller:
         rows = [with_outcome(row, report) for row in rows]
         for decision in decisions:
             self._history.record(decision.service, steady, decision.recommended)
+        self._behaviors.record(decisions, report, steady)
         took = time.perf_counter() - began
         self.statistics.took(took)
         self.last_rows = rows

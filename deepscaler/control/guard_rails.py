@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import pandas as pd
 
@@ -75,6 +76,18 @@ class Decision:
     bound_by: str = ""
 
 
+class Rules(Protocol):
+    """Windows, step limits and tolerance of one service, in the place of the general ones."""
+
+    def tolerance(self, up: bool, usual: float) -> float:
+        """Relative change in a direction that is too small to act on."""
+        ...
+
+    def limit(self, current: int, wish: int, now: float) -> tuple[int, Reason | None]:
+        """What windows and rates leave of a wish, and the reason if they change it."""
+        ...
+
+
 @dataclass(frozen=True)
 class Stance:
     """How strict the rails are in this tick.
@@ -86,6 +99,7 @@ class Stance:
         no_scale_down: services whose traffic fell together with errors or missing data.
         beside: services whose autoscaler stays in charge, because they are only advised or watched.
         minimums: service -> the minimum that the calendar asks for now.
+        rules: service -> its own windows, step limits and tolerance, where it has some.
     """
 
     acting: bool = True
@@ -93,6 +107,7 @@ class Stance:
     no_scale_down: frozenset[str] = frozenset()
     beside: frozenset[str] = frozenset()
     minimums: Mapping[str, int] = field(default_factory=dict)
+    rules: Mapping[str, Rules] = field(default_factory=dict)
 
 
 class RecommendationHistory:
@@ -204,17 +219,46 @@ def _bounded(
         return _clamped(Decision(service, current, current, reason, current), rails, stance.minimums)
     decision = Decision(service, current, wish, proposal.reason, wish)
     if stance.guarded:
-        decision = _tolerated(decision, rails.tolerance)
-        troubled = service in stance.no_scale_down
-        if troubled or not proposal.planned:
-            decision = _stabilized(decision, history, now, troubled)
-        decision = _stepped(decision, rails)
+        rules = stance.rules.get(service)
+        decision = (
+            _damped(decision, proposal.planned, history, now, rails=rails, stance=stance)
+            if rules is None
+            else _ruled(decision, rules, now, rails=rails, stance=stance)
+        )
     decision = _clamped(decision, rails, stance.minimums)
     return (
         replace(decision, reason=Reason.UNCHANGED)
         if decision.target == current and decision.reason is proposal.reason
         else decision
     )
+
+
+def _damped(
+    decision: Decision,
+    planned: bool,
+    history: RecommendationHistory,
+    now: float,
+    *,
+    rails: GuardRails,
+    stance: Stance,
+) -> Decision:
+    """Apply the general tolerance, window and step limits."""
+    decision = _tolerated(decision, rails.tolerance)
+    troubled = decision.service in stance.no_scale_down
+    if troubled or not planned:
+        decision = _stabilized(decision, history, now, troubled)
+    return _stepped(decision, rails)
+
+
+def _ruled(decision: Decision, rules: Rules, now: float, *, rails: GuardRails, stance: Stance) -> Decision:
+    """Apply the service's own; its windows hold for a plan, too."""
+    decision = _tolerated(decision, rules.tolerance(decision.target > decision.current, rails.tolerance))
+    if decision.service in stance.no_scale_down and decision.target < decision.current:
+        return replace(
+            decision, target=decision.current, reason=Reason.HELD_TROUBLE, recommended=decision.current
+        )
+    target, reason = rules.limit(decision.current, decision.target, now)
+    return decision if reason is None else replace(decision, target=target, reason=reason)
 
 
 def left_alone(workload: Workload, rails: GuardRails, acting: bool) -> Reason | None:

@@ -36,6 +36,11 @@ class GuardRails(Section):
     max_step_down: Count = Field(20, description="most replicas taken from a service in one decision")
     forced: dict[str, int] = Field({}, description="replicas of single services, set by hand")
     paused: list[str] = Field([], description="services whose replicas are left alone")
+    behavior: dict[str, dict[str, Any]] = Field(
+        {},
+        description="windows, step limits (percent and pods per period) and tolerance of single services, as "
+        "`spec.behavior` of an autoscaling/v2 HorizontalPodAutoscaler; they replace the settings above",
+    )
     calendar: list[CalendarEntry] = Field(
         [], description="higher minimums at certain times, by cron or by dates"
     )

@@ -249,6 +249,7 @@ class Settings(Section):
             "scale.guard_rails.forced": self.scale.guard_rails.forced,
             "scale.guard_rails.per_service": self.scale.guard_rails.per_service,
             "scale.guard_rails.paused": self.scale.guard_rails.paused,
+            "scale.guard_rails.behavior": self.scale.guard_rails.behavior,
             "scale.static_replicas": self.scale.static_replicas,
             "scale.modes": self.scale.modes,
             "process.boot_seconds": self.process.boot_seconds,
