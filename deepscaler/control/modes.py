@@ -44,6 +44,7 @@ class Modes:
         leading: Callable[[], bool],
     ) -> None:
         self._cluster, self._scale, self._used = cluster, settings.scale, settings.modes
+        self._watching = settings.watching
         self._statistics, self._notices, self._leading = statistics, notices, leading
         self._replicas, self._minimums = Contests(), Contests()  # who undoes which of the two
         self._holder = settings.cluster.lease.identity or socket.gethostname()
@@ -51,7 +52,7 @@ class Modes:
 
     def configured(self) -> str:
         """What a tick of the leader may do at most: `act`, `advise` or `dry_run`."""
-        if self._scale.dry_run or self._used <= {"shadow"}:
+        if self._watching:
             return DRY_RUN
         return ACTING if "act" in self._used else ADVISING
 

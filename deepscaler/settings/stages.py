@@ -226,6 +226,11 @@ class Settings(Section):
         scaled = [name for name, service in self.app.services.items() if service.scaled]
         return frozenset(self.scale.mode_of(name) for name in scaled)
 
+    @property
+    def watching(self) -> bool:
+        """Whether nothing at all may be written to the cluster."""
+        return self.modes <= {"shadow"}
+
     @model_validator(mode="after")
     def _names_fit_kubernetes(self) -> Self:
         if self.cluster.kind != "kubernetes":

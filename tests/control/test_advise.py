@@ -300,6 +300,13 @@ def test_where_there_is_nothing_to_advise_nothing_is_written(peak, tmp_path, cap
     assert text in caplog.text and reasons == words
 
 
+def test_where_every_service_is_in_the_shadow_there_is_no_lease_either(peak, tmp_path, capsys):
+    modes = {"web": "shadow", "api": "shadow"}
+    path = config(peak.world, tmp_path, mode="act", modes=modes, dry_run=False, events=True)
+    assert predict_scale.main(["--config", path, "--once"]) == 0
+    assert peak.world.writes == [] and "dry_run" in capsys.readouterr().out
+
+
 def test_modes_of_single_services(peak, tmp_path):
     """web is advised, api is acted on; a shadow service gets nothing at all."""
     peak.world.store.create(hpa())

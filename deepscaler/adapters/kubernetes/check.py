@@ -41,7 +41,7 @@ class ClusterCheck:
         )
         hasty = {"prometheus": address, "timeout": min(section.timeout, PATIENCE_SECONDS)}
         self._settings = settings.model_copy(update={"cluster": section.model_copy(update=hasty)})
-        self._acting = not settings.scale.dry_run
+        self._acting = not settings.watching
         self._names = Names(settings.app, address.matchers)
         self._prometheus = PrometheusClient(address)
         self._api = KubeApi(self._settings.cluster, retries=0)
