@@ -7,13 +7,12 @@ windows of both directions, `selectPolicy`.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deepscaler.artefacts import one_line
+from deepscaler.artefacts import one_line, parse_json
 from deepscaler.cluster import ScaleReport, Workload
 from deepscaler.control.guard_rails import Decision, Rules
 from deepscaler.errors import SettingsError
@@ -110,8 +109,8 @@ class Behaviors:
 
     def _read(self, service: str, text: str) -> HpaSpec | None:
         try:
-            spec = self._spec(json.loads(text), "it")
-        except (ValueError, RecursionError, SettingsError) as error:
+            spec = self._spec(parse_json(text), "it")
+        except (ValueError, SettingsError) as error:
             told = f"{service}: annotation {ANNOTATION} is ignored: {one_line(error)}"
             self._on_change.trouble(service, told)
             return None

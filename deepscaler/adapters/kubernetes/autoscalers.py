@@ -14,7 +14,7 @@ from deepscaler.adapters.kubernetes.api import ApiError, KubeApi, Object
 from deepscaler.adapters.kubernetes.checked import HpaObject, check
 from deepscaler.adapters.kubernetes.objects import name_of
 from deepscaler.adapters.kubernetes.replicas import FIELD_MANAGER, Fence
-from deepscaler.artefacts import one_line, utc_seconds, utc_text
+from deepscaler.artefacts import one_line, parse_json, utc_seconds, utc_text
 from deepscaler.cluster import Advice, Autoscaler, Condition
 
 ADVICE = "deepscaler.io/advice"
@@ -66,12 +66,12 @@ def _read(text: str) -> Advice:
         ValueError: a value is of another type or out of range.
         KeyError: one is missing.
     """
-    given = json.loads(text)
+    given = parse_json(text)
     minimum, raised = given["minReplicas"], given["raisedTo"]
     for value in (minimum, raised):
         if type(value) is not int or not 0 <= value < 2**31:
             raise ValueError(f"{value!r} is no number of replicas")
-    return Advice(minimum, raised, utc_seconds(given["until"]), str(given.get("by", "")))
+    return Advice(minimum, raised, utc_seconds(str(given["until"])), str(given.get("by", "")))
 
 
 def _written(advice: Advice) -> str:
