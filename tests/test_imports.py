@@ -53,6 +53,8 @@ HOMES = {
     "networkx": ("deepscaler/pictures/", "deepscaler/policies/pbscaler.py"),
     "PIL": ("deepscaler/pictures/",),  # comes with matplotlib
     "pandas": ("deepscaler/", "testbed/", *(f"{script}.py" for script in SCRIPTS)),
+    "distributed": ("testbed/experiments/",),
+    "dask": ("testbed/experiments/",),  # distributed's other half
     "tqdm": ("testbed/", *(f"{script}.py" for script in SCRIPTS)),
     "prometheus_client": ("deepscaler/control/",),
     "numpy": ("",),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from deepscaler.cluster import Pod, Workload
 from deepscaler.labels.demand import DemandModel
 from deepscaler.labels.history import offered_history
-from deepscaler.labels.rule import LEAST_ROOM
+from deepscaler.labels.rule import replicas_within
 from deepscaler.panel import MetricPanel
 from deepscaler.planning.plan import Plan, Prices, Running, plan_replicas
 from deepscaler.planning.scenarios import Scenarios, ScenarioSource
@@ -161,7 +161,7 @@ class PlanPolicy(Policy):
         found = None if rates is None else self._source.scenarios(observation.now, rates, panel)
         if found is None or not np.isfinite(found.rates).all():
             return None
-        needs = self._needs(found, limits)
+        needs = replicas_within(self._model, found.rates, limits)
         plan = self._cheapest(found, needs, running, prices)
         shadow = None if self._budget is None else self._budget.shadow(observation.now)
         if self._budget is not None and shadow is not None:
@@ -174,13 +174,6 @@ class PlanPolicy(Policy):
     def _cheapest(self, found: Scenarios, needs: NDArray[np.int64], running: Running, prices: Prices) -> Plan:
         step, lead = self.period_seconds, self._boot_seconds + self.period_seconds
         return plan_replicas(needs, found.weights, step, lead, running, prices, found.surprise)
-
-    def _needs(self, found: Scenarios, limits: Array) -> NDArray[np.int64]:
-        """Replicas `[M, H, N]` that keep each service within its utilisation; 1 if unknown."""
-        model = self._model
-        room = np.maximum(model.rho_max * limits - model.idle_cores, LEAST_ROOM * limits)
-        replicas = np.ceil(found.rates * np.nan_to_num(model.demand_seconds / room) - 1e-9)
-        return np.maximum(replicas, 1).astype(np.int64)
 
     def _proposal(self, workload: Workload, plan: Plan | None, floors: Mapping[str, float]) -> Proposal:
         floor, column = floors.get(workload.service), self._column.get(workload.service)
