@@ -15,6 +15,7 @@ from deepscaler.errors import DataError
 from deepscaler.labels.demand import DemandModel, entry_response
 from deepscaler.panel import MetricPanel
 from deepscaler.planning.budget import Account, Budget, Minute
+from deepscaler.planning.paper import Paper
 from deepscaler.planning.plan import Plan, Prices, Running
 from deepscaler.policies.base import Observation
 
@@ -41,44 +42,6 @@ class _Ticks:
         return Minute(number, violating, self.starting, self.cores * share, self.prior_cores * share)
 
 
-class Shadow:
-    """The replicas that a plan at other prices would hold by now, with pods that start as the fit says.
-
-    Args:
-        boot_seconds: `[N]` time until a new replica is ready.
-    """
-
-    def __init__(self, boot_seconds: Array) -> None:
-        self._boot = boot_seconds.tolist()
-        self._ready: list[int] = []
-        self._due: list[list[float]] = []
-
-    def follow(self, running: Running, now: float) -> None:
-        """Take over what really runs."""
-        self._ready = running.ready.tolist()
-        self._due = [[now + seconds for seconds in each] for each in running.remaining]
-
-    def running(self, now: float) -> Running:
-        """What would run now."""
-        for service, due in enumerate(self._due):
-            self._ready[service] += sum(1 for moment in due if moment <= now)
-            self._due[service] = [moment for moment in due if moment > now]
-        remaining = tuple(tuple(sorted(moment - now for moment in due)) for due in self._due)
-        return Running(np.array(self._ready, np.int64), remaining)
-
-    def scale(self, replicas: Counts, now: float) -> None:
-        """Start and stop replicas; those that aren't ready yet are stopped first."""
-        for service, wanted in enumerate(replicas.tolist()):
-            due = self._due[service]
-            more = wanted - self._ready[service] - len(due)
-            if more > 0:
-                due.extend([now + self._boot[service]] * more)
-            elif more < 0:
-                kept = max(len(due) + more, 0)
-                self._ready[service] += min(len(due) + more, 0)
-                self._due[service] = sorted(due)[:kept]
-
-
 class BudgetWatch:
     """Tells a budget what happened, and a plan the prices that follow.
 
@@ -96,7 +59,7 @@ class BudgetWatch:
     ) -> None:
         self._budget, self._prior, self._sla = budget, prices, sla
         self._entries, self._seconds = model.entries, max(MINUTE_SECONDS, step)
-        self._shadow = Shadow(np.nan_to_num(model.boot_seconds)) if limited else None
+        self._shadow = Paper(np.nan_to_num(model.boot_seconds)) if limited else None
         self._ticks: dict[int, _Ticks] = {}
         self._told = ("", math.nan)
 

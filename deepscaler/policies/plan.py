@@ -15,9 +15,9 @@ from deepscaler.cluster import Pod, Workload
 from deepscaler.labels.demand import DemandModel
 from deepscaler.labels.history import offered_history
 from deepscaler.labels.rule import replicas_within
-from deepscaler.panel import MetricPanel
 from deepscaler.planning.plan import Plan, Prices, Running, plan_replicas
-from deepscaler.planning.scenarios import Scenarios, ScenarioSource
+from deepscaler.planning.scenarios import Desk, Moment, Scenarios, ScenarioSource
+from deepscaler.planning.trials import Trials
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
 from deepscaler.policies.budget import BudgetWatch
 from deepscaler.policies.outlook import Budget, Learned, Outlook, Source, band
@@ -25,6 +25,7 @@ from deepscaler.policies.reactive import ReactiveFloor, limits_now
 
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
+Counts = NDArray[np.int64]
 LEAST_WEIGHT = 1e-12
 BUDGET_UNIT = "share of violating minutes, over a day"
 MOST_TOLD = 8000
@@ -88,7 +89,9 @@ class PlanPolicy(Policy):
         name: name of the policy in run directories.
         about: what run.json keeps of the source.
         learned: the bundle that the source goes by.
+        trials: the source, if it is one that judges others: what each cost is told and remembered.
         budget: moves the price of a shortage; None for fixed prices.
+        load_seconds: how far back the load at the entries is looked at.
     """
 
     guarded = True
@@ -104,13 +107,16 @@ class PlanPolicy(Policy):
         name: str,
         about: Callable[[], Mapping[str, Any]] = dict,
         learned: Learned | None = None,
+        trials: Trials | None = None,
         budget: BudgetWatch | None = None,
+        load_seconds: float = 0.0,
     ) -> None:
         self.name = name
         self.period_seconds = step
         self.history_seconds = max(history_seconds, floor.history_seconds if floor else 0.0)
+        self.load_seconds = load_seconds
         self._model, self._source, self._floor, self._prices = model, source, floor, prices
-        self._about, self._learned, self._budget = about, learned, budget
+        self._about, self._learned, self._trials, self._budget = about, learned, trials, budget
         self._made: _Made | None = None
         self._boot_seconds = np.nan_to_num(model.boot_seconds)
         self._column = {name: index for index, name in enumerate(model.services)}
@@ -123,13 +129,16 @@ class PlanPolicy(Policy):
         return {item.service: self._proposal(item, plan, floors) for item in observation.workloads}
 
     def describe(self) -> Mapping[str, Any]:
-        """What run.json keeps of the source of scenarios, and of the budget."""
+        """What run.json keeps of the source of scenarios, of its trials and of the budget."""
+        trials = {} if self._trials is None else {"trials": self._trials.describe()}
         budget = {} if self._budget is None else {"budget": self._budget.account().to_dict()}
-        return {**self._about(), **budget}
+        return {**self._about(), **trials, **budget}
 
     def outlook(self) -> Outlook:
         """The scenarios that the plan was made from, and what speaks for it."""
         found = Outlook() if self._made is None else self._made.outlook(self._model, self.period_seconds)
+        if self._trials is not None:
+            found = replace(found, costs=self._trials.state())
         if self._budget is None:
             return found
         account = self._budget.account()
@@ -140,13 +149,17 @@ class PlanPolicy(Policy):
         return self._learned
 
     def state(self) -> Mapping[str, Any]:
-        """What the budget remembers."""
-        return {} if self._budget is None else {"budget": self._budget.state()}
+        """What the trials and the budget remember."""
+        trials = {} if self._trials is None else {"trials": self._trials.state()}
+        return trials if self._budget is None else {**trials, "budget": self._budget.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on with the budget of an earlier controller."""
-        if self._budget is not None and isinstance(state.get("budget"), Mapping):
-            self._budget.restore(state["budget"])
+        """Go on with the trials and the budget of an earlier controller."""
+        trials, budget = state.get("trials"), state.get("budget")
+        if self._trials is not None and isinstance(trials, Mapping):
+            self._trials.restore(trials)
+        if self._budget is not None and isinstance(budget, Mapping):
+            self._budget.restore(budget)
 
     def _plan(self, observation: Observation, floors: Mapping[str, float]) -> Plan | None:
         self._made = None
@@ -158,20 +171,35 @@ class PlanPolicy(Policy):
             self._budget.spends(observation, running, limits)
         usable = len(panel) and {"req", "res"} <= set(panel.features)
         rates = offered_history(self._model, panel) if usable else None
-        found = None if rates is None else self._source.scenarios(observation.now, rates, panel)
+        if rates is None:
+            return None
+        least = np.ceil(np.nan_to_num([floors.get(name, 0.0) for name in self._model.services])).astype(
+            np.int64
+        )
+        desk = self._desk(replicas_within(self._model, rates[-1], limits), running, limits, prices, least)
+        found = self._source.scenarios(Moment(observation.now, rates, panel, desk, observation.load))
         if found is None or not np.isfinite(found.rates).all():
             return None
         needs = replicas_within(self._model, found.rates, limits)
         plan = self._cheapest(found, needs, running, prices)
         shadow = None if self._budget is None else self._budget.shadow(observation.now)
         if self._budget is not None and shadow is not None:
-            floor = np.array([floors.get(name, 1.0) for name in self._model.services]).astype(np.int64)
             prior = self._cheapest(found, needs, shadow, self._budget.prior)
-            self._budget.shadowed(prior, floor, observation.now)
+            self._budget.shadowed(prior, np.maximum(least, 1), observation.now)
         self._made = _Made(observation.now, found, needs, plan)
         return plan
 
-    def _cheapest(self, found: Scenarios, needs: NDArray[np.int64], running: Running, prices: Prices) -> Plan:
+    def _desk(self, needed: Counts, running: Running, limits: Array, prices: Prices, least: Counts) -> Desk:
+        """What a source may ask of the plan, to judge itself."""
+
+        def decide(found: Scenarios, running: Running) -> Counts:
+            needs = replicas_within(self._model, found.rates, limits)
+            held: Counts = np.maximum(self._cheapest(found, needs, running, prices).replicas, least)
+            return held
+
+        return Desk(needed, running, limits, self._boot_seconds, prices, decide)
+
+    def _cheapest(self, found: Scenarios, needs: Counts, running: Running, prices: Prices) -> Plan:
         step, lead = self.period_seconds, self._boot_seconds + self.period_seconds
         return plan_replicas(needs, found.weights, step, lead, running, prices, found.surprise)
 
@@ -199,9 +227,9 @@ class ForeseenRates:
     def __init__(self, times: Array, rates: Array, horizon: int) -> None:
         self._times, self._rates, self._horizon = times, rates, horizon
 
-    def scenarios(self, now: float, rates: Array, panel: MetricPanel) -> Scenarios | None:
+    def scenarios(self, moment: Moment) -> Scenarios | None:
         """See `ScenarioSource`."""
-        first = int(np.searchsorted(self._times, now + 1e-6, side="right"))
+        first = int(np.searchsorted(self._times, moment.now + 1e-6, side="right"))
         rows = np.minimum(first + np.arange(self._horizon), len(self._rates) - 1)
         return Scenarios(self._rates[rows][None], np.ones(1), "truth")
 

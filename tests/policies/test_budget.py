@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers.fakes import make_settings
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import settings
 from pydantic import ValidationError
 
 from deepscaler.cluster import Pod, Workload
@@ -15,10 +14,10 @@ from deepscaler.control.tick import Tick
 from deepscaler.labels.demand import DemandModel
 from deepscaler.panel import MetricPanel
 from deepscaler.planning.budget import Budget
-from deepscaler.planning.plan import Prices, Running
+from deepscaler.planning.plan import Prices
 from deepscaler.planning.scenarios import Scenarios
 from deepscaler.policies.base import Observation
-from deepscaler.policies.budget import BudgetWatch, Shadow, violating_minutes
+from deepscaler.policies.budget import BudgetWatch, violating_minutes
 from deepscaler.policies.plan import PlanPolicy
 
 STEP, MINUTE, SLA = 15.0, 60.0, 0.2
@@ -47,7 +46,7 @@ class Doubtful:
     def __init__(self, weight):
         self._weight = weight
 
-    def scenarios(self, now, rates, panel):
+    def scenarios(self, moment):
         courses = np.tile(np.array([15.0, 15.0]), (2, 20, 1))
         courses[1, 1:] *= 2
         return Scenarios(courses, np.array([1 - self._weight, self._weight]), "told")
@@ -80,23 +79,6 @@ def test_minutes_without_requests_or_samples_are_unknown():
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.integers(0, 6), min_size=1, max_size=30))
-def test_a_shadow_holds_what_it_is_told_and_starts_as_pods_do(wanted):
-    shadow = Shadow(np.array([30.0, 60.0]))
-    shadow.follow(Running(np.array([1, 1]), ((5.0,), ())), 0.0)
-    for number, replicas in enumerate(wanted):
-        now = STEP * (number + 1)
-        before = shadow.running(now)
-        shadow.scale(np.array([replicas, replicas]), now)
-        after = shadow.running(now)
-        for service, boot in enumerate((30.0, 60.0)):
-            assert after.ready[service] + len(after.remaining[service]) == replicas
-            assert after.ready[service] <= before.ready[service]  # nothing is ready at once
-            assert all(0 < seconds <= boot for seconds in after.remaining[service])
-    settled_ = shadow.running(STEP * len(wanted) + 60.0)
-    assert settled_.ready.tolist() == [wanted[-1]] * 2
-
-
 def watched(share=0.1, spending=None, day=10, prior=100.0):
     budget = Budget(share, prior, spending, day)
     return BudgetWatch(budget, Prices(prior, 180.0), MODEL, SLA, STEP, limited=spending is not None)
