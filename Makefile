@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 
-.PHONY: install install-dev python prometheus victoria-metrics demo test fuzz live lint types bench fidelity soak schema clean
+.PHONY: install install-dev python prometheus victoria-metrics chromium demo test fuzz live lint types bench fidelity soak schema clean
 
 install: $(VENV)/.run
 install-dev: $(VENV)/.dev
@@ -27,17 +27,19 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-# The real Prometheus and VictoriaMetrics of Debian's packages, unpacked under .cache/ without root; tests that need
-# them are skipped and say so if they can't be had, and fail in CI.
+# The real Prometheus, VictoriaMetrics and Chromium of Debian's packages, unpacked under .cache/ without root; tests
+# that need them are skipped and say so if they can't be had, and fail in CI.
 prometheus: $(VENV)/.run
 	-@$(PY) -m testbed.live.prometheus_server --install
 victoria-metrics: $(VENV)/.run
 	-@$(PY) -m testbed.live.victoria_metrics --install
+chromium: $(VENV)/.run
+	-@$(PY) -m testbed.live.chromium --install
 
 demo: install
 	$(PY) -m testbed.experiments.demo
 
-test: install-dev prometheus victoria-metrics
+test: install-dev prometheus victoria-metrics chromium
 	$(PY) -m pytest -m "not live"
 
 # Broken inputs for every parser, 2,000 each, in two processes; DEEPSCALER_FUZZ_EXAMPLES=50000 make fuzz tries more.

@@ -8,10 +8,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from deepscaler.calls import CallGraph
 from deepscaler.panel import MetricPanel
+from deepscaler.upstream import Upstream
 
 LATENCY_BUCKETS = (
     0.005,
@@ -168,6 +171,11 @@ class Cluster(Protocol):
         """HTTP status (0 means no answer) -> how often the orchestrator's API couldn't be read with it."""
         ...
 
+    @property
+    def upstreams(self) -> Mapping[str, Upstream]:
+        """Server that is asked (`prometheus`, `kubernetes`) -> how the requests to it went."""
+        ...
+
     def now(self) -> float:
         """Current time."""
         ...
@@ -198,6 +206,16 @@ class Cluster(Protocol):
 
     def latencies(self, start: float, end: float, step: float) -> pd.DataFrame:
         """`ENDPOINT_COLUMNS`: one row per endpoint and step in (start, end]."""
+        ...
+
+    def entered(self, start: float, end: float, step: float) -> NDArray[np.float64]:
+        """Requests per second that came to all entries together in each step of (start, end], `[K]`.
+
+        What isn't known is NaN.
+
+        Raises:
+            MetricsError: the source can't be reached or knows none of the series.
+        """
         ...
 
     def workloads(self) -> Sequence[Workload]:

@@ -53,7 +53,10 @@ HOMES = {
     "networkx": ("deepscaler/pictures/", "deepscaler/policies/pbscaler.py"),
     "PIL": ("deepscaler/pictures/",),  # comes with matplotlib
     "pandas": ("deepscaler/", "testbed/", *(f"{script}.py" for script in SCRIPTS)),
+    "distributed": ("testbed/experiments/",),
+    "dask": ("testbed/experiments/",),  # distributed's other half
     "tqdm": ("testbed/", *(f"{script}.py" for script in SCRIPTS)),
+    "prometheus_client": ("deepscaler/control/",),
     "numpy": ("",),
 }
 """Where each third-party package may be imported; a package that isn't here may be imported nowhere."""

@@ -19,6 +19,7 @@ from deepscaler.cluster import Cluster, Pod, ScaleReport, Workload
 from deepscaler.control.contests import Contests
 from deepscaler.control.gate import Gate
 from deepscaler.control.guard_rails import Decision, RecommendationHistory, Stance, decide
+from deepscaler.control.long_history import LongHistory
 from deepscaler.control.notices import Notices
 from deepscaler.control.quality import Quality
 from deepscaler.control.recorder import (
@@ -33,7 +34,9 @@ from deepscaler.control.recorder import (
     pod_rows,
     with_outcome,
 )
+from deepscaler.control.renewal import Model, Renewal
 from deepscaler.control.schedule import ClockWatch, Turns, sleep
+from deepscaler.control.tick import Tick, Watcher
 from deepscaler.errors import DeepScalerError, MetricsError
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
 from deepscaler.policies.reactive import usage_floor
@@ -61,10 +64,12 @@ class Controller:
             experiment sets False, because it means nothing with a policy that can't decide.
         leading: tells whether this controller may write now. While it may not, it still decides at every
             tick, so that it can take over at any of them.
+        renewal: has the policy over a new bundle ready; None: the policy stays.
 
     Attributes:
         statistics: the counters.
         last_rows: the decisions of the newest tick.
+        watchers: are told of each completed tick; an error of theirs is logged and changes nothing.
     """
 
     def __init__(
@@ -76,10 +81,13 @@ class Controller:
         *,
         survive_bugs: bool = False,
         leading: Callable[[], bool] = lambda: True,
+        renewal: Renewal | None = None,
     ) -> None:
         self.cluster, self.policy, self.recorder = cluster, policy, recorder or Recorder()
         self.statistics = Statistics()
         self.last_rows: list[DecisionRow] = []
+        self.watchers: list[Watcher] = []
+        self._late_seconds = 0.0
         self._settings, self._scale = settings, settings.scale
         self._scaled = frozenset(name for name, service in settings.app.services.items() if service.scaled)
         rails = self._scale.guard_rails
@@ -87,10 +95,13 @@ class Controller:
         self._clock_watch = ClockWatch(cluster)
         self._restore(rails)
         self._gate = Gate(cluster, settings, self.statistics)
+        self._load = LongHistory(cluster, policy.load_seconds) if policy.load_seconds else None
         self._contests = Contests()
         level = logging.INFO if survive_bugs else logging.DEBUG  # an experiment isn't watched
         self._notices = Notices(self.statistics, self._scale.dry_run, level)
         self._survive_bugs, self._leading = survive_bugs, leading
+        self._renewal = renewal
+        self._sound: Observation | None = None  # the newest one that nothing was held for
         self._completed, self._failed_in_a_row = cluster.steady(), 0
         self._samples_pods = cluster.pod_history(cluster.now(), cluster.now()) is None
         self._count_rows()
@@ -130,6 +141,11 @@ class Controller:
         """Whether it is at work: a tick was completed, lately, and the last few didn't all fail."""
         return self.statistics.ticks > 0 and self._failed_in_a_row < PATIENCE_PERIODS and self.healthy()
 
+    @property
+    def model(self) -> Model | None:
+        """Which bundle decides, and what became of newer ones; None if none is watched."""
+        return None if self._renewal is None else self._renewal.model
+
     def decisions(self) -> pd.DataFrame:
         """All decisions so far as `DECISION_COLUMNS`, times in seconds."""
         return self.recorder.decisions()
@@ -161,11 +177,19 @@ class Controller:
             if (stop is not None and stop.is_set()) or end.come(now):
                 return
             ticking = ticks.come(now)
+            self._late_seconds = max(now - ticks.due, 0.0) if ticking else 0.0
+            self._renew(ticks)
             self._attempt(self.tick if ticking else self._sample, counted=ticking)
             now = self.cluster.steady()
             if ticking:
                 ticks.move_on(now)
             samples.move_on(now)
+
+    def _renew(self, ticks: Turns) -> None:
+        """From now on the policy over a new bundle decides, if there is one."""
+        if self._renewal is not None:
+            self.policy = self._renewal.newest(self.cluster.now(), self._sound) or self.policy
+            ticks.period = self.policy.period_seconds
 
     def _attempt(self, action: Callable[[], object], counted: bool) -> None:
         try:
@@ -196,6 +220,7 @@ class Controller:
             "sla": {entry.name: entry.sla for entry in entries},
             "slo": {entry.name: entry.slo for entry in entries},
             "incumbents": {service: list(names) for service, names in incumbents if names},
+            **({} if self.model is None else {"model": self.model.to_dict()}),
             "versions": {
                 "python": platform.python_version(),
                 **{name: metadata.version(name) for name in ("numpy", "pandas")},
@@ -224,7 +249,10 @@ class Controller:
             workloads = [workload for workload in deployed if workload.service in self._scaled]
             running = [workload.service for workload in workloads if workload.replicas > 0]
             quality = self._gate.judge(now, running, self.policy.history_seconds)
-            proposals = self._proposals(Observation(now, quality.panel, workloads, pods), quality)
+            load = None if self._load is None else self._load.upto(now)
+            observation = Observation(now, quality.panel, workloads, pods, load)
+            proposals = self._proposals(observation, quality)
+            self._sound = self._sound if quality.held else observation
             troubled = self._gate.no_scale_down(quality, now)
         stance = Stance(not self._scale.dry_run, self.policy.guarded, troubled)
         for workload in workloads:
@@ -242,13 +270,22 @@ class Controller:
         rows = [with_outcome(row, report) for row in rows]
         for decision in decisions:
             self._history.record(decision.service, steady, decision.recommended)
-        self.statistics.took(time.perf_counter() - began)
+        took = time.perf_counter() - began
+        self.statistics.took(took)
         self.last_rows = rows
         self.statistics.ticks += 1
         self._completed, self._failed_in_a_row = self.cluster.steady(), 0
         self.recorder.add_decisions(rows)
         self._record_pods(now, deployed, pods)
+        self._tell(Tick(now, self._late_seconds, took, mode, tuple(rows), proposals, quality))
         return rows
+
+    def _tell(self, tick: Tick) -> None:
+        for watcher in self.watchers:
+            try:
+                watcher(tick)
+            except Exception:
+                log.exception("a watcher of the ticks failed, going on")
 
     def mode(self) -> str:
         """What a tick may do at this moment: `act`, `standby` (another controller leads) or `dry_run`."""

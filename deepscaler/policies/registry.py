@@ -13,12 +13,15 @@ from deepscaler.labels.demand import DemandModel
 from deepscaler.learning.bundle_file import BundleFile, read_bundle_file
 from deepscaler.learning.description import Expected, check_bundle, expected_by, load_demand
 from deepscaler.learning.scenarios import NetworkScenarios
+from deepscaler.planning.days import LongSeasons
 from deepscaler.planning.plan import Prices
-from deepscaler.planning.scenarios import LiveHistory, Mixture, ScenarioSource
+from deepscaler.planning.scenarios import LivePast, LiveSeason, ScenarioSource, Together
+from deepscaler.planning.trials import Trials
 from deepscaler.policies.analog import AnalogHistory
 from deepscaler.policies.base import Policy
 from deepscaler.policies.deepscaler import DeepScalerPolicy
 from deepscaler.policies.explore import ExplorePolicy, SlaWatch
+from deepscaler.policies.outlook import Learned, learned_from
 from deepscaler.policies.plan import PlanPolicy
 from deepscaler.policies.reactive import ReactiveFloor, ReactivePolicy
 from deepscaler.policies.rivals import RIVALS, make_rival
@@ -115,8 +118,8 @@ def _deepscaler_network(context: Context) -> Policy:
 def _deepscaler_quantile(context: Context) -> Policy:
     """A forecast of replicas, taken as it is: no scenarios and no plan."""
     scale = context.settings.scale
-    own = scale.quantile_bundle or scale.bundle
-    chosen = scale.model_copy(update={"bundle": own})
+    own = _quantile_bundle(context.settings)
+    chosen = scale.model_copy(update={"bundle": str(own)})
     settings = context.settings.model_copy(update={"scale": chosen})
     file = _bundle(settings)
     if file.description["label"] == OFFERED:
@@ -129,7 +132,7 @@ def _deepscaler_quantile(context: Context) -> Policy:
 
 def _deepscaler_paper(context: Context) -> Policy:
     """The published system: AdapGLA, labels as recorded, no floor and no plan."""
-    own = Path(context.settings.scale.bundle).with_name(PAPER_BUNDLE)
+    own = _paper_bundle(context.settings)
     scale = context.settings.scale.model_copy(update={"bundle": str(own), "quantile": 0.5})
     settings = context.settings.model_copy(update={"scale": scale})
     published = Expected(
@@ -161,13 +164,24 @@ def _planned(settings: Settings, file: BundleFile, name: str, with_floor: bool, 
     model, plan, step = load_demand(settings, file), settings.scale.plan, settings.collect.step
     horizon = round(plan.horizon / step)
     network = NetworkScenarios(_load_forecaster(file, 0.5), model.services, horizon, plan.scenarios)
-    live = LiveHistory(horizon, plan.scenarios, step, model.entry_columns)
+    trials = None
+    if with_past:
+        trials = _trials(settings, model, {"network": network})
 
     def about() -> Mapping[str, Any]:
-        return {"scenarios": network.describe(), "bundle_sha256": file.sha256}
+        told = {} if trials is None else {"trials": trials.describe()}
+        return {"scenarios": network.describe(), **told, "bundle_sha256": file.sha256}
 
-    source = Mixture(live, network) if with_past else network
-    return plan_policy(settings, model, source, name, with_floor=with_floor, about=about)
+    return plan_policy(
+        settings,
+        model,
+        trials or network,
+        name,
+        with_floor=with_floor,
+        load_seconds=plan.long_history if with_past else 0.0,
+        about=about,
+        learned=learned_from(file),
+    )
 
 
 def _forecast(settings: Settings, file: BundleFile, name: str, with_floor: bool) -> Policy:
@@ -179,15 +193,31 @@ def _forecast(settings: Settings, file: BundleFile, name: str, with_floor: bool)
         settings.scale.period,
         settings.collect.step,
         name,
-        bundle_sha256=file.sha256,
+        learned=learned_from(file),
     )
 
 
-def _plan_bootstrap(context: Context) -> Policy:
-    settings, model = context.settings, load_demand(context.settings)
+def _trials(settings: Settings, model: DemandModel, others: Mapping[str, ScenarioSource]) -> Trials:
+    """A live season, the live past, earlier days and `others`, followed on trial."""
     step, plan = settings.collect.step, settings.scale.plan
-    source = LiveHistory(round(plan.horizon / step), plan.scenarios, step, model.entry_columns)
-    return plan_policy(settings, model, source, "plan_bootstrap")
+    horizon, entries = round(plan.horizon / step), model.entry_columns
+    asked = (horizon, plan.scenarios, step, entries)
+    sources: dict[str, ScenarioSource] = {"past": LivePast(*asked), "day": LongSeasons(*asked), **others}
+    return Trials(Together(LiveSeason(horizon, step, entries), sources), step)
+
+
+def bootstrap_policy(settings: Settings, model: DemandModel) -> PlanPolicy:
+    """`plan_bootstrap`: the plan over what live history says, without any learning."""
+    trials, back = _trials(settings, model, {}), settings.scale.plan.long_history
+
+    def about() -> Mapping[str, Any]:
+        return {"trials": trials.describe()}
+
+    return plan_policy(settings, model, trials, "plan_bootstrap", load_seconds=back, about=about)
+
+
+def _plan_bootstrap(context: Context) -> Policy:
+    return bootstrap_policy(context.settings, load_demand(context.settings))
 
 
 def _plan_analog(context: Context) -> Policy:
@@ -204,15 +234,21 @@ def plan_policy(
     name: str,
     *,
     with_floor: bool = True,
+    load_seconds: float = 0.0,
     about: Callable[[], Mapping[str, Any]] = dict,
+    learned: Learned | None = None,
 ) -> PlanPolicy:
-    """The plan by cost over the scenarios of `source`, with the reactive floor under it."""
+    """The plan by cost over the scenarios of `source`, with the reactive floor under it.
+
+    A source that looks for days and weeks needs the load of the last `load_seconds`.
+    """
     scale = settings.scale
     seconds = max(scale.floor.seconds, FLOOR_SECONDS)  # what passes sooner is the plan's to weigh
     below = scale.floor.model_copy(update={"seconds": seconds})
     floor = ReactiveFloor(model, below) if with_floor and scale.floor.enabled else None
     prices = Prices(scale.prices.shortage, scale.prices.start)
-    return PlanPolicy(model, source, floor, prices, scale.plan.history, settings.collect.step, name, about)
+    step, history = settings.collect.step, scale.plan.history
+    return PlanPolicy(model, source, floor, prices, history, load_seconds, step, name, about, learned)
 
 
 def _fit(settings: Settings, file: BundleFile) -> DemandModel | None:
@@ -281,3 +317,32 @@ POLICIES: dict[str, Callable[[Context], Policy]] = {
 """Name -> function that makes the policy. `make_policy` knows more names: `RIVALS` and `TOLD`."""
 OVER_BUNDLE = ("deepscaler", "deepscaler_nofloor", "deepscaler_network")
 """Those that forecast from the bundle."""
+WITHOUT_FILES = ("hpa", "hpa_r", "predictive_hpa", "target_tracking", "static", "explore", "oracle")
+"""Families that know nothing of the application beforehand: they read neither a bundle nor a demand fit."""
+
+
+def files_read(name: str, settings: Settings) -> list[Path]:
+    """The files that the policy `name` is made from, whether they are there or not."""
+    if PolicyName.parse(name).family in WITHOUT_FILES:
+        return []
+    bundle = bundle_path(name, settings)
+    if bundle is not None and name not in OVER_BUNDLE:
+        return [bundle]
+    return [Path(settings.scale.bundle), Path(settings.process.output_dir) / "meta.json"]
+
+
+def bundle_path(name: str, settings: Settings) -> Path | None:
+    """The file of the bundle that the policy `name` forecasts from; None if it forecasts from none."""
+    if name == "deepscaler_quantile":
+        return _quantile_bundle(settings)
+    if name == "deepscaler_paper":
+        return _paper_bundle(settings)
+    return Path(settings.scale.bundle) if name in OVER_BUNDLE else None
+
+
+def _quantile_bundle(settings: Settings) -> Path:
+    return Path(settings.scale.quantile_bundle or settings.scale.bundle)
+
+
+def _paper_bundle(settings: Settings) -> Path:
+    return Path(settings.scale.bundle).with_name(PAPER_BUNDLE)

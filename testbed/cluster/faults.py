@@ -10,12 +10,14 @@ from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from deepscaler.calls import CallGraph
 from deepscaler.cluster import Pod, ScaleReport, Undisputed, Workload
 from deepscaler.control import tables
 from deepscaler.errors import ClusterError, MetricsError
 from deepscaler.panel import MetricPanel
+from deepscaler.upstream import Upstream
 from testbed.cluster.virtual import VirtualCluster
 
 KINDS = (
@@ -123,6 +125,11 @@ class FaultyCluster:
         """Always empty: errors are raised."""
         return {}
 
+    @property
+    def upstreams(self) -> Mapping[str, Upstream]:
+        """Empty: nothing is asked over a network."""
+        return {}
+
     def metrics(self, start: float, end: float, step: float) -> MetricPanel:
         """The features, as far as faults let them through.
 
@@ -155,6 +162,16 @@ class FaultyCluster:
         if self.active("metrics_out"):
             raise MetricsError("http://prometheus: connection refused")
         return self.inner.latencies(start, end, step)
+
+    def entered(self, start: float, end: float, step: float) -> NDArray[np.float64]:
+        """As the cluster itself.
+
+        Raises:
+            MetricsError: while metrics are out.
+        """
+        if self.active("metrics_out"):
+            raise MetricsError("http://prometheus: connection refused")
+        return self.inner.entered(start, end, step)
 
     def workloads(self) -> Sequence[Workload]:
         """As the cluster itself.

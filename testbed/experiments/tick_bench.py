@@ -30,11 +30,10 @@ from deepscaler.control.recorder import Recorder
 from deepscaler.labels.demand import DemandModel
 from deepscaler.learning.scenarios import NetworkScenarios
 from deepscaler.learning.untrained import untrained_forecaster
-from deepscaler.planning.scenarios import LiveHistory
 from deepscaler.policies.base import Policy
 from deepscaler.policies.deepscaler import DeepScalerPolicy
 from deepscaler.policies.reactive import ReactiveFloor
-from deepscaler.policies.registry import plan_policy
+from deepscaler.policies.registry import bootstrap_policy, plan_policy
 from deepscaler.settings import Settings
 from testbed.experiments.tick_server import LIMIT_CORES, document, serving
 
@@ -97,8 +96,7 @@ def policy_of(name: str, settings: Settings, watch: Stopwatch) -> Policy:
     demand, plan, step = demand_of(settings), settings.scale.plan, settings.collect.step
     horizon = round(plan.horizon / step)
     if name == "plan_bootstrap":
-        live = LiveHistory(horizon, plan.scenarios, step, demand.entry_columns)
-        return plan_policy(settings, demand, live, name)
+        return bootstrap_policy(settings, demand)
     size = PUBLISHED if len(settings.app.services) < 200 else WIDE
     if name == "AdapGLQ":
         joint = untrained_forecaster(name, settings, demand, **size, horizon=horizon, scenarios=TEMPLATES)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,12 +53,7 @@ class Package:
         present = self.find(unpacked)
         if present:
             return present
-        for program in ("apt-get", "dpkg"):
-            if shutil.which(program) is None:
-                raise ClusterError(
-                    f"{self.title} can't be unpacked: no {program} on this machine; "
-                    f"put a {self.programs[0]} program on PATH"
-                )
+        _need_apt(self.title, self.programs[0])
         unpacked.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=unpacked.parent, prefix=f"{self.name}-") as name:
             package = self._download(Path(name))
@@ -69,24 +65,68 @@ class Package:
         return target / self.programs[0]
 
     def _download(self, directory: Path) -> Path:
-        """The file of the package; package lists that don't know it are fetched anew into `directory`."""
-        try:
-            _run(["apt-get", "download", self.name], cwd=directory)
-        except ClusterError:
-            for below in ("lists/partial", "archives/partial"):
-                (directory / below).mkdir(parents=True)
-            lists = f"Dir::State::lists={directory}/lists"
-            own = [lists, f"Dir::Cache={directory}", "APT::Sandbox::User=root"]
-            options = [part for option in own for part in ("-o", option)]
-            _run(["apt-get", *options, "update"], cwd=directory)
-            _run(["apt-get", *options, "download", self.name], cwd=directory)
+        """The file of the package."""
+        _download([self.name], directory)
         packages = sorted(directory.glob(f"{self.name}_*.deb"))
         if not packages:
             raise ClusterError(f"apt-get download {self.name} left no package")
         return packages[0]
 
 
-def _run(command: list[str], cwd: Path | str) -> None:
+def unpack_with_needed(title: str, packages: Sequence[str], target: Path) -> None:
+    """Unpack packages below `target`, with all those that they need and this machine lacks.
+
+    Args:
+        title: what people call it.
+        packages: names; the first is also that of the program which the message asks for.
+        target: appears when all is unpacked; a process killed meanwhile leaves none.
+
+    Raises:
+        ClusterError: no apt-get here, or it can't reach a package.
+    """
+    _need_apt(title, packages[0])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f"{target.name}-") as name:
+        directory = Path(name)
+        _download(packages, directory, with_needed=True)
+        for package in sorted(directory.glob("*.deb")):
+            _run(["dpkg", "-x", str(package), f"{name}/root"], cwd=name)
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(f"{name}/root", target)
+
+
+def _need_apt(title: str, program: str) -> None:
+    for needed in ("apt-get", "dpkg"):
+        if shutil.which(needed) is None:
+            raise ClusterError(
+                f"{title} can't be unpacked: no {needed} on this machine; put a {program} program on PATH"
+            )
+
+
+def _download(names: Sequence[str], directory: Path, with_needed: bool = False) -> None:
+    """Fetch packages; lists that don't know them, or know a version that is gone, are fetched anew first."""
+    try:
+        _fetch(names, directory, [], with_needed)
+    except ClusterError:
+        for below in ("lists/partial", "archives/partial"):
+            (directory / below).mkdir(parents=True)
+        lists = f"Dir::State::lists={directory}/lists"
+        own = [lists, f"Dir::Cache={directory}", "APT::Sandbox::User=root"]
+        options = [part for option in own for part in ("-o", option)]
+        _run(["apt-get", *options, "update"], cwd=directory)
+        _fetch(names, directory, options, with_needed)
+
+
+def _fetch(names: Sequence[str], directory: Path, options: list[str], with_needed: bool) -> None:
+    if with_needed:
+        asked = ["install", "--simulate", "--no-install-recommends", *names]
+        told = _run(["apt-get", *options, *asked], cwd=directory)
+        names = sorted({*names, *re.findall(r"^Inst (\S+)", told, flags=re.MULTILINE)})
+    _run(["apt-get", *options, "download", *names], cwd=directory)
+
+
+def _run(command: list[str], cwd: Path | str) -> str:
+    """Run a command of apt or dpkg and return what it printed."""
     try:
         done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -94,9 +134,12 @@ def _run(command: list[str], cwd: Path | str) -> None:
     if done.returncode:
         said = one_line((done.stderr or done.stdout)[-300:])
         raise ClusterError(f"{' '.join(command[:1] + command[-2:])} ended with {done.returncode}: {said}")
+    return done.stdout
 
 
-def install_command(argv: list[str] | None, description: str | None, install: Callable[[], Path]) -> int:
+def install_command(
+    argv: list[str] | None, description: str | None, install: Callable[[], Path], name: str = ""
+) -> int:
     """The command line of a module that installs: `--install` prints the program's path."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
@@ -109,7 +152,7 @@ def install_command(argv: list[str] | None, description: str | None, install: Ca
     try:
         print(install())
     except DeepScalerError as error:
-        print(f"{install.__module__.rpartition('.')[2]}: {error}", file=sys.stderr)
+        print(f"{name or install.__module__.rpartition('.')[2]}: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+import numpy as np
 import pandas as pd
 import requests
+from numpy.typing import NDArray
 
 from deepscaler.adapters.kubernetes.api import ApiError
 from deepscaler.adapters.kubernetes.lease import LeaseElection, steady_seconds
@@ -50,6 +52,7 @@ class KubernetesCluster:
 
     Attributes:
         api_failures: HTTP status (0: no answer) -> how often the Kubernetes API couldn't be read.
+        upstreams: `prometheus`, `kubernetes` and, while it is a candidate, `lease` -> how requests went.
     """
 
     def __init__(
@@ -68,13 +71,16 @@ class KubernetesCluster:
         address = settings.cluster.prometheus
         prometheus = PrometheusClient(address, session, sleep, whole=past)
         hasty = {"retries": 0, "timeout": min(address.timeout, _HASTY_SECONDS)}
-        self._hasty = PrometheusClient(address.model_copy(update=hasty), session, sleep)
+        self._hasty = PrometheusClient(
+            address.model_copy(update=hasty), session, sleep, upstream=prometheus.upstream
+        )
         self._telemetry = Telemetry(settings, prometheus, session, progress, self._stated, live=not past)
         self._measured = MeasuredObjects(settings, prometheus, clock, self._stated)
         self._orchestrator = Orchestrator(settings)
         self._newest: Mapping[str, Workload] | None = None  # what the API said last
         self._on_change = OnChange(_LOG, logging.ERROR)
         self.api_failures: Counter[int] = Counter()
+        self.upstreams = {"prometheus": prometheus.upstream, "kubernetes": self._orchestrator.upstream}
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -130,6 +136,14 @@ class KubernetesCluster:
         return self._telemetry.latencies(start, end, step)
 
     # ------------------------------------------------------------------------------------------------ objects
+    def entered(self, start: float, end: float, step: float) -> NDArray[np.float64]:
+        """Requests per second that came to all entries together in each step of (start, end].
+
+        Raises:
+            MetricsError: as `Telemetry.entered`.
+        """
+        return self._telemetry.entered(start, end, step)
+
     def workloads(self) -> Sequence[Workload]:
         """One entry per service whose Deployment exists; limits and requests are those of its own container.
 
@@ -301,6 +315,7 @@ class KubernetesCluster:
             yield Undisputed()
             return
         election = LeaseElection(self._settings)
+        self.upstreams["lease"] = election.upstream
         self._orchestrator.writer.fence = election.seconds_left
         with election.running():
             if wait and not election.wait():
