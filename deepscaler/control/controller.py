@@ -188,7 +188,10 @@ class Controller:
     def _renew(self, ticks: Turns) -> None:
         """From now on the policy over a new bundle decides, if there is one."""
         if self._renewal is not None:
-            self.policy = self._renewal.newest(self.cluster.now(), self._sound) or self.policy
+            newer = self._renewal.newest(self.cluster.now(), self._sound)
+            if newer is not None:
+                newer.restore(self.policy.state())
+                self.policy = newer
             ticks.period = self.policy.period_seconds
 
     def _attempt(self, action: Callable[[], object], counted: bool) -> None:
