@@ -32,6 +32,7 @@ from testbed.live.deployments import SYNC_SECONDS, Deployments
 from testbed.live.gateway import Gateway
 from testbed.live.monitoring import HISTORY_SECONDS, Dependencies, MetricsPage
 from testbed.live.page import SAMPLE_SECONDS, BedPage
+from testbed.live.started import Server
 from testbed.live.wall_clock import WallClock
 
 HOST = "127.0.0.1"
@@ -207,7 +208,7 @@ class LiveTestbed:
         loop.every(SAMPLE_SECONDS, self.watched.sample)
         return f"http://{HOST}:{opened}"
 
-    def _prometheus(self, stack: ExitStack, metrics: str) -> prometheus_server.PrometheusServer | None:
+    def _prometheus(self, stack: ExitStack, metrics: str) -> Server | None:
         port = self.serve.prometheus_port
         if port is None:
             return None
