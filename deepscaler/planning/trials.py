@@ -10,7 +10,7 @@ Source: follow the leader, with discounted losses (Cesa-Bianchi and Lugosi: "Pre
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -77,13 +77,13 @@ class Trials:
             self._papers.clear()
             return next(iter(ways.values()))
         self._settle(ways, moment)
-        chosen = ways[self.leader(tuple(ways))]
+        chosen = ways[self.leader(_distinct(ways))]
         self.led[chosen.source] = self.led.get(chosen.source, 0) + 1
         if moment.desk is not None:
             self._follow(ways, moment.now, moment.desk)
         return chosen
 
-    def leader(self, names: tuple[str, ...]) -> str:
+    def leader(self, names: Sequence[str]) -> str:
         """The way that decides; the first if nothing speaks against it."""
         return min(names, key=lambda name: self.costs.get(name, 0.0) - self._head_starts.get(name, 0.0))
 
@@ -128,3 +128,11 @@ class Trials:
                 known[key] = desk.decide(ways[name], running)
             started = paper.scale(known[key], now)
             self.costs[name] += desk.prices.start * float(desk.limits @ started) / desk.worth
+
+
+def _distinct(ways: Mapping[str, Scenarios]) -> list[str]:
+    """The names of different ways; of those that are the same, the first."""
+    first: dict[int, str] = {}
+    for name, way in ways.items():
+        first.setdefault(id(way), name)
+    return list(first.values())
