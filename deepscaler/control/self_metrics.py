@@ -200,6 +200,11 @@ def _of_forecasts(snapshot: Snapshot) -> Iterator[Metric]:
     yield _counter("forecasts_inside_band", "Of these, how many times what came lay in the band.", inside)
     weights = [({"source": name}, source.weight) for name, source in outlook.sources.items()]
     yield _gauge("source_weight", "Weight of each source of scenarios in the newest decision.", weights)
+    costs = [({"way": name}, cost) for name, cost in outlook.costs.items()]
+    text = (
+        "What following each way of foreseeing would have cost lately, in seconds of holding what was needed."
+    )
+    yield _gauge("way_cost_seconds", text, costs)
     season = [(_NONE, outlook.season_seconds)] if outlook.season_seconds else []
     yield _gauge("season_seconds", "Period of the load, if it repeats.", season)
 

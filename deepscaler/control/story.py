@@ -148,6 +148,7 @@ def _now(watch: Watch, snapshot: Snapshot) -> Json:
         "band": _band(outlook),
         "plan": _plan(watch.services, outlook),
         "sources": _sources(snapshot),
+        "trials": _trials(snapshot.outlook),
         "season": _number(outlook.season_seconds),
         "budget": _budget(outlook.budget),
         "model": _model(snapshot.learned, watch.services),
@@ -220,6 +221,13 @@ def _sources(snapshot: Snapshot) -> list[Json]:
         }
         for name in [*names, *([ALL] if ALL in matured and len(names) > 1 else [])]
     ]
+
+
+def _trials(outlook: Outlook) -> list[Json]:
+    """By how many seconds of holding each way of foreseeing would have cost more than the cheapest."""
+    least = min(outlook.costs.values(), default=0.0)
+    ranked = sorted(outlook.costs.items(), key=lambda item: item[1])
+    return [{"name": name, "behind": _number(cost - least)} for name, cost in ranked]
 
 
 def _model(learned: Learned | None, services: Sequence[str]) -> Json | None:
