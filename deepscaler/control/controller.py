@@ -19,6 +19,7 @@ from deepscaler.cluster import Cluster, Pod, ScaleReport, Workload
 from deepscaler.control.contests import Contests
 from deepscaler.control.gate import Gate
 from deepscaler.control.guard_rails import Decision, RecommendationHistory, Stance, decide
+from deepscaler.control.health import Health, HealthWatch
 from deepscaler.control.notices import Notices
 from deepscaler.control.quality import Quality
 from deepscaler.control.recorder import (
@@ -86,6 +87,7 @@ class Controller:
         self.statistics = Statistics()
         self.last_rows: list[DecisionRow] = []
         self.watchers: list[Watcher] = []
+        self._health: HealthWatch | None = None
         self._late_seconds = 0.0
         self._settings, self._scale = settings, settings.scale
         self._scaled = frozenset(name for name, service in settings.app.services.items() if service.scaled)
@@ -143,6 +145,16 @@ class Controller:
     def model(self) -> Model | None:
         """Which bundle decides, and what became of newer ones; None if none is watched."""
         return None if self._renewal is None else self._renewal.model
+
+    @property
+    def health(self) -> Health | None:
+        """How the model does; None unless `watch_health` was called."""
+        return None if self._health is None else self._health.health
+
+    def watch_health(self) -> None:
+        """From now on measure what decisions lack or waste, and how inputs drift, and warn of it."""
+        self._health = HealthWatch(self._settings, lambda: self.policy)
+        self.watchers.append(self._health)
 
     def decisions(self) -> pd.DataFrame:
         """All decisions so far as `DECISION_COLUMNS`, times in seconds."""
@@ -219,6 +231,7 @@ class Controller:
             "slo": {entry.name: entry.slo for entry in entries},
             "incumbents": {service: list(names) for service, names in incumbents if names},
             **({} if self.model is None else {"model": self.model.to_dict()}),
+            **({} if self.health is None else {"health": self.health.to_dict()}),
             "versions": {
                 "python": platform.python_version(),
                 **{name: metadata.version(name) for name in ("numpy", "pandas")},

@@ -10,6 +10,8 @@ from helpers.fakes import FakeCluster, ScriptedPolicy, make_settings
 
 from deepscaler.control.controller import Controller
 from deepscaler.control.renewal import Renewal, renewal_of
+from deepscaler.control.self_metrics import exposition
+from deepscaler.control.watch import Watch
 from deepscaler.errors import BundleError
 from deepscaler.policies.registry import make_policy
 
@@ -54,6 +56,9 @@ def test_a_changed_file_takes_over_without_a_missed_tick(path):
     assert (model.taken, model.refused, model.refusal) == (1, 0, "")
     assert model.sha256 == sha_of(controller.policy) != first
     assert controller.describe(0, cluster_start)["model"]["sha256"] == model.sha256
+    page = exposition(Watch(controller, controller._settings)).decode()
+    assert 'deepscaler_model_reloads_total{result="taken"} 1.0' in page
+    assert f'deepscaler_model_since_timestamp_seconds{{bundle_sha256="{model.sha256}"}}' in page
 
 
 def test_reading_never_delays_a_tick(path):
