@@ -114,9 +114,25 @@ class Controller:
         if ahead.any():
             newest = utc_text(float(rows["time"].max()))
             log.warning("%d earlier decisions are of the future, up to %s: left out", ahead.sum(), newest)
-        earlier = rows[~ahead]
+        earlier = pd.concat([*self._stored(now - rails.scale_down_window, now), rows[~ahead]])
         earlier = earlier.assign(time=earlier["time"] - (now - steady))
         self._history.restore(earlier, steady, rails.round_up_threshold)
+
+    def _stored(self, start: float, end: float) -> list[pd.DataFrame]:
+        """What controllers on whatever node decided, as the store of metrics tells it; none if it doesn't.
+
+        decisions.csv tells only what was decided on this node. What both tell counts once, because the
+        highest recommendation does.
+        """
+        try:
+            stored = self.cluster.past_decisions(start, end)
+        except MetricsError as error:
+            log.warning("what was decided lately is known from decisions.csv alone: %s", error)
+            return []
+        if stored.empty:
+            return []
+        log.info("%d recommendations of the last %g s are taken over", len(stored), end - start)
+        return [stored.assign(floor=math.nan, target=stored["current"], reason=Reason.FORECAST.value)]
 
     @property
     def decision_seconds(self) -> list[float]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from deepscaler.artefacts import utc_seconds
 from deepscaler.calls import EXTERNAL, CallGraph
-from deepscaler.cluster import ENDPOINT_COLUMNS, Pod, ScaleReport, Undisputed, Workload
+from deepscaler.cluster import ENDPOINT_COLUMNS, PAST_COLUMNS, Pod, ScaleReport, Undisputed, Workload
 from deepscaler.panel import FEATURES, MetricPanel
 from deepscaler.runs import POD_COLUMNS
 from deepscaler.settings import Settings
@@ -214,6 +214,10 @@ class VirtualCluster:
                 self._simulator.scale(self.program.services.index(name), replicas)
                 applied[name] = replicas
         return ScaleReport(applied, failed)
+
+    def past_decisions(self, start: float, end: float) -> pd.DataFrame:
+        """None: a run begins with nothing decided."""
+        return pd.DataFrame(columns=list(PAST_COLUMNS))
 
     # ---------------------------------------------------------------------------------------- beyond the port
     def pod_history(self, start: float, end: float) -> pd.DataFrame:
