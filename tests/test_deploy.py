@@ -130,12 +130,18 @@ def test_the_plain_manifests_are_the_rendered_overlays(mode: str) -> None:
 def test_every_object_is_one_that_its_api_knows_field_by_field(chosen: tuple[str, ...], copy: Path) -> None:
     objects = kustomize.render(copy / "training" if chosen == ("training",) else variant(copy, *chosen))
     for item in objects:
-        if item["kind"] == "ServiceMonitor":  # the Prometheus Operator's
+        if item["kind"] in ("ServiceMonitor", "PrometheusRule"):  # the Prometheus Operator's
             assert set(item) == {"apiVersion", "kind", "metadata", "spec"}
             continue
         model = MODELS[(item["apiVersion"], item["kind"])].model_validate(item)
         assert model.model_dump(by_alias=True, exclude_none=True) == item, "a field under another name"
         assert item["metadata"]["namespace"] == ("boutique" if "Role" in item["kind"] else "deepscaler")
+
+
+def test_the_operator_gets_the_alerts_that_are_tested(copy: Path) -> None:
+    objects = kustomize.render(variant(copy, "act", WAYS[0], *EXTRAS))
+    plain = yaml.safe_load((DEPLOY / "alerts.yaml").read_text(encoding="utf-8"))
+    assert one(objects, "PrometheusRule")["spec"] == plain
 
 
 def test_a_patch_that_fits_nothing_and_a_field_that_isnt_known_are_refused(tmp_path: Path) -> None:

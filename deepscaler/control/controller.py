@@ -20,6 +20,7 @@ from deepscaler.control.contests import Contests
 from deepscaler.control.gate import Gate
 from deepscaler.control.guard_rails import Decision, RecommendationHistory, Stance, decide
 from deepscaler.control.health import Health, HealthWatch
+from deepscaler.control.long_history import LongHistory
 from deepscaler.control.notices import Notices
 from deepscaler.control.quality import Quality
 from deepscaler.control.recorder import (
@@ -96,6 +97,7 @@ class Controller:
         self._clock_watch = ClockWatch(cluster)
         self._restore(rails)
         self._gate = Gate(cluster, settings, self.statistics)
+        self._load = LongHistory(cluster, policy.load_seconds) if policy.load_seconds else None
         self._contests = Contests()
         level = logging.INFO if survive_bugs else logging.DEBUG  # an experiment isn't watched
         self._notices = Notices(self.statistics, self._scale.dry_run, level)
@@ -276,7 +278,8 @@ class Controller:
             workloads = [workload for workload in deployed if workload.service in self._scaled]
             running = [workload.service for workload in workloads if workload.replicas > 0]
             quality = self._gate.judge(now, running, self.policy.history_seconds)
-            observation = Observation(now, quality.panel, workloads, pods)
+            load = None if self._load is None else self._load.upto(now)
+            observation = Observation(now, quality.panel, workloads, pods, load)
             proposals = self._proposals(observation, quality)
             self._sound = self._sound if quality.held else observation
             troubled = self._gate.no_scale_down(quality, now)

@@ -13,8 +13,10 @@ from deepscaler.labels.demand import DemandModel
 from deepscaler.learning.bundle_file import BundleFile, read_bundle_file
 from deepscaler.learning.description import Expected, check_bundle, expected_by, load_demand
 from deepscaler.learning.scenarios import NetworkScenarios
+from deepscaler.planning.days import LongSeasons
 from deepscaler.planning.plan import Prices
-from deepscaler.planning.scenarios import LiveHistory, Mixture, ScenarioSource
+from deepscaler.planning.scenarios import LivePast, LiveSeason, ScenarioSource, Together
+from deepscaler.planning.trials import Trials
 from deepscaler.policies.analog import AnalogHistory
 from deepscaler.policies.base import Policy
 from deepscaler.policies.deepscaler import DeepScalerPolicy
@@ -162,14 +164,23 @@ def _planned(settings: Settings, file: BundleFile, name: str, with_floor: bool, 
     model, plan, step = load_demand(settings, file), settings.scale.plan, settings.collect.step
     horizon = round(plan.horizon / step)
     network = NetworkScenarios(_load_forecaster(file, 0.5), model.services, horizon, plan.scenarios)
-    live = LiveHistory(horizon, plan.scenarios, step, model.entry_columns)
+    trials = None
+    if with_past:
+        trials = _trials(settings, model, {"network": network})
 
     def about() -> Mapping[str, Any]:
-        return {"scenarios": network.describe(), "bundle_sha256": file.sha256}
+        told = {} if trials is None else {"trials": trials.describe()}
+        return {"scenarios": network.describe(), **told, "bundle_sha256": file.sha256}
 
-    source = Mixture(live, network) if with_past else network
     return plan_policy(
-        settings, model, source, name, with_floor=with_floor, about=about, learned=learned_from(file)
+        settings,
+        model,
+        trials or network,
+        name,
+        with_floor=with_floor,
+        load_seconds=plan.long_history if with_past else 0.0,
+        about=about,
+        learned=learned_from(file),
     )
 
 
@@ -186,11 +197,27 @@ def _forecast(settings: Settings, file: BundleFile, name: str, with_floor: bool)
     )
 
 
-def _plan_bootstrap(context: Context) -> Policy:
-    settings, model = context.settings, load_demand(context.settings)
+def _trials(settings: Settings, model: DemandModel, others: Mapping[str, ScenarioSource]) -> Trials:
+    """A live season, the live past, earlier days and `others`, followed on trial."""
     step, plan = settings.collect.step, settings.scale.plan
-    source = LiveHistory(round(plan.horizon / step), plan.scenarios, step, model.entry_columns)
-    return plan_policy(settings, model, source, "plan_bootstrap")
+    horizon, entries = round(plan.horizon / step), model.entry_columns
+    asked = (horizon, plan.scenarios, step, entries)
+    sources: dict[str, ScenarioSource] = {"past": LivePast(*asked), "day": LongSeasons(*asked), **others}
+    return Trials(Together(LiveSeason(horizon, step, entries), sources), step)
+
+
+def bootstrap_policy(settings: Settings, model: DemandModel) -> PlanPolicy:
+    """`plan_bootstrap`: the plan over what live history says, without any learning."""
+    trials, back = _trials(settings, model, {}), settings.scale.plan.long_history
+
+    def about() -> Mapping[str, Any]:
+        return {"trials": trials.describe()}
+
+    return plan_policy(settings, model, trials, "plan_bootstrap", load_seconds=back, about=about)
+
+
+def _plan_bootstrap(context: Context) -> Policy:
+    return bootstrap_policy(context.settings, load_demand(context.settings))
 
 
 def _plan_analog(context: Context) -> Policy:
@@ -207,17 +234,21 @@ def plan_policy(
     name: str,
     *,
     with_floor: bool = True,
+    load_seconds: float = 0.0,
     about: Callable[[], Mapping[str, Any]] = dict,
     learned: Learned | None = None,
 ) -> PlanPolicy:
-    """The plan by cost over the scenarios of `source`, with the reactive floor under it."""
+    """The plan by cost over the scenarios of `source`, with the reactive floor under it.
+
+    A source that looks for days and weeks needs the load of the last `load_seconds`.
+    """
     scale = settings.scale
     seconds = max(scale.floor.seconds, FLOOR_SECONDS)  # what passes sooner is the plan's to weigh
     below = scale.floor.model_copy(update={"seconds": seconds})
     floor = ReactiveFloor(model, below) if with_floor and scale.floor.enabled else None
     prices = Prices(scale.prices.shortage, scale.prices.start)
     step, history = settings.collect.step, scale.plan.history
-    return PlanPolicy(model, source, floor, prices, history, step, name, about, learned)
+    return PlanPolicy(model, source, floor, prices, history, load_seconds, step, name, about, learned)
 
 
 def _fit(settings: Settings, file: BundleFile) -> DemandModel | None:

@@ -85,6 +85,11 @@ class PlanSettings(Section):
     history: Positive = Field(
         10800.0, description="seconds of live history that scenarios and seasons are drawn from"
     )
+    long_history: NotNegative = Field(
+        2419200.0,
+        description="seconds of the load at the entries, minute by minute, in which days and weeks are "
+        "looked for; 0: none",
+    )
 
 
 class Health(Section):
