@@ -97,7 +97,7 @@ class Controller:
         self._clock_watch = ClockWatch(cluster)
         self._restore(rails)
         self._gate = Gate(cluster, settings, self.statistics)
-        self._load = LongHistory(cluster, policy.load_seconds) if policy.load_seconds else None
+        self._load = self._long_history(policy)
         self._contests = Contests()
         level = logging.INFO if survive_bugs else logging.DEBUG  # an experiment isn't watched
         self._notices = Notices(self.statistics, self._scale.dry_run, level)
@@ -213,10 +213,18 @@ class Controller:
                 ticks.move_on(now)
             samples.move_on(now)
 
+    def _long_history(self, policy: Policy) -> LongHistory | None:
+        return LongHistory(self.cluster, policy.load_seconds) if policy.load_seconds else None
+
     def _renew(self, ticks: Turns) -> None:
         """From now on the policy over a new bundle decides, if there is one."""
         if self._renewal is not None:
-            self.policy = self._renewal.newest(self.cluster.now(), self._sound) or self.policy
+            newer = self._renewal.newest(self.cluster.now(), self._sound)
+            if newer is not None:
+                newer.restore(self.policy.state())
+                if newer.load_seconds != self.policy.load_seconds:
+                    self._load = self._long_history(newer)
+                self.policy = newer
             ticks.period = self.policy.period_seconds
 
     def _attempt(self, action: Callable[[], object], counted: bool) -> None:

@@ -203,17 +203,17 @@ class Together:
         self._season, self._sources = season, dict(sources)
 
     def ways(self, moment: Moment) -> Mapping[str, Scenarios]:
-        """See `deepscaler.planning.trials.Ways`: `season`, `all`, and the names of the sources."""
+        """See `deepscaler.planning.trials.Ways`: `all`, `season`, and the names of the sources."""
         found = {name: source.scenarios(moment) for name, source in self._sources.items()}
         known = {
             name: made for name, made in found.items() if made is not None and np.isfinite(made.rates).all()
         }
         season = self._season.scenarios(moment)
         if not known:
-            return {} if season is None else dict.fromkeys((SEASON, ALL, *self._sources), season)
+            return {} if season is None else dict.fromkeys((ALL, SEASON, *self._sources), season)
         together = _evenly(list(known.values()))
         alone = {name: known.get(name, together) for name in self._sources}
-        return {SEASON: season or together, ALL: together, **alone}
+        return {ALL: together, SEASON: season or together, **alone}
 
 
 def _evenly(parts: Sequence[Scenarios]) -> Scenarios:

@@ -10,13 +10,13 @@ Source: follow the leader, with discounted losses (Cesa-Bianchi and Lugosi: "Pre
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepscaler.planning.plan import Running
+from deepscaler.planning.paper import Paper
 from deepscaler.planning.scenarios import ALL, SEASON, Desk, Moment, Scenarios
 
 Array = NDArray[np.float64]
@@ -63,7 +63,7 @@ class Trials:
     ) -> None:
         self._ways, self._step, self._half_life = ways, step, half_life
         self._head_starts = dict(head_starts)
-        self._papers: dict[str, _Paper] = {}
+        self._papers: dict[str, Paper] = {}
         self._last = -np.inf
         self.costs: dict[str, float] = {}
         self.led: dict[str, int] = {}
@@ -77,13 +77,13 @@ class Trials:
             self._papers.clear()
             return next(iter(ways.values()))
         self._settle(ways, moment)
-        chosen = ways[self.leader(tuple(ways))]
+        chosen = ways[self.leader(_distinct(ways))]
         self.led[chosen.source] = self.led.get(chosen.source, 0) + 1
         if moment.desk is not None:
             self._follow(ways, moment.now, moment.desk)
         return chosen
 
-    def leader(self, names: tuple[str, ...]) -> str:
+    def leader(self, names: Sequence[str]) -> str:
         """The way that decides; the first if nothing speaks against it."""
         return min(names, key=lambda name: self.costs.get(name, 0.0) - self._head_starts.get(name, 0.0))
 
@@ -91,9 +91,14 @@ class Trials:
         """How often each source decided; what each way cost lately, in seconds of holding what was needed."""
         return {"led": dict(self.led), "cost_seconds": {name: round(c, 1) for name, c in self.costs.items()}}
 
-    def resume(self, costs: Mapping[str, float]) -> None:
-        """Take over what each way had cost when an earlier controller ended."""
-        self.costs = {name: float(cost) for name, cost in costs.items() if np.isfinite(cost)}
+    def state(self) -> dict[str, float]:
+        """What each way cost lately, to go on from after a restart."""
+        return dict(self.costs)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what each way had cost before a restart; what isn't a number is left out."""
+        numbers = {name: cost for name, cost in state.items() if isinstance(cost, int | float)}
+        self.costs = {name: float(cost) for name, cost in numbers.items() if np.isfinite(cost)}
 
     def _settle(self, ways: Mapping[str, Scenarios], moment: Moment) -> None:
         """Charge each way for the time since the last decision."""
@@ -104,10 +109,14 @@ class Trials:
         fading = 0.5 ** (passed / self._half_life) if 0.0 < passed < np.inf else 1.0
         self.costs = {name: fading * self.costs.get(name, 0.0) for name in ways}
         if set(self._papers) != set(ways) or not 0.0 < passed <= LONGEST_GAP * self._step:
-            self._papers = {name: _Paper(desk.running, moment.now) for name in ways}
+            self._papers = {name: Paper(desk.boot_seconds) for name in ways}
+            for paper in self._papers.values():
+                paper.follow(desk.running, moment.now)
             return
         for name, paper in self._papers.items():
-            self.costs[name] += paper.cost(desk, passed)
+            short = np.maximum(desk.needed - paper.ready, 0)
+            cores = float(desk.limits @ (paper.held + desk.prices.shortage * short))
+            self.costs[name] += passed * cores / desk.worth
 
     def _follow(self, ways: Mapping[str, Scenarios], now: float, desk: Desk) -> None:
         """Each way's replicas from now on. Ways that agree, and have the same replicas, are planned once."""
@@ -117,47 +126,13 @@ class Trials:
             key = (id(ways[name]), running.ready.tobytes(), running.remaining)
             if key not in known:
                 known[key] = desk.decide(ways[name], running)
-            started = paper.follow(known[key], now, desk.boot_seconds)
+            started = paper.scale(known[key], now)
             self.costs[name] += desk.prices.start * float(desk.limits @ started) / desk.worth
 
 
-class _Paper:
-    """Replicas that following one way would have had.
-
-    Args:
-        running: what runs at the beginning.
-        now: the time.
-    """
-
-    def __init__(self, running: Running, now: float) -> None:
-        self._ready = running.ready.copy()
-        self._due = [[now + seconds for seconds in remaining] for remaining in running.remaining]
-
-    def cost(self, desk: Desk, seconds: float) -> float:
-        """What the time since the last decision cost, in seconds of holding what was needed."""
-        held = self._ready + np.array([len(due) for due in self._due])
-        short = np.maximum(desk.needed - self._ready, 0)
-        return seconds * float(desk.limits @ (held + desk.prices.shortage * short)) / desk.worth
-
-    def running(self, now: float) -> Running:
-        """What would run now: replicas whose start-up is over are ready."""
-        for service, due in enumerate(self._due):
-            if due:
-                self._due[service] = [moment for moment in due if moment > now + 1e-9]
-                self._ready[service] += len(due) - len(self._due[service])
-        return Running(self._ready.copy(), tuple(tuple(m - now for m in sorted(due)) for due in self._due))
-
-    def follow(self, replicas: Counts, now: float, boot_seconds: Array) -> Counts:
-        """Start or stop replicas, those that are starting first; how many started, `[N]`."""
-        more = replicas - self._ready - np.array([len(due) for due in self._due])
-        for service in np.flatnonzero(more).tolist():
-            due, change = self._due[service], int(more[service])
-            if change > 0:
-                due.extend([now + float(boot_seconds[service])] * change)
-                continue
-            due.sort()
-            dropped = min(len(due), -change)
-            del due[len(due) - dropped :]
-            self._ready[service] += change + dropped
-        started: Counts = np.maximum(more, 0)
-        return started
+def _distinct(ways: Mapping[str, Scenarios]) -> list[str]:
+    """The names of different ways; of those that are the same, the first."""
+    first: dict[int, str] = {}
+    for name, way in ways.items():
+        first.setdefault(id(way), name)
+    return list(first.values())

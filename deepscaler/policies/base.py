@@ -126,6 +126,14 @@ class Policy(Protocol):
         """What it foresaw when it decided last, for people to see; nothing by default."""
         return Outlook()
 
+    def state(self) -> Mapping[str, Any]:
+        """What it has to remember beyond a restart, as plain values for JSON; nothing by default."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from the `state` of an earlier controller; by default there is nothing to go on from."""
+        return
+
     def learned(self) -> Learned | None:
         """The bundle that it goes by; none by default."""
         return None

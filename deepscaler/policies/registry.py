@@ -13,12 +13,14 @@ from deepscaler.labels.demand import DemandModel
 from deepscaler.learning.bundle_file import BundleFile, read_bundle_file
 from deepscaler.learning.description import Expected, check_bundle, expected_by, load_demand
 from deepscaler.learning.scenarios import NetworkScenarios
+from deepscaler.planning.budget import Budget
 from deepscaler.planning.days import LongSeasons
 from deepscaler.planning.plan import Prices
 from deepscaler.planning.scenarios import LivePast, LiveSeason, ScenarioSource, Together
 from deepscaler.planning.trials import Trials
 from deepscaler.policies.analog import AnalogHistory
 from deepscaler.policies.base import Policy
+from deepscaler.policies.budget import MINUTE_SECONDS, BudgetWatch
 from deepscaler.policies.deepscaler import DeepScalerPolicy
 from deepscaler.policies.explore import ExplorePolicy, SlaWatch
 from deepscaler.policies.outlook import Learned, learned_from
@@ -164,24 +166,13 @@ def _planned(settings: Settings, file: BundleFile, name: str, with_floor: bool, 
     model, plan, step = load_demand(settings, file), settings.scale.plan, settings.collect.step
     horizon = round(plan.horizon / step)
     network = NetworkScenarios(_load_forecaster(file, 0.5), model.services, horizon, plan.scenarios)
-    trials = None
-    if with_past:
-        trials = _trials(settings, model, {"network": network})
+    source = _trials(settings, model, {"network": network}) if with_past else network
 
     def about() -> Mapping[str, Any]:
-        told = {} if trials is None else {"trials": trials.describe()}
-        return {"scenarios": network.describe(), **told, "bundle_sha256": file.sha256}
+        return {"scenarios": network.describe(), "bundle_sha256": file.sha256}
 
-    return plan_policy(
-        settings,
-        model,
-        trials or network,
-        name,
-        with_floor=with_floor,
-        load_seconds=plan.long_history if with_past else 0.0,
-        about=about,
-        learned=learned_from(file),
-    )
+    learned = learned_from(file)
+    return plan_policy(settings, model, source, name, with_floor=with_floor, about=about, learned=learned)
 
 
 def _forecast(settings: Settings, file: BundleFile, name: str, with_floor: bool) -> Policy:
@@ -208,12 +199,7 @@ def _trials(settings: Settings, model: DemandModel, others: Mapping[str, Scenari
 
 def bootstrap_policy(settings: Settings, model: DemandModel) -> PlanPolicy:
     """`plan_bootstrap`: the plan over what live history says, without any learning."""
-    trials, back = _trials(settings, model, {}), settings.scale.plan.long_history
-
-    def about() -> Mapping[str, Any]:
-        return {"trials": trials.describe()}
-
-    return plan_policy(settings, model, trials, "plan_bootstrap", load_seconds=back, about=about)
+    return plan_policy(settings, model, _trials(settings, model, {}), "plan_bootstrap")
 
 
 def _plan_bootstrap(context: Context) -> Policy:
@@ -234,21 +220,34 @@ def plan_policy(
     name: str,
     *,
     with_floor: bool = True,
-    load_seconds: float = 0.0,
     about: Callable[[], Mapping[str, Any]] = dict,
     learned: Learned | None = None,
 ) -> PlanPolicy:
-    """The plan by cost over the scenarios of `source`, with the reactive floor under it.
-
-    A source that looks for days and weeks needs the load of the last `load_seconds`.
-    """
+    """The plan by cost over the scenarios of `source`, with the reactive floor under it."""
     scale = settings.scale
     seconds = max(scale.floor.seconds, FLOOR_SECONDS)  # what passes sooner is the plan's to weigh
     below = scale.floor.model_copy(update={"seconds": seconds})
     floor = ReactiveFloor(model, below) if with_floor and scale.floor.enabled else None
     prices = Prices(scale.prices.shortage, scale.prices.start)
     step, history = settings.collect.step, scale.plan.history
-    return PlanPolicy(model, source, floor, prices, history, load_seconds, step, name, about, learned)
+    budget = budget_watch(settings, model, prices)
+    trials = source if isinstance(source, Trials) else None
+    load_seconds = 0.0 if trials is None else scale.plan.long_history  # only they look for days and weeks
+    return PlanPolicy(
+        model, source, floor, prices, history, step, name, about, learned, trials, budget, load_seconds
+    )
+
+
+def budget_watch(settings: Settings, model: DemandModel, prices: Prices) -> BudgetWatch | None:
+    """What keeps a plan to `scale.budget`; None without one."""
+    asked = settings.scale.budget
+    if asked is None:
+        return None
+    step = settings.collect.step
+    day = round(asked.window / max(MINUTE_SECONDS, step))
+    budget = Budget(asked.share, prices.shortage, asked.spending, day)
+    sla = min(entry.sla for entry in settings.app.entries)
+    return BudgetWatch(budget, prices, model, sla, step, limited=asked.spending is not None)
 
 
 def _fit(settings: Settings, file: BundleFile) -> DemandModel | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from deepscaler.settings.base import Count, NotNegative, Port, Positive, Section, Share
 from deepscaler.settings.testbed import Load
@@ -75,6 +75,33 @@ class PlanPrices(Section):
         100.0, description="price of one missing replica, in units of holding one for the same time"
     )
     start: NotNegative = Field(180.0, description="price of one start, in seconds of holding a replica")
+
+
+class Budget(Section):
+    """A budget of violating minutes, which moves the shortage price of the plan by cost."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="share of minutes whose mean entry response may exceed the SLA"
+    )
+    spending: Annotated[float, Field(ge=1)] | None = Field(
+        1.5,
+        description="most core-hours that a day may take, in multiples of those at `scale.prices`; "
+        "null: no ceiling",
+    )
+    window: Annotated[float, Field(ge=3600)] = Field(
+        86400.0,
+        description="seconds over which the share is kept; the first such span runs at `scale.prices`",
+    )
+
+
+def _budget(value: Any) -> Any:
+    """`budget: 0.01` is short for `budget: {share: 0.01}`."""
+    return {"share": value} if isinstance(value, float | int) and not isinstance(value, bool) else value
+
+
+def _or_number(schema: dict[str, Any]) -> None:
+    """Lets editors accept the short form."""
+    schema["anyOf"].append({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1})
 
 
 class PlanSettings(Section):
@@ -193,6 +220,12 @@ class Scale(Section):
         "fitted: as the demand fit says",
     )
     prices: PlanPrices = PlanPrices()
+    budget: Annotated[Budget | None, BeforeValidator(_budget)] = Field(
+        None,
+        description="plans by cost: share of violating minutes that is acceptable (0.01), which then moves "
+        "`prices.shortage`; null: fixed prices",
+        json_schema_extra=_or_number,
+    )
     plan: PlanSettings = PlanSettings()
     health: Health = Health()
     hpa: Hpa = Hpa()

@@ -214,3 +214,18 @@ def test_another_period_is_kept_from_the_take_over_on(path):
     controller.run(200)
     rows = controller.decisions()
     assert list(rows.loc[rows["service"] == "web", "time"] - start) == [0, 15, 30, 90, 150]
+
+
+def test_what_was_learned_live_goes_on_under_the_new_bundle(path):
+    """The state of the old policy is handed on, and weeks of load are kept if the new one reads them."""
+    old, new = (ScriptedPolicy(lambda _now, _service: 4.0) for _ in range(2))
+    left: list[object] = []
+    old.state = lambda: {"trials": {"season": 7.0}}
+    new.restore, new.load_seconds = left.append, 86400.0
+    cluster = FakeCluster()
+    renewal = Renewal(old, path, lambda: new, cluster.now(), at_once)
+    controller = Controller(cluster, old, make_settings(), renewal=renewal)
+    write_bundle(path, means=(7, 7, 7))
+    controller.run(60)
+    assert controller.policy is new and left == [{"trials": {"season": 7.0}}]
+    assert old.seen[-1].load is None and new.seen[-1].load is not None

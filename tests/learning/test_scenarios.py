@@ -97,7 +97,7 @@ def test_a_season_is_one_way_and_where_a_source_knows_nothing_its_way_is_that_of
     past, network = Fixed("bootstrap", 1.0), Fixed("network", 2.0)
     found = ways(Fixed("season", 1.0), past, network)
     assert [(name, way.source) for name, way in found.items()] == [
-        ("season", "season"), ("all", "bootstrap and network"), ("past", "bootstrap"), ("network", "network"),
+        ("all", "bootstrap and network"), ("season", "season"), ("past", "bootstrap"), ("network", "network"),
     ]  # fmt: skip
     found = ways(None, past, Fixed(None, 1.0))
     assert found["season"] is found["all"] is found["network"] is found["past"]

@@ -81,6 +81,19 @@ def test_the_first_way_leads_until_another_was_cheaper_by_the_head_start():
     assert 180 + 15 * (changed - 1) <= 600 < 180 + 15 * changed
 
 
+def test_without_a_season_its_head_start_is_nobodys():
+    both, lean = (Scenarios(np.full((1, 4, 1), float(n)), np.ones(1), str(n)) for n in (4, 2))
+
+    class Ways:
+        def ways(self, moment):
+            return {"all": both, "season": both, "past": lean}
+
+    starts = {"all": 300.0, "season": 9000.0}
+    leaders = played(Trials(Ways(), STEP, half_life=np.inf, head_starts=starts), [2] * 20)
+    changed = leaders.index("2")
+    assert 180 + 15 * (changed - 1) <= 300 < 180 + 15 * changed
+
+
 def test_a_season_that_is_none_leads_no_longer_than_its_head_start_lasts():
     """The season says that four are needed when two are, and two when four are."""
     false, needs = Says(season=2, all=4), [4] * 30
@@ -148,7 +161,7 @@ def test_a_clock_that_steps_back_charges_nothing(back):
 
 def test_costs_of_an_earlier_controller_are_taken_over():
     trials = Trials(Says(ample=4, lean=2), STEP, head_starts={"ample": 500.0})
-    trials.resume({"ample": 900.0, "lean": 300.0, "gone": float("nan")})
+    trials.restore({"ample": 900.0, "lean": 300.0, "gone": float("nan"), "odd": "text"})
     assert trials.scenarios(moment(0.0, 2)).source == "lean"
 
 

@@ -86,7 +86,7 @@ def observed(*workloads, pods=()):
 
 
 def policy(source, floor=None):
-    return PlanPolicy(MODEL, source, floor, Prices(100.0, 180.0), 3600.0, 0.0, STEP, "plan_test")
+    return PlanPolicy(MODEL, source, floor, Prices(100.0, 180.0), 3600.0, STEP, "plan_test")
 
 
 def test_what_the_scenarios_need_is_proposed_for_all_services_at_once():
