@@ -10,7 +10,16 @@ import numpy as np
 import pandas as pd
 
 from deepscaler.calls import CallGraph
-from deepscaler.cluster import ENDPOINT_COLUMNS, PAST_COLUMNS, Pod, ScaleReport, Undisputed, Workload
+from deepscaler.cluster import (
+    ENDPOINT_COLUMNS,
+    PAST_COLUMNS,
+    Advice,
+    Happening,
+    Pod,
+    ScaleReport,
+    Undisputed,
+    Workload,
+)
 from deepscaler.errors import ClusterError, MetricsError
 from deepscaler.panel import FEATURES, MetricPanel
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
@@ -58,6 +67,7 @@ class FakeCluster:
     writes: list[dict[str, int]] = field(default_factory=list)
     decided: list[tuple[float, str, int, float]] = field(default_factory=list)
     api_failures: dict[int, int] = field(default_factory=dict)
+    told: list[Happening] = field(default_factory=list)
     upstreams: dict[str, Upstream] = field(default_factory=dict)
     load: Callable[[float], float] = lambda time: float("nan")
     hooks: list[Callable[[float], None]] = field(default_factory=list)
@@ -179,6 +189,12 @@ class FakeCluster:
         applied = {name: value for name, value in targets.items() if name not in self.refuse}
         self.replicas.update(applied)
         return ScaleReport(applied, {name: self.refuse[name] for name in targets if name in self.refuse})
+
+    def advise(self, minimums: Mapping[str, Advice | None]) -> ScaleReport:
+        return ScaleReport({}, dict.fromkeys(minimums, "no HorizontalPodAutoscaler acts on it"))
+
+    def announce(self, happenings: Sequence[Happening]) -> None:
+        self.told.extend(happenings)
 
 
 @dataclass

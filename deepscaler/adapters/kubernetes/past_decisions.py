@@ -18,7 +18,7 @@ from deepscaler.cluster import PAST_COLUMNS
 from deepscaler.settings import Settings
 
 Array = NDArray[np.float64]
-_MODES = {True: "dry_run", False: "act|standby"}
+_MODES = {True: "dry_run", False: "act|advise|standby"}
 """A dry run goes on from dry runs, and who acts from those who acted or were ready to."""
 _OWN = (
     "max by (service, exported_service) (deepscaler_%s_replicas{{matchers}}\n"
