@@ -153,6 +153,10 @@ class Workload:
     hpas: tuple[Autoscaler, ...] = ()
 
 
+PAST_COLUMNS = ("time", "service", "current", "predicted")
+"""`predicted`: what the policy wanted, NaN where it wanted nothing. `current`: replicas in the spec."""
+
+
 @dataclass(frozen=True)
 class Pod:
     """One pod as the API and the metrics server see it.
@@ -297,6 +301,14 @@ class Cluster(Protocol):
 
     def pod_history(self, start: float, end: float) -> pd.DataFrame | None:
         """The pods in (start, end] as `POD_COLUMNS`; None if the recorder has to sample them."""
+        ...
+
+    def past_decisions(self, start: float, end: float) -> pd.DataFrame:
+        """What controllers of the application decided in (start, end] as `PAST_COLUMNS`; empty if unknown.
+
+        Raises:
+            MetricsError: the source can't be reached.
+        """
         ...
 
     def leadership(self, *, wait: bool = False) -> AbstractContextManager[Leadership]:

@@ -21,6 +21,7 @@ from deepscaler.control.calendar import Calendar
 from deepscaler.control.constraints import shared
 from deepscaler.control.gate import Gate
 from deepscaler.control.guard_rails import RecommendationHistory, Stance, decide
+from deepscaler.control.health import Health, HealthWatch
 from deepscaler.control.long_history import LongHistory
 from deepscaler.control.modes import Modes
 from deepscaler.control.notices import Notices
@@ -87,6 +88,7 @@ class Controller:
         self.statistics = Statistics()
         self.last_rows: list[DecisionRow] = []
         self.watchers: list[Watcher] = []
+        self._health: HealthWatch | None = None
         self._late_seconds = 0.0
         self._settings, self._scale = settings, settings.scale
         self._scaled = frozenset(name for name, service in settings.app.services.items() if service.scaled)
@@ -95,7 +97,7 @@ class Controller:
         self._clock_watch = ClockWatch(cluster)
         self._restore(rails)
         self._gate = Gate(cluster, settings, self.statistics)
-        self._load = LongHistory(cluster, policy.load_seconds) if policy.load_seconds else None
+        self._load = self._long_history(policy)
         level = logging.INFO if survive_bugs else logging.DEBUG  # an experiment isn't watched
         self._notices = Notices(self.statistics, self._scale.mode_of, level)
         self._calendar, self._behaviors = Calendar(rails.calendar), Behaviors(rails)
@@ -115,9 +117,25 @@ class Controller:
         if ahead.any():
             newest = utc_text(float(rows["time"].max()))
             log.warning("%d earlier decisions are of the future, up to %s: left out", ahead.sum(), newest)
-        earlier = rows[~ahead]
+        earlier = pd.concat([*self._stored(now - rails.scale_down_window, now), rows[~ahead]])
         earlier = earlier.assign(time=earlier["time"] - (now - steady))
         self._history.restore(earlier, steady, rails.round_up_threshold)
+
+    def _stored(self, start: float, end: float) -> list[pd.DataFrame]:
+        """What controllers on whatever node decided, as the store of metrics tells it; none if it doesn't.
+
+        decisions.csv tells only what was decided on this node. What both tell counts once, because the
+        highest recommendation does.
+        """
+        try:
+            stored = self.cluster.past_decisions(start, end)
+        except MetricsError as error:
+            log.warning("what was decided lately is known from decisions.csv alone: %s", error)
+            return []
+        if stored.empty:
+            return []
+        log.info("%d recommendations of the last %g s are taken over", len(stored), end - start)
+        return [stored.assign(floor=math.nan, target=stored["current"], reason=Reason.FORECAST.value)]
 
     @property
     def decision_seconds(self) -> list[float]:
@@ -146,6 +164,16 @@ class Controller:
     def model(self) -> Model | None:
         """Which bundle decides, and what became of newer ones; None if none is watched."""
         return None if self._renewal is None else self._renewal.model
+
+    @property
+    def health(self) -> Health | None:
+        """How the model does; None unless `watch_health` was called."""
+        return None if self._health is None else self._health.health
+
+    def watch_health(self) -> None:
+        """From now on measure what decisions lack or waste, and how inputs drift, and warn of it."""
+        self._health = HealthWatch(self._settings, lambda: self.policy)
+        self.watchers.append(self._health)
 
     def decisions(self) -> pd.DataFrame:
         """All decisions so far as `DECISION_COLUMNS`, times in seconds."""
@@ -186,12 +214,17 @@ class Controller:
                 ticks.move_on(now)
             samples.move_on(now)
 
+    def _long_history(self, policy: Policy) -> LongHistory | None:
+        return LongHistory(self.cluster, policy.load_seconds) if policy.load_seconds else None
+
     def _renew(self, ticks: Turns) -> None:
         """From now on the policy over a new bundle decides, if there is one."""
         if self._renewal is not None:
             newer = self._renewal.newest(self.cluster.now(), self._sound)
             if newer is not None:
                 newer.restore(self.policy.state())
+                if newer.load_seconds != self.policy.load_seconds:
+                    self._load = self._long_history(newer)
                 self.policy = newer
             ticks.period = self.policy.period_seconds
 
@@ -225,6 +258,7 @@ class Controller:
             "slo": {entry.name: entry.slo for entry in entries},
             "incumbents": {service: list(names) for service, names in incumbents if names},
             **({} if self.model is None else {"model": self.model.to_dict()}),
+            **({} if self.health is None else {"health": self.health.to_dict()}),
             "versions": {
                 "python": platform.python_version(),
                 **{name: metadata.version(name) for name in ("numpy", "pandas")},

@@ -74,6 +74,7 @@ def run_live(cluster: Cluster, policy: Policy, settings: Settings) -> Path:
                 cluster, policy, settings, recorder, survive_bugs=True, leading=leading, renewal=renewal
             )
             leadership.require(controller.healthy)
+            controller.watch_health()
             controller.watchers.append(Memory(directory, lambda: controller.policy))
             with serving(controller, settings):
                 controller.run(settings.scale.duration, stop=stop)

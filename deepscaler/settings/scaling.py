@@ -134,6 +134,19 @@ class PlanSettings(Section):
     )
 
 
+class Health(Section):
+    """When the controller says that its model should be trained again; all is measured over the last day."""
+
+    error_ratio: Positive = Field(
+        2.0, description="decisions lack or waste so many times what the bundle's did on validation"
+    )
+    drift: Positive = Field(
+        0.25,
+        description="median over services of the population stability index of a feature against training; "
+        "0.1 is little, 0.25 much",
+    )
+
+
 class Hpa(Section):
     """The rival `hpa_<percent>`: flags and behavior of the Kubernetes autoscaling/v2 controller."""
 
@@ -239,6 +252,7 @@ class Scale(Section):
         json_schema_extra=_or_number,
     )
     plan: PlanSettings = PlanSettings()
+    health: Health = Health()
     hpa: Hpa = Hpa()
     explore: Explore = Explore()
     tick_timeout: Positive = Field(

@@ -199,6 +199,10 @@ class FaultyCluster:
         """None, because the recorder samples the pods."""
         return
 
+    def past_decisions(self, start: float, end: float) -> pd.DataFrame:
+        """As the cluster itself."""
+        return self.inner.past_decisions(start, end)
+
     def leadership(self, *, wait: bool = False) -> AbstractContextManager[Undisputed]:
         """That of the one controller there is."""
         return nullcontext(Undisputed())

@@ -20,6 +20,7 @@ from deepscaler.adapters.kubernetes.lease import LeaseElection, steady_seconds
 from deepscaler.adapters.kubernetes.measured_objects import MeasuredObjects
 from deepscaler.adapters.kubernetes.objects import Usage
 from deepscaler.adapters.kubernetes.orchestrator import Orchestrator
+from deepscaler.adapters.kubernetes.past_decisions import past_decisions
 from deepscaler.adapters.kubernetes.telemetry import Telemetry
 from deepscaler.adapters.prometheus import PrometheusClient
 from deepscaler.adapters.queries import Names
@@ -302,6 +303,14 @@ class KubernetesCluster:
     def pod_history(self, start: float, end: float) -> None:
         """None, because the controller's recorder samples the pods itself."""
         return
+
+    def past_decisions(self, start: float, end: float) -> pd.DataFrame:
+        """As their own metrics tell it, or else the replicas that Deployments asked for.
+
+        Raises:
+            MetricsError: Prometheus can't be reached.
+        """
+        return past_decisions(self._settings, self._hasty, self._names, start, end)
 
     @contextmanager
     def leadership(self, *, wait: bool = False) -> Iterator[LeaseElection | Undisputed]:
