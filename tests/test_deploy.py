@@ -32,11 +32,14 @@ from deepscaler.settings import load_settings
 from testbed.kubernetes_api.access import Attempt, Identity
 
 DEPLOY = ROOT / "deploy"
-MODES = ("shadow", "act")
+MODES = ("shadow", "advise", "act")
 WAYS = ("bundle-image", "bundle-url", "bundle-claim", "bundle-configmap")
-EXTRAS = ("service-monitor", "more-reads")
+EXTRAS = ("service-monitor", "more-reads", "events")
+RETRAINING = ("bundle-claim", "retraining")
+BESIDE_ADVICE = ("give-back",)
 MODELS: dict[tuple[str, str], Any] = {
     ("apps/v1", "Deployment"): client.V1Deployment,
+    ("batch/v1", "CronJob"): client.V1CronJob,
     ("batch/v1", "Job"): client.V1Job,
     ("networking.k8s.io/v1", "NetworkPolicy"): client.V1NetworkPolicy,
     ("policy/v1", "PodDisruptionBudget"): client.V1PodDisruptionBudget,
@@ -53,7 +56,9 @@ Objects = list[dict[str, Any]]
 
 def plan_of(mode: str, way: str, *extras: str) -> dict[str, Any]:
     plan = yaml.safe_load((DEPLOY / "overlays" / mode / "kustomization.yaml").read_text(encoding="utf-8"))
-    plan["components"] = [f"../../components/{name}" for name in (way, *extras)]
+    first = [name for name in extras if name in BESIDE_ADVICE]  # the bundle's component names its image
+    names = [*first, way, *(name for name in extras if name not in first)]
+    plan["components"] = [f"../../components/{name}" for name in names]
     return dict(plan)
 
 
@@ -73,7 +78,9 @@ def variant(copy: Path, mode: str, way: str, *extras: str) -> Path:
 
 
 def combinations() -> list[tuple[str, ...]]:
-    return [(mode, way) for mode in MODES for way in WAYS] + [(mode, WAYS[0], *EXTRAS) for mode in MODES]
+    extras = [(mode, *more) for mode in MODES for more in ((WAYS[0], *EXTRAS), RETRAINING)]
+    extras.append(("advise", WAYS[0], *BESIDE_ADVICE))
+    return [(mode, way) for mode in MODES for way in WAYS] + extras
 
 
 def one(objects: Objects, kind: str, name: str = "deepscaler") -> dict[str, Any]:
@@ -127,12 +134,18 @@ def test_the_plain_manifests_are_the_rendered_overlays(mode: str) -> None:
 def test_every_object_is_one_that_its_api_knows_field_by_field(chosen: tuple[str, ...], copy: Path) -> None:
     objects = kustomize.render(copy / "training" if chosen == ("training",) else variant(copy, *chosen))
     for item in objects:
-        if item["kind"] == "ServiceMonitor":  # the Prometheus Operator's
+        if item["kind"] in ("ServiceMonitor", "PrometheusRule"):  # the Prometheus Operator's
             assert set(item) == {"apiVersion", "kind", "metadata", "spec"}
             continue
         model = MODELS[(item["apiVersion"], item["kind"])].model_validate(item)
         assert model.model_dump(by_alias=True, exclude_none=True) == item, "a field under another name"
         assert item["metadata"]["namespace"] == ("boutique" if "Role" in item["kind"] else "deepscaler")
+
+
+def test_the_operator_gets_the_alerts_that_are_tested(copy: Path) -> None:
+    objects = kustomize.render(variant(copy, "act", WAYS[0], *EXTRAS))
+    plain = yaml.safe_load((DEPLOY / "alerts.yaml").read_text(encoding="utf-8"))
+    assert one(objects, "PrometheusRule")["spec"] == plain
 
 
 def test_a_patch_that_fits_nothing_and_a_field_that_isnt_known_are_refused(tmp_path: Path) -> None:
@@ -154,8 +167,9 @@ def test_replicas_share_no_volume_and_probes_ask_a_port_that_is_there(mode: str,
         template, container = controller(objects)
         claims = [item for item in objects if item["kind"] == "PersistentVolumeClaim"]
         assert all("ReadWriteOnce" not in item["spec"]["accessModes"] for item in claims)
-        assert one(objects, "Deployment")["spec"]["replicas"] == {"shadow": 1, "act": 2}[mode]
+        assert one(objects, "Deployment")["spec"]["replicas"] == {"shadow": 1, "advise": 2, "act": 2}[mode]
         assert ("--dry-run" in container["args"]) == (mode == "shadow")
+        assert ("--set=scale.mode=advise" in container["args"]) == (mode == "advise")
         assert template["securityContext"]["runAsNonRoot"] is True
         ports = {item["name"] for item in container["ports"]}
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
@@ -203,12 +217,27 @@ def allowed(objects: Objects, name: str = "deepscaler") -> set[tuple[str, str, s
 
 
 def test_each_mode_has_the_rights_that_it_needs_and_no_more() -> None:
-    shadow, act = (allowed(kustomize.render(DEPLOY / "overlays" / mode)) for mode in MODES)
+    shadow, advise, act = (allowed(kustomize.render(DEPLOY / "overlays" / mode)) for mode in MODES)
     reads = {(verb, group, what) for verb, group, what, _ in rights.READS}
     assert shadow == reads and {verb for verb, _, _ in shadow} == {"list"}
-    asked = rights.needed_rights("boutique", "boutique")
-    needed = {(item.verb, item.group, f"{item.resource}/{item.subresource}".rstrip("/")) for item in asked}
-    assert act == needed and len(act) == 8
+    for mode, found in (("act", act), ("advise", advise)):
+        asked = rights.needed_rights("boutique", "boutique", {mode})
+        parts = {(item.verb, item.group, f"{item.resource}/{item.subresource}".rstrip("/")) for item in asked}
+        assert found == parts and len(found) == 8
+    assert not {item for item in advise if item[0] in ("patch", "update") and item[1] == "apps"}
+
+
+def test_giving_back_needs_no_more_rights_than_advising_and_runs_as_the_controller_does(copy: Path) -> None:
+    objects = kustomize.render(variant(copy, "advise", WAYS[0], *BESIDE_ADVICE))
+    template, container = controller(objects)
+    pod = one(objects, "CronJob", "deepscaler-give-back")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    [job] = pod["containers"]
+    assert pod["serviceAccountName"] == template["serviceAccountName"]
+    for same in ("securityContext", "image"):
+        assert job[same] == container[same]
+    assert pod["securityContext"] == template["securityContext"]
+    verbs = {verb for verb, _, what in allowed(objects) if what == "horizontalpodautoscalers"}
+    assert verbs == {"list", "get", "patch"}  # what `GivingBack` asks for
 
 
 def test_the_role_is_bound_to_the_controllers_own_account() -> None:
@@ -481,9 +510,54 @@ def test_the_training_job_writes_the_bundle_that_a_controller_starts_with(copy: 
                 assert running.process.wait(300) == 0, running.log.read_text()
         pods.bundle = volumes["bundle"] / "bundle.pt"
         assert load_bundle(pods.bundle).meta["app"] == "boutique"
+        retrain(copy, node, volumes)
         started_pod = pods.start(stack)
         await_that(started_pod, lambda: samples(started_pod).get("deepscaler_ticks_total", 0) >= 1)
         assert ended(started_pod) == 0
+
+
+def retrain(copy: Path, node: Node, volumes: dict[str, Path]) -> None:
+    """Run what the CronJob trains, on the data that the training Job collected."""
+    objects = kustomize.render(variant(copy, "shadow", *RETRAINING))
+    job = one(objects, "CronJob", "deepscaler-retraining")["spec"]["jobTemplate"]["spec"]
+    template = job["template"]["spec"]
+    [container] = template["containers"]
+    before = (volumes["bundle"] / "bundle.pt").read_bytes()
+    for name, data, status in (("judged", [], 0), ("failing", ["--data_dir=/none"], 1)):
+        item = {**container, "args": [*container["args"], *SMALLER["train"], *data]}
+        with node.running(template, item, stages()["training"], volumes, {}, name=name) as running:
+            assert running.process.wait(300) == status, running.log.read_text()
+        said = running.log.read_text()
+        expected = "stays: the new bundle: " if status == 0 else "/none/dataset.npz: no such file"
+        assert expected in said
+    assert (volumes["bundle"] / "bundle.pt").read_bytes() == before
+    verdict = yaml.safe_load((volumes["bundle"] / "bundle.gate.json").read_text())
+    assert verdict["taken"] is False and "too few to tell" in verdict["why"]
+
+
+def test_the_retraining_reads_and_writes_as_the_training_does_and_is_judged(copy: Path) -> None:
+    job = one(kustomize.render(copy / "training"), "Job", "deepscaler-training")["spec"]["template"]["spec"]
+    objects = kustomize.render(variant(copy, "act", *RETRAINING))
+    spec = one(objects, "CronJob", "deepscaler-retraining")["spec"]
+    again = spec["jobTemplate"]["spec"]["template"]["spec"]
+    assert spec["concurrencyPolicy"] == "Forbid" and spec["jobTemplate"]["spec"]["backoffLimit"] == 0
+    for mine, theirs in zip(again["initContainers"], job["initContainers"], strict=True):
+        ours = [text for text in mine["args"] if not text.startswith("--last=")]
+        assert ours == [text for text in theirs["args"] if not text.startswith("--last=")]
+        assert {**mine, "args": []} == {**theirs, "args": []}
+    [mine], [theirs] = again["containers"], job["containers"]
+    assert mine["args"][: len(theirs["args"])] == theirs["args"]
+    assert mine["args"][len(theirs["args"]) :] == ["--init_from=/bundle/bundle.pt", "--gate"]
+    assert {**again, "initContainers": [], "containers": []} == {
+        **job,
+        "initContainers": [],
+        "containers": [],
+    }
+    claim = [item for item in again["volumes"] if item["name"] == "bundle"]
+    template, _ = controller(objects)
+    [read] = [item for item in template["volumes"] if item["name"] == "bundle"]
+    name = claim[0]["persistentVolumeClaim"]["claimName"]
+    assert read["persistentVolumeClaim"] == {"claimName": name, "readOnly": True}
 
 
 def test_more_reads_are_those_that_the_check_asks_for(copy: Path) -> None:
@@ -491,6 +565,17 @@ def test_more_reads_are_those_that_the_check_asks_for(copy: Path) -> None:
     asked = {(item.verb, item.group, item.resource) for item in rights.MORE_READS}
     assert allowed(objects, "deepscaler-more-reads") == asked
     assert {verb for verb, _, _ in asked} == {"list"}
+
+
+def test_events_have_a_role_of_their_own_that_writes_nothing_else(copy: Path) -> None:
+    objects = kustomize.render(variant(copy, "act", WAYS[0], *EXTRAS))
+    assert allowed(objects, "deepscaler-events") == {
+        (verb, group, what) for verb, group, what, _ in rights.EVENTS
+    }
+    assert "--set=scale.events=true" in controller(objects)[1]["args"]
+    for mode in MODES:  # without the component there is neither the right nor the wish
+        bare = kustomize.render(DEPLOY / "overlays" / mode)
+        assert not any("events" in str(item) for item in bare)
 
 
 @contextmanager

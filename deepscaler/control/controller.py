@@ -15,16 +15,17 @@ import pandas as pd
 
 from deepscaler.adapters.deadline import sharing
 from deepscaler.artefacts import utc_text
-from deepscaler.cluster import Cluster, Pod, ScaleReport, Workload
-from deepscaler.control.contests import Contests
+from deepscaler.cluster import Cluster, Pod, Workload
+from deepscaler.control.behavior import Behaviors
+from deepscaler.control.calendar import Calendar
+from deepscaler.control.constraints import shared
 from deepscaler.control.gate import Gate
-from deepscaler.control.guard_rails import Decision, RecommendationHistory, Stance, decide
+from deepscaler.control.guard_rails import RecommendationHistory, Stance, decide
+from deepscaler.control.long_history import LongHistory
+from deepscaler.control.modes import Modes
 from deepscaler.control.notices import Notices
 from deepscaler.control.quality import Quality
 from deepscaler.control.recorder import (
-    ACTING,
-    DRY_RUN,
-    STANDBY,
     DecisionRow,
     Recorder,
     Statistics,
@@ -33,6 +34,7 @@ from deepscaler.control.recorder import (
     pod_rows,
     with_outcome,
 )
+from deepscaler.control.renewal import Model, Renewal
 from deepscaler.control.schedule import ClockWatch, Turns, sleep
 from deepscaler.control.tick import Tick, Watcher
 from deepscaler.errors import DeepScalerError, MetricsError
@@ -62,6 +64,7 @@ class Controller:
             experiment sets False, because it means nothing with a policy that can't decide.
         leading: tells whether this controller may write now. While it may not, it still decides at every
             tick, so that it can take over at any of them.
+        renewal: has the policy over a new bundle ready; None: the policy stays.
 
     Attributes:
         statistics: the counters.
@@ -78,6 +81,7 @@ class Controller:
         *,
         survive_bugs: bool = False,
         leading: Callable[[], bool] = lambda: True,
+        renewal: Renewal | None = None,
     ) -> None:
         self.cluster, self.policy, self.recorder = cluster, policy, recorder or Recorder()
         self.statistics = Statistics()
@@ -91,10 +95,14 @@ class Controller:
         self._clock_watch = ClockWatch(cluster)
         self._restore(rails)
         self._gate = Gate(cluster, settings, self.statistics)
-        self._contests = Contests()
+        self._load = LongHistory(cluster, policy.load_seconds) if policy.load_seconds else None
         level = logging.INFO if survive_bugs else logging.DEBUG  # an experiment isn't watched
-        self._notices = Notices(self.statistics, self._scale.dry_run, level)
-        self._survive_bugs, self._leading = survive_bugs, leading
+        self._notices = Notices(self.statistics, self._scale.mode_of, level)
+        self._calendar, self._behaviors = Calendar(rails.calendar), Behaviors(rails)
+        self._modes = Modes(cluster, settings, self.statistics, self._notices, leading)
+        self._survive_bugs = survive_bugs
+        self._renewal = renewal
+        self._sound: Observation | None = None  # the newest one that nothing was held for
         self._completed, self._failed_in_a_row = cluster.steady(), 0
         self._samples_pods = cluster.pod_history(cluster.now(), cluster.now()) is None
         self._count_rows()
@@ -134,6 +142,11 @@ class Controller:
         """Whether it is at work: a tick was completed, lately, and the last few didn't all fail."""
         return self.statistics.ticks > 0 and self._failed_in_a_row < PATIENCE_PERIODS and self.healthy()
 
+    @property
+    def model(self) -> Model | None:
+        """Which bundle decides, and what became of newer ones; None if none is watched."""
+        return None if self._renewal is None else self._renewal.model
+
     def decisions(self) -> pd.DataFrame:
         """All decisions so far as `DECISION_COLUMNS`, times in seconds."""
         return self.recorder.decisions()
@@ -166,11 +179,21 @@ class Controller:
                 return
             ticking = ticks.come(now)
             self._late_seconds = max(now - ticks.due, 0.0) if ticking else 0.0
+            self._renew(ticks)
             self._attempt(self.tick if ticking else self._sample, counted=ticking)
             now = self.cluster.steady()
             if ticking:
                 ticks.move_on(now)
             samples.move_on(now)
+
+    def _renew(self, ticks: Turns) -> None:
+        """From now on the policy over a new bundle decides, if there is one."""
+        if self._renewal is not None:
+            newer = self._renewal.newest(self.cluster.now(), self._sound)
+            if newer is not None:
+                newer.restore(self.policy.state())
+                self.policy = newer
+            ticks.period = self.policy.period_seconds
 
     def _attempt(self, action: Callable[[], object], counted: bool) -> None:
         try:
@@ -195,12 +218,13 @@ class Controller:
             "app": settings.app.name,
             "seed": seed,
             "start": utc_text(start),
-            "mode": DRY_RUN if self._scale.dry_run else ACTING,
+            "mode": self._modes.configured(),
             "limits": {item.service: item.cpu_limit_cores for item in workloads},
             "requests": {item.service: item.cpu_request_cores for item in workloads},
             "sla": {entry.name: entry.sla for entry in entries},
             "slo": {entry.name: entry.slo for entry in entries},
             "incumbents": {service: list(names) for service, names in incumbents if names},
+            **({} if self.model is None else {"model": self.model.to_dict()}),
             "versions": {
                 "python": platform.python_version(),
                 **{name: metadata.version(name) for name in ("numpy", "pandas")},
@@ -229,24 +253,33 @@ class Controller:
             workloads = [workload for workload in deployed if workload.service in self._scaled]
             running = [workload.service for workload in workloads if workload.replicas > 0]
             quality = self._gate.judge(now, running, self.policy.history_seconds)
-            proposals = self._proposals(Observation(now, quality.panel, workloads, pods), quality)
+            load = None if self._load is None else self._load.upto(now)
+            observation = Observation(now, quality.panel, workloads, pods, load)
+            proposals = self._proposals(observation, quality)
+            self._sound = self._sound if quality.held else observation
             troubled = self._gate.no_scale_down(quality, now)
-        stance = Stance(not self._scale.dry_run, self.policy.guarded, troubled)
         for workload in workloads:
             if not self._history.knows(workload.service):
                 self._history.record(workload.service, steady, workload.replicas)
-        self._contests.observe(workloads, steady)
-        writable = self._contests.refused(workloads, steady)
+        writable = self._modes.observe(workloads, steady)
+        beside = self._modes.beside(writable)
+        minimums = self._calendar.minimums([item.service for item in workloads], now)
+        rules = self._behaviors.rules(workloads, steady)
+        stance = Stance(not self._settings.watching, self.policy.guarded, troubled, beside, minimums, rules)
         rails = self._scale.guard_rails
         decisions = decide(proposals, writable, self._history, steady, rails=rails, stance=stance)
-        self._notices.tell(self._contests.rivalled(workloads), decisions)
+        decisions, crowded = shared(decisions, rails, stance)
+        self._notices.crowded(crowded)
+        self._notices.tell(self._modes.rivalled(workloads), decisions)
         mode = self.mode()
         self._notices.entered(mode)
-        report = self._write(decisions, mode)
-        rows = decision_rows(now, decisions, proposals, count_pods(pods)[0], mode)
+        report = self._modes.apply(decisions, writable, now, mode)
+        ready = count_pods(pods)[0]
+        rows = decision_rows(now, decisions, proposals, ready, lambda name: self._modes.of(name, mode))
         rows = [with_outcome(row, report) for row in rows]
         for decision in decisions:
             self._history.record(decision.service, steady, decision.recommended)
+        self._behaviors.record(decisions, report, steady)
         took = time.perf_counter() - began
         self.statistics.took(took)
         self.last_rows = rows
@@ -265,10 +298,12 @@ class Controller:
                 log.exception("a watcher of the ticks failed, going on")
 
     def mode(self) -> str:
-        """What a tick may do at this moment: `act`, `standby` (another controller leads) or `dry_run`."""
-        if self._scale.dry_run:
-            return DRY_RUN
-        return ACTING if self._leading() else STANDBY
+        """What a tick may do at most: `act`, `advise`, `standby` (another controller leads) or `dry_run`."""
+        return self._modes.now()
+
+    def end(self) -> None:
+        """Give back what the cluster should not keep once this controller has ended."""
+        self._modes.end()
 
     def _record_pods(self, now: float, workloads: Sequence[Workload], pods: Sequence[Pod]) -> None:
         if self._samples_pods:
@@ -316,24 +351,3 @@ class Controller:
         return usage_floor(
             observation.workloads, observation.pods, observation.now, self._scale.stale_after, floor.rho_max
         )
-
-    def _write(self, decisions: Sequence[Decision], mode: str) -> ScaleReport:
-        """Write all targets that differ from the current replicas in one pass, if this tick may write."""
-        current = {decision.service: decision.current for decision in decisions}
-        due = {item.service: item.target for item in decisions if item.target != item.current}
-        if mode != ACTING:
-            self._contests.forget()
-        if mode != ACTING or not due:
-            self._notices.leave(current if mode == ACTING else {})
-            return ScaleReport({})
-        try:
-            report = self.cluster.scale(due)
-        except DeepScalerError as error:
-            report = ScaleReport({}, dict.fromkeys(due, str(error)))
-        self._notices.wrote(decisions, report)
-        self.statistics.writes += len(report.applied)
-        self.statistics.failed_writes += len(report.failed)
-        self._contests.wrote(report, current)
-        left = {**current, **report.applied}
-        self._notices.leave({name: count for name, count in left.items() if name not in report.failed})
-        return report

@@ -20,7 +20,9 @@ from deepscaler.adapters.deadline import sharing
 from deepscaler.cluster import ENDPOINT_COLUMNS, Cluster, Leadership, Undisputed
 from deepscaler.control.controller import Controller
 from deepscaler.control.lock import only_writer
+from deepscaler.control.memory import Memory
 from deepscaler.control.recorder import DecisionRow, Recorder
+from deepscaler.control.renewal import renewal_of
 from deepscaler.control.serving import serving
 from deepscaler.errors import ClusterError, MetricsError
 from deepscaler.policies.base import Policy
@@ -30,6 +32,8 @@ from deepscaler.settings import Settings
 log = logging.getLogger(__name__)
 GRACE_SECONDS = 10.0
 """So long after a signal a controller may take to end; Kubernetes waits for 30 s before it kills."""
+END_SECONDS = 4.0
+"""So long giving back what was raised may take; the run directory has half of the grace."""
 LAST_SECONDS = 3600.0
 """So much of a run is read from the cluster once more after a signal."""
 COLLECTOR_THRESHOLDS = (100_000, 50, 50)
@@ -49,7 +53,8 @@ def tick_once(cluster: Cluster, policy: Policy, settings: Settings) -> list[Deci
 def run_live(cluster: Cluster, policy: Policy, settings: Settings) -> Path:
     """Run a policy until `scale.duration` is over or a signal comes; returns the run directory.
 
-    Decisions and pods are appended to the directory at every tick, after those of an earlier run in it.
+    Decisions and pods are appended to the directory at every tick, after those of an earlier run in it. A new
+    bundle in the old one's place takes over, see `deepscaler.control.renewal`; SIGHUP has it read at once.
 
     Raises:
         ClusterError: the rights to write are missing, the port of the metrics page is taken, or another
@@ -58,16 +63,22 @@ def run_live(cluster: Cluster, policy: Policy, settings: Settings) -> Path:
     """
     seed = (settings.scale.seeds or [0])[0]
     directory = Path(settings.scale.run_dir) / f"{policy.name}-{seed}"
-    with only_writer(directory), patient_collector(), stopping_on_signals() as stop:
+    renewal = renewal_of(policy, settings, cluster.now())
+    with only_writer(directory), patient_collector(), stopping_on_signals(renewal.ask) as stop:
         recorder = Recorder(directory)
         first = recorder.first_time()
         start = cluster.now() if first is None else min(first, cluster.now())
         with _leave_to_write(cluster, settings, wait=False) as leadership:
             leading = leadership.leading
-            controller = Controller(cluster, policy, settings, recorder, survive_bugs=True, leading=leading)
+            controller = Controller(
+                cluster, policy, settings, recorder, survive_bugs=True, leading=leading, renewal=renewal
+            )
             leadership.require(controller.healthy)
+            controller.watchers.append(Memory(directory, lambda: controller.policy))
             with serving(controller, settings):
                 controller.run(settings.scale.duration, stop=stop)
+            with sharing(END_SECONDS):
+                controller.end()
         try:
             # The recorder wrote the rows of decisions and pods already; the disk keeps them as they are.
             write_run(_recorded(controller, settings, seed, start, stop), directory, tables=["endpoints"])
@@ -77,10 +88,10 @@ def run_live(cluster: Cluster, policy: Policy, settings: Settings) -> Path:
 
 
 @contextmanager
-def stopping_on_signals() -> Iterator[threading.Event]:
+def stopping_on_signals(renew: Callable[[], None] = lambda: None) -> Iterator[threading.Event]:
     """An event that SIGTERM and SIGINT set until the block ends, to stop a controller after its tick.
 
-    SIGHUP, which a terminal sends that is closed, changes nothing.
+    SIGHUP calls `renew`, and ends nothing: a terminal sends it, too, when it is closed.
     If the block hasn't ended `GRACE_SECONDS` after the signal, whatever hangs in it, the process is killed.
     """
     stop, over = threading.Event(), threading.Event()
@@ -97,7 +108,9 @@ def stopping_on_signals() -> Iterator[threading.Event]:
         stop.set()
 
     def stay(number: int, _frame: object) -> None:
-        log.info("%s: going on; settings are read at the start only", signal.Signals(number).name)
+        name = signal.Signals(number).name
+        log.info("%s: going on; the bundle is read anew, settings at the start only", name)
+        renew()
 
     handlers = {signal.SIGTERM: end, signal.SIGINT: end}
     if hasattr(signal, "SIGHUP"):  # not on Windows
@@ -130,7 +143,7 @@ def patient_collector() -> Iterator[None]:
 
 def _leave_to_write(cluster: Cluster, settings: Settings, wait: bool) -> AbstractContextManager[Leadership]:
     """Unless it is a dry run, check the rights and let the replicas of the controller elect a leader."""
-    return nullcontext(Undisputed()) if settings.scale.dry_run else cluster.leadership(wait=wait)
+    return nullcontext(Undisputed()) if settings.watching else cluster.leadership(wait=wait)
 
 
 def _recorded(

@@ -17,7 +17,18 @@ from deepscaler.settings.experiment import (
     Variant,
 )
 from deepscaler.settings.loading import load_section, load_settings
-from deepscaler.settings.scaling import Explore, Floor, GuardRails, Hpa, PlanPrices, PlanSettings, Scale
+from deepscaler.settings.rails import CalendarEntry, Constraint
+from deepscaler.settings.scaling import (
+    Advise,
+    Explore,
+    Floor,
+    GuardRails,
+    Hpa,
+    Mode,
+    PlanPrices,
+    PlanSettings,
+    Scale,
+)
 from deepscaler.settings.stages import (
     CallsQuery,
     Collect,
@@ -37,6 +48,7 @@ from deepscaler.settings.training import (
     Comparison,
     DataSettings,
     DiffusionSizes,
+    GateSettings,
     GCNSizes,
     Graph,
     LSTMSizes,
@@ -53,12 +65,15 @@ __all__ = [
     "AdapGLASizes",
     "AdapGLSSizes",
     "AdapGLTSizes",
+    "Advise",
     "App",
     "ApplicationCase",
+    "CalendarEntry",
     "CallsQuery",
     "ClusterSection",
     "Collect",
     "Comparison",
+    "Constraint",
     "DataSettings",
     "DiffusionSizes",
     "Entry",
@@ -70,6 +85,7 @@ __all__ = [
     "Feature",
     "Floor",
     "GCNSizes",
+    "GateSettings",
     "Graph",
     "GuardRails",
     "Holds",
@@ -80,6 +96,7 @@ __all__ = [
     "Load",
     "LoadCase",
     "MixChange",
+    "Mode",
     "ModelConfig",
     "Moment",
     "NoSizes",

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from deepscaler.settings.base import Count, NotNegative, Port, Positive, Section, Share
+from deepscaler.settings.rails import CalendarEntry, Constraint
 from deepscaler.settings.testbed import Load
+
+Mode = Literal["shadow", "advise", "act"]
+"""What may be written to the cluster: nothing, minimums of HPAs, replicas of Deployments."""
 
 
 class GuardRails(Section):
@@ -32,6 +36,17 @@ class GuardRails(Section):
     max_step_down: Count = Field(20, description="most replicas taken from a service in one decision")
     forced: dict[str, int] = Field({}, description="replicas of single services, set by hand")
     paused: list[str] = Field([], description="services whose replicas are left alone")
+    behavior: dict[str, dict[str, Any]] = Field(
+        {},
+        description="windows, step limits (percent and pods per period) and tolerance of single services, as "
+        "`spec.behavior` of an autoscaling/v2 HorizontalPodAutoscaler; they replace the settings above",
+    )
+    calendar: list[CalendarEntry] = Field(
+        [], description="higher minimums at certain times, by cron or by dates"
+    )
+    constraints: list[Constraint] = Field(
+        [], description="what several services share, and which of them are cut, in order, until it suffices"
+    )
     quota_cores: float | None = Field(
         None, description="most CPU cores that the limits of all targets may add up to; null: no bound"
     )
@@ -77,6 +92,33 @@ class PlanPrices(Section):
     start: NotNegative = Field(180.0, description="price of one start, in seconds of holding a replica")
 
 
+class Budget(Section):
+    """A budget of violating minutes, which moves the shortage price of the plan by cost."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="share of minutes whose mean entry response may exceed the SLA"
+    )
+    spending: Annotated[float, Field(ge=1)] | None = Field(
+        1.5,
+        description="most core-hours that a day may take, in multiples of those at `scale.prices`; "
+        "null: no ceiling",
+    )
+    window: Annotated[float, Field(ge=3600)] = Field(
+        86400.0,
+        description="seconds over which the share is kept; the first such span runs at `scale.prices`",
+    )
+
+
+def _budget(value: Any) -> Any:
+    """`budget: 0.01` is short for `budget: {share: 0.01}`."""
+    return {"share": value} if isinstance(value, float | int) and not isinstance(value, bool) else value
+
+
+def _or_number(schema: dict[str, Any]) -> None:
+    """Lets editors accept the short form."""
+    schema["anyOf"].append({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1})
+
+
 class PlanSettings(Section):
     """The policies `plan_*`: replicas by cost over scenarios of what may come."""
 
@@ -84,6 +126,11 @@ class PlanSettings(Section):
     scenarios: Annotated[int, Field(ge=1)] = Field(48, description="scenarios per decision")
     history: Positive = Field(
         10800.0, description="seconds of live history that scenarios and seasons are drawn from"
+    )
+    long_history: NotNegative = Field(
+        2419200.0,
+        description="seconds of the load at the entries, minute by minute, in which days and weeks are "
+        "looked for; 0: none",
     )
 
 
@@ -141,6 +188,16 @@ class Explore(Section):
         return self
 
 
+class Advise(Section):
+    """`mode: advise`: an HPA stays in charge, and its `minReplicas` is raised ahead of a peak."""
+
+    seconds: Annotated[float, Field(gt=0, le=3600)] | None = Field(
+        None,
+        description="seconds that a raised minimum stands after the last decision that wanted more replicas "
+        "than there were; null: a start-up of the service's pods, `scale.period` and 15 s, at least 60",
+    )
+
+
 class Scale(Section):
     """What predict_scale.py does."""
 
@@ -175,6 +232,12 @@ class Scale(Section):
         "fitted: as the demand fit says",
     )
     prices: PlanPrices = PlanPrices()
+    budget: Annotated[Budget | None, BeforeValidator(_budget)] = Field(
+        None,
+        description="plans by cost: share of violating minutes that is acceptable (0.01), which then moves "
+        "`prices.shortage`; null: fixed prices",
+        json_schema_extra=_or_number,
+    )
     plan: PlanSettings = PlanSettings()
     hpa: Hpa = Hpa()
     explore: Explore = Explore()
@@ -198,15 +261,53 @@ class Scale(Section):
         0.5, description="share of the application's services that the bundle must know"
     )
     static_replicas: dict[str, int] = Field({}, description="replicas of single services under policy static")
-    dry_run: bool = Field(False, description="true: decide and record, but write nothing to the cluster")
+    mode: Mode = Field(
+        "act",
+        description="what may be written to the cluster: nothing (shadow), a higher `minReplicas` of the HPA "
+        "that is in charge of a service (advise), or replicas of Deployments (act)",
+    )
+    modes: dict[str, Mode] = Field({}, description="modes of single services, instead of `mode`")
+    advise: Advise = Advise()
+    events: bool = Field(
+        False,
+        description="true: Events on the Deployments say what was done and why; it needs the rights of "
+        "deploy/components/events, and in `shadow` there are none",
+    )
+    dry_run: bool = Field(
+        False,
+        description="true: `mode: shadow` for all services, by another name; "
+        "a file that gives both and means different things is refused",
+    )
     metrics_port: Port | None = Field(
-        None, description="port on which the controller serves its own /metrics; null: it doesn't"
+        None,
+        description="port on which the controller serves a page to watch it, and /metrics; null: it doesn't",
     )
     metrics_address: str = Field(
-        "127.0.0.1", description="address on which that page is served; in a pod 0.0.0.0"
+        "127.0.0.1", description="address on which they are served; in a pod 0.0.0.0"
     )
     workers: Count = Field(2, description="testbed: runs side by side")
     load: Load | None = Field(None, description="testbed: the load of these runs; null: testbed.load")
     shapes: list[str] = Field(
         [], description="testbed: load shapes that the seeds take in turn; empty: the load's own shape"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_meaning(cls, data: Any) -> Any:
+        """Brings `mode`, `modes` and `dry_run` to one meaning."""
+        if not isinstance(data, dict):
+            return data
+        dry, modes = data.get("dry_run"), data.get("modes") or {}
+        mode = data.get("mode", "shadow" if dry is True else "act")
+        writing = [mode, *(modes.values() if isinstance(modes, dict) else ())]
+        quiet = all(each == "shadow" for each in writing)
+        if isinstance(dry, bool) and dry != quiet:
+            raise ValueError(
+                f"dry_run: {str(dry).lower()} and mode: {mode}{f', modes: {modes}' if modes else ''} "
+                "mean different things; give `mode` alone"
+            )
+        return {**data, "mode": mode, "dry_run": quiet}
+
+    def mode_of(self, service: str) -> Mode:
+        """What may be written for one service."""
+        return "shadow" if self.dry_run else self.modes.get(service, self.mode)

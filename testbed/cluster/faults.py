@@ -10,9 +10,10 @@ from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from deepscaler.calls import CallGraph
-from deepscaler.cluster import Pod, ScaleReport, Undisputed, Workload
+from deepscaler.cluster import Advice, Happening, Pod, ScaleReport, Undisputed, Workload
 from deepscaler.control import tables
 from deepscaler.errors import ClusterError, MetricsError
 from deepscaler.panel import MetricPanel
@@ -162,6 +163,16 @@ class FaultyCluster:
             raise MetricsError("http://prometheus: connection refused")
         return self.inner.latencies(start, end, step)
 
+    def entered(self, start: float, end: float, step: float) -> NDArray[np.float64]:
+        """As the cluster itself.
+
+        Raises:
+            MetricsError: while metrics are out.
+        """
+        if self.active("metrics_out"):
+            raise MetricsError("http://prometheus: connection refused")
+        return self.inner.entered(start, end, step)
+
     def workloads(self) -> Sequence[Workload]:
         """As the cluster itself.
 
@@ -207,6 +218,14 @@ class FaultyCluster:
         return ScaleReport(
             report.applied, {**report.failed, **dict.fromkeys(failing, "HTTP 503: overloaded")}
         )
+
+    def advise(self, minimums: Mapping[str, Advice | None]) -> ScaleReport:
+        """As the cluster itself."""
+        self._ask_the_api()
+        return self.inner.advise(minimums)
+
+    def announce(self, happenings: Sequence[Happening]) -> None:
+        """Nothing: nobody looks."""
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The live testbed: the engine in real time behind real network interfaces.
 
-These are a gateway, /metrics, a real Prometheus, and the APIs of Jaeger and Kubernetes. All listen on
-127.0.0.1. `running` starts everything, the one child process (Prometheus) included, and stops it again.
+These are a gateway, /metrics, a real Prometheus, the APIs of Jaeger and Kubernetes, and a page to watch. All
+listen on 127.0.0.1. `running` starts everything, the one child process (Prometheus) included, and stops it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,20 @@ from typing import Any
 from aiohttp import web
 
 from deepscaler.artefacts import write_json
+from deepscaler.control.http_port import http_port
 from deepscaler.errors import ClusterError
 from deepscaler.settings import Settings
 from testbed.cluster.emulation import make_program, make_simulator
 from testbed.engine.simulator import LoadPlan
 from testbed.kubernetes_api import KubernetesApi
 from testbed.live import prometheus_server
+from testbed.live.autoscaling import SYNC_SECONDS as AUTOSCALER_SECONDS
+from testbed.live.autoscaling import HpaController
 from testbed.live.deployments import SYNC_SECONDS, Deployments
 from testbed.live.gateway import Gateway
 from testbed.live.monitoring import HISTORY_SECONDS, Dependencies, MetricsPage
+from testbed.live.page import SAMPLE_SECONDS, BedPage
+from testbed.live.started import Server
 from testbed.live.wall_clock import WallClock
 
 HOST = "127.0.0.1"
@@ -37,7 +42,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where the parts are; `prometheus` is None where none was started."""
+    """Where the parts are; `prometheus` and `page` are None where none was started."""
 
     gateway: str
     metrics: str
@@ -46,6 +51,7 @@ class Addresses:
     kubeconfig: str
     prometheus: str | None
     prometheus_pid: int | None
+    page: str | None
 
 
 class Loop:
@@ -143,6 +149,11 @@ class LiveTestbed:
         self.page = MetricsPage(self.program, settings.app, self.clock, self.gateway.answered)
         self.dependencies = Dependencies(self.program, settings.app, self.clock)
         self.deployments = Deployments(self.program, settings.app, self.clock)
+        self.autoscalers = HpaController(
+            self.deployments.store, self.deployments.measured, lambda: self.clock.epoch + self.clock.now
+        )
+        controller = f"http://{HOST}:{self.serve.controller_port}"
+        self.watched = BedPage(self.program, settings.app, self.clock, controller)
 
     def start(self, stack: ExitStack) -> None:
         """Start everything; `stack` stops it."""
@@ -159,7 +170,9 @@ class LiveTestbed:
         kubeconfig = kubernetes.write_kubeconfig(self.directory / "kubeconfig", self.settings.app.namespace)
         loop.every(HISTORY_SECONDS, self.dependencies.sample)
         loop.every(SYNC_SECONDS, self.deployments.sync)
+        loop.every(AUTOSCALER_SECONDS, self._autoscale)
         prometheus = self._prometheus(stack, metrics)
+        page = self._page(stack, loop)
         self.addresses = Addresses(
             gateway=gateway,
             metrics=f"{metrics}/metrics",
@@ -168,10 +181,16 @@ class LiveTestbed:
             kubeconfig=str(kubeconfig),
             prometheus=prometheus.url if prometheus else None,
             prometheus_pid=prometheus.pid if prometheus else None,
+            page=page,
         )
         state = self.directory / "serve.json"
         write_json(state, {**asdict(self.addresses), "pid": os.getpid(), "application": self.program.name})
         stack.callback(state.unlink, missing_ok=True)
+
+    def _autoscale(self) -> None:
+        """Let the HorizontalPodAutoscalers that somebody has created act."""
+        self.deployments.sample()
+        self.autoscalers.sync()
 
     def _kubernetes(self, stack: ExitStack) -> KubernetesApi:
         port = self.serve.kubernetes_port
@@ -180,7 +199,16 @@ class LiveTestbed:
         except OSError as error:
             raise _taken(port, "kubernetes_port", error) from error
 
-    def _prometheus(self, stack: ExitStack, metrics: str) -> prometheus_server.PrometheusServer | None:
+    def _page(self, stack: ExitStack, loop: Loop) -> str | None:
+        port = self.serve.page_port
+        if port is None:
+            return None
+        page = http_port(HOST, port, self.watched.answer, "testbed.serve.page_port")
+        opened = stack.enter_context(page)
+        loop.every(SAMPLE_SECONDS, self.watched.sample)
+        return f"http://{HOST}:{opened}"
+
+    def _prometheus(self, stack: ExitStack, metrics: str) -> Server | None:
         port = self.serve.prometheus_port
         if port is None:
             return None

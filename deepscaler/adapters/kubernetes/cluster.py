@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+import numpy as np
 import pandas as pd
 import requests
+from numpy.typing import NDArray
 
 from deepscaler.adapters.kubernetes.api import ApiError
 from deepscaler.adapters.kubernetes.lease import LeaseElection, steady_seconds
@@ -22,7 +24,7 @@ from deepscaler.adapters.kubernetes.telemetry import Telemetry
 from deepscaler.adapters.prometheus import PrometheusClient
 from deepscaler.adapters.queries import Names
 from deepscaler.calls import CallGraph
-from deepscaler.cluster import Pod, ScaleReport, Undisputed, Workload
+from deepscaler.cluster import Advice, Happening, Pod, ScaleReport, Undisputed, Workload
 from deepscaler.errors import ClusterError, MetricsError
 from deepscaler.logs import OnChange
 from deepscaler.panel import MetricPanel
@@ -75,6 +77,7 @@ class KubernetesCluster:
         self._telemetry = Telemetry(settings, prometheus, session, progress, self._stated, live=not past)
         self._measured = MeasuredObjects(settings, prometheus, clock, self._stated)
         self._orchestrator = Orchestrator(settings)
+        self._announcer = self._orchestrator.announcer(clock)
         self._newest: Mapping[str, Workload] | None = None  # what the API said last
         self._on_change = OnChange(_LOG, logging.ERROR)
         self.api_failures: Counter[int] = Counter()
@@ -134,6 +137,14 @@ class KubernetesCluster:
         return self._telemetry.latencies(start, end, step)
 
     # ------------------------------------------------------------------------------------------------ objects
+    def entered(self, start: float, end: float, step: float) -> NDArray[np.float64]:
+        """Requests per second that came to all entries together in each step of (start, end].
+
+        Raises:
+            MetricsError: as `Telemetry.entered`.
+        """
+        return self._telemetry.entered(start, end, step)
+
     def workloads(self) -> Sequence[Workload]:
         """One entry per service whose Deployment exists; limits and requests are those of its own container.
 
@@ -257,6 +268,14 @@ class KubernetesCluster:
             )
         return replicas
 
+    def advise(self, minimums: Mapping[str, Advice | None]) -> ScaleReport:
+        """Raise the minimums of the HorizontalPodAutoscalers of these services, or give them back (None)."""
+        return self._orchestrator.advise(minimums)
+
+    def announce(self, happenings: Sequence[Happening]) -> None:
+        """Write Events on the Deployments of these services, aggregated and within a budget."""
+        self._announcer.announce(happenings, self._orchestrator.regarding)
+
     def check(self) -> None:
         """Check that this user may read and scale all that is to be scaled.
 
@@ -306,7 +325,7 @@ class KubernetesCluster:
             return
         election = LeaseElection(self._settings)
         self.upstreams["lease"] = election.upstream
-        self._orchestrator.writer.fence = election.seconds_left
+        self._orchestrator.writer.fence = self._orchestrator.minimums.fence = election.seconds_left
         with election.running():
             if wait and not election.wait():
                 raise ClusterError(
