@@ -109,6 +109,27 @@ def _diurnal(times: Floats, load: Load, duration: float, random: np.random.Gener
     return offered
 
 
+def _course(times: Floats, load: Load, duration: float, random: np.random.Generator) -> Floats:
+    """The levels of `load.course`, linear between them; the first and the last one hold before and after."""
+    seconds, levels = np.array(load.course, np.float64).T
+    levels_now: Floats = np.interp(times, seconds, levels)
+    return load.low + (load.high - load.low) * levels_now
+
+
+def _cycle(times: Floats, load: Load, duration: float, random: np.random.Generator) -> Floats:
+    """The course again and again, once per period; the seed draws where it begins."""
+    return _course((times + random.uniform() * load.period) % load.period, load, duration, random)
+
+
+def _bursts(times: Floats, load: Load, duration: float, random: np.random.Generator) -> Floats:
+    """Low, with bursts at random: on average one per period, of 2-8 % of it, up to high."""
+    level = np.zeros(len(times))
+    for _ in range(int(random.poisson(duration / load.period))):
+        at, width = random.uniform(0, duration), random.uniform(0.01, 0.04) * load.period
+        level += random.uniform(0.25, 1.0) * np.exp(-0.5 * ((times - at) / width) ** 2)
+    return load.low + (load.high - load.low) * np.minimum(level, 1.0)
+
+
 def _mixed(times: Floats, load: Load, duration: float, random: np.random.Generator) -> Floats:
     """Segments of 20-60 min, each of another shape with its own levels and period: a load to train on."""
     values = np.empty(len(times))
@@ -140,5 +161,11 @@ SEGMENTS: dict[str, Shape] = {
     "square": _square,
     "diurnal": _diurnal,
 }
-SHAPES: dict[str, Shape] = {**SEGMENTS, "mixed": _mixed}
+SHAPES: dict[str, Shape] = {
+    **SEGMENTS,
+    "mixed": _mixed,
+    "course": _course,
+    "cycle": _cycle,
+    "bursts": _bursts,
+}
 """Every generated shape."""

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepscaler.artefacts import one_line, read_text, utc_seconds, utc_text
+from deepscaler.artefacts import MOST_TEXT_BYTES, one_line, read_text, utc_seconds, utc_text
 from deepscaler.errors import DataError
 
+PACKED = ".gz"
+TIMES = ("time", "ts")
+"""What a column of times may be called."""
 README_TRACE = Path(__file__).with_name("random-100max.req")
 REQ_STEP = 5.0
 """Seconds per line of a `.req` file."""
@@ -77,12 +82,12 @@ def users_at(one_round: Series, elapsed: float, rounds: int = 1) -> int | None:
 
 
 def read_trace(path: str | Path, column: str | None = None) -> Series:
-    """Any trace: `.csv` by `read_counts`, else by `read_req`.
+    """Any trace: `.csv` and `.csv.gz` by `read_counts`, else by `read_req`.
 
     Raises:
         DataError: missing or broken; names file and line.
     """
-    if Path(path).suffix == ".csv":
+    if Path(path).suffix in (".csv", PACKED):
         return read_counts(path, column)
     return Series(read_req(path).astype(np.float64), REQ_STEP)
 
@@ -114,16 +119,17 @@ def read_counts(path: str | Path, column: str | None = None) -> Series:
     """The counts of a CSV as a rate per second; gaps of a few steps are bridged.
 
     Args:
-        path: a CSV with a column `time` (ISO 8601 or seconds since the epoch).
-        column: column of the counts; None: the only one beside `time`.
+        path: a CSV, compressed if its name ends in .gz, with a column `time` or `ts` (ISO 8601 or seconds
+            since the epoch).
+        column: column of the counts; None: the only one beside the times.
 
     Raises:
         DataError: missing file, column or value, times that fall, a long gap; names file and line.
     """
     rows = csv.reader(_lines(path))
     header = next(rows, [])
+    at = _place_of_times(path, header)
     of = _place_of(path, header, column)
-    at = header.index("time")
     lines: list[int] = []
     times: list[float] = []
     counts: list[float] = []
@@ -149,11 +155,17 @@ def read_counts(path: str | Path, column: str | None = None) -> Series:
     return Series(np.interp(grid, moments, np.array(counts)) / step, step, float(moments[0]))
 
 
+def _place_of_times(path: str | Path, header: list[str]) -> int:
+    """Place of the column of times."""
+    found = [header.index(name) for name in TIMES if name in header]
+    if not found:
+        raise DataError(f"{path}:1: expected a column `time`, found {', '.join(header) or 'nothing'}")
+    return found[0]
+
+
 def _place_of(path: str | Path, header: list[str], column: str | None) -> int:
     """Place of the column of counts."""
-    if "time" not in header:
-        raise DataError(f"{path}:1: expected a column `time`, found {', '.join(header) or 'nothing'}")
-    others = [name for name in header if name != "time"]
+    others = [name for name in header if name not in TIMES]
     if column is None and len(others) != 1:
         raise DataError(f"{path}:1: name one of the columns {', '.join(others) or '(none)'}")
     if column is not None and column not in others:
@@ -180,7 +192,16 @@ def _lines(path: str | Path) -> list[str]:
             f"{path}: no such trace; the README's is sendFlow/random-100max.req, "
             "made by: python sendFlow/make_trace.py"
         )
-    return read_text(path).splitlines()
+    if Path(path).suffix != PACKED:
+        return read_text(path).splitlines()
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            text = file.read(MOST_TEXT_BYTES + 1)
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: can't be read as compressed text ({one_line(error)})") from error
+    if len(text) > MOST_TEXT_BYTES:
+        raise DataError(f"{path}: more than {MOST_TEXT_BYTES / 2**20:g} MiB of text, which is no trace")
+    return text.splitlines()
 
 
 def _seconds(text: str) -> float:

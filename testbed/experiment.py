@@ -24,7 +24,7 @@ from testbed.experiments.choice import CHOSEN, choose, read_chosen, write_chosen
 from testbed.experiments.cluster import measure, run_tasks
 from testbed.experiments.expected import Pace
 from testbed.experiments.matrix import TEST, Case, Task, cases_of, seeds_for_test, tasks_of
-from testbed.experiments.tables import TERMS, case_table
+from testbed.experiments.tables import TERMS, case_table, holds_table
 
 TEST_LOG = "test_seeds.jsonl"
 """In an experiment's directory: a line for each time that its test seeds were used."""
@@ -86,6 +86,8 @@ def main(argv: list[str] | None = None) -> int:
         print("experiment: stopped; finished runs are kept, the same command goes on", file=sys.stderr)
         return 130
     tables = [case_table(name, case) for name, case in summary["cases"].items()]
+    if experiment.holds is not None:
+        tables.append(holds_table(summary["cases"], experiment.holds))
     print(json.dumps(plain(summary), indent=2) if arguments.json else "\n\n".join([TERMS, *tables]))
     return 0
 

@@ -13,7 +13,7 @@ from deepscaler.settings import Load
 from sendFlow.shapes import SHAPES, Floats, as_users, shape_values, times_of
 from sendFlow.trace import README_TRACE, read_trace
 
-TRACES = (".req", ".csv", ".txt")
+TRACES = (".req", ".csv", ".txt", ".gz")
 
 
 def users(load: Load, duration: float, seed: int) -> tuple[Floats, NDArray[np.int64] | Floats]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from deepscaler.artefacts import read_json, write_json
@@ -24,17 +25,17 @@ class Memory:
 
     Args:
         directory: of the run; the file is policy.json.
-        policy: whose state it is. What an earlier controller left is handed to it at once.
+        policy: gives the one that decides. What an earlier controller left is handed to it at once.
     """
 
-    def __init__(self, directory: Path, policy: Policy) -> None:
+    def __init__(self, directory: Path, policy: Callable[[], Policy]) -> None:
         self._path, self._policy = directory / FILE, policy
         self._on_change = OnChange(log, logging.ERROR)
         self._written: float | None = None
         if not self._path.is_file():
             return
         try:
-            policy.restore(read_json(self._path, "remove it: the policy then begins anew"))
+            policy().restore(read_json(self._path, "remove it: the policy then begins anew"))
         except DataError as error:
             log.warning("%s", error)
 
@@ -43,7 +44,7 @@ class Memory:
         if self._written is not None and 0 <= tick.now - self._written < EVERY_SECONDS:
             return
         self._written = tick.now
-        state = dict(self._policy.state())
+        state = dict(self._policy().state())
         if not state:
             return
         try:

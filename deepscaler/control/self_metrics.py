@@ -19,7 +19,9 @@ from prometheus_client.registry import Collector
 
 from deepscaler import __version__
 from deepscaler.control.guard_rails import RESTRICTING
-from deepscaler.control.recorder import ACTING, DecisionRow
+from deepscaler.control.health import Health
+from deepscaler.control.recorder import WRITING, DecisionRow
+from deepscaler.control.renewal import Model
 from deepscaler.control.tally import ALL, LEADS, TICK_BUCKETS
 from deepscaler.control.watch import Snapshot, Watch
 from deepscaler.policies.base import Reason
@@ -67,6 +69,8 @@ class SelfMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """All families, those without samples left out."""
         families = [*self._of_the_controller(), *self._of_upstreams()]
+        families += _of_renewal(self._watch.controller.model)
+        families += _of_health(self._watch.controller.health)
         snapshot = self._watch.snapshot
         if snapshot is not None:
             families += [*_of_ticks(snapshot), *_of_services(snapshot), *_of_forecasts(snapshot)]
@@ -84,7 +88,7 @@ class SelfMetrics(Collector):
         yield _gauge("build_info", "Versions of DeepScaler and of Python.", [(versions, 1.0)])
         healthy = float(controller.healthy())
         yield _gauge("healthy", "1 if a tick was completed lately, else 0.", [(_NONE, healthy)])
-        yield _gauge("leader", "1 if this controller may write, else 0.", [(_NONE, float(mode == ACTING))])
+        yield _gauge("leader", "1 if this controller may write, else 0.", [(_NONE, float(mode in WRITING))])
         for name, text in _COUNTERS.items():
             yield _counter(name, text, [(_NONE, float(getattr(controller.statistics, name)))])
 
@@ -158,9 +162,7 @@ def _of_services(snapshot: Snapshot) -> Iterator[Metric]:
         if proposal.target is not None and math.isfinite(proposal.target)
     ]
     yield _gauge("proposed_replicas", "Replicas that the policy proposed, before the guard rails.", wishes)
-    stand = [
-        ({"service": row.service}, float(row.current if row.applied is None else row.applied)) for row in rows
-    ]
+    stand = [({"service": row.service}, float(row.left)) for row in rows]
     yield _gauge("applied_replicas", "spec.replicas when the tick was over.", stand)
     reasons = [({"service": row.service, "reason": row.reason}, 1.0) for row in rows]
     yield _gauge("decision", "1 for the reason why a service got its target.", reasons)
@@ -202,6 +204,11 @@ def _of_forecasts(snapshot: Snapshot) -> Iterator[Metric]:
     yield _counter("forecasts_inside_band", "Of these, how many times what came lay in the band.", inside)
     weights = [({"source": name}, source.weight) for name, source in outlook.sources.items()]
     yield _gauge("source_weight", "Weight of each source of scenarios in the newest decision.", weights)
+    costs = [({"way": name}, cost) for name, cost in outlook.costs.items()]
+    text = (
+        "What following each way of foreseeing would have cost lately, in seconds of holding what was needed."
+    )
+    yield _gauge("way_cost_seconds", text, costs)
     season = [(_NONE, outlook.season_seconds)] if outlook.season_seconds else []
     yield _gauge("season_seconds", "Period of the load, if it repeats.", season)
 
@@ -216,6 +223,36 @@ def _of_the_model(snapshot: Snapshot) -> Iterator[Metric]:
         unit = {"unit": budget.unit}
         yield _gauge("budget_asked", "What the policy is to keep to.", [(unit, budget.asked)])
         yield _gauge("budget_consumed", "What was used up of it.", [(unit, budget.consumed)])
+
+
+def _of_renewal(model: Model | None) -> Iterator[Metric]:
+    if model is None or not model.path:
+        return
+    text = "Time from which the bundle decides."
+    yield _gauge("model_since_timestamp_seconds", text, [({"bundle_sha256": model.sha256}, model.since)])
+    results: Samples = [({"result": "taken"}, model.taken), ({"result": "refused"}, model.refused)]
+    yield _counter("model_reloads", "New bundles by what became of them.", results)
+    stale = [(_NONE, float(bool(model.refusal)))]
+    yield _gauge("model_refused", "1 if the newest file isn't the bundle that decides, else 0.", stale)
+
+
+def _of_health(health: Health | None) -> Iterator[Metric]:
+    if health is None:
+        return
+    drift = math.nan if health.drift is None else health.drift.score
+    for name, text, value in (
+        (
+            "decision_error_ratio",
+            "Replicas that idled or, at a price, lacked, of the need.",
+            health.error,
+        ),
+        ("decision_error_usual_ratio", "The same of the bundle on validation.", health.usual_error),
+        ("input_drift", "Population stability index of the last day against training.", drift),
+        ("input_drift_usual", "The same of validation against training.", health.usual_drift),
+    ):
+        yield _gauge(name, text, [(_NONE, value)] if math.isfinite(value) else [])
+    text = "1 if the log advises to train again, else 0."
+    yield _gauge("retraining_advised", text, [(_NONE, float(bool(health.warnings)))])
 
 
 # --------------------------------------------------------------------------------------------------- families

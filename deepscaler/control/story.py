@@ -18,7 +18,7 @@ from deepscaler import __version__
 from deepscaler.control.sentences import headline, sentence
 from deepscaler.control.tally import ALL, Matured
 from deepscaler.control.watch import Moment, Snapshot, Watch
-from deepscaler.policies.outlook import Learned, Outlook
+from deepscaler.policies.outlook import Budget, Learned, Outlook
 from deepscaler.scrubbing import scrubbed
 from deepscaler.settings import App
 from deepscaler.upstream import Upstream
@@ -148,8 +148,9 @@ def _now(watch: Watch, snapshot: Snapshot) -> Json:
         "band": _band(outlook),
         "plan": _plan(watch.services, outlook),
         "sources": _sources(snapshot),
+        "trials": _trials(snapshot.outlook),
         "season": _number(outlook.season_seconds),
-        "budget": None if outlook.budget is None else vars(outlook.budget),
+        "budget": _budget(outlook.budget),
         "model": _model(snapshot.learned, watch.services),
         "inputs": _inputs(watch, snapshot),
     }
@@ -174,6 +175,12 @@ def _services(services: Sequence[str], snapshot: Snapshot) -> list[Json | None]:
             }
         )
     return found
+
+
+def _budget(budget: Budget | None) -> Json | None:
+    if budget is None:
+        return None
+    return {"asked": _number(budget.asked), "consumed": _number(budget.consumed), "unit": budget.unit}
 
 
 def _band(outlook: Outlook) -> Json | None:
@@ -214,6 +221,13 @@ def _sources(snapshot: Snapshot) -> list[Json]:
         }
         for name in [*names, *([ALL] if ALL in matured and len(names) > 1 else [])]
     ]
+
+
+def _trials(outlook: Outlook) -> list[Json]:
+    """By how many seconds of holding each way of foreseeing would have cost more than the cheapest."""
+    least = min(outlook.costs.values(), default=0.0)
+    ranked = sorted(outlook.costs.items(), key=lambda item: item[1])
+    return [{"name": name, "behind": _number(cost - least)} for name, cost in ranked]
 
 
 def _model(learned: Learned | None, services: Sequence[str]) -> Json | None:

@@ -152,7 +152,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
     described = {
         key: value
         for key, value in bundle.description.items()
-        if key not in ("statistics", "bounds", "version", "settings")
+        if key not in ("statistics", "bounds", "version", "settings", "inputs")
     }
     return plain(  # type: ignore[no-any-return]
         {

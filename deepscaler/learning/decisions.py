@@ -26,12 +26,13 @@ from deepscaler.labels.rule import replicas_within
 from deepscaler.learning.bundle import Bundle
 from deepscaler.learning.dataset import Dataset
 from deepscaler.learning.description import REPLICA_LABELS
-from deepscaler.learning.judging import in_units
+from deepscaler.learning.judging import in_units, replica_cores
 from deepscaler.learning.scenarios import NETWORK_SURPRISE
 from deepscaler.learning.windowing import make_windows
 from deepscaler.planning.plan import Prices, Running, plan_replicas
 from model.forecast_errors import round_replicas
 from model.joint import courses
+from model.layers import Graphs
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -133,16 +134,21 @@ def _as_trained(bundle: Bundle, dataset: Dataset) -> Dataset:
     )
 
 
+def _graphs(bundle: Bundle) -> Graphs:
+    return Graphs(*(graph.cpu() for graph in bundle.graphs))
+
+
 # ---------------------------------------------------------------------------------------- bundles of replicas
 def _forecasts(bundle: Bundle, view: Dataset, ends: Rows, prices: Prices) -> Decided:
     windows = make_windows(view, torch.device("cpu"), unrounded=bundle.unrounded)
-    scores = bundle.build().forecast(windows, bundle.graphs, torch.from_numpy(ends), BATCH)
+    scores = bundle.build().forecast(windows, _graphs(bundle), torch.from_numpy(ends), BATCH)
     made = in_units(scores, view, bundle.unrounded)  # [D, H, N]
     taken = made[:, 0] if bundle.meta["label"] == "required" else made.max(axis=1)
     chosen = round_replicas(taken)  # [D, N]
     needed = view.labels[ends + view.dilation].astype(np.float64)  # [D, N]
     started = np.maximum(np.diff(chosen, axis=0, prepend=chosen[:1]), 0.0)
-    return _decided(ends, (chosen, chosen, started), needed, view)
+    step = float(view.meta["step"])
+    return _decided(ends, (chosen, chosen, started), needed, replica_cores(view), step)
 
 
 # --------------------------------------------------------------------------------------- bundles of scenarios
@@ -153,7 +159,7 @@ def _plans(bundle: Bundle, view: Dataset, ends: Rows, prices: Prices) -> Decided
     model = _demand(bundle.meta["demand"] or view.meta["demand"], bundle.services, "the bundle")
     windows = make_windows(view, torch.device("cpu"))
     rows = torch.from_numpy(ends)
-    grid = bundle.build().forecast_grid(windows, bundle.graphs, rows, BATCH)  # [Q, D, H, N]
+    grid = bundle.build().forecast_grid(windows, _graphs(bundle), rows, BATCH)  # [Q, D, H, N]
     places = torch.linspace(0, len(bundle.templates) - 1, min(SCENARIOS, len(bundle.templates)))
     template = bundle.templates[places.round().long()]  # [K, H, N]
 
@@ -164,18 +170,20 @@ def _plans(bundle: Bundle, view: Dataset, ends: Rows, prices: Prices) -> Decided
     rates = view.labels[ends + view.dilation].astype(np.float64)
     needed = replicas_within(truth, rates, truth.limit_cores).astype(np.float64)
     needed = np.where(np.isfinite(rates), needed, np.nan)  # [D, N]
-    return _decided(ends, _played(needs, needed, model, view, prices), needed, view)
+    step = float(view.meta["step"])
+    replicas = _played(needs, needed, model, step, prices)
+    return _decided(ends, replicas, needed, np.nan_to_num(truth.limit_cores, nan=1.0), step)
 
 
 def _played(
     needs: Callable[[int], NDArray[np.int64]],
     needed: Array,
     model: DemandModel,
-    view: Dataset,
+    step: float,
     prices: Prices,
 ) -> tuple[Array, Array, Array]:
     """Plan after plan, each on the pods that the ones before it left: ready, held and started, `[D, N]`."""
-    step, boot = float(view.meta["step"]), np.nan_to_num(model.boot_seconds)
+    boot = np.nan_to_num(model.boot_seconds)
     ready = np.nan_to_num(needed[0], nan=1.0).astype(np.int64)
     starting: list[list[float]] = [[] for _ in boot]  # seconds until each is ready, ascending
     out = np.zeros((3, *needed.shape))  # ready, held, started
@@ -225,13 +233,12 @@ def _demand(found: dict[str, object] | None, services: tuple[str, ...], whose: s
     )
 
 
-def _decided(rows: Rows, replicas: tuple[Array, Array, Array], needed: Array, view: Dataset) -> Decided:
+def _decided(
+    rows: Rows, replicas: tuple[Array, Array, Array], needed: Array, limit: Array, step: float
+) -> Decided:
     """Ready, held and started replicas in core-seconds; without a known need they count for nothing."""
     ready, held, started = replicas
-    step, known = float(view.meta["step"]), np.isfinite(needed)
-    found = view.meta.get("demand")
-    cores = _demand(found, tuple(view.services), "the data").limit_cores if found else np.ones(ready.shape[1])
-    limit = np.where(np.isfinite(cores), cores, 1.0)
+    known = np.isfinite(needed)
     short = np.where(known, np.maximum(needed - ready, 0.0), 0.0) @ limit
     excess = np.where(known, np.maximum(ready - needed, 0.0), 0.0) @ limit
     return Decided(

@@ -96,11 +96,11 @@ def assess(dataset: Dataset, made: Array, rows: NDArray[np.int64], residuals: Ar
         **forecast_errors(made, wanted, replicas),
         **{key.replace("mae", "mae_z", 1): value for key, value in in_z.items() if key.startswith("mae")},
         "crps": crps(made, wanted, around),
-        **forecast_costs(made, wanted, replicas, _cores(dataset), gap),
+        **forecast_costs(made, wanted, replicas, replica_cores(dataset), gap),
     }
 
 
-def _cores(dataset: Dataset) -> Array:
+def replica_cores(dataset: Dataset) -> Array:
     """Cores `[N]` of a replica, by the demand fit; 1 where it has none, or labels aren't replicas."""
     demand = (dataset.meta.get("demand") or {}) if is_replicas(dataset.meta) else {}
     limits = dict(zip(demand.get("services", ()), demand.get("limit_cores", ()), strict=True))

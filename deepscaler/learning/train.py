@@ -14,14 +14,17 @@ from torch import Tensor
 from deepscaler.artefacts import plain, replacing
 from deepscaler.errors import BundleError, DataError, SettingsError
 from deepscaler.learning.bundle import Bundle, load_bundle, load_tensors
+from deepscaler.learning.decisions import decide_over
 from deepscaler.learning.description import Expected, check_bundle
 from deepscaler.learning.graph_report import Subject, judge_graph
 from deepscaler.learning.history import write_history
 from deepscaler.learning.hyperparameters import fill
+from deepscaler.learning.inputs import training_inputs
 from deepscaler.learning.judging import judge_forecasts
 from deepscaler.learning.saved_forecasts import save_forecasts
 from deepscaler.learning.task import TrainingTask, pick_device
 from deepscaler.learning.windowing import make_windows, split_ends
+from deepscaler.planning.plan import Prices
 from model import parallel
 from model.fitting import TrainingError
 from model.graph_learners import PRIOR_EDGE, GraphLearner, build_learner
@@ -36,6 +39,8 @@ from model.windows import Windows
 log = logging.getLogger(__name__)
 TEMPLATES = 96
 """Scenarios that a bundle can give at most."""
+DECISIONS = 240
+"""Newest decisions on validation by which a bundle knows what is usual for it."""
 CONTINUED = ("services", "features", "window", "horizon", "step")
 """What a data set has to share with the bundle that a training starts from."""
 
@@ -215,7 +220,7 @@ def _make_bundle(task: TrainingTask, fitted: Fitted) -> Bundle:
     dataset, trainer = task.dataset, fitted.trainer
     affinity = trainer.affinity
     shown = trainer.learner.graphs(affinity)
-    return Bundle(
+    bundle = Bundle(
         network=task.name,
         sizes=task.sizes,
         weights=trainer.network.state_dict(),
@@ -243,6 +248,20 @@ def _make_bundle(task: TrainingTask, fitted: Fitted) -> Bundle:
         graph=judge_graph(_subject(task, fitted)),
         templates=_templates(task, fitted, shown) if dataset.meta["label"] == "offered" else None,
     )
+    return replace(bundle, errors={**bundle.errors, "decisions": _decisions(task, bundle)})
+
+
+def _decisions(task: TrainingTask, bundle: Bundle) -> dict[str, float] | None:
+    """What decisions over the bundle's forecasts lack and waste on validation; None if none can be made."""
+    prices = task.train.gate.prices
+    try:
+        with torch.random.fork_rng(devices=[]):
+            made = decide_over(
+                bundle, task.dataset, "validation", Prices(prices.shortage, prices.start), DECISIONS
+            )
+    except (BundleError, DataError):
+        return None  # labels that no replicas are chosen by, or no demand fit
+    return made.shares()
 
 
 def _templates(task: TrainingTask, fitted: Fitted, shown: Graphs) -> Tensor | None:
@@ -261,6 +280,7 @@ def _meta(task: TrainingTask, windows: Windows) -> dict[str, object]:
     meta = {key: value for key, value in task.dataset.meta.items() if key not in ("statistics", "bounds")}
     meta["season_seconds"] = None if windows.season is None else windows.season * meta["base_step"]
     kind = NETWORKS[task.name]
+    meta["inputs"] = training_inputs(task.dataset).to_dict()
     meta["unrounded"] = (task.train.unrounded or kind.unrounded) and task.dataset.unrounded is not None
     return plain(meta)  # type: ignore[no-any-return]
 

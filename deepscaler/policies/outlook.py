@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepscaler.learning.bundle_file import BundleFile
+from deepscaler.learning.inputs import Inputs
 
 Array = NDArray[np.float64]
 BAND = (0.1, 0.5, 0.9)
@@ -39,12 +40,21 @@ class Learned:
             it doesn't say so.
         calls: (caller, callee, calls per second, or a weight where they were inferred) of the training.
         influence: (caller, callee, weight) as the network learned them.
+        inputs: how the training inputs were distributed; None if it doesn't say so.
+        shares: (deficient, excess) replica-seconds of its decisions on validation, as shares of the need;
+            None if it doesn't say so.
     """
 
     sha256: str
     trained_until: float | None = None
     calls: tuple[tuple[str, str, float], ...] = ()
     influence: tuple[tuple[str, str, float], ...] = ()
+    inputs: Inputs | None = field(default=None, repr=False)
+    shares: tuple[float, float] | None = None
+
+    def usual_error(self, shortage: float) -> float:
+        """What decisions wasted and, at this price, lacked on validation, relative to the need; or NaN."""
+        return float("nan") if self.shares is None else self.shares[1] + shortage * self.shares[0]
 
 
 @dataclass(frozen=True)
@@ -114,7 +124,18 @@ def learned_from(file: BundleFile) -> Learned:
         float(until) if isinstance(until, int | float) else None,
         _edges(graph.get("calls")),
         _edges(graph.get("influence")),
+        Inputs.from_dict(file.parts["meta"].get("inputs")),
+        _shares(file.parts["errors"].get("decisions")),
     )
+
+
+def _shares(found: Any) -> tuple[float, float] | None:
+    if not isinstance(found, Mapping):
+        return None
+    shares = found.get("deficient"), found.get("excess")
+    if not all(isinstance(one, int | float) for one in shares):
+        return None
+    return float(found["deficient"]), float(found["excess"])
 
 
 def _edges(rows: Any) -> tuple[tuple[str, str, float], ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -114,6 +114,59 @@ class ReactivePolicy(Policy):
             **held,
             **{service: Proposal(value, Reason.FLOOR, floor=value) for service, value in floors.items()},
         }
+
+
+class FrontPolicy(ReactivePolicy):
+    """The reactive floor for the services that users' requests reach; all others keep their replicas."""
+
+    def __init__(
+        self,
+        floor: ReactiveFloor,
+        entries: Collection[str],
+        period_seconds: float = 15.0,
+        name: str = "reactive_front",
+    ) -> None:
+        super().__init__(floor, period_seconds, name)
+        self._entries = frozenset(entries)
+
+    def decide(self, observation: Observation) -> Mapping[str, Proposal]:
+        """The floor of the entries, and the present replicas of the others."""
+        held = Proposal(None, Reason.UNCHANGED)
+        found = super().decide(observation)
+        return {service: item if service in self._entries else held for service, item in found.items()}
+
+
+class OneByOnePolicy(ReactivePolicy):
+    """The reactive floor for one service at a time, as people scale who look for the one cause.
+
+    Once per `seconds`, the service that is furthest from its floor gets it; the others keep their replicas.
+    """
+
+    def __init__(
+        self,
+        floor: ReactiveFloor,
+        period_seconds: float = 15.0,
+        name: str = "reactive_one_by_one",
+        seconds: float = 60.0,
+    ) -> None:
+        super().__init__(floor, period_seconds, name)
+        self._seconds, self._acted = seconds, -math.inf
+
+    def decide(self, observation: Observation) -> Mapping[str, Proposal]:
+        """The floor of one service, and the present replicas of the others."""
+        found = dict(super().decide(observation))
+        now = {workload.service: workload.replicas for workload in observation.workloads}
+        gaps = {
+            service: item.target - now[service]
+            for service, item in found.items()
+            if service in now and item.target is not None and item.target != now[service]
+        }
+        due = observation.now - self._acted >= self._seconds - 1e-6
+        chosen = max(gaps, key=lambda service: gaps[service]) if gaps and due else None
+        if chosen is not None:
+            self._acted = observation.now
+        held = {service: Proposal(None, Reason.UNCHANGED) for service in gaps if service != chosen}
+        return {**found, **held}
 
 
 def usage_floor(

@@ -25,7 +25,7 @@ from deepscaler.policies.deepscaler import DeepScalerPolicy
 from deepscaler.policies.explore import ExplorePolicy, SlaWatch
 from deepscaler.policies.outlook import Learned, learned_from
 from deepscaler.policies.plan import PlanPolicy
-from deepscaler.policies.reactive import ReactiveFloor, ReactivePolicy
+from deepscaler.policies.reactive import FrontPolicy, OneByOnePolicy, ReactiveFloor, ReactivePolicy
 from deepscaler.policies.rivals import RIVALS, make_rival
 from deepscaler.policies.static import StaticPolicy
 from deepscaler.runs import PolicyName
@@ -282,6 +282,17 @@ def _reactive(context: Context) -> Policy:
     return ReactivePolicy(ReactiveFloor(load_demand(settings), settings.scale.floor), settings.collect.step)
 
 
+def _front(context: Context) -> Policy:
+    settings = context.settings
+    floor = ReactiveFloor(load_demand(settings), settings.scale.floor)
+    return FrontPolicy(floor, [entry.service for entry in settings.app.entries], settings.collect.step)
+
+
+def _one_by_one(context: Context) -> Policy:
+    settings = context.settings
+    return OneByOnePolicy(ReactiveFloor(load_demand(settings), settings.scale.floor), settings.collect.step)
+
+
 def _static(context: Context) -> Policy:
     return StaticPolicy(context.settings.scale.static_replicas, context.settings.scale.period)
 
@@ -289,7 +300,7 @@ def _static(context: Context) -> Policy:
 def _explore(context: Context) -> Policy:
     settings, explore = context.settings, context.settings.scale.explore
     real = settings.cluster.kind != "testbed"
-    if real and not (explore.allow or settings.scale.dry_run):
+    if real and not (explore.allow or settings.watching):
         raise SettingsError(
             "policy 'explore' varies replicas on purpose: allow it on a real cluster with "
             "--set scale.explore.allow=true; guard rails apply, and it pauses while the response "
@@ -308,6 +319,8 @@ POLICIES: dict[str, Callable[[Context], Policy]] = {
     "deepscaler_quantile": _deepscaler_quantile,
     "deepscaler_paper": _deepscaler_paper,
     "reactive_holistic": _reactive,
+    "reactive_front": _front,
+    "reactive_one_by_one": _one_by_one,
     "plan_bootstrap": _plan_bootstrap,
     "plan_analog": _plan_analog,
     "static": _static,

@@ -11,12 +11,24 @@ from deepscaler.settings.experiment import (
     TEST_SEEDS,
     ApplicationCase,
     Experiment,
+    Holds,
     LoadCase,
     Sweep,
     Variant,
 )
 from deepscaler.settings.loading import load_section, load_settings
-from deepscaler.settings.scaling import Explore, Floor, GuardRails, Hpa, PlanPrices, PlanSettings, Scale
+from deepscaler.settings.rails import CalendarEntry, Constraint
+from deepscaler.settings.scaling import (
+    Advise,
+    Explore,
+    Floor,
+    GuardRails,
+    Hpa,
+    Mode,
+    PlanPrices,
+    PlanSettings,
+    Scale,
+)
 from deepscaler.settings.stages import (
     CallsQuery,
     Collect,
@@ -53,12 +65,15 @@ __all__ = [
     "AdapGLASizes",
     "AdapGLSSizes",
     "AdapGLTSizes",
+    "Advise",
     "App",
     "ApplicationCase",
+    "CalendarEntry",
     "CallsQuery",
     "ClusterSection",
     "Collect",
     "Comparison",
+    "Constraint",
     "DataSettings",
     "DiffusionSizes",
     "Entry",
@@ -73,6 +88,7 @@ __all__ = [
     "GateSettings",
     "Graph",
     "GuardRails",
+    "Holds",
     "Hpa",
     "Jaeger",
     "LSTMSizes",
@@ -80,6 +96,7 @@ __all__ = [
     "Load",
     "LoadCase",
     "MixChange",
+    "Mode",
     "ModelConfig",
     "Moment",
     "NoSizes",

@@ -56,6 +56,13 @@ class Sweep(Section):
         return self
 
 
+class Holds(Section):
+    """A promise that a run keeps or breaks."""
+
+    measure: Name = Field("p99_seconds", description="a measure of summary.json")
+    at_most: float = Field(description="its bound: each run must keep it")
+
+
 class Experiment(Section):
     """`config/experiments/<name>.yaml`: applications x loads x levels of factors x policies x seeds.
 
@@ -83,6 +90,15 @@ class Experiment(Section):
     variants: dict[Plain, Variant] = Field({}, description="policies under settings of their own, by name")
     sweeps: dict[Plain, Sweep] = Field(
         {}, description="policies at several values of a knob, by name of the family"
+    )
+    prepare: bool = Field(
+        False,
+        description="true: each case first collects telemetry (`collect.last`) and fits the demand to "
+        "it; cases that differ in `scale` alone share both",
+    )
+    holds: Holds | None = Field(
+        None,
+        description="a promise: a table names the cheapest setting of each policy that keeps it in all runs",
     )
     baseline: str = Field("hpa_70", description="policy that the others are paired with")
     seeds: list[int] = Field(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from deepscaler.settings.base import Count, Moment, NotNegative, Port, Positive, Section
+from deepscaler.settings.base import Count, Moment, NotNegative, Port, Positive, Section, Share
 
 
 class MixChange(Section):
@@ -31,7 +31,16 @@ class Load(Section):
     low: Positive = Field(25.0, description="lowest value of the shape")
     high: Positive = Field(95.0, description="highest value of the shape")
     noise: NotNegative = Field(2.0, description="standard deviation of the noise that is added to each value")
-    period: Positive = Field(700.0, description="seconds of one period of a fluctuation or square wave")
+    period: Positive = Field(
+        700.0,
+        description="seconds of one period of a fluctuation, square wave or cycle, or from burst to burst",
+    )
+    course: list[Annotated[tuple[NotNegative, Share], Field(strict=False)]] = Field(
+        [(0.0, 0.5)],
+        min_length=1,
+        description="shapes course and cycle: [seconds, level] in time order, linear between them; level 0 "
+        "is `low`, 1 is `high`. A cycle begins again after each period, and the seed draws where it begins",
+    )
     step: Positive = Field(5.0, description="seconds for which each value of the trace holds")
     scale: Positive = Field(1.0, description="factor by which the trace is multiplied")
     mix: list[MixChange] = Field(
@@ -98,6 +107,9 @@ class Testbed(Section):
         None,
         description="seconds between two samples of the metrics server that HPAs read; "
         "null: the CPU of the scrape before the last",
+    )
+    boot_seconds: Positive | None = Field(
+        None, description="seconds until a pod of any service is ready; null: those of the application"
     )
     initial_replicas: Count = Field(2, description="replicas of each service when the testbed starts")
     serve: Serve = Serve()

@@ -46,6 +46,14 @@ def vary(application: Application, sigma: float, seed: int) -> Application:
     )
 
 
+def with_boot(application: Application, seconds: float) -> Application:
+    """The application whose pods all take so many seconds to become ready."""
+    return replace(
+        application,
+        services=tuple(replace(service, boot_seconds=seconds) for service in application.services),
+    )
+
+
 def _factor(sigma: float, seed: int, *names: str) -> float:
     """A log-normal factor of mean 1 that belongs to these names."""
     words = [zlib.crc32("\0".join(names).encode()), len(names)]

@@ -8,6 +8,7 @@ from deepscaler.errors import SettingsError
 from deepscaler.settings import Settings
 from testbed import shapes
 from testbed.applications.loading import load_application
+from testbed.applications.variation import with_boot
 from testbed.engine.program import Program, compile_program
 from testbed.engine.simulator import LoadPlan, Simulator
 
@@ -19,7 +20,10 @@ def make_program(settings: Settings) -> Program:
         SettingsError: it has other services than `app.services`.
     """
     bed = settings.testbed
-    program = compile_program(load_application(bed.application, sigma=bed.demand_sigma, seed=bed.demand_seed))
+    application = load_application(bed.application, sigma=bed.demand_sigma, seed=bed.demand_seed)
+    if bed.boot_seconds is not None:
+        application = with_boot(application, bed.boot_seconds)
+    program = compile_program(application)
     _same_names("app.services", tuple(settings.app.services), program.services, bed.application)
     return program
 

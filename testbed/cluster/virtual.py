@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 
 from deepscaler.artefacts import utc_seconds
 from deepscaler.calls import EXTERNAL, CallGraph
-from deepscaler.cluster import ENDPOINT_COLUMNS, Pod, ScaleReport, Undisputed, Workload
+from deepscaler.cluster import (
+    ENDPOINT_COLUMNS,
+    PAST_COLUMNS,
+    Advice,
+    Happening,
+    Pod,
+    ScaleReport,
+    Undisputed,
+    Workload,
+)
 from deepscaler.panel import FEATURES, MetricPanel
 from deepscaler.runs import POD_COLUMNS
 from deepscaler.settings import Settings
@@ -253,6 +262,17 @@ class VirtualCluster:
                 self._simulator.scale(self.program.services.index(name), replicas)
                 applied[name] = replicas
         return ScaleReport(applied, failed)
+
+    def advise(self, minimums: Mapping[str, Advice | None]) -> ScaleReport:
+        """Nothing: there are no autoscalers beside the policy that runs."""
+        return ScaleReport({}, dict.fromkeys(minimums, "no HorizontalPodAutoscaler acts on it"))
+
+    def announce(self, happenings: Sequence[Happening]) -> None:
+        """Nothing: nobody looks."""
+
+    def past_decisions(self, start: float, end: float) -> pd.DataFrame:
+        """None: a run begins with nothing decided."""
+        return pd.DataFrame(columns=list(PAST_COLUMNS))
 
     # ---------------------------------------------------------------------------------------- beyond the port
     def pod_history(self, start: float, end: float) -> pd.DataFrame:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import dask
 from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
 from tqdm import tqdm
 
-from deepscaler.errors import ClusterError
+from deepscaler.artefacts import one_line
+from deepscaler.errors import ClusterError, DataError
 from deepscaler.evaluation.measured import Measured, measured
 from testbed.experiments.expected import Pace, told
-from testbed.experiments.matrix import Task
+from testbed.experiments.matrix import DATA_SECTIONS, Case, Task
 from testbed.experiments.runs import Kept, Truth, find_truth, look_ahead, played, run_one
 
 ONE_THREAD = {
@@ -28,6 +31,13 @@ LOCAL = {
     "distributed.scheduler.allowed-failures": 2,
 }
 """Dask's settings for a cluster on this machine."""
+
+
+LEAN = (
+    *("process.plots=false", "process.window=1", "process.horizon=1"),
+    "process.split=[0.85, 0.15, 0]",
+)
+"""Settings of a data set from which no network learns, so that the fit gets most of the telemetry."""
 
 
 @contextmanager
@@ -121,16 +131,23 @@ def run_tasks(
 
 
 def _submitted(client: Client, tasks: Sequence[Task]) -> dict[str, tuple[Future[float], Task]]:
-    """The futures of all runs by their keys; the truth of a load is found once for all of its runs."""
+    """The futures of all runs by their keys.
+
+    The truth of a load is found, and the data of a case are made, once for all runs that need them.
+    """
     truths: dict[str, Future[Truth]] = {}
+    data: dict[Path, Future[None]] = {}
     pending = {}
     for task in tasks:
         if task.load_key not in truths:
             truths[task.load_key] = client.submit(
                 find_truth, played(task.settings, task.seed), task.seed, key=f"truth-{task.load_key}"
             )
-        key = f"run-{task.place}"
-        pending[key] = (client.submit(play, task, truths[task.load_key], key=key, pure=False), task)
+        case, key = task.case, f"run-{task.place}"
+        if case.data is not None and case.data not in data:
+            data[case.data] = client.submit(prepare, case, key=f"data-{case.data}")
+        needed = [truths[task.load_key], *([data[case.data]] if case.data is not None else [])]
+        pending[key] = (client.submit(play, task, *needed, key=key), task)
     return pending
 
 
@@ -162,7 +179,26 @@ def _raise(task: Task, result: tuple[type[BaseException], BaseException, object]
     raise error
 
 
-def play(task: Task, truth: Truth) -> float:
+def prepare(case: Case) -> None:
+    """Collect telemetry of a case and fit the demand to it, unless that has been done.
+
+    Raises:
+        DataError: a stage failed; the message is its last line.
+    """
+    if case.data is None or (case.data / "meta.json").is_file():
+        return
+    own = [text for text in case.overrides if text.startswith(DATA_SECTIONS)]
+    overrides = [*own, *case.of_data, *LEAN, f"process.step={case.settings.collect.step:g}"]
+    flags = [word for text in overrides for word in ("--set", text)]
+    for stage in ("metrics_fetch.py", "data_process.py"):
+        command = [sys.executable, stage, "--config", case.config, *flags]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode:
+            said = one_line((done.stderr.strip().splitlines() or ["nothing"])[-1])
+            raise DataError(f"{case.data}: {stage} failed: {said}")
+
+
+def play(task: Task, truth: Truth, prepared: None = None) -> float:
     """Make one run and keep its measures beside it; returns the seconds of the run.
 
     It may be there already: dask sends a run again if the worker that made it is lost before it told so.

@@ -11,14 +11,19 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from deepscaler.artefacts import write_text
 from deepscaler.errors import SettingsError
 from deepscaler.policies.registry import files_read
 from deepscaler.runs import PolicyName, read_info
 from deepscaler.settings import TEST_SEEDS, ApplicationCase, Experiment, Settings, load_settings
+from testbed.applications.synthetic import PREFIX
+from testbed.experiments.draft import draft
 from testbed.experiments.runs import played
 
 INDIFFERENT = ("policy", "policies", "seeds", "shapes", "workers", "run_dir")
 """Keys of `scale` that a run of a named policy, load and seed doesn't depend on."""
+DATA_SECTIONS = ("app.", "cluster.", "collect.", "process.", "testbed.")
+"""Settings that telemetry and the demand fit depend on."""
 TEST = "test"
 """Below this directory of an experiment lie the runs of `--test`."""
 
@@ -49,6 +54,8 @@ class Case:
         directory: below it lie its runs.
         config: settings of the application.
         overrides: all that the case changes in them.
+        data: where telemetry and the demand fit of the case itself are, or will be; None: those of the
+            application.
         entrants: who takes part.
         seeds: one load for each.
     """
@@ -57,6 +64,7 @@ class Case:
     directory: Path
     config: str
     overrides: tuple[str, ...]
+    data: Path | None
     entrants: tuple[Entrant, ...]
     seeds: tuple[int, ...]
 
@@ -84,7 +92,15 @@ class Case:
 
     def _settings(self, further: tuple[str, ...]) -> Settings:
         place = f"scale.run_dir={self.directory}"
-        return load_settings(self.config, [*self.overrides, *further, place])
+        return load_settings(self.config, [*self.overrides, *self.of_data, *further, place])
+
+    @property
+    def of_data(self) -> tuple[str, ...]:
+        """Overrides that say where the data of the case itself are."""
+        if self.data is None:
+            return ()
+        places = (f"{section}.output_dir={self.data}" for section in ("collect", "process"))
+        return (*places, f"scale.bundle={self.data}/none.pt")
 
 
 @dataclass(frozen=True)
@@ -220,15 +236,42 @@ def cases_of(
         if chosen is not None:
             taken = chosen.get("/".join(place.values()), ())
             entrants = tuple(one for one in entrants if not one.sweep or str(one.name) in taken)
+        config = drafted(app.config, Path(experiment.output))
         of_levels = [text for _, overrides in combination for text in overrides]
+        overrides = (*experiment.set, *case.set, *app.set, *of_levels, *further)
         yield Case(
             place,
             root.joinpath(*place.values()),
-            app.config,
-            (*experiment.set, *case.set, *app.set, *of_levels, *further),
+            config,
+            overrides,
+            _data(experiment, config, overrides),
             entrants,
             _seeds(experiment, app, case.seeds, test=chosen is not None),
         )
+
+
+def drafted(config: str, root: Path) -> str:
+    """The settings' path; those of a generated application (`synthetic:100`) are drafted into `root` first.
+
+    Raises:
+        SettingsError: no such application.
+    """
+    if not config.startswith(PREFIX):
+        return config
+    path = root / "settings" / f"{config.replace(':', '_')}.yaml"
+    if not path.is_file():
+        write_text(path, draft(config, "app.schema.json"))
+    return str(path)
+
+
+def _data(experiment: Experiment, config: str, overrides: Sequence[str]) -> Path | None:
+    """A directory for the data of all cases whose telemetry is the same."""
+    if not experiment.prepare:
+        return None
+    asked = dict(text.partition("=")[::2] for text in overrides if text.startswith(DATA_SECTIONS))
+    used = sorted(item for item in asked.items() if not item[0].startswith("testbed.history"))
+    name = hashlib.sha256(json.dumps([config, used]).encode()).hexdigest()[:12]
+    return Path(experiment.output) / "data" / name
 
 
 def _seeds(

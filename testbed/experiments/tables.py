@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deepscaler.evaluation.text import UNKNOWN, interval, number
+from deepscaler.settings import Holds
 from deepscaler.text import aligned
 
 REFERENCE = "oracle"
@@ -14,6 +15,8 @@ REFERENCE = "oracle"
 COLUMNS = {
     "min>SLA %": ("violation_rate", 100, 2),
     "slow %": ("slow_rate", 100, 2),
+    "p95>SLO %": ("window_violation_rate", 100, 2),
+    "worst p95 ms": ("worst_p95_seconds", 1000, 0),
     "core-h": ("core_hours", 1, 2),
     "x oracle": ("times_oracle", 1, 3),
     "realised": ("realised_cost", 1, 2),
@@ -23,8 +26,9 @@ COLUMNS = {
 """Heading -> measure, factor and digits."""
 WITH_INTERVAL = ("violation_rate", "core_hours", "realised_cost")
 TERMS = """\
-min>SLA: minutes whose mean response exceeds the SLA. realised: core-hours held, and shortages and starts at
-their prices. regret: realised cost beyond that of plan_foreseen. [low, high]: 95 % over seeds; inf: open.
+min>SLA: minutes whose mean response exceeds the SLA. p95>SLO: windows of 15 s in which the p95 of an endpoint
+exceeds its SLO; worst p95: that of the slowest endpoint. realised: core-hours held, and shortages and starts
+at their prices. regret: realised cost beyond that of plan_foreseen. [low, high]: 95 % over seeds; inf: open.
 *: on the front of violations and core-hours in at least half of the draws of seeds."""
 NONE_AS_CHEAP = "none as cheap"
 NONE_AS_FEW = "none has as few"
@@ -37,7 +41,11 @@ def case_table(name: str, summary: Mapping[str, Any]) -> str:
     regret = summary["regret"]
     lines = [[name, "seeds", *COLUMNS, *(("regret %",) if regret else ())]]
     for policy in sorted(rows, key=lambda one: _key(rows[one])):
-        row = {**rows[policy], "times_oracle": rows[policy]["core_hours"] / oracle}
+        row = {
+            **rows[policy],
+            "times_oracle": rows[policy]["core_hours"] / oracle,
+            "worst_p95_seconds": max(one["p95_seconds"] for one in rows[policy]["endpoints"].values()),
+        }
         cells = [_cell(row, *column) for column in COLUMNS.values()]
         if regret:
             cells.append(_regret(regret.get(policy)))
@@ -58,6 +66,31 @@ def equal_table(summary: Mapping[str, Any]) -> str:
                 cells = _equal(rows[policy], found, members)
                 lines.append([f"{policy} - {family}", str(len(members)), *cells])
     return "\n".join(aligned(lines, numbers=True)) if len(lines) > 1 else ""
+
+
+def holds_table(cases: Mapping[str, Mapping[str, Any]], holds: Holds) -> str:
+    """Case x family: mean cores of the cheapest setting that keeps the promise in all runs, else N/A."""
+    families = list(
+        dict.fromkeys(row["family"] for case in cases.values() for row in case["policies"].values())
+    )
+    lines = [[f"{holds.measure} <= {holds.at_most:g} in every run: mean cores", *families]]
+    lines += [
+        [name, *(_cheapest(case, family, holds) for family in families)] for name, case in cases.items()
+    ]
+    return "\n".join(aligned(lines, numbers=True))
+
+
+def _cheapest(case: Mapping[str, Any], family: str, holds: Holds) -> str:
+    kept = {
+        name: all(run[holds.measure] <= holds.at_most for run in case["runs"] if run["policy"] == name)
+        for name, row in case["policies"].items()
+        if row["family"] == family
+    }
+    costs = {name: case["policies"][name]["mean_cores"] for name, keeps in kept.items() if keeps}
+    if not costs:
+        return "N/A"
+    best = min(costs, key=lambda name: costs[name])
+    return f"{costs[best]:.2f} ({best})" if len(kept) > 1 else f"{costs[best]:.2f}"
 
 
 def _equal(

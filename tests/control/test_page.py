@@ -108,8 +108,10 @@ def test_what_isnt_known_is_null_and_a_large_past_is_thinned(monkeypatch) -> Non
     watch = Watch(Controller(cluster, Seer(lambda *_: None), settings), settings)
     empty = json.loads(Stories(watch).newest().text())
     assert (empty["past"], empty["now"]) == ([], None)
+    watch.controller.policy.consumed = float("nan")
     watch.controller.run(60.0)
     told = json.loads(Stories(watch).newest().text())
+    assert told["now"]["budget"]["consumed"] is None
     assert told["past"][-1][1] is None and told["now"]["inputs"]["oldest"]["age"] is None
     monkeypatch.setattr(story, "MOST_CELLS", 60)
     thinned = Stories(watch).newest().past
@@ -219,6 +221,10 @@ def test_the_page_draws_itself_and_follows_the_ticks(served, browser) -> None:
         browser, "foreseen"
     )
     assert text_of(browser, "season") == "The load repeats every 12 min."
+    assert text_of(browser, "trials") == (
+        "Followed on paper, the season would have cost least lately. In time of holding what was needed: "
+        "all together 5 min more, the network 15 min more."
+    )
     assert "budget" in text_of(browser, "budget").lower() and "a1b2" in text_of(browser, "bundle")
     assert browser.run("return document.querySelectorAll('#influence path.new').length") == 1
     before = browser.run(f"return {UPDATES}")

@@ -10,6 +10,8 @@ from helpers.fakes import FakeCluster, ScriptedPolicy, make_settings
 
 from deepscaler.control.controller import Controller
 from deepscaler.control.renewal import Renewal, renewal_of
+from deepscaler.control.self_metrics import exposition
+from deepscaler.control.watch import Watch
 from deepscaler.errors import BundleError
 from deepscaler.policies.registry import make_policy
 
@@ -54,6 +56,9 @@ def test_a_changed_file_takes_over_without_a_missed_tick(path):
     assert (model.taken, model.refused, model.refusal) == (1, 0, "")
     assert model.sha256 == sha_of(controller.policy) != first
     assert controller.describe(0, cluster_start)["model"]["sha256"] == model.sha256
+    page = exposition(Watch(controller, controller._settings)).decode()
+    assert 'deepscaler_model_reloads_total{result="taken"} 1.0' in page
+    assert f'deepscaler_model_since_timestamp_seconds{{bundle_sha256="{model.sha256}"}}' in page
 
 
 def test_reading_never_delays_a_tick(path):
@@ -209,3 +214,18 @@ def test_another_period_is_kept_from_the_take_over_on(path):
     controller.run(200)
     rows = controller.decisions()
     assert list(rows.loc[rows["service"] == "web", "time"] - start) == [0, 15, 30, 90, 150]
+
+
+def test_what_was_learned_live_goes_on_under_the_new_bundle(path):
+    """The state of the old policy is handed on, and weeks of load are kept if the new one reads them."""
+    old, new = (ScriptedPolicy(lambda _now, _service: 4.0) for _ in range(2))
+    left: list[object] = []
+    old.state = lambda: {"trials": {"season": 7.0}}
+    new.restore, new.load_seconds = left.append, 86400.0
+    cluster = FakeCluster()
+    renewal = Renewal(old, path, lambda: new, cluster.now(), at_once)
+    controller = Controller(cluster, old, make_settings(), renewal=renewal)
+    write_bundle(path, means=(7, 7, 7))
+    controller.run(60)
+    assert controller.policy is new and left == [{"trials": {"season": 7.0}}]
+    assert old.seen[-1].load is None and new.seen[-1].load is not None

@@ -105,6 +105,7 @@ def test_the_model_the_season_and_the_budget_are_told_where_there_are_any():
         == 1_767_830_400.0
     )
     assert found["deepscaler_season_seconds"] == {(): 720.0}
+    assert one(found["deepscaler_way_cost_seconds"], way="network") == 8100.0
     assert one(found["deepscaler_budget_consumed"], unit=BUDGET) == 12.0
     settings = make_settings()
     plain = Controller(FakeCluster(), ScriptedPolicy(lambda _now, _service: 6.0), settings)

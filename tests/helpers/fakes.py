@@ -10,7 +10,16 @@ import numpy as np
 import pandas as pd
 
 from deepscaler.calls import CallGraph
-from deepscaler.cluster import ENDPOINT_COLUMNS, Pod, ScaleReport, Undisputed, Workload
+from deepscaler.cluster import (
+    ENDPOINT_COLUMNS,
+    PAST_COLUMNS,
+    Advice,
+    Happening,
+    Pod,
+    ScaleReport,
+    Undisputed,
+    Workload,
+)
 from deepscaler.errors import ClusterError, MetricsError
 from deepscaler.panel import FEATURES, MetricPanel
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
@@ -32,6 +41,7 @@ class FakeCluster:
         failed_share: share of failed requests at the entry, of the time.
         refuse: service -> why a write is refused.
         writes: what was asked of `scale`, in order.
+        decided: what earlier controllers decided, as `PAST_COLUMNS`.
         jumped: by how many seconds the wall clock was set so far.
         managers: service -> the field manager that set its replicas last.
         unready: service -> pods that haven't become ready.
@@ -55,7 +65,9 @@ class FakeCluster:
     limit_cores: float | None = 1.0
     jumped: float = 0.0
     writes: list[dict[str, int]] = field(default_factory=list)
+    decided: list[tuple[float, str, int, float]] = field(default_factory=list)
     api_failures: dict[int, int] = field(default_factory=dict)
+    told: list[Happening] = field(default_factory=list)
     upstreams: dict[str, Upstream] = field(default_factory=dict)
     load: Callable[[float], float] = lambda time: float("nan")
     hooks: list[Callable[[float], None]] = field(default_factory=list)
@@ -162,6 +174,12 @@ class FakeCluster:
     def pod_history(self, start: float, end: float) -> pd.DataFrame | None:
         return None
 
+    def past_decisions(self, start: float, end: float) -> pd.DataFrame:
+        if self.metrics_down[0] <= self.clock < self.metrics_down[1]:
+            raise MetricsError("http://prometheus: connection refused")
+        rows = [row for row in self.decided if start < row[0] <= end]
+        return pd.DataFrame(rows, columns=list(PAST_COLUMNS))
+
     def leadership(self, *, wait: bool = False) -> AbstractContextManager[Undisputed]:
         return nullcontext(Undisputed())
 
@@ -171,6 +189,12 @@ class FakeCluster:
         applied = {name: value for name, value in targets.items() if name not in self.refuse}
         self.replicas.update(applied)
         return ScaleReport(applied, {name: self.refuse[name] for name in targets if name in self.refuse})
+
+    def advise(self, minimums: Mapping[str, Advice | None]) -> ScaleReport:
+        return ScaleReport({}, dict.fromkeys(minimums, "no HorizontalPodAutoscaler acts on it"))
+
+    def announce(self, happenings: Sequence[Happening]) -> None:
+        self.told.extend(happenings)
 
 
 @dataclass

@@ -13,7 +13,7 @@ from model import settings as wanted
 from model.networks import NETWORKS
 from model.settings import CheckSettings, GraphSettings, LearnerSettings, OptimiserSettings, TrainSettings
 
-READ_BY_LEARNING = {"comparison", "unrounded", "compile", "random_graphs", "graph_seeds"}
+READ_BY_LEARNING = {"comparison", "gate", "unrounded", "compile", "random_graphs", "graph_seeds"}
 """Settings of a training that `deepscaler.learning` itself reads."""
 
 

@@ -145,11 +145,11 @@ def test_what_happened_before_the_controller_began_isnt_its_doing():
 
 def test_a_restart_goes_on_and_judges_the_minutes_between(tmp_path):
     first = planned(watched(day=10))
-    memory = Memory(tmp_path, first)
+    memory = Memory(tmp_path, lambda: first)
     run(first, 30, [0.05] * 30)
     memory(Tick(1800.0, 0.0, 0.0, "act", (), {}, None))
     again = planned(watched(day=10))
-    Memory(tmp_path, again)
+    Memory(tmp_path, lambda: again)
     assert again.describe()["budget"] == pytest.approx(first.describe()["budget"])
     run(again, 1, [0.05] * 30 + [0.3] * 4 + [0.05], first=34)
     said = again.describe()["budget"]
@@ -160,14 +160,14 @@ def test_a_broken_memory_is_left_out_and_the_policy_begins_anew(tmp_path, caplog
     for text in ("{", '{"budget": {"minutes": 3}}', "[]"):
         (tmp_path / FILE).write_text(text)
         policy = planned(watched(day=10))
-        Memory(tmp_path, policy)
+        Memory(tmp_path, lambda policy=policy: policy)
         assert policy.describe()["budget"]["known"] == 0
     assert len(caplog.records) == 3
 
 
 def test_a_policy_without_a_budget_leaves_no_file(tmp_path):
     policy = PlanPolicy(MODEL, Doubtful(0.3), None, Prices(100.0, 180.0), 3600.0, STEP, "plan_test")
-    Memory(tmp_path, policy)(Tick(0.0, 0.0, 0.0, "act", (), {}, None))
+    Memory(tmp_path, lambda: policy)(Tick(0.0, 0.0, 0.0, "act", (), {}, None))
     assert not (tmp_path / FILE).exists()
 
 

@@ -27,7 +27,13 @@ from deepscaler.policies.base import Observation, Proposal, Reason
 from deepscaler.policies.deepscaler import DeepScalerPolicy
 from deepscaler.policies.explore import ExplorePolicy
 from deepscaler.policies.oracle import ForeseenPolicy, OraclePolicy
-from deepscaler.policies.reactive import ReactiveFloor, ReactivePolicy, usage_floor
+from deepscaler.policies.reactive import (
+    FrontPolicy,
+    OneByOnePolicy,
+    ReactiveFloor,
+    ReactivePolicy,
+    usage_floor,
+)
 from deepscaler.policies.registry import POLICIES, make_policy
 from deepscaler.policies.static import StaticPolicy
 from deepscaler.settings import Floor, Settings
@@ -276,6 +282,24 @@ def test_the_reactive_policy_is_the_floor_and_holds_without_it():
     proposals = ReactivePolicy(ReactiveFloor(demand_of(), Floor())).decide(observe(cluster))
     assert (proposals["web"].target, proposals["web"].floor, proposals["web"].reason) == (2, 2, Reason.FLOOR)
     assert proposals["db"].target is None
+
+
+def test_the_front_alone_or_one_service_per_minute_gets_its_floor():
+    cluster = FakeCluster(values={("web", "req"): 45.0, ("api", "req"): 27.0, ("db", "req"): 18.0})
+    floor = ReactiveFloor(demand_of(), Floor(rho_max=0.9))
+    seen = observe(cluster)
+    floors = ReactivePolicy(floor).decide(seen)
+    moved = {item.service for item in seen.workloads if floors[item.service].target != item.replicas}
+    assert len(moved) > 1
+    front = FrontPolicy(floor, ["web"]).decide(seen)
+    assert front["web"] == floors["web"]
+    assert {front[name] for name in ("api", "db")} == {Proposal(None, Reason.UNCHANGED)}
+    policy = OneByOnePolicy(floor, seconds=60.0)
+    for seconds, acts in ((0, True), (15, False), (45, False), (60, True)):
+        found = policy.decide(replace(seen, now=seen.now + seconds))
+        chosen = [name for name in moved if found[name].target is not None]
+        assert len(chosen) == acts
+        assert not acts or floors[chosen[0]].target == max(floors[name].target for name in moved)
 
 
 def test_usage_floors_need_a_limit_and_a_fresh_sample():

@@ -19,11 +19,13 @@ from helpers.paths import ROOT
 
 import main as script
 from deepscaler.learning.bundle import load_bundle
+from deepscaler.learning.bundle_file import read_bundle_file
 from deepscaler.learning.dataset import write_dataset
 from deepscaler.learning.report import shipping_line
 from deepscaler.learning.task import TrainingTask
 from deepscaler.learning.train import train
 from deepscaler.learning.windowing import label_lag, make_windows
+from deepscaler.policies.outlook import learned_from
 from deepscaler.settings import ModelConfig, Train
 from model.trainer import Trainer
 
@@ -93,6 +95,11 @@ def test_it_trains_and_writes_a_bundle_with_its_json_and_graph(
     }
     assert described["graph"]["refitted"]["identity"]["test"] > 0
     assert described["training"]["train"]["num_iter"] == 3
+    learned = learned_from(read_bundle_file(directory / "AdapGLA.pt"))
+    assert learned.inputs is not None and learned.inputs.services == ("web", "cart", "pay", "db", "mail")
+    assert learned.inputs.shares[0, 1] == pytest.approx(0.1, abs=0.01) and learned.inputs.usual < 0.1
+    assert learned.shares is not None and 0 < learned.shares[0] < 1 and learned.usual_error(100.0) > 0
+    assert "inputs" not in described
 
 
 @pytest.mark.field

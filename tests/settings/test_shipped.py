@@ -22,6 +22,7 @@ FOR_EDITING = (
     "bookinfo.yaml",
     "boutique.yaml",
     "train_ticket.yaml",
+    "single.yaml",
     "train_config.yaml",
     "train_datasets_speed.yaml",
 )
@@ -93,7 +94,7 @@ def test_the_services_of_an_application_stand_in_one_file() -> None:
         if kind(path) is Settings
         if isinstance(app := document(path).get("app"), dict) and (services := app.get("services"))
     ]
-    assert len(stated) == len(set(stated)) == 4
+    assert len(stated) == len(set(stated)) == 5
 
 
 def test_what_is_mounted_into_the_controllers_pod_comes_with_the_files_that_it_extends() -> None:

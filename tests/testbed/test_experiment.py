@@ -150,6 +150,32 @@ def test_variants_and_sweeps_are_chosen_on_validation_seeds_and_tested_at_the_po
     assert len(lines) == 1 and noted["seeds"] == [2000] and noted["new_runs"] == len(tested)
 
 
+def test_a_case_collects_and_fits_first_where_asked_and_cases_of_one_telemetry_share_it(
+    written, run, tmp_path
+):
+    path = written(
+        config="config/studies/single.yaml",
+        set=["scale.duration=60", "evaluate.warmup=0", "collect.last=4800", "testbed.boot_seconds=5"],
+        loads={
+            name: {"set": [f"scale.load={{shape: {name}, kind: open, low: 5, high: 10}}"]}
+            for name in ("steady", "square")
+        },
+        policies=["reactive_holistic"],
+        prepare=True,
+    )
+    assert run(path) == 0
+    (data,) = (tmp_path / "runs" / "data").iterdir()
+    demand = read(data / "meta.json")["demand"]
+    assert demand["boot_seconds"] == [5.0]
+    info = read(tmp_path / "runs" / "steady" / "reactive_holistic-1000" / "run.json")
+    assert list(info["inputs"]) == [str(data / "meta.json")]
+    cases = list(cases_of(load_section(Experiment, path, [])))
+    assert len({case.data for case in cases}) == 1
+    assert (
+        cases[0].data != next(iter(cases_of(load_section(Experiment, path, []), ["collect.last=4500"]))).data
+    )
+
+
 def experiment(**changes):
     """An experiment that isn't run."""
     return Experiment(

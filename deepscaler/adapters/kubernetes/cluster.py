@@ -20,11 +20,12 @@ from deepscaler.adapters.kubernetes.lease import LeaseElection, steady_seconds
 from deepscaler.adapters.kubernetes.measured_objects import MeasuredObjects
 from deepscaler.adapters.kubernetes.objects import Usage
 from deepscaler.adapters.kubernetes.orchestrator import Orchestrator
+from deepscaler.adapters.kubernetes.past_decisions import past_decisions
 from deepscaler.adapters.kubernetes.telemetry import Telemetry
 from deepscaler.adapters.prometheus import PrometheusClient
 from deepscaler.adapters.queries import Names
 from deepscaler.calls import CallGraph
-from deepscaler.cluster import Pod, ScaleReport, Undisputed, Workload
+from deepscaler.cluster import Advice, Happening, Pod, ScaleReport, Undisputed, Workload
 from deepscaler.errors import ClusterError, MetricsError
 from deepscaler.logs import OnChange
 from deepscaler.panel import MetricPanel
@@ -77,6 +78,7 @@ class KubernetesCluster:
         self._telemetry = Telemetry(settings, prometheus, session, progress, self._stated, live=not past)
         self._measured = MeasuredObjects(settings, prometheus, clock, self._stated)
         self._orchestrator = Orchestrator(settings)
+        self._announcer = self._orchestrator.announcer(clock)
         self._newest: Mapping[str, Workload] | None = None  # what the API said last
         self._on_change = OnChange(_LOG, logging.ERROR)
         self.api_failures: Counter[int] = Counter()
@@ -267,6 +269,14 @@ class KubernetesCluster:
             )
         return replicas
 
+    def advise(self, minimums: Mapping[str, Advice | None]) -> ScaleReport:
+        """Raise the minimums of the HorizontalPodAutoscalers of these services, or give them back (None)."""
+        return self._orchestrator.advise(minimums)
+
+    def announce(self, happenings: Sequence[Happening]) -> None:
+        """Write Events on the Deployments of these services, aggregated and within a budget."""
+        self._announcer.announce(happenings, self._orchestrator.regarding)
+
     def check(self) -> None:
         """Check that this user may read and scale all that is to be scaled.
 
@@ -294,6 +304,14 @@ class KubernetesCluster:
         """None, because the controller's recorder samples the pods itself."""
         return
 
+    def past_decisions(self, start: float, end: float) -> pd.DataFrame:
+        """As their own metrics tell it, or else the replicas that Deployments asked for.
+
+        Raises:
+            MetricsError: Prometheus can't be reached.
+        """
+        return past_decisions(self._settings, self._hasty, self._names, start, end)
+
     @contextmanager
     def leadership(self, *, wait: bool = False) -> Iterator[LeaseElection | Undisputed]:
         """Check the rights, then run an election until the block ends.
@@ -316,7 +334,7 @@ class KubernetesCluster:
             return
         election = LeaseElection(self._settings)
         self.upstreams["lease"] = election.upstream
-        self._orchestrator.writer.fence = election.seconds_left
+        self._orchestrator.writer.fence = self._orchestrator.minimums.fence = election.seconds_left
         with election.running():
             if wait and not election.wait():
                 raise ClusterError(

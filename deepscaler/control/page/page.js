@@ -4,7 +4,8 @@
 const AHEAD_SECONDS = 600;
 const PAST_SECONDS = 10800;
 const [TIME, LOAD, FORESEEN, RESPONSES, READY, PROPOSED, FLOOR, APPLIED] = [0, 1, 2, 3, 4, 5, 6, 7];
-const NAMES = { bootstrap: "live past", season: "season", network: "network", all: "all together" };
+const NAMES = { bootstrap: "live past", season: "season", day: "days before", network: "network", all: "all together" };
+const WAYS = { all: "all together", season: "the season", past: "the live past", day: "days before", network: "the network" };
 const HELD = /^(held_|unknown_service|conflict|write_failed|rival_|quota)/;
 const state = { story: null, range: PAST_SECONDS, pulse: null, heard: 0, skew: 0, charts: [], cards: [] };
 const byId = (id) => document.getElementById(id);
@@ -345,6 +346,11 @@ function table(element, heads, rows) {
   });
   put(element, head, body);
 }
+function followed(trials) {
+  const behind = trials.filter((way) => way.behind > 0 && WAYS[way.name]).map((way) => `${WAYS[way.name]} ${span(way.behind)} more`);
+  if (!behind.length) return "";
+  return `Followed on paper, ${WAYS[trials[0].name]} would have cost least lately. In time of holding what was needed: ${behind.join(", ")}.`;
+}
 function showSources() {
   const { now } = state.story;
   const leads = [60, 300, 600];
@@ -374,6 +380,7 @@ function showSources() {
     table(drawn, ["source", "weight", "off, 1 min", "5 min", "10 min", "in the band"], rows);
     put(box, drawn);
   }
+  byId("trials").textContent = followed(now ? now.trials : []);
   const period = now && now.season;
   byId("season").textContent = !now || !now.band ? "" : period ? `The load repeats every ${span(period)}.` : "No season was found in the load: its past is drawn on as a whole.";
   const budget = now && now.budget;

@@ -1,0 +1,125 @@
+"""What controllers decided lately, read back from a real Prometheus by one that starts on another node."""
+
+import os
+
+import numpy as np
+import pytest
+from helpers.fakes import FakeCluster, ScriptedPolicy, make_settings
+from helpers.moments import START
+from helpers.paper_shop import T0, settings_file
+
+from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
+from deepscaler.control.controller import Controller
+from deepscaler.control.recorder import Recorder
+from deepscaler.errors import ClusterError, MetricsError
+from deepscaler.settings import load_settings
+from testbed.cluster.exposition import STALE, Series, labels
+from testbed.live import prometheus_server
+
+TIMES = T0 + 15.0 * np.arange(41)
+END = float(TIMES[-1])
+
+
+@pytest.fixture(scope="module")
+def server():
+    try:
+        prometheus_server.install()
+    except ClusterError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    with prometheus_server.running() as running:
+        yield running
+
+
+def told(instance, app, mode, service="service", until=END, **replicas):
+    """The series of one controller, which ends at `until`; each service has (proposed, applied) replicas."""
+    who = {"job": "deepscaler", "instance": instance}
+    values = {labels("deepscaler_info", app=app, mode=mode, policy="deepscaler", **who): 1.0}
+    for name, (proposed, applied) in replicas.items():
+        about = {service: name, **who}
+        values[labels("deepscaler_applied_replicas", **about)] = applied
+        if proposed is not None:
+            values[labels("deepscaler_proposed_replicas", **about)] = proposed
+    lived = until >= TIMES
+    ends = TIMES[lived][-1] + 1.0
+    return [
+        Series(key, np.append(TIMES[lived], ends), np.append(np.full(lived.sum(), value), STALE))
+        if ends < END
+        else Series(key, TIMES, np.full(len(TIMES), value))
+        for key, value in values.items()
+    ]
+
+
+def decided(tmp_path, server, app, *, seconds=120.0, dry_run=False, names=("web", "api")):
+    path = settings_file(tmp_path, server, app, {name: {} for name in names})
+    settings = load_settings(path, [f"app.name={app}", f"scale.dry_run={str(dry_run).lower()}"])
+    found = KubernetesCluster(settings, clock=lambda: END).past_decisions(END - seconds, END)
+    return found.set_index(["service", "time"]).sort_index()
+
+
+def test_what_a_controller_elsewhere_wanted_comes_back(server, tmp_path):
+    ours = told("10.0.0.1:9464", "one", "act", web=(7.4, 6), api=(None, 3))
+    ahead = told("10.0.0.2:9464", "one", "standby", web=(7.2, 6), api=(None, 3))
+    other = told("10.0.0.3:9464", "two", "act", web=(29.0, 29))
+    shadow = told("10.0.0.4:9464", "one", "dry_run", web=(19.0, 6))
+    prometheus_server.remote_write(server.url, [*ours, *ahead, *other, *shadow])
+    found = decided(tmp_path, server, "one")
+    assert len(found.loc["web"]) == 8 and found.loc["web", "predicted"].unique() == [7.4]
+    assert found.loc["api", "predicted"].isna().all() and (found.loc["api", "current"] == 3).all()
+    assert decided(tmp_path, server, "one", dry_run=True).loc["web", "predicted"].unique() == [19.0]
+
+
+def test_one_that_is_gone_is_known_up_to_its_end_and_by_the_name_that_prometheus_gives_its_label(
+    server, tmp_path
+):
+    """Targets of a ServiceMonitor have a label `service` of their own."""
+    gone = told("10.0.1.1:9464", "three", "act", service="exported_service", until=END - 60, web=(7.0, 7))
+    spec = labels("kube_deployment_spec_replicas", namespace="three", deployment="web", job="ksm")
+    prometheus_server.remote_write(server.url, [*gone, Series(spec, TIMES, np.full(len(TIMES), 6.0))])
+    found = decided(tmp_path, server, "three", names=("web",)).loc["web"]
+    assert found["predicted"].notna().sum() == 4 and (found["current"] == [7] * 4 + [6] * 4).all()
+
+
+def test_without_any_controller_the_replicas_asked_for_stand_in(server, tmp_path):
+    spec = labels("kube_deployment_spec_replicas", namespace="four", deployment="web", job="ksm")
+    prometheus_server.remote_write(server.url, [Series(spec, TIMES, 2.0 + (TIMES > END - 50))])
+    found = decided(tmp_path, server, "four", names=("web",)).loc["web"]
+    assert found["predicted"].isna().all() and list(found["current"]) == [2] * 4 + [3] * 4
+    assert decided(tmp_path, server, "five").empty
+
+
+def controller_of(cluster, recorder=None):
+    settings = make_settings(guard_rails={"scale_down_window": 120.0})
+    return Controller(cluster, ScriptedPolicy(lambda _now, _service: 3.0), settings, recorder)
+
+
+def test_a_controller_on_another_node_goes_on_with_the_window():
+    wanted = [(START - 75.0, "web", 6, 5.4), (START - 30.0, "web", 6, 3.0), (START - 75.0, "db", 4, np.nan)]
+    cluster = FakeCluster(replicas={"web": 6, "api": 3, "db": 3}, decided=wanted)
+    controller_of(cluster).run(90.0)
+    assert cluster.replicas["web"] == 3  # 75 s after the highest wish it is forgotten
+    counts = [write["web"] for write in cluster.writes if "web" in write]
+    assert counts == [6, 3][-len(counts) :]
+
+
+def test_without_the_store_the_files_of_this_node_are_what_there_is(tmp_path, caplog):
+    first = FakeCluster(replicas={"web": 6, "api": 3, "db": 3})
+    settings = make_settings()
+    policy = ScriptedPolicy(lambda _now, _service: 6.0)
+    Controller(first, policy, settings, Recorder(tmp_path)).tick()
+    second = FakeCluster(clock=first.clock + 15, replicas=first.replicas, metrics_down=(START, START + 16))
+    second.metrics_down = (second.clock, second.clock + 0.5)
+    controller = controller_of(second, Recorder(tmp_path))
+    assert "known from decisions.csv alone: http://prometheus: connection refused" in caplog.text
+    second.metrics_down = (np.inf, np.inf)
+    controller.tick()
+    assert second.replicas["web"] == 6
+
+
+def test_a_store_that_cant_be_reached_is_told_as_such(tmp_path):
+    class Nowhere:
+        url = "http://127.0.0.1:9"
+
+    with pytest.raises(MetricsError):
+        decided(tmp_path, Nowhere, "six")
