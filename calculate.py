@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shlex
 import sys
 import textwrap
 from pathlib import Path
@@ -20,6 +21,7 @@ from deepscaler.evaluation.summary import gather, summarize, write_summary
 from deepscaler.evaluation.text import OWN, by_violations, elasticity_table, full_table, main_table, verdict
 from deepscaler.logs import start_logging
 from deepscaler.pictures.runs import draw_pareto, draw_timeline
+from deepscaler.reports.comparison import write_report
 from deepscaler.runs import read_run
 from deepscaler.settings import Evaluate, load_settings
 
@@ -51,6 +53,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", metavar="DIR", help="where summary.json and pictures go (default: evaluate.output_dir)"
     )
+    parser.add_argument(
+        "--report", metavar="FILE", help="also write a page (HTML) that explains the comparison to people"
+    )
     parser.add_argument("--full", action="store_true", help="print every measure, not only the main ones")
     parser.add_argument("--json", action="store_true", help="print summary.json instead of the table")
     return parser
@@ -61,13 +66,16 @@ def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     start_logging()
     try:
-        settings = load_settings(arguments.config, arguments.overrides).evaluate
+        whole = load_settings(arguments.config, arguments.overrides)
+        settings = whole.evaluate
         log.info("settings: %s", settings.model_dump_json())
         output = Path(arguments.output or settings.output_dir)
         outcomes = gather(arguments.runs or [settings.runs], settings.warmup)
         summary = summarize(outcomes, settings.baseline)
         write_summary(output / "summary.json", summary)
         pictures = draw(summary, outcomes, settings, output)
+        if arguments.report:
+            write_report(Path(arguments.report), summary, outcomes, whole, command(arguments))
     except DeepScalerError as error:
         print(f"calculate: {error}", file=sys.stderr)
         return 1
@@ -77,6 +85,14 @@ def main(argv: list[str] | None = None) -> int:
         print(report(summary, settings.baseline, arguments.full))
     log.info("wrote %s and %s", output / "summary.json", ", ".join(path.name for path in pictures))
     return 0
+
+
+def command(arguments: argparse.Namespace) -> str:
+    """The command that makes the page of this comparison."""
+    words = ["python", "calculate.py", "--config", arguments.config]
+    words += [word for override in arguments.overrides for word in ("--set", override)]
+    words += ["--runs", *arguments.runs] if arguments.runs else []
+    return shlex.join([*words, "--report", arguments.report])
 
 
 def report(summary: dict[str, Any], baseline: str, full: bool) -> str:

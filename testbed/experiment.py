@@ -31,6 +31,7 @@ from deepscaler.runs import read_info, read_run
 from deepscaler.settings import Experiment, Settings, load_section, load_settings
 from deepscaler.statistics import bootstrap_interval
 from deepscaler.text import aligned
+from testbed.experiments.page import write_experiment_page
 from testbed.experiments.runs import look_ahead, played, run_one
 
 REFERENCE = "oracle"
@@ -108,6 +109,7 @@ def main(argv: list[str] | None = None) -> int:
         run_jobs(jobs, experiment.workers)
         summary = summarise(jobs)
         write_json(Path(experiment.output) / "summary.json", summary)
+        page = write_experiment_page(experiment, f"python -m testbed.experiment {arguments.experiment}")
     except DeepScalerError as error:
         print(f"experiment: {error}", file=sys.stderr)
         return 1
@@ -116,6 +118,7 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.json
         else "\n\n".join(load_table(name, rows) for name, rows in summary.items())
     )
+    print(f"written: {page}", file=sys.stderr)
     return 0
 
 

@@ -25,7 +25,7 @@ FLOORS = (
     {"settings"},
     {"adapters", "labels", "graphs", "evaluation"},
     {"pictures", "collecting", "planning"},
-    {"learning"},
+    {"learning", "reports"},
     {"policies"},
     {"control"},
 )
@@ -52,6 +52,7 @@ HOMES = {
     "matplotlib": ("deepscaler/pictures/",),
     "networkx": ("deepscaler/pictures/", "deepscaler/policies/pbscaler.py"),
     "PIL": ("deepscaler/pictures/",),  # comes with matplotlib
+    "jinja2": ("deepscaler/reports/",),
     "pandas": ("deepscaler/", "testbed/", *(f"{script}.py" for script in SCRIPTS)),
     "tqdm": ("testbed/", *(f"{script}.py" for script in SCRIPTS)),
     "numpy": ("",),

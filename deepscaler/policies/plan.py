@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepscaler.artefacts import utc_text
 from deepscaler.cluster import Pod, Workload
 from deepscaler.labels.demand import DemandModel
 from deepscaler.labels.history import offered_history
@@ -22,6 +24,10 @@ from deepscaler.policies.reactive import ReactiveFloor, limits_now
 
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
+NO_SOURCE = "none"
+"""Stands for moments without scenarios, when the floor decides."""
+NEWEST_SOURCES = 500
+"""So many changes of the source are remembered."""
 
 
 class PlanPolicy(Policy):
@@ -63,6 +69,7 @@ class PlanPolicy(Policy):
         self._boot_seconds = np.nan_to_num(model.boot_seconds)
         self._column = {name: index for index, name in enumerate(model.services)}
         self._known = np.isfinite(model.demand_seconds)
+        self._sources: deque[tuple[float, str]] = deque(maxlen=NEWEST_SOURCES)
 
     def decide(self, observation: Observation) -> Mapping[str, Proposal]:
         """The larger of plan and floor, for every live service."""
@@ -71,15 +78,18 @@ class PlanPolicy(Policy):
         return {item.service: self._proposal(item, plan, floors) for item in observation.workloads}
 
     def describe(self) -> Mapping[str, Any]:
-        """What run.json keeps of the source of scenarios."""
-        return self._about()
+        """What run.json keeps of the source of scenarios, and since when which one was used."""
+        changes = [[utc_text(moment), source] for moment, source in self._sources]
+        return {**self._about(), "scenario_sources": changes}
 
     def _plan(self, observation: Observation) -> Plan | None:
         panel = observation.panel.since_first_sample()
         usable = len(panel) and {"req", "res"} <= set(panel.features)
         rates = offered_history(self._model, panel) if usable else None
         found = None if rates is None else self._source.scenarios(observation.now, rates, panel)
-        if found is None or not np.isfinite(found.rates).all():
+        usable = found is not None and bool(np.isfinite(found.rates).all())
+        self._note(observation.now, found.source if found is not None and usable else NO_SOURCE)
+        if found is None or not usable:
             return None
         running = running_now(self._model.services, self._boot_seconds, observation)
         lead = self._boot_seconds + self.period_seconds
@@ -87,6 +97,11 @@ class PlanPolicy(Policy):
         return plan_replicas(
             needs, found.weights, self.period_seconds, lead, running, self._prices, found.surprise
         )
+
+    def _note(self, now: float, source: str) -> None:
+        """Remember the moments at which the source changes."""
+        if not self._sources or self._sources[-1][1] != source:
+            self._sources.append((now, source))
 
     def _needs(self, found: Scenarios, limits: Array) -> NDArray[np.int64]:
         """Replicas `[M, H, N]` that keep each service within its utilisation; 1 if unknown."""
