@@ -12,6 +12,7 @@ import pandas as pd
 
 from deepscaler.calls import CallGraph
 from deepscaler.panel import MetricPanel
+from deepscaler.upstream import Upstream
 
 LATENCY_BUCKETS = (
     0.005,
@@ -166,6 +167,11 @@ class Cluster(Protocol):
     @property
     def api_failures(self) -> Mapping[int, int]:
         """HTTP status (0 means no answer) -> how often the orchestrator's API couldn't be read with it."""
+        ...
+
+    @property
+    def upstreams(self) -> Mapping[str, Upstream]:
+        """Server that is asked (`prometheus`, `kubernetes`) -> how the requests to it went."""
         ...
 
     def now(self) -> float:

@@ -396,7 +396,7 @@ def test_the_shadow_runs_as_its_pod_and_changes_nothing(
         found = samples(running)
         about = {"app": "boutique", "policy": "deepscaler", "mode": "dry_run"}
         about["bundle_sha256"] = sha256(bundle.read_bytes()).hexdigest()
-        labels = ",".join(f'{name}="{value}"' for name, value in about.items())
+        labels = ",".join(f'{name}="{value}"' for name, value in sorted(about.items()))
         assert found[f"deepscaler_info{{{labels}}}"] == 1
         for service in SETTINGS.app.services:
             assert found[f'deepscaler_predicted_replicas{{service="{service}"}}'] == WANTED

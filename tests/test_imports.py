@@ -55,6 +55,7 @@ HOMES = {
     "jinja2": ("deepscaler/reports/",),
     "pandas": ("deepscaler/", "testbed/", *(f"{script}.py" for script in SCRIPTS)),
     "tqdm": ("testbed/", *(f"{script}.py" for script in SCRIPTS)),
+    "prometheus_client": ("deepscaler/control/",),
     "numpy": ("",),
 }
 """Where each third-party package may be imported; a package that isn't here may be imported nowhere."""

@@ -21,6 +21,7 @@ from deepscaler.adapters.web import Reply, TooLarge, Web
 from deepscaler.artefacts import one_line
 from deepscaler.errors import MetricsError
 from deepscaler.settings import Prometheus
+from deepscaler.upstream import Upstream
 
 MAX_POINTS = 11_000
 """Points per series that one range query may ask for (Prometheus says 11,000 and allows one more)."""
@@ -80,6 +81,10 @@ class PrometheusClient:
         session: carries the requests; it keeps its own adapters and headers.
         sleep: waits between tries for the seconds that it is given.
         whole: whether an answer that the server calls partial is an error.
+        upstream: counts the requests.
+
+    Attributes:
+        upstream: likewise.
     """
 
     def __init__(
@@ -89,11 +94,13 @@ class PrometheusClient:
         sleep: Callable[[float], None] = time.sleep,
         *,
         whole: bool = False,
+        upstream: Upstream | None = None,
     ) -> None:
         self.settings = settings
         self._whole = whole
         self.url = settings.url.rstrip("/") + "/api/v1/query_range"
-        self._web = Web(session)
+        self._web = Web(session, upstream)
+        self.upstream = self._web.upstream
         self._sleep = sleep
 
     def query_range(

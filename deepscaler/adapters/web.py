@@ -12,6 +12,7 @@ import requests
 from deepscaler import __version__
 from deepscaler.adapters.deadline import Deadline
 from deepscaler.artefacts import one_line, parse_json
+from deepscaler.upstream import Upstream
 
 MOST_BYTES = 64 * 2**20
 """No answer may have more bytes, compressed or not: what it becomes in memory is several times as much."""
@@ -55,9 +56,11 @@ class Web:
 
     Args:
         session: carries them; it keeps its own adapters and headers.
+        upstream: counts them.
     """
 
-    def __init__(self, session: requests.Session | None = None) -> None:
+    def __init__(self, session: requests.Session | None = None, upstream: Upstream | None = None) -> None:
+        self.upstream = upstream or Upstream()
         self._session = session or requests.Session()
         if session is None:
             self._session.headers["User-Agent"] = USER_AGENT
@@ -77,7 +80,10 @@ class Web:
             TooLarge: the answer is too large.
             requests.RequestException: any other trouble.
         """
-        return self._deadline.within(seconds, partial(self._once, method, url, seconds, options))
+        with self.upstream.timed():
+            reply = self._deadline.within(seconds, partial(self._once, method, url, seconds, options))
+        self.upstream.answered(reply.status)
+        return reply
 
     def _once(self, method: str, url: str, seconds: float, options: Mapping[str, Any]) -> Reply:
         with self._session.request(

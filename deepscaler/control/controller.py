@@ -34,6 +34,7 @@ from deepscaler.control.recorder import (
     with_outcome,
 )
 from deepscaler.control.schedule import ClockWatch, Turns, sleep
+from deepscaler.control.tick import Tick, Watcher
 from deepscaler.errors import DeepScalerError, MetricsError
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
 from deepscaler.policies.reactive import usage_floor
@@ -65,6 +66,7 @@ class Controller:
     Attributes:
         statistics: the counters.
         last_rows: the decisions of the newest tick.
+        watchers: are told of each completed tick; an error of theirs is logged and changes nothing.
     """
 
     def __init__(
@@ -80,6 +82,8 @@ class Controller:
         self.cluster, self.policy, self.recorder = cluster, policy, recorder or Recorder()
         self.statistics = Statistics()
         self.last_rows: list[DecisionRow] = []
+        self.watchers: list[Watcher] = []
+        self._late_seconds = 0.0
         self._settings, self._scale = settings, settings.scale
         self._scaled = frozenset(name for name, service in settings.app.services.items() if service.scaled)
         rails = self._scale.guard_rails
@@ -161,6 +165,7 @@ class Controller:
             if (stop is not None and stop.is_set()) or end.come(now):
                 return
             ticking = ticks.come(now)
+            self._late_seconds = max(now - ticks.due, 0.0) if ticking else 0.0
             self._attempt(self.tick if ticking else self._sample, counted=ticking)
             now = self.cluster.steady()
             if ticking:
@@ -242,13 +247,22 @@ class Controller:
         rows = [with_outcome(row, report) for row in rows]
         for decision in decisions:
             self._history.record(decision.service, steady, decision.recommended)
-        self.statistics.took(time.perf_counter() - began)
+        took = time.perf_counter() - began
+        self.statistics.took(took)
         self.last_rows = rows
         self.statistics.ticks += 1
         self._completed, self._failed_in_a_row = self.cluster.steady(), 0
         self.recorder.add_decisions(rows)
         self._record_pods(now, deployed, pods)
+        self._tell(Tick(now, self._late_seconds, took, mode, tuple(rows), proposals, quality))
         return rows
+
+    def _tell(self, tick: Tick) -> None:
+        for watcher in self.watchers:
+            try:
+                watcher(tick)
+            except Exception:
+                log.exception("a watcher of the ticks failed, going on")
 
     def mode(self) -> str:
         """What a tick may do at this moment: `act`, `standby` (another controller leads) or `dry_run`."""

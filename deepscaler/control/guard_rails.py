@@ -31,6 +31,22 @@ HELD = frozenset(
     }
 )
 """Services with these reasons keep their replicas, because their data can't be trusted."""
+RESTRICTING = (
+    LEFT_ALONE
+    | HELD
+    | {
+        Reason.FORCED,
+        Reason.WITHIN_TOLERANCE,
+        Reason.STABILIZED,
+        Reason.STEP_LIMIT,
+        Reason.MIN_REPLICAS,
+        Reason.MAX_REPLICAS,
+        Reason.QUOTA,
+        Reason.CONFLICT,
+        Reason.WRITE_FAILED,
+    }
+)
+"""Services with these reasons don't get what the policy wants."""
 _REMEMBERED = ["time", "service", "current", "predicted", "floor", "target", "reason"]
 _SLACK = 1e-9
 

@@ -21,7 +21,7 @@ from deepscaler.cluster import ENDPOINT_COLUMNS, Cluster, Leadership, Undisputed
 from deepscaler.control.controller import Controller
 from deepscaler.control.lock import only_writer
 from deepscaler.control.recorder import DecisionRow, Recorder
-from deepscaler.control.self_metrics import serving_metrics
+from deepscaler.control.serving import serving
 from deepscaler.errors import ClusterError, MetricsError
 from deepscaler.policies.base import Policy
 from deepscaler.runs import PolicyName, Run, write_run
@@ -66,7 +66,7 @@ def run_live(cluster: Cluster, policy: Policy, settings: Settings) -> Path:
             leading = leadership.leading
             controller = Controller(cluster, policy, settings, recorder, survive_bugs=True, leading=leading)
             leadership.require(controller.healthy)
-            with serving_metrics(controller, settings):
+            with serving(controller, settings):
                 controller.run(settings.scale.duration, stop=stop)
         try:
             # The recorder wrote the rows of decisions and pods already; the disk keeps them as they are.

@@ -81,7 +81,7 @@ def fill_forward(panel: MetricPanel, samples: int) -> MetricPanel:
     if np.isfinite(panel.values).all():
         return panel
     values = _carried(panel.values, samples)
-    filled = MetricPanel(panel.times, panel.services, panel.features, values)
+    filled = MetricPanel(panel.times, panel.services, panel.features, values, panel.partial)
     if "res" in panel.features and "req" in panel.features:
         column = panel.features.index("res")
         values[:, :, column] = np.where(_silent(filled), panel.values[:, :, column], values[:, :, column])

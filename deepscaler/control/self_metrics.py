@@ -1,21 +1,32 @@
-"""The controller's own metrics for Prometheus: counters, the newest decisions, mode and leadership."""
+"""The controller's own metrics for Prometheus: what docs/metrics.md lists, from the newest snapshot."""
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+import math
+import platform
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
 
-from deepscaler.control.controller import Controller
-from deepscaler.control.recorder import ACTING
-from deepscaler.errors import ClusterError
-from deepscaler.settings import Settings
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
 
-_LOG = logging.getLogger(__name__)
-_PAGES = "/metrics, /healthz, /readyz"
+from deepscaler import __version__
+from deepscaler.control.guard_rails import RESTRICTING
+from deepscaler.control.recorder import ACTING, DecisionRow
+from deepscaler.control.tally import ALL, LEADS, TICK_BUCKETS
+from deepscaler.control.watch import Snapshot, Watch
+from deepscaler.policies.base import Reason
+from deepscaler.upstream import BUCKETS
+
+PREFIX = "deepscaler_"
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _COUNTERS = {
     "ticks": "Ticks that ended without an error.",
     "failed_ticks": "Ticks that ended in an error.",
@@ -31,140 +42,207 @@ _COUNTERS = {
 _VALUES = {
     "current": "spec.replicas when the tick read them.",
     "ready": "Ready replicas.",
-    "predicted": "Replicas that the policy wants.",
+    "predicted": "Replicas that the policy wants, or its forecast if it makes one.",
     "floor": "The reactive floor.",
     "target": "Replicas that were decided.",
 }
+Labels = Mapping[str, str]
+Samples = Iterable[tuple[Labels, float]]
+_NONE: Labels = {}
 
 
-def exposition(controller: Controller, policy: str, app: str) -> str:
+def exposition(watch: Watch) -> bytes:
     """The page in the text format of Prometheus."""
-    statistics, rows, mode = controller.statistics, controller.last_rows, controller.mode()
-    lines: list[str] = []
-    bundle = controller.policy.describe().get("bundle_sha256")
-    about = {"app": app, "policy": policy, "mode": mode}
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(SelfMetrics(watch))
+    return generate_latest(registry)
 
-    def family(name: str, kind: str, text: str, samples: list[tuple[Mapping[str, str], float]]) -> None:
-        if samples:
-            lines.extend((f"# HELP deepscaler_{name} {text}", f"# TYPE deepscaler_{name} {kind}"))
-            lines.extend(f"deepscaler_{name}{_labels(labels)} {value:.15g}" for labels, value in samples)
 
-    family(
-        "info",
-        "gauge",
-        "Application, policy, bundle and mode of this controller.",
-        [({**about, "bundle_sha256": str(bundle)} if bundle else about, 1.0)],
-    )
-    family(
-        "healthy", "gauge", "1 if a tick was completed lately, else 0.", [({}, float(controller.healthy()))]
-    )
-    family("leader", "gauge", "1 if this controller may write, else 0.", [({}, float(mode == ACTING))])
-    for name, text in _COUNTERS.items():
-        family(f"{name}_total", "counter", text, [({}, float(getattr(statistics, name)))])
-    family(
-        "decision_seconds_sum",
-        "counter",
-        "Time that all ticks took together.",
-        [({}, statistics.all_decision_seconds)],
-    )
-    family(
-        "decision_seconds_count",
-        "counter",
-        "Number of ticks whose time was taken.",
-        [({}, float(statistics.ticks))],
-    )
-    failures = controller.cluster.api_failures
-    samples: list[tuple[Mapping[str, str], float]] = [
-        ({"status": str(code)}, float(count)) for code, count in sorted(failures.items())
-    ]
-    family(
-        "api_failures_total",
-        "counter",
-        "Times that the Kubernetes API couldn't be read, by HTTP status (0 means no answer).",
-        samples,
-    )
-    if rows:
-        family("last_tick_timestamp_seconds", "gauge", "Time of the newest tick.", [({}, rows[0].time)])
-    for name, text in _VALUES.items():
-        known = [({"service": row.service}, getattr(row, name)) for row in rows]
-        family(
-            f"{name}_replicas",
-            "gauge",
-            text,
-            [(labels, float(value)) for labels, value in known if value is not None],
+class SelfMetrics(Collector):
+    """The metrics of one controller."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def collect(self) -> Iterator[Metric]:
+        """All families, those without samples left out."""
+        families = [*self._of_the_controller(), *self._of_upstreams()]
+        snapshot = self._watch.snapshot
+        if snapshot is not None:
+            families += [*_of_ticks(snapshot), *_of_services(snapshot), *_of_forecasts(snapshot)]
+            families += [*self._of_entries(snapshot), *_of_the_model(snapshot)]
+        return (family for family in families if family.samples)
+
+    def _of_the_controller(self) -> Iterator[Metric]:
+        controller = self._watch.controller
+        mode, learned = controller.mode(), controller.policy.learned()
+        about = {"app": self._watch.settings.app.name, "policy": controller.policy.name, "mode": mode}
+        if learned is not None:
+            about["bundle_sha256"] = learned.sha256
+        yield _gauge("info", "Application, policy, bundle and mode of this controller.", [(about, 1.0)])
+        versions = {"version": __version__, "python": platform.python_version()}
+        yield _gauge("build_info", "Versions of DeepScaler and of Python.", [(versions, 1.0)])
+        healthy = float(controller.healthy())
+        yield _gauge("healthy", "1 if a tick was completed lately, else 0.", [(_NONE, healthy)])
+        yield _gauge("leader", "1 if this controller may write, else 0.", [(_NONE, float(mode == ACTING))])
+        for name, text in _COUNTERS.items():
+            yield _counter(name, text, [(_NONE, float(getattr(controller.statistics, name)))])
+
+    def _of_upstreams(self) -> Iterator[Metric]:
+        cluster = self._watch.controller.cluster
+        failures = [
+            ({"status": str(code)}, float(count)) for code, count in sorted(cluster.api_failures.items())
+        ]
+        text = "Times that the Kubernetes API couldn't be read, by HTTP status (0 means no answer)."
+        yield _counter("api_failures", text, failures)
+        asked = {name: one.requests() for name, one in cluster.upstreams.items()}
+        text = "Time that requests took, by the server that was asked."
+        took = HistogramMetricFamily(f"{PREFIX}upstream_request_seconds", text, labels=["source"])
+        for name, found in asked.items():
+            took.add_metric([name], _buckets(BUCKETS, found.buckets), found.seconds)
+        yield took
+        errors = [
+            ({"source": name, "error": error}, float(count))
+            for name, found in asked.items()
+            for error, count in sorted(found.errors.items())
+        ]
+        yield _counter(
+            "upstream_errors", "Requests that failed, by the server and the kind of error.", errors
         )
-    reasons: list[tuple[Mapping[str, str], float]] = [
-        ({"service": row.service, "reason": row.reason}, 1.0) for row in rows
+
+    def _of_entries(self, snapshot: Snapshot) -> Iterator[Metric]:
+        newest, entries = snapshot.past[-1], self._watch.entries
+        sla: dict[str, float] = {}
+        for entry in self._watch.settings.app.entries:
+            sla[entry.service] = min(entry.sla, sla.get(entry.service, math.inf))
+        load = [(_NONE, newest.load)] if math.isfinite(newest.load) else []
+        yield _gauge("entry_requests_per_second", "Requests per second of all entries together.", load)
+        measured = zip(entries, newest.responses.tolist(), strict=True)
+        responses = [({"service": name}, value) for name, value in measured if math.isfinite(value)]
+        yield _gauge("entry_response_seconds", "Mean response of an entry's service.", responses)
+        agreed = [({"service": name}, seconds) for name, seconds in sla.items()]
+        yield _gauge("entry_sla_seconds", "Mean response that was agreed for it.", agreed)
+
+
+def _of_ticks(snapshot: Snapshot) -> Iterator[Metric]:
+    counts = snapshot.counts
+    took = HistogramMetricFamily(f"{PREFIX}decision_seconds", "Time that a tick took.", labels=[])
+    seconds = float(snapshot.statistics["all_decision_seconds"])
+    took.add_metric([], _buckets(TICK_BUCKETS, counts.buckets), seconds)
+    yield took
+    yield _gauge("last_tick_timestamp_seconds", "Time of the newest tick.", [(_NONE, snapshot.now)])
+    late = [(_NONE, snapshot.late_seconds)]
+    yield _gauge("tick_lateness_seconds", "How much later than it was due the newest tick began.", late)
+    text = "How much later than they were due all ticks began, summed."
+    yield _counter("lateness_seconds", text, [(_NONE, counts.late_seconds)])
+    decisions = [
+        ({"action": action, "reason": reason}, float(count))
+        for (action, reason), count in sorted(counts.decisions.items())
     ]
-    family("decision", "gauge", "1 for the reason why a service got its target.", reasons)
-    return "\n".join(lines) + "\n"
-
-
-def _page(controller: Controller, settings: Settings, path: str) -> tuple[int, str]:
-    """HTTP status and text."""
-    if path == "/metrics":
-        return 200, exposition(controller, controller.policy.name, settings.app.name)
-    if path == "/healthz":
-        return (200, "ok\n") if controller.healthy() else (503, "no tick was completed lately\n")
-    if path == "/readyz":
-        return (200, "ok\n") if controller.ready() else (503, "no tick yet, or the last ones failed\n")
-    return 404, f"not found: {_PAGES}\n"
-
-
-@contextmanager
-def serving_metrics(controller: Controller, settings: Settings) -> Iterator[int | None]:
-    """Serve `/metrics`, `/healthz` and `/readyz` on `scale.metrics_port` until the `with` block ends.
-
-    Yields:
-        The port; None if no port is set, and nothing is served.
-
-    Raises:
-        ClusterError: the port can't be opened.
-    """
-    if settings.scale.metrics_port is None:
-        yield None
-        return
-
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 10
-
-        def do_GET(self) -> None:
-            status, text = _page(controller, settings, self.path.partition("?")[0])
-            body = text.encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *arguments: Any) -> None:
-            _LOG.debug(format, *arguments)
-
-    address = (settings.scale.metrics_address, settings.scale.metrics_port)
-    try:
-        server = ThreadingHTTPServer(address, Handler)
-    except OSError as error:
-        raise ClusterError(
-            f"the metrics page can't be served on {address[0]}:{address[1]} ({error}); set scale.metrics_port"
-        ) from error
-    thread = threading.Thread(
-        target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="metrics", daemon=True
+    yield _counter("decisions", "Decisions by what they do to the replicas and by their reason.", decisions)
+    partial = [(_NONE, float(counts.partial_answers))]
+    yield _counter("partial_answers", "Ticks whose metrics were partial.", partial)
+    ages = [({"service": name}, age) for name, age in snapshot.ages.items()]
+    yield _gauge(
+        "input_age_seconds", "Time since the newest usable sample of a service; +Inf without any.", ages
     )
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
-def _labels(labels: Mapping[str, str]) -> str:
-    quoted = [
-        f'{name}="{value}"' for name, value in ((name, _escaped(value)) for name, value in labels.items())
+def _of_services(snapshot: Snapshot) -> Iterator[Metric]:
+    rows = snapshot.rows
+    for name, text in _VALUES.items():
+        yield _gauge(f"{name}_replicas", text, _by_service(rows, name))
+    wishes = [
+        ({"service": name}, proposal.target)
+        for name, proposal in snapshot.proposals.items()
+        if proposal.target is not None and math.isfinite(proposal.target)
     ]
-    return f"{{{','.join(quoted)}}}" if quoted else ""
+    yield _gauge("proposed_replicas", "Replicas that the policy proposed, before the guard rails.", wishes)
+    stand = [
+        ({"service": row.service}, float(row.current if row.applied is None else row.applied)) for row in rows
+    ]
+    yield _gauge("applied_replicas", "spec.replicas when the tick was over.", stand)
+    reasons = [({"service": row.service, "reason": row.reason}, 1.0) for row in rows]
+    yield _gauge("decision", "1 for the reason why a service got its target.", reasons)
+    restricted = Counter(row.reason for row in rows if Reason(row.reason) in RESTRICTING)
+    bound = [({"reason": reason}, float(count)) for reason, count in sorted(restricted.items())]
+    text = "Services whose target isn't what the policy wants, by the guard rail or the doubt that keeps it."
+    yield _gauge("restricted", text, bound)
+    lacks = snapshot.counts.lacks.items()
+    text = "Replicas that the present load needed and that weren't ready, times seconds."
+    yield _counter(
+        "deficient_replica_seconds", text, [({"service": name}, one.deficient) for name, one in lacks]
+    )
+    text = "Ready replicas beyond those that the present load needed, times seconds."
+    yield _counter("excess_replica_seconds", text, [({"service": name}, one.excess) for name, one in lacks])
 
 
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+def _of_forecasts(snapshot: Snapshot) -> Iterator[Metric]:
+    outlook, matured = snapshot.outlook, sorted(snapshot.counts.matured.items())
+    foreseen = []
+    for lead in LEADS if outlook.load is not None else ():
+        row = round(lead / outlook.step) - 1
+        if outlook.load is not None and 0 <= row < len(outlook.load):
+            edges = zip(("low", "middle", "high"), outlook.load[row].tolist(), strict=True)
+            foreseen += [({"lead": f"{lead:g}", "edge": edge}, value) for edge, value in edges]
+    text = "Requests per second of all entries that are foreseen so many seconds ahead; the band holds 80 %."
+    yield _gauge("forecast_requests_per_second", text, foreseen)
+    labels = [({"source": source, "lead": f"{lead:g}"}, one) for (source, lead), one in matured]
+    text = "Forecasts of the load whose time has come, by source and seconds ahead."
+    yield _counter("forecasts_matured", text, [(name, float(one.count)) for name, one in labels])
+    text = "Absolute errors of these forecasts, in requests per second, summed."
+    yield _counter("forecast_absolute_error", text, [(name, one.error) for name, one in labels])
+    text = "What came, in requests per second, summed over these forecasts."
+    yield _counter("forecast_matured_load", text, [(name, one.load) for name, one in labels])
+    inside = [
+        ({"lead": f"{lead:g}"}, float(one.inside))
+        for (source, lead), one in matured
+        if source == ALL and one.inside is not None
+    ]
+    yield _counter("forecasts_inside_band", "Of these, how many times what came lay in the band.", inside)
+    weights = [({"source": name}, source.weight) for name, source in outlook.sources.items()]
+    yield _gauge("source_weight", "Weight of each source of scenarios in the newest decision.", weights)
+    season = [(_NONE, outlook.season_seconds)] if outlook.season_seconds else []
+    yield _gauge("season_seconds", "Period of the load, if it repeats.", season)
+
+
+def _of_the_model(snapshot: Snapshot) -> Iterator[Metric]:
+    learned, budget = snapshot.learned, snapshot.outlook.budget
+    if learned is not None and learned.trained_until is not None:
+        known = [({"bundle_sha256": learned.sha256}, learned.trained_until)]
+        text = "Time of the newest sample that the bundle was trained on; its age is time() minus this."
+        yield _gauge("model_trained_until_timestamp_seconds", text, known)
+    if budget is not None:
+        unit = {"unit": budget.unit}
+        yield _gauge("budget_asked", "What the policy is to keep to.", [(unit, budget.asked)])
+        yield _gauge("budget_consumed", "What was used up of it.", [(unit, budget.consumed)])
+
+
+# --------------------------------------------------------------------------------------------------- families
+def _gauge(name: str, text: str, samples: Samples) -> Metric:
+    return _family(GaugeMetricFamily, name, text, samples)
+
+
+def _counter(name: str, text: str, samples: Samples) -> Metric:
+    return _family(CounterMetricFamily, name, text, samples)
+
+
+def _family(
+    kind: type[GaugeMetricFamily] | type[CounterMetricFamily], name: str, text: str, samples: Samples
+) -> Metric:
+    known = list(samples)
+    family = kind(PREFIX + name, text, labels=list(known[0][0]) if known else [])
+    for labels, value in known:
+        family.add_metric(list(labels.values()), value)
+    return family
+
+
+def _buckets(bounds: tuple[float, ...], counts: tuple[int, ...]) -> list[tuple[str, float]]:
+    """Cumulative counts up to each bound."""
+    names = [*(f"{bound:g}" for bound in bounds), "+Inf"]
+    return list(zip(names, map(float, accumulate(counts)), strict=True))
+
+
+def _by_service(rows: tuple[DecisionRow, ...], name: str) -> Samples:
+    known = [({"service": row.service}, getattr(row, name)) for row in rows]
+    return [(labels, float(value)) for labels, value in known if value is not None]

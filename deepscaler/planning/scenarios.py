@@ -7,7 +7,7 @@ past, so that services rise and fall together as they did then.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -60,12 +60,24 @@ class Scenarios:
         weights: `[M]` weight of each scenario; they add up to 1.
         source: where they come from: `season`, `bootstrap`, `truth`.
         surprise: share of what comes that nobody can foresee even shortly before, see `plan_replicas`.
+        parts: (source, number of its scenarios) in their order, if there are several sources.
+        season_seconds: the period, if the load repeats.
     """
 
     rates: Array
     weights: Array
     source: str
     surprise: float = 0.0
+    parts: tuple[tuple[str, int], ...] = ()
+    season_seconds: float | None = None
+
+    def by_source(self) -> dict[str, slice]:
+        """Source -> its scenarios."""
+        found, first = dict[str, slice](), 0
+        for name, count in self.parts or ((self.source, len(self.weights)),):
+            found[name] = slice(first, first + count)
+            first += count
+        return found
 
 
 class ScenarioSource(Protocol):
@@ -106,7 +118,8 @@ class LiveHistory:
         load = rates[:, self._entries].sum(axis=1)
         season = find_season(load, self._step)
         if season is not None:
-            return _alike(seasonal(rates, season, self._horizon, self._step), "season", 0.0)
+            courses = seasonal(rates, season, self._horizon, self._step)
+            return replace(_alike(courses, "season", 0.0), season_seconds=season.rows * self._step)
         courses = bootstrap(rates, load, self._horizon, self._count, self._step)
         return _alike(courses, "bootstrap", SURPRISE)
 
@@ -138,6 +151,7 @@ class Mixture:
             np.concatenate([live.weights, other.weights]) / 2,
             f"{live.source} and {other.source}",
             (live.surprise + other.surprise) / 2,
+            ((live.source, len(live.rates)), (other.source, len(other.rates))),
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from deepscaler.cluster import Pod, Workload
 from deepscaler.panel import MetricPanel
+from deepscaler.policies.outlook import Learned, Outlook
 
 
 class Reason(StrEnum):
@@ -115,3 +116,11 @@ class Policy(Protocol):
     def describe(self) -> Mapping[str, Any]:
         """What run.json keeps of this policy besides its name; nothing by default."""
         return {}
+
+    def outlook(self) -> Outlook:
+        """What it foresaw when it decided last, for people to see; nothing by default."""
+        return Outlook()
+
+    def learned(self) -> Learned | None:
+        """The bundle that it goes by; none by default."""
+        return None

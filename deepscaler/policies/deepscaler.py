@@ -14,6 +14,7 @@ from deepscaler.cluster import Workload
 from deepscaler.errors import DeepScalerError
 from deepscaler.panel import MetricPanel
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
+from deepscaler.policies.outlook import Learned
 from deepscaler.policies.reactive import ReactiveFloor
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class DeepScalerPolicy(Policy):
         period: seconds between forecasts.
         floor_period: seconds between decisions if there is a floor.
         name: the name that run directories state.
-        bundle_sha256: of the file that the forecaster was made from.
+        learned: the bundle that the forecaster was made from.
 
     Attributes:
         forecasts: how many forecasts were made.
@@ -77,12 +78,12 @@ class DeepScalerPolicy(Policy):
         floor_period: float,
         name: str = "deepscaler",
         *,
-        bundle_sha256: str | None = None,
+        learned: Learned | None = None,
     ) -> None:
         self.name = name
         self.period_seconds = min(period, floor_period) if floor else period
         self.history_seconds = max(forecaster.history_seconds, floor.history_seconds if floor else 0.0)
-        self._forecaster, self._bundle_sha256 = forecaster, bundle_sha256
+        self._forecaster, self._learned = forecaster, learned
         self._floor = floor
         self._period = period
         self._asked = self._made = -math.inf
@@ -107,7 +108,12 @@ class DeepScalerPolicy(Policy):
     def describe(self) -> Mapping[str, Any]:
         """The bundle, how many forecasts were made, and how many couldn't be."""
         forecasts = {"made": self.forecasts, "failed": self.failures}
-        return {"forecasts": forecasts, "bundle_sha256": self._bundle_sha256}
+        digest = None if self._learned is None else self._learned.sha256
+        return {"forecasts": forecasts, "bundle_sha256": digest}
+
+    def learned(self) -> Learned | None:
+        """The bundle."""
+        return self._learned
 
     @staticmethod
     def _within(moment: float, now: float, seconds: float) -> bool:

@@ -6,6 +6,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from deepscaler.panel import MetricPanel
 from deepscaler.planning.plan import Plan, Prices, Running, plan_replicas
 from deepscaler.planning.scenarios import Scenarios, ScenarioSource
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
+from deepscaler.policies.outlook import Learned, Outlook, Source, band
 from deepscaler.policies.reactive import ReactiveFloor, limits_now
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,49 @@ NO_SOURCE = "none"
 """Stands for moments without scenarios, when the floor decides."""
 NEWEST_SOURCES = 500
 """So many changes of the source are remembered."""
+LEAST_WEIGHT = 1e-12
+MOST_TOLD = 8000
+"""An outlook tells so many needs, of services and steps together, at most: telling more takes too long."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """How the last plan was made.
+
+    Attributes:
+        now: when.
+        found: the scenarios.
+        needs: `[M, H, N]` replicas in them.
+        plan: what came of them.
+    """
+
+    now: float
+    found: Scenarios
+    needs: NDArray[np.int64]
+    plan: Plan
+
+    def outlook(self, model: DemandModel, step: float) -> Outlook:
+        """The same for people to see."""
+        found, load = self.found, self.found.rates[:, :, model.entry_columns].sum(axis=2)  # [M, H]
+        sources = {}
+        for name, part in found.by_source().items():
+            weights = found.weights[part]
+            share = float(weights.sum())
+            sources[name] = Source(share, band(load[part], weights / max(share, LEAST_WEIGHT))[:, 1])
+        every = math.ceil(self.needs[0].size / MOST_TOLD)
+        needed = band(
+            self.needs[:, every - 1 :: every].astype(np.float64), found.weights
+        )  # [H / every, N, 3]
+        return Outlook(
+            made=self.now,
+            step=step,
+            load=band(load, found.weights),
+            replicas={name: needed[:, column] for column, name in enumerate(model.services)},
+            every=every,
+            sources=sources,
+            season_seconds=found.season_seconds,
+            why={name: self.plan.why(column) for column, name in enumerate(model.services)},
+        )
 
 
 class PlanPolicy(Policy):
@@ -46,6 +91,7 @@ class PlanPolicy(Policy):
         step: seconds between samples, and between decisions.
         name: name of the policy in run directories.
         about: what run.json keeps of the source.
+        learned: the bundle that the source goes by.
     """
 
     guarded = True
@@ -60,12 +106,14 @@ class PlanPolicy(Policy):
         step: float,
         name: str,
         about: Callable[[], Mapping[str, Any]] = dict,
+        learned: Learned | None = None,
     ) -> None:
         self.name = name
         self.period_seconds = step
         self.history_seconds = max(history_seconds, floor.history_seconds if floor else 0.0)
         self._model, self._source, self._floor, self._prices = model, source, floor, prices
-        self._about = about
+        self._about, self._learned = about, learned
+        self._made: _Made | None = None
         self._boot_seconds = np.nan_to_num(model.boot_seconds)
         self._column = {name: index for index, name in enumerate(model.services)}
         self._known = np.isfinite(model.demand_seconds)
@@ -82,7 +130,16 @@ class PlanPolicy(Policy):
         changes = [[utc_text(moment), source] for moment, source in self._sources]
         return {**self._about(), "scenario_sources": changes}
 
+    def outlook(self) -> Outlook:
+        """The scenarios that the plan was made from, and what speaks for it."""
+        return Outlook() if self._made is None else self._made.outlook(self._model, self.period_seconds)
+
+    def learned(self) -> Learned | None:
+        """The bundle that the source goes by."""
+        return self._learned
+
     def _plan(self, observation: Observation) -> Plan | None:
+        self._made = None
         panel = observation.panel.since_first_sample()
         usable = len(panel) and {"req", "res"} <= set(panel.features)
         rates = offered_history(self._model, panel) if usable else None
@@ -94,9 +151,11 @@ class PlanPolicy(Policy):
         running = running_now(self._model.services, self._boot_seconds, observation)
         lead = self._boot_seconds + self.period_seconds
         needs = self._needs(found, limits_now(self._model, observation.workloads))
-        return plan_replicas(
+        plan = plan_replicas(
             needs, found.weights, self.period_seconds, lead, running, self._prices, found.surprise
         )
+        self._made = _Made(observation.now, found, needs, plan)
+        return plan
 
     def _note(self, now: float, source: str) -> None:
         """Remember the moments at which the source changes."""

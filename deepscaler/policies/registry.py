@@ -19,6 +19,7 @@ from deepscaler.policies.analog import AnalogHistory
 from deepscaler.policies.base import Policy
 from deepscaler.policies.deepscaler import DeepScalerPolicy
 from deepscaler.policies.explore import ExplorePolicy, SlaWatch
+from deepscaler.policies.outlook import Learned, learned_from
 from deepscaler.policies.plan import PlanPolicy
 from deepscaler.policies.reactive import ReactiveFloor, ReactivePolicy
 from deepscaler.policies.rivals import RIVALS, make_rival
@@ -167,7 +168,9 @@ def _planned(settings: Settings, file: BundleFile, name: str, with_floor: bool, 
         return {"scenarios": network.describe(), "bundle_sha256": file.sha256}
 
     source = Mixture(live, network) if with_past else network
-    return plan_policy(settings, model, source, name, with_floor=with_floor, about=about)
+    return plan_policy(
+        settings, model, source, name, with_floor=with_floor, about=about, learned=learned_from(file)
+    )
 
 
 def _forecast(settings: Settings, file: BundleFile, name: str, with_floor: bool) -> Policy:
@@ -179,7 +182,7 @@ def _forecast(settings: Settings, file: BundleFile, name: str, with_floor: bool)
         settings.scale.period,
         settings.collect.step,
         name,
-        bundle_sha256=file.sha256,
+        learned=learned_from(file),
     )
 
 
@@ -205,6 +208,7 @@ def plan_policy(
     *,
     with_floor: bool = True,
     about: Callable[[], Mapping[str, Any]] = dict,
+    learned: Learned | None = None,
 ) -> PlanPolicy:
     """The plan by cost over the scenarios of `source`, with the reactive floor under it."""
     scale = settings.scale
@@ -212,7 +216,8 @@ def plan_policy(
     below = scale.floor.model_copy(update={"seconds": seconds})
     floor = ReactiveFloor(model, below) if with_floor and scale.floor.enabled else None
     prices = Prices(scale.prices.shortage, scale.prices.start)
-    return PlanPolicy(model, source, floor, prices, scale.plan.history, settings.collect.step, name, about)
+    step, history = settings.collect.step, scale.plan.history
+    return PlanPolicy(model, source, floor, prices, history, step, name, about, learned)
 
 
 def _fit(settings: Settings, file: BundleFile) -> DemandModel | None:

@@ -16,6 +16,7 @@ from deepscaler.cluster import Pod, ScaleReport, Undisputed, Workload
 from deepscaler.control import tables
 from deepscaler.errors import ClusterError, MetricsError
 from deepscaler.panel import MetricPanel
+from deepscaler.upstream import Upstream
 from testbed.cluster.virtual import VirtualCluster
 
 KINDS = (
@@ -121,6 +122,11 @@ class FaultyCluster:
     @property
     def api_failures(self) -> Mapping[int, int]:
         """Always empty: errors are raised."""
+        return {}
+
+    @property
+    def upstreams(self) -> Mapping[str, Upstream]:
+        """Empty: nothing is asked over a network."""
         return {}
 
     def metrics(self, start: float, end: float, step: float) -> MetricPanel:

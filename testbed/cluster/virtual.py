@@ -15,6 +15,7 @@ from deepscaler.cluster import ENDPOINT_COLUMNS, Pod, ScaleReport, Undisputed, W
 from deepscaler.panel import FEATURES, MetricPanel
 from deepscaler.runs import POD_COLUMNS
 from deepscaler.settings import Settings
+from deepscaler.upstream import Upstream
 from testbed.cluster.counters import counter_snapshot
 from testbed.cluster.emulation import make_plan, make_program, make_simulator
 from testbed.cluster.exposition import CounterSnapshot, deployment_of, pod_name
@@ -76,6 +77,11 @@ class VirtualCluster:
     @property
     def api_failures(self) -> Mapping[int, int]:
         """Always empty, because no API stands between."""
+        return {}
+
+    @property
+    def upstreams(self) -> Mapping[str, Upstream]:
+        """Empty: nothing is asked over a network."""
         return {}
 
     def now(self) -> float:

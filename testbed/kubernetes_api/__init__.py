@@ -10,7 +10,8 @@ The package stands alone: it imports the standard library and PyYAML. Each modul
 
 * `status`: failures. `schema`: shapes and types of objects. `ownership`: managedFields and server-side apply.
   `patching`: the other patches. `resources`: what is served, and discovery. `quantities`, `quotas`: what pods
-  count, and what a namespace has left. `validation`, `defaults`: what is refused, and what is filled in.
+  count, and what a namespace has left. `validation`, `autoscalers`, `event_rules`,
+  `defaults`: what is refused, and what is filled in.
 * `selectors`: label and field selectors. `tables`: what kubectl prints. `access`: rights. `store`: objects
   and their history. `workloads`: what runs. `watching`: lists, pages and watches.
 * `protobuf`: what kubectl creates. `requests`: one request and its answer. `server`: HTTP.

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from testbed.kubernetes_api.autoscalers import autoscaler_faults, fill_in_autoscaler
+from testbed.kubernetes_api.event_rules import event_faults
 from testbed.kubernetes_api.quotas import complete_limit_range
 from testbed.kubernetes_api.resources import Resource
 from testbed.kubernetes_api.status import Cause, Object
@@ -125,14 +127,6 @@ def _service(obj: Object) -> None:
     obj["status"] = obj.get("status") or {"loadBalancer": {}}
 
 
-def _autoscaler(obj: Object) -> None:
-    cpu = {"type": "Utilization", "averageUtilization": 80}
-    _default(
-        obj["spec"], minReplicas=1, metrics=[{"type": "Resource", "resource": {"name": "cpu", "target": cpu}}]
-    )
-    obj["status"] = obj.get("status") or {"desiredReplicas": 0, "currentMetrics": None}
-
-
 def _event(obj: Object) -> None:
     _default(
         obj,
@@ -166,7 +160,7 @@ _DEFAULTS: Mapping[str, Callable[[Object], None]] = {
     "ReplicaSet": lambda obj: _workload(obj["spec"]),
     "StatefulSet": _stateful_set,
     "Service": _service,
-    "HorizontalPodAutoscaler": _autoscaler,
+    "HorizontalPodAutoscaler": fill_in_autoscaler,
     "Event": _event,
     "Namespace": _namespace,
     "Pod": _pod,
@@ -285,21 +279,6 @@ def _check_lease(obj: Object, old: Object | None) -> list[Cause]:
     return found
 
 
-def _check_autoscaler(obj: Object, old: Object | None) -> list[Cause]:
-    del old
-    spec, found = obj["spec"], []
-    if spec.get("maxReplicas", 0) < 1:
-        found.append(_wrong("spec.maxReplicas", spec.get("maxReplicas", 0), "must be greater than 0"))
-    elif spec["maxReplicas"] < spec["minReplicas"]:
-        found.append(
-            _wrong("spec.maxReplicas", spec["maxReplicas"], "must be greater than or equal to `minReplicas`")
-        )
-    for name in ("kind", "name"):
-        if not (spec.get("scaleTargetRef") or {}).get(name):
-            found.append(_missing(f"spec.scaleTargetRef.{name}"))
-    return found
-
-
 def _check_binding(obj: Object, old: Object | None) -> list[Cause]:
     role, found = obj.get("roleRef") or {}, []
     for name in ("kind", "name"):
@@ -310,14 +289,6 @@ def _check_binding(obj: Object, old: Object | None) -> list[Cause]:
     return found
 
 
-def _check_event(obj: Object, old: Object | None) -> list[Cause]:
-    del old
-    namespace = (obj.get("involvedObject") or {}).get("namespace", "")
-    if namespace != obj["metadata"]["namespace"] and (namespace or obj["metadata"]["namespace"] != "default"):
-        return [_wrong("involvedObject.namespace", namespace, "does not match event.namespace")]
-    return []
-
-
 _CHECKS: Mapping[str, Callable[[Object, Object | None], list[Cause]]] = {
     "Deployment": _check_workload,
     "ReplicaSet": _check_workload,
@@ -325,8 +296,7 @@ _CHECKS: Mapping[str, Callable[[Object, Object | None], list[Cause]]] = {
     "Pod": lambda obj, _: _check_pod_spec(obj["spec"], "spec"),
     "Service": _check_service,
     "Lease": _check_lease,
-    "HorizontalPodAutoscaler": _check_autoscaler,
-    "Event": _check_event,
+    "HorizontalPodAutoscaler": lambda obj, _: autoscaler_faults(obj),
     "RoleBinding": _check_binding,
     "ClusterRoleBinding": _check_binding,
 }
@@ -344,6 +314,8 @@ def faults(obj: Object, old: Object | None, resource: Resource) -> list[Cause]:
     elif old is None and not given and resource.group != _RBAC and not re.fullmatch(rule, metadata["name"]):
         found.append(_wrong("metadata.name", metadata["name"], text))
     check = _CHECKS.get(resource.kind)
+    if resource.kind == "Event":
+        found += event_faults(obj, old, resource.group == "events.k8s.io")
     return [*found, *object_faults(obj), *(check(obj, old) if check else [])]
 
 

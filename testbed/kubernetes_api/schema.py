@@ -115,7 +115,12 @@ TYPES: Mapping[str, Mapping[str, str]] = {
         "renewTime:microtime leaseTransitions:int32 strategy:string preferredHolder:string",
         "HorizontalPodAutoscaler": "metadata:ObjectMeta spec:HorizontalPodAutoscalerSpec status:obj",
         "HorizontalPodAutoscalerSpec": "scaleTargetRef:CrossVersionObjectReference minReplicas:int32 "
-        "maxReplicas:int32 metrics:*MetricSpec[] behavior:*obj targetCPUUtilizationPercentage:int32",
+        "maxReplicas:int32 metrics:*MetricSpec[] behavior:*ScalingBehavior "
+        "targetCPUUtilizationPercentage:int32",
+        "ScalingBehavior": "scaleUp:*ScalingRules scaleDown:*ScalingRules",
+        "ScalingRules": "stabilizationWindowSeconds:int32 selectPolicy:string policies:*ScalingPolicy[] "
+        "tolerance:quantity",
+        "ScalingPolicy": "type:string value:int32 periodSeconds:int32",
         "CrossVersionObjectReference": "kind:string name:string apiVersion:string",
         "Event": "metadata:ObjectMeta involvedObject:ObjectReference! reason:string message:string "
         "source:EventSource firstTimestamp:time lastTimestamp:time count:int32 type:string "
@@ -123,7 +128,8 @@ TYPES: Mapping[str, Mapping[str, str]] = {
         "reportingInstance:string",
         "MetricSpec": "type:string resource:*ResourceMetricSource containerResource:*obj pods:*obj "
         "object:*obj external:*obj",
-        "ResourceMetricSource": "name:string target:obj",
+        "ResourceMetricSource": "name:string target:MetricTarget",
+        "MetricTarget": "type:string value:quantity averageValue:quantity averageUtilization:int32",
         "EventSource": "component:string host:string",
         "Role": "metadata:ObjectMeta rules:*PolicyRule[]",
         "RoleBinding": "metadata:ObjectMeta subjects:*Subject[] roleRef:RoleRef!",

@@ -48,6 +48,18 @@ def install() -> Path:
     return PACKAGE.install(UNPACKED)
 
 
+def promtool() -> Path:
+    """The `promtool` program, which comes with Prometheus.
+
+    Raises:
+        ClusterError: as `install`, or Prometheus is there without it.
+    """
+    tool = install().with_name("promtool")
+    if not tool.is_file():
+        raise ClusterError(f"{tool}: not there; put a promtool beside prometheus")
+    return tool
+
+
 # ------------------------------------------------------------------------------------------------- the server
 @dataclass(frozen=True)
 class PrometheusServer:

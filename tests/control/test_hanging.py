@@ -26,7 +26,7 @@ from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
 from deepscaler.adapters.kubernetes.lease import LeaseElection
 from deepscaler.adapters.prometheus import PrometheusClient
 from deepscaler.control.controller import PATIENCE_PERIODS, Controller
-from deepscaler.control.self_metrics import serving_metrics
+from deepscaler.control.serving import serving
 from deepscaler.errors import ClusterError, DeepScalerError, MetricsError
 from deepscaler.settings import ClusterSection, Jaeger, Prometheus, Settings
 
@@ -77,7 +77,7 @@ def test_a_controller_that_completes_no_tick_isnt_healthy_until_it_completes_one
     settings = make_settings(metrics_port=0)
     wish = ScriptedPolicy(lambda _now, _service: 6.0)
     controller = Controller(cluster, wish, settings)
-    with serving_metrics(controller, settings) as port:
+    with serving(controller, settings) as port:
 
         def health() -> tuple[int, str]:
             page = requests.get(f"http://127.0.0.1:{port}/healthz", timeout=5)

@@ -1,28 +1,209 @@
-"""The controller's own metrics over HTTP."""
+"""The controller's own metrics: what they count, that promtool finds no fault, and that they are served."""
 
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
 import requests
 from helpers.fakes import FakeCluster, ScriptedPolicy, make_settings
+from prometheus_client.parser import text_string_to_metric_families
 
+from deepscaler.adapters.web import Web
 from deepscaler.control.controller import Controller
-from deepscaler.control.self_metrics import exposition, serving_metrics
+from deepscaler.control.self_metrics import exposition
+from deepscaler.control.serving import serving
+from deepscaler.control.watch import Watch
+from deepscaler.errors import ClusterError
+from deepscaler.policies.base import Observation, Proposal, Reason
+from deepscaler.policies.outlook import Budget, Learned, Outlook, Source
+from deepscaler.upstream import Upstream
+from testbed.live import prometheus_server
+
+STEP = 15.0
+LATER = STEP * (1 + np.arange(40))
+
+
+class Seer(ScriptedPolicy):
+    """Foresees a load of 12 requests per second, by two sources that say 10 and 15."""
+
+    def decide(self, observation: Observation) -> Mapping[str, Proposal]:
+        self.seen.append(observation)
+        return {
+            item.service: Proposal(6.0, Reason.PLAN, 6.0, 5.0, planned=True) for item in observation.workloads
+        }
+
+    def outlook(self) -> Outlook:
+        band = np.tile([9.0, 12.0, 13.0], (40, 1))
+        sources = {"season": Source(0.75, np.full(40, 10.0)), "network": Source(0.25, np.full(40, 15.0))}
+        return Outlook(
+            made=self.seen[-1].now,
+            step=STEP,
+            load=band,
+            replicas={"web": np.tile([5.0, 6.0, 7.0], (40, 1))},
+            sources=sources,
+            season_seconds=720.0,
+            why={"web": "6 needed in 90 s in 40 of 48 scenarios"},
+            budget=Budget(30.0, 12.0, "violating minutes per month"),
+        )
+
+    def learned(self) -> Learned:
+        return Learned("a1b2", 1_767_830_400.0, (("web", "api", 20.0),), (("web", "db", 0.4),))
+
+
+def values(watch: Watch) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
+    """Sample name -> labels -> value, as Prometheus's own parser reads them."""
+    found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+    for family in text_string_to_metric_families(exposition(watch).decode()):
+        for sample in family.samples:
+            found.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
+    return found
+
+
+def watched(seconds: float = 700.0, **scale: object) -> tuple[FakeCluster, Watch]:
+    settings = make_settings(**scale)
+    cluster = FakeCluster(upstreams={"prometheus": Upstream()})
+    controller = Controller(cluster, Seer(lambda _now, _service: 6.0), settings)
+    watch = Watch(controller, settings)
+    controller.run(seconds)
+    return cluster, watch
+
+
+def one(found: Mapping[tuple[tuple[str, str], ...], float], **labels: str) -> float:
+    return found[tuple(sorted(labels.items()))]
 
 
 def test_the_controllers_metrics_are_served():
     settings = make_settings(metrics_port=0)
-    controller = Controller(
-        FakeCluster(), ScriptedPolicy(lambda _time, _service: 6.0), settings, leading=lambda: False
-    )
-    controller.tick()
-    with serving_metrics(controller, settings) as port:
-        page = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
+    policy = ScriptedPolicy(lambda _time, _service: 6.0)
+    controller = Controller(FakeCluster(), policy, settings, leading=lambda: False)
+    with serving(controller, settings) as port:
+        controller.tick()
+        page = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5)
         assert requests.get(f"http://127.0.0.1:{port}/healthz", timeout=5).text == "ok\n"
         assert requests.get(f"http://127.0.0.1:{port}/nope", timeout=5).status_code == 404
-    lines = page.splitlines()
-    assert (
-        'deepscaler_info{app="shop",policy="scripted",mode="standby"} 1' in lines
-        and "deepscaler_leader 0" in lines
-    )
-    assert 'deepscaler_target_replicas{service="web"} 6' in lines and "deepscaler_ticks_total 1" in lines
-    assert page == exposition(controller, "scripted", "shop")
-    with serving_metrics(controller, make_settings()) as off:
+    assert page.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    lines = page.text.splitlines()
+    assert 'deepscaler_info{app="shop",mode="standby",policy="scripted"} 1.0' in lines
+    assert "deepscaler_leader 0.0" in lines and "deepscaler_ticks_total 1.0" in lines
+    assert 'deepscaler_target_replicas{service="web"} 6.0' in lines
+    with serving(controller, make_settings()) as off:
         assert off is None
+
+
+def test_decisions_are_counted_by_what_they_do_and_why():
+    _, watch = watched(60.0, guard_rails={"max_replicas": 5})
+    found = values(watch)
+    counts = found["deepscaler_decisions_total"]
+    assert one(counts, action="up", reason="max_replicas") == 3
+    assert one(counts, action="keep", reason="max_replicas") == 9 and sum(counts.values()) == 12
+    assert one(found["deepscaler_restricted"], reason="max_replicas") == 3
+    for name, wanted in {"proposed": 6, "floor": 5, "target": 5, "applied": 5, "current": 5}.items():
+        assert one(found[f"deepscaler_{name}_replicas"], service="api") == wanted
+
+
+def test_replicas_that_lack_and_that_idle_are_summed_over_time():
+    """Four are ready at the first tick, where five are needed; from the second on there are six."""
+    _, watch = watched(60.0)
+    found = values(watch)
+    assert one(found["deepscaler_deficient_replica_seconds_total"], service="web") == 0.0
+    assert one(found["deepscaler_excess_replica_seconds_total"], service="web") == 3 * 15.0
+    cluster = FakeCluster(unready={"web": 3})
+    settings = make_settings()
+    slow = Controller(cluster, Seer(lambda _now, _service: 6.0), settings)
+    watch = Watch(slow, settings)
+    slow.run(60.0)
+    assert one(values(watch)["deepscaler_deficient_replica_seconds_total"], service="web") == 3 * 2 * 15.0
+
+
+def test_forecasts_are_judged_when_their_time_has_come():
+    """Ten requests per second come, always: the sources err by 0 and 5, all of them together by 2."""
+    _, watch = watched()
+    found = values(watch)
+    ticks = found["deepscaler_ticks_total"][()]
+    for lead, due in {"60": ticks - 4, "300": ticks - 20, "600": ticks - 40}.items():
+        for source, error in {"all": 2.0, "season": 0.0, "network": 5.0}.items():
+            assert one(found["deepscaler_forecasts_matured_total"], source=source, lead=lead) == due
+            errors = one(found["deepscaler_forecast_absolute_error_total"], source=source, lead=lead)
+            assert errors == pytest.approx(error * due)
+        assert one(found["deepscaler_forecasts_inside_band_total"], lead=lead) == due
+    assert one(found["deepscaler_forecast_requests_per_second"], lead="300", edge="high") == 13.0
+    assert found["deepscaler_source_weight"] == {
+        (("source", "season"),): 0.75,
+        (("source", "network"),): 0.25,
+    }
+
+
+def test_the_model_the_season_and_the_budget_are_told_where_there_are_any():
+    _, watch = watched(20.0)
+    found = values(watch)
+    assert (
+        one(found["deepscaler_model_trained_until_timestamp_seconds"], bundle_sha256="a1b2")
+        == 1_767_830_400.0
+    )
+    assert found["deepscaler_season_seconds"] == {(): 720.0}
+    assert one(found["deepscaler_budget_consumed"], unit="violating minutes per month") == 12.0
+    settings = make_settings()
+    plain = Controller(FakeCluster(), ScriptedPolicy(lambda _now, _service: 6.0), settings)
+    watch = Watch(plain, settings)
+    plain.tick()
+    assert not {"deepscaler_season_seconds", "deepscaler_budget_asked", "deepscaler_source_weight"} & set(
+        values(watch)
+    )
+
+
+def test_ages_of_the_input_are_told_and_a_service_without_any_has_infinity():
+    cluster, watch = FakeCluster(values={("db", "cpu"): float("nan")}), None
+    settings = make_settings()
+    controller = Controller(cluster, ScriptedPolicy(lambda _now, _service: 6.0), settings)
+    watch = Watch(controller, settings)
+    controller.tick()
+    ages = values(watch)["deepscaler_input_age_seconds"]
+    assert one(ages, service="web") == 0.0 and one(ages, service="db") == float("inf")
+
+
+def test_requests_are_timed_and_their_errors_counted_by_kind():
+    upstream = Upstream()
+    web = Web(upstream=upstream)
+    with pytest.raises(requests.ConnectionError):
+        web.send("GET", "http://127.0.0.1:9/", 5.0)
+    upstream.answered(200)
+    upstream.answered(503)
+    with pytest.raises(TimeoutError), upstream.timed():
+        raise TimeoutError("timed out")
+    assert upstream.requests().errors == {"connection": 1, "http_503": 1, "timeout": 1}
+    assert sum(upstream.requests().buckets) == 2
+    settings = make_settings()
+    controller = Controller(
+        FakeCluster(upstreams={"prometheus": upstream}), ScriptedPolicy(lambda *_: 6.0), settings
+    )
+    found = values(Watch(controller, settings))
+    assert one(found["deepscaler_upstream_errors_total"], source="prometheus", error="timeout") == 1
+    assert one(found["deepscaler_upstream_request_seconds_count"], source="prometheus") == 2
+
+
+def test_a_watcher_that_fails_costs_no_tick(caplog):
+    controller = Controller(FakeCluster(), ScriptedPolicy(lambda _now, _service: 6.0), make_settings())
+    controller.watchers.append(lambda _tick: 1 / 0)
+    controller.run(60.0)
+    assert controller.statistics.ticks == 4 and controller.failed_ticks == 0
+    assert "a watcher of the ticks failed" in caplog.text
+
+
+def test_promtool_finds_nothing_to_mend():
+    try:
+        tool = prometheus_server.promtool()
+    except ClusterError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    cluster, watch = watched()
+    cluster.upstreams["prometheus"].failed("timeout")
+    cluster.api_failures[403] = 2
+    done = subprocess.run(
+        [tool, "check", "metrics"], input=exposition(watch), capture_output=True, timeout=30, check=False
+    )
+    assert done.returncode == 0 and done.stdout + done.stderr == b"", done.stderr.decode()

@@ -21,6 +21,7 @@ from deepscaler.control.lock import only_writer
 from deepscaler.control.recorder import Recorder
 from deepscaler.control.self_metrics import exposition
 from deepscaler.control.tables import Table, moment, whole, word
+from deepscaler.control.watch import Watch
 from deepscaler.errors import ClusterError
 from deepscaler.runs import read_run
 
@@ -47,16 +48,15 @@ def fill_disk(monkeypatch: pytest.MonkeyPatch, room: int = 0) -> None:
 
 def test_a_full_disk_costs_rows_and_no_decision(tmp_path, monkeypatch, caplog):
     cluster, recorder = FakeCluster(replicas={"web": 6}), Recorder(tmp_path)
-    controller = Controller(
-        cluster, wants(3.0), make_settings(guard_rails={"scale_down_window": 0.0}), recorder
-    )
+    settings = make_settings(guard_rails={"scale_down_window": 0.0})
+    controller = Controller(cluster, wants(3.0), settings, recorder)
     with monkeypatch.context() as patch:
         fill_disk(patch, room=100)
         controller.run(30.0)
     assert cluster.replicas == {"web": 3, "api": 3, "db": 3} and controller.failed_ticks == 0
     assert controller.statistics.lost_rows == 12 == recorder.lost
     assert caplog.text.count("rows are lost, deciding goes on") == 2  # once per file
-    assert "deepscaler_lost_rows_total 12" in exposition(controller, "scripted", "shop")
+    assert "deepscaler_lost_rows_total 12.0\n" in exposition(Watch(controller, settings)).decode()
     controller.run(30.0)
     assert "rows are recorded again; 6 were lost" in caplog.text
     for name in ("decisions", "pods"):

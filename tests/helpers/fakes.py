@@ -15,6 +15,7 @@ from deepscaler.errors import ClusterError, MetricsError
 from deepscaler.panel import FEATURES, MetricPanel
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
 from deepscaler.settings import Settings
+from deepscaler.upstream import Upstream
 from helpers.moments import START
 
 USUAL = {"cpu": 0.5, "mem": 0.3, "res": 0.05, "req": 10.0}
@@ -55,6 +56,7 @@ class FakeCluster:
     jumped: float = 0.0
     writes: list[dict[str, int]] = field(default_factory=list)
     api_failures: dict[int, int] = field(default_factory=dict)
+    upstreams: dict[str, Upstream] = field(default_factory=dict)
     hooks: list[Callable[[float], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from deepscaler.control.controller import Controller
 from deepscaler.control.self_metrics import exposition
+from deepscaler.control.watch import Watch
 from deepscaler.errors import BundleError, DataError, MetricsError, SettingsError
 from deepscaler.labels.demand import DemandModel
 from deepscaler.learning.bundle_file import read_bundle_file
@@ -552,7 +553,7 @@ def test_the_hash_that_is_recorded_is_of_the_bytes_that_were_loaded(tmp_path):
     assert sha256(path.read_bytes()).hexdigest() != loaded
     controller.tick()
     assert controller.describe(0, START)["bundle_sha256"] == loaded
-    assert f'bundle_sha256="{loaded}"' in exposition(controller, "deepscaler", "shop")
+    assert f'bundle_sha256="{loaded}"' in exposition(Watch(controller, settings)).decode()
     static = Controller(cluster, make_policy("static", settings), settings)
     assert "bundle_sha256" not in static.describe(0, START)
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from helpers.recordings import hpa_decisions
 
 from testbed.kubernetes_api import KubernetesStore, PodState
 
@@ -236,3 +237,95 @@ def test_a_terminating_pod_still_counts_against_a_quota(world):
     world.store.sync_pods("shop", "web", pods(world, 3))
     assert world.store.peek("/resourcequotas", "shop", "q")["status"]["used"] == {"pods": "2"}
     assert len(world.send("GET", f"{SHOP}/pods")[1]["items"]) == 2
+
+
+# --------------------------------------------------------------------------------------- autoscalers, Events
+AUTOSCALERS = "/apis/autoscaling/v2/namespaces/shop/horizontalpodautoscalers"
+EVENTS = "/apis/events.k8s.io/v1/namespaces/shop/events"
+
+
+def autoscaler(**spec):
+    target = {"kind": "Deployment", "name": "x", "apiVersion": "apps/v1"}
+    return {"metadata": {"name": "d"}, "spec": {"scaleTargetRef": target, **spec}}
+
+
+def test_an_autoscaler_is_answered_as_the_recorded_server_did(world):
+    for case in hpa_decisions()["api"]:
+        status, answer = world.send("POST", AUTOSCALERS, autoscaler(**case["spec"]))
+        assert status == case["status"], case["case"]
+        found = answer["spec"] if status == 201 else answer["message"]
+        assert found == case["answer"], case["case"]
+        world.send("DELETE", f"{AUTOSCALERS}/d")
+
+
+def test_a_minimum_is_patched_within_the_maximum_and_only_on_the_version_that_was_read(world):
+    _, made = world.send("POST", AUTOSCALERS, autoscaler(maxReplicas=5))
+    version = made["metadata"]["resourceVersion"]
+    raise_to = {"metadata": {"resourceVersion": version, "annotations": {"a/b": "c"}}, "spec": {}}
+    raise_to["spec"]["minReplicas"] = 4
+    status, raised = world.send("PATCH", f"{AUTOSCALERS}/d", raise_to)
+    assert (status, raised["spec"]["minReplicas"], raised["spec"]["maxReplicas"]) == (200, 4, 5)
+    assert world.send("PATCH", f"{AUTOSCALERS}/d", raise_to)[0] == 409
+    status, answer = world.send("PATCH", f"{AUTOSCALERS}/d", {"spec": {"minReplicas": 6}})
+    assert status == 422 and "spec.maxReplicas: Invalid value: 5: must be greater than" in answer["message"]
+
+
+def event(**changes):
+    regarding = {"kind": "Deployment", "apiVersion": "apps/v1", "name": "web", "namespace": "shop"}
+    return {
+        "metadata": {"name": "web.17"},
+        "regarding": regarding,
+        "reason": "Forecast",
+        "action": "Scale",
+        "note": "2 -> 5 replicas",
+        "type": "Normal",
+        "eventTime": "2026-01-05T00:00:00.000000Z",
+        "reportingController": "deepscaler.io/controller",
+        "reportingInstance": "deepscaler-0",
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"eventTime": None}, "eventTime: Required value"),
+        ({"reportingController": ""}, "reportingController: Required value"),
+        ({"reportingController": "a b"}, "reportingController: Invalid value"),
+        ({"reportingInstance": ""}, "reportingInstance: Required value"),
+        ({"reportingInstance": "x" * 129}, "reportingInstance: Invalid value"),
+        ({"action": "x" * 129}, 'action: Invalid value: "": can have at most 128 characters'),
+        ({"reason": ""}, "reason: Required value"),
+        ({"note": "x" * 1025}, 'message: Invalid value: "": can have at most 1024 characters'),
+        ({"type": "Info"}, 'type: Invalid value: "": has invalid value: Info'),
+        ({"deprecatedCount": 3}, 'count: Invalid value: "": needs to be unset'),
+        ({"regarding": {"kind": "Deployment", "name": "web", "namespace": "other"}}, "does not match"),
+        ({"series": {"count": 1, "lastObservedTime": "2026-01-05T00:00:00Z"}}, "series.count"),
+    ],
+)
+def test_an_event_that_a_real_server_refuses_is_refused(world, changes, message):
+    status, answer = world.send("POST", EVENTS, event(**changes))
+    assert status == 422 and message in answer["message"]
+
+
+def test_of_an_event_only_the_series_may_change(world):
+    assert world.send("POST", EVENTS, event())[0] == 201
+    series = {"series": {"count": 2, "lastObservedTime": "2026-01-05T00:05:00.000000Z"}}
+    status, answer = world.send("PATCH", f"{EVENTS}/web.17", series)
+    assert (status, answer["series"]["count"]) == (200, 2)
+    status, answer = world.send("PATCH", f"{EVENTS}/web.17", {"note": "another"})
+    assert status == 422 and 'message: Invalid value: "": field is immutable' in answer["message"]
+
+
+@pytest.mark.parametrize(
+    "behavior",
+    [
+        {"scaleUp": {"policies": "all"}},
+        {"scaleUp": {"policies": [{"type": "Pods", "value": "1"}]}},
+        {"scaleDown": {"stabilizationWindowSeconds": 1.5}},
+        {"scaleDown": 3},
+    ],
+)
+def test_a_behavior_of_another_type_isnt_decoded(world, behavior):
+    status, answer = world.send("POST", AUTOSCALERS, autoscaler(maxReplicas=5, behavior=behavior))
+    assert status == 400 and "cannot unmarshal" in answer["message"]

@@ -20,6 +20,7 @@ from deepscaler.artefacts import one_line, parse_json
 from deepscaler.errors import ClusterError
 from deepscaler.scrubbing import hide
 from deepscaler.settings import ClusterSection
+from deepscaler.upstream import Upstream
 
 _PAGE = 500
 _MOST_PAGES = 1000
@@ -52,10 +53,14 @@ class KubeApi:
     Args:
         section: kubeconfig, context, time-out.
         retries: how often a request that couldn't connect, or a read that broke, is tried again.
+
+    Attributes:
+        upstream: counts the requests.
     """
 
     def __init__(self, section: ClusterSection, retries: int = 1) -> None:
         self._section, self._retries = section, retries
+        self.upstream = Upstream()
         self._client: Any = None
         self._credentials = _Credentials(section)
         self._deadline = Deadline()
@@ -175,12 +180,14 @@ class KubeApi:
                 body=body,
                 auth_settings=["BearerToken"],
             )
-            answer, text = self._deadline.within(limit, partial(_exchange, client, request, limit))
+            with self.upstream.timed():
+                answer, text = self._deadline.within(limit, partial(_exchange, client, request, limit))
         except TooLarge as error:
             raise ApiError(f"{where}: {error}; what stands before the API server?") from error
         except (ApiException, HTTPError, OSError, ValueError) as error:
             said = one_line(error.reason if isinstance(error, ApiException) else error)
             raise ApiError(f"{where}: no answer ({said}); {_way_to_it(said)}") from error
+        self.upstream.answered(answer.status)
         if not 200 <= answer.status <= 299:
             raise ApiError(_refusal(where, answer.status, answer.reason, text), answer.status)
         try:

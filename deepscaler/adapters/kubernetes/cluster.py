@@ -50,6 +50,7 @@ class KubernetesCluster:
 
     Attributes:
         api_failures: HTTP status (0: no answer) -> how often the Kubernetes API couldn't be read.
+        upstreams: `prometheus`, `kubernetes` and, while it is a candidate, `lease` -> how requests went.
     """
 
     def __init__(
@@ -68,13 +69,16 @@ class KubernetesCluster:
         address = settings.cluster.prometheus
         prometheus = PrometheusClient(address, session, sleep, whole=past)
         hasty = {"retries": 0, "timeout": min(address.timeout, _HASTY_SECONDS)}
-        self._hasty = PrometheusClient(address.model_copy(update=hasty), session, sleep)
+        self._hasty = PrometheusClient(
+            address.model_copy(update=hasty), session, sleep, upstream=prometheus.upstream
+        )
         self._telemetry = Telemetry(settings, prometheus, session, progress, self._stated, live=not past)
         self._measured = MeasuredObjects(settings, prometheus, clock, self._stated)
         self._orchestrator = Orchestrator(settings)
         self._newest: Mapping[str, Workload] | None = None  # what the API said last
         self._on_change = OnChange(_LOG, logging.ERROR)
         self.api_failures: Counter[int] = Counter()
+        self.upstreams = {"prometheus": prometheus.upstream, "kubernetes": self._orchestrator.upstream}
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -301,6 +305,7 @@ class KubernetesCluster:
             yield Undisputed()
             return
         election = LeaseElection(self._settings)
+        self.upstreams["lease"] = election.upstream
         self._orchestrator.writer.fence = election.seconds_left
         with election.running():
             if wait and not election.wait():

@@ -25,6 +25,7 @@ from deepscaler.adapters.kubernetes.api import ApiError, KubeApi
 from deepscaler.adapters.kubernetes.checked import LeaseObject, check
 from deepscaler.errors import ClusterError
 from deepscaler.settings import Settings
+from deepscaler.upstream import Upstream
 
 _LOG = logging.getLogger(__name__)
 _JOIN_SECONDS = 5.0
@@ -73,6 +74,11 @@ class LeaseElection:
         self._lock = threading.Lock()  # one round at a time
         self._released = False
         self._fit: Callable[[], bool] = lambda: True
+
+    @property
+    def upstream(self) -> Upstream:
+        """Counts the requests."""
+        return self._api.upstream
 
     def require(self, fit: Callable[[], bool]) -> None:
         """From now on take or renew the Lease only while `fit()` is true, and stop leading when it isn't."""

@@ -43,6 +43,7 @@ from deepscaler.cluster import Pod, QuotaClaim, ScaleReport, Workload
 from deepscaler.errors import ClusterError
 from deepscaler.logs import OnChange
 from deepscaler.settings import Settings
+from deepscaler.upstream import Upstream
 
 _LOG = logging.getLogger(__name__)
 _MOST_STRANGERS = 100
@@ -76,6 +77,11 @@ class Orchestrator:
         self._unsound_pods: list[Pod] = []
         self.strangers: list[str] | None = None
         self.writer = ReplicaWriter(self._api, self._path("/apis/apps/v1", "deployments"))
+
+    @property
+    def upstream(self) -> Upstream:
+        """Counts the requests."""
+        return self._api.upstream
 
     def _path(self, group: str, resource: str) -> str:
         return f"{group}/namespaces/{self._namespace}/{resource}"
