@@ -22,6 +22,8 @@ from deepscaler.learning.comparison import compare_networks, length_of_compariso
 from deepscaler.learning.comparison_report import comparison_text
 from deepscaler.learning.dataset import Dataset, read_dataset
 from deepscaler.learning.entrants import ENTRANTS, entrants_of
+from deepscaler.learning.gate import Verdict, judge_candidate
+from deepscaler.learning.generations import candidate_of, previous_of, promote, roll_back
 from deepscaler.learning.history import read_history
 from deepscaler.learning.interruption import exit_code, how_to_go_on, terminable
 from deepscaler.learning.report import (
@@ -32,15 +34,18 @@ from deepscaler.learning.report import (
     training_report,
 )
 from deepscaler.learning.task import TrainingTask
-from deepscaler.learning.train import train
+from deepscaler.learning.train import Trained, train
 from deepscaler.logs import start_logging
 from deepscaler.pictures.history import draw_history
-from deepscaler.settings import ModelConfig, Train, load_section
+from deepscaler.settings import GateSettings, ModelConfig, Train, load_section
+from model.course import Progress
 from model.networks import NETWORKS
 from model.parallel import launched
 
 log = logging.getLogger("main")
 ALL = "all"
+REFUSED = 3
+"""Exit status where the gate let a new bundle not take the old one's place."""
 MODELS, TRAINING = "config/train_datasets_speed.yaml", "config/train_config.yaml"
 
 
@@ -65,6 +70,10 @@ def build_parser() -> argparse.ArgumentParser:
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--init_from", metavar="BUNDLE", help="start from the weights of a bundle")
     start.add_argument("--resume", action="store_true", help="continue an interrupted run exactly")
+    exchanged = "exchange the bundle of --model_save_path and the one before it, and train nothing"
+    start.add_argument("--rollback", action="store_true", help=exchanged)
+    judged = "replace a bundle only if decisions get cheaper by more than noise; otherwise exit status 3"
+    add("--gate", action="store_true", help=judged)
     add("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="model.*, train.*")
     return parser
 
@@ -90,53 +99,86 @@ def main(argv: list[str] | None = None) -> int:
     start_logging()
     if rank:
         logging.disable(logging.WARNING)
-    task: TrainingTask | None = None
     try:
+        if arguments.rollback:
+            return rolled_back(arguments.model_save_path)
         config, settings = read_settings(arguments)
         log.info("settings: %s %s", settings.model_dump_json(), config.dataset.model_dump_json())
         dataset = read_dataset(config.dataset.data_dir)
-        if arguments.model_name == ALL or "," in arguments.model_name:
-            return compare_all(arguments, dataset, config, settings)
-        name, app = arguments.model_name, dataset.meta["app"]
-        path = Path(arguments.model_save_path or f"model_states/{app}/{name}.pt")
-        with tqdm(unit="epoch", disable=True if rank else None, file=sys.stderr) as bar, terminable():
-            saved = side_path(path, ".forecasts.npz") if arguments.save_forecasts else None
-            task = TrainingTask(
-                dataset,
-                name,
-                config,
-                settings,
-                path,
-                report=lambda one: show(bar, str(one), one.total),
-                forecasts=saved,
-            )
-            log.info("%s", task.length())
-            trained = train(task, resume=arguments.resume, init_from=arguments.init_from)
-        if rank:
-            return 0
-        save_bundle(trained.bundle, path, run_facts(trained))
-        draw_history(read_history(task.history), side_path(path, ".history.png"), f"{name} on {app}")
-        task.checkpoint.unlink(missing_ok=True)
+        several = arguments.model_name == ALL or "," in arguments.model_name
+        return (compare_all if several else train_one)(arguments, dataset, config, settings)
     except DeepScalerError as error:
         if not local_rank:
             print(f"main: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
-        if not rank:
-            print(f"main: interrupted; {how_to_go_on(task)}", file=sys.stderr)
-        return exit_code(error)
+        return interrupted(error, None)
+
+
+def interrupted(error: KeyboardInterrupt, task: TrainingTask | None) -> int:
+    """Say how to go on, and return the exit status."""
+    if not launched()[0]:
+        print(f"main: interrupted; {how_to_go_on(task)}", file=sys.stderr)
+    return exit_code(error)
+
+
+def train_one(arguments: argparse.Namespace, dataset: Dataset, config: ModelConfig, settings: Train) -> int:
+    """Train one network; write its bundle and what lies beside it, and print how good it is."""
+    rank, name, app = launched()[0], arguments.model_name, dataset.meta["app"]
+    path = Path(arguments.model_save_path or f"model_states/{app}/{name}.pt")
+    saved = side_path(path, ".forecasts.npz") if arguments.save_forecasts else None
+    task: TrainingTask | None = None
+    try:
+        with tqdm(unit="epoch", disable=True if rank else None, file=sys.stderr) as bar, terminable():
+            report = functools.partial(show_progress, bar)
+            task = TrainingTask(dataset, name, config, settings, path, report=report, forecasts=saved)
+            log.info("%s", task.length())
+            trained = train(task, resume=arguments.resume, init_from=arguments.init_from)
+        if rank:
+            return 0
+        verdict = keep(trained, path, dataset, settings.gate if arguments.gate else None)
+        draw_history(read_history(task.history), side_path(path, ".history.png"), f"{name} on {app}")
+        task.checkpoint.unlink(missing_ok=True)
+    except KeyboardInterrupt as error:
+        return interrupted(error, task)
     print(training_report(trained.bundle))
-    print(shipping_line(path))
-    print(summary_line(trained, path))
+    if verdict is not None:
+        print(f"{path}: {'replaced' if verdict.taken else 'stays'}: the new bundle: {verdict.why}")
+    kept = path if verdict is None or verdict.taken else candidate_of(path)
+    print(shipping_line(kept))
+    print(summary_line(trained, kept))
+    return 0 if kept == path else REFUSED
+
+
+def keep(trained: Trained, path: Path, dataset: Dataset, gate: GateSettings | None) -> Verdict | None:
+    """Write the bundle as a candidate, and let it take the place of the one at `path`, which is kept.
+
+    With a gate it is judged first, and `<name>.gate.json` says how; one that isn't taken stays a candidate.
+    """
+    save_bundle(trained.bundle, candidate_of(path), run_facts(trained))
+    verdict = None if gate is None else judge_candidate(candidate_of(path), path, dataset, gate)
+    if verdict is None or verdict.taken:
+        promote(path)
+    if verdict is not None:
+        write_json(side_path(path, ".gate.json"), verdict.to_dict())
+    return verdict
+
+
+def rolled_back(path: str | None) -> int:
+    """Exchange a bundle and the one before it, and say which is which."""
+    if path is None:
+        raise SettingsError("--rollback: which bundle? give it by --model_save_path")
+    restored, replaced = roll_back(Path(path))
+    print(f"{path}: sha256 {restored} again; {previous_of(Path(path)).name} is sha256 {replaced or 'none'}")
     return 0
 
 
 def compare_all(arguments: argparse.Namespace, dataset: Dataset, config: ModelConfig, settings: Train) -> int:
     """Train networks with one budget; write comparison.json and print tables."""
     name = arguments.model_name
-    if arguments.resume or arguments.init_from:
+    if arguments.resume or arguments.init_from or arguments.gate:
         raise SettingsError(
-            f"--model_name {name}: takes neither --resume nor --init_from, all weights are fresh"
+            f"--model_name {name}: takes neither --resume nor --init_from nor --gate, all weights are fresh"
         )
     path = Path(arguments.model_save_path or f"model_states/{dataset.meta['app']}/comparison.json")
     entrants = ENTRANTS if name == ALL else entrants_of(name.split(","))
@@ -179,6 +221,11 @@ def read_settings(arguments: argparse.Namespace) -> tuple[ModelConfig, Train]:
         overrides[kind] += [] if value is None else [f"{key}={value}"]
     config = load_section(ModelConfig, arguments.model_config_path, overrides["model"])
     return config, load_section(Train, arguments.train_config_path, overrides["train"])
+
+
+def show_progress(bar: Any, progress: Progress) -> None:
+    """Move the progress bar on by one epoch."""
+    show(bar, str(progress), progress.total)
 
 
 def show(bar: Any, text: str, total: int) -> None:

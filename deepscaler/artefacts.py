@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -167,7 +168,7 @@ def read_csv(
                 "error", pd.errors.ParserWarning
             )  # a line has more cells than the first one
             frame: pd.DataFrame = pd.read_csv(path, **options)
-    except (pd.errors.ParserWarning, ValueError, OSError) as error:
+    except (pd.errors.ParserWarning, ValueError, OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: not a readable CSV ({one_line(error)})") from error
     missing = [name for name in columns if name not in frame.columns]
     if missing:

@@ -34,13 +34,13 @@ def without_nonsense(
     kept, found = values.copy(), dict[str, str]()
     for column, feature in enumerate(features):
         low, high = range_of(feature)
-        for row, service in enumerate(services):
-            wrong = (values[:, row, column] < low) | (values[:, row, column] > high)
-            if wrong.any():
-                first = values[:, row, column][wrong][0]
-                kept[wrong, row, column] = np.nan
-                found[f"{feature} of {service}"] = (
-                    f"{feature} of {service}: {int(wrong.sum())} of {len(wrong)} values are impossible "
-                    f"(the first is {first:g}, expected {low:g} to {high:g}), so they are missing"
-                )
+        impossible = (values[:, :, column] < low) | (values[:, :, column] > high)  # [L, N]
+        for row in np.flatnonzero(impossible.any(axis=0)).tolist():
+            wrong, service = impossible[:, row], services[row]
+            first = values[wrong, row, column][0]
+            kept[wrong, row, column] = np.nan
+            found[f"{feature} of {service}"] = (
+                f"{feature} of {service}: {int(wrong.sum())} of {len(wrong)} values are impossible "
+                f"(the first is {first:g}, expected {low:g} to {high:g}), so they are missing"
+            )
     return kept, found

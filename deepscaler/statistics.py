@@ -51,6 +51,18 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float] | 
     return float(known.mean()) - half, float(known.mean()) + half
 
 
+def percentile_tail(units: int, level: float = 0.95) -> float:
+    """Share of the draws that a percentile interval of `level` leaves out at either end, for so few units.
+
+    Source: Hesterberg, "What Teachers Should Know about the Bootstrap" (The American Statistician, 2015), the
+        expanded percentile interval.
+    """
+    from scipy import stats
+
+    wide = math.sqrt(units / (units - 1)) * float(stats.t.ppf(0.5 + level / 2, units - 1))
+    return float(stats.norm.cdf(-wide))
+
+
 def rank_correlation(one: ArrayLike, other: ArrayLike) -> float:
     """Spearman's, ties by their mean rank; 0 where either is constant."""
     from scipy import stats

@@ -93,6 +93,7 @@ def _welcome(live: LiveTestbed, config: str) -> str:
             f"{live.program.name} ({config}) is up; Ctrl-C ends it.",
             f"  gateway     {found.gateway}",
             f"  Prometheus  {found.prometheus or 'not started'} (scrapes {found.metrics})",
+            f"  page        {found.page or 'not served'}: open it in a browser",
             f"  Jaeger      {found.jaeger}/api/dependencies",
             f"  Kubernetes  {found.kubernetes}; see it with: "
             f"kubectl --kubeconfig {found.kubeconfig} get deploy -w",
@@ -117,6 +118,7 @@ def _scale_options(live: LiveTestbed) -> str:
     found, usual = live.addresses, Serve()
     options = {
         "cluster.prometheus.url": (found.prometheus, f"http://127.0.0.1:{usual.prometheus_port}"),
+        "scale.metrics_port": (live.serve.controller_port, usual.controller_port),
         "cluster.kubeconfig": (found.kubeconfig, f"{usual.directory}/kubeconfig"),
     }
     return "".join(

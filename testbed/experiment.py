@@ -1,4 +1,4 @@
-"""Run an experiment: loads x policies x seeds in virtual time, resumable, with a table per load.
+"""Run an experiment: applications x loads x policies x seeds in virtual time, resumable, a table per case.
 
 python -m testbed.experiment config/experiments/repeating.yaml
 """
@@ -8,73 +8,27 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import math
-import multiprocessing
 import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from tqdm import tqdm
-
-from deepscaler.artefacts import write_json
+from deepscaler.artefacts import plain, utc_text, write_json
 from deepscaler.errors import DeepScalerError, SettingsError
-from deepscaler.evaluation.measures import evaluate_run
-from deepscaler.evaluation.realised import realised_cost
-from deepscaler.evaluation.span import run_span
+from deepscaler.evaluation.comparison import ComparedPolicy, Outcome
+from deepscaler.evaluation.summary import summarize
 from deepscaler.logs import start_logging
-from deepscaler.runs import read_info, read_run
-from deepscaler.settings import Experiment, Settings, load_section, load_settings
-from deepscaler.statistics import bootstrap_interval
-from deepscaler.text import aligned
+from deepscaler.settings import Experiment, load_section
+from testbed.experiments.choice import CHOSEN, choose, read_chosen, write_chosen
+from testbed.experiments.cluster import measure, run_tasks
+from testbed.experiments.expected import Pace
+from testbed.experiments.matrix import TEST, Case, Task, cases_of, seeds_for_test, tasks_of
 from testbed.experiments.page import write_experiment_page
-from testbed.experiments.runs import look_ahead, played, run_one
+from testbed.experiments.tables import TERMS, case_table
 
-REFERENCE = "oracle"
-"""Costs are given as ratios of this policy's."""
-
-
-INDIFFERENT = ("policy", "policies", "seeds", "shapes", "workers", "run_dir")
-"""Keys of `scale` that a run of a named policy, load and seed doesn't depend on."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """All policies of one load and seed: they share what is known of the load beforehand."""
-
-    load: str
-    seed: int
-    policies: tuple[str, ...]
-    settings: Settings
-
-    def directory(self, policy: str) -> Path:
-        """The run directory of one policy."""
-        return Path(self.settings.scale.run_dir) / f"{policy}-{self.seed}"
-
-    def is_done(self, policy: str) -> bool:
-        """Does this run exist already?
-
-        Raises:
-            SettingsError: a run of other settings lies in its place.
-        """
-        place = self.directory(policy)
-        if not (place / "run.json").is_file():
-            return False
-        found = read_info(place / "run.json").get("settings")
-        asked = played(self.settings, self.seed).model_dump(mode="json")
-        if not isinstance(found, dict) or _decisive(found) != _decisive(asked):
-            raise SettingsError(f"{place}: a run of other settings; remove it or choose another `output`")
-        return True
-
-
-def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
-    """What a run depends on: all settings but those that say what else is run, where and how it is judged."""
-    scale = {key: value for key, value in settings.get("scale", {}).items() if key not in INDIFFERENT}
-    return {**settings, "scale": scale, "evaluate": None}
+TEST_LOG = "test_seeds.jsonl"
+"""In an experiment's directory: a line for each time that its test seeds were used."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -84,8 +38,9 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("experiment", help="config/experiments/<name>.yaml")
-    parser.add_argument(
+    flag = parser.add_argument
+    flag("experiment", help="config/experiments/<name>.yaml")
+    flag(
         "--set",
         dest="overrides",
         action="append",
@@ -93,147 +48,152 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="override one setting of the experiment",
     )
-    parser.add_argument("--loads", nargs="+", metavar="NAME", help="only these loads")
-    parser.add_argument("--json", action="store_true", help="the summary as JSON")
+    flag(
+        "--with",
+        dest="further",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one setting of every run (scale.duration=600); needs another --output",
+    )
+    flag(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="KEY=A,B",
+        help="only these runs: load=square policy=hpa_70,oracle seed=1000; keys: application, load, each "
+        "factor, policy, seed",
+    )
+    flag("--test", action="store_true", help="run the points chosen on `seeds` on `test_seeds`")
+    flag("--output", metavar="DIR", help="where runs and summary go (default: the experiment's)")
+    flag("--workers", type=int, metavar="N", help="processes on this machine (default: one per core)")
+    flag("--scheduler", metavar="ADDRESS", help="run on the workers of this dask scheduler instead")
+    flag("--json", action="store_true", help="the summary as JSON")
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run what is missing, then print one table per load."""
+    """Run what is missing, then print one table per case."""
     arguments = build_parser().parse_args(argv)
     start_logging()
     logging.getLogger().setLevel(logging.WARNING)
     try:
-        experiment = load_section(Experiment, arguments.experiment, arguments.overrides)
-        jobs = list(plan_jobs(experiment, arguments.loads))
-        run_jobs(jobs, experiment.workers)
-        summary = summarise(jobs)
-        write_json(Path(experiment.output) / "summary.json", summary)
-        page = write_experiment_page(experiment, f"python -m testbed.experiment {arguments.experiment}")
+        experiment = read_experiment(arguments)
+        summary = run(experiment, arguments)
     except DeepScalerError as error:
         print(f"experiment: {error}", file=sys.stderr)
         return 1
-    print(
-        json.dumps(summary, indent=2)
-        if arguments.json
-        else "\n\n".join(load_table(name, rows) for name, rows in summary.items())
-    )
-    print(f"written: {page}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("experiment: stopped; finished runs are kept, the same command goes on", file=sys.stderr)
+        return 130
+    tables = [case_table(name, case) for name, case in summary["cases"].items()]
+    print(json.dumps(plain(summary), indent=2) if arguments.json else "\n\n".join([TERMS, *tables]))
     return 0
 
 
-def plan_jobs(experiment: Experiment, only: list[str] | None) -> Iterator[Job]:
-    """One job per load and seed.
+def read_experiment(arguments: argparse.Namespace) -> Experiment:
+    """The experiment, with the flags that stand for its settings.
 
     Raises:
-        SettingsError: a load isn't there, or its settings can't be read.
+        SettingsError: a setting is wrong.
     """
-    unknown = sorted(set(only or []) - set(experiment.loads))
-    if unknown:
-        raise SettingsError(f"--loads: unknown load {unknown[0]!r}; loads: {', '.join(experiment.loads)}")
-    for name, case in experiment.loads.items():
-        if only and name not in only:
-            continue
-        place = f"scale.run_dir={experiment.output}/{name}"
-        settings = load_settings(experiment.config, [*experiment.set, *case.set, place])
-        policies = tuple(case.policies if case.policies is not None else experiment.policies)
-        for seed in case.seeds if case.seeds is not None else experiment.seeds:
-            yield Job(name, seed, policies, settings)
+    flags = {"output": arguments.output, "workers": arguments.workers}
+    overrides = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
+    return load_section(Experiment, arguments.experiment, [*arguments.overrides, *overrides])
 
 
-def run_jobs(jobs: list[Job], workers: int) -> None:
-    """Run what isn't there yet.
+def run(experiment: Experiment, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run what is missing, and write summary.json.
+
+    Raises:
+        DeepScalerError: settings are wrong, a run can't be made, or runs of other settings lie in its place.
+    """
+    root = Path(experiment.output)
+    if arguments.test and not experiment.test_seeds:
+        raise SettingsError("--test: the experiment has no `test_seeds`")
+    chosen = read_chosen(root / CHOSEN) if arguments.test else None
+    cases = list(cases_of(experiment, arguments.further, chosen))
+    tasks = tasks_of(cases, _only(arguments.only))
+    if seeds := seeds_for_test(tasks):
+        _log_test(root / TEST_LOG, tasks, seeds)
+    pace = Pace()
+    run_tasks(missing(tasks, pace), pace, workers=experiment.workers, scheduler=arguments.scheduler)
+    began = time.perf_counter()
+    found = summarise(tasks, experiment.baseline)
+    print(f"{len(tasks)} runs read in {time.perf_counter() - began:.1f} s", file=sys.stderr)
+    about = {
+        "name": Path(arguments.experiment).stem,
+        "question": experiment.question,
+        "seeds": sorted({task.seed for task in tasks}),
+        "settings": experiment.model_dump(mode="json"),
+        "arguments": sys.argv[1:] if sys.argv[0].endswith("experiment.py") else [],
+    }
+    summary = {"experiment": about, "cases": found}
+    made = root / TEST if arguments.test else root
+    write_json(made / "summary.json", summary)
+    page, command = made / "report.html", f"python -m testbed.experiment {arguments.experiment}"
+    write_experiment_page(page, tasks, experiment.baseline, command)
+    print(f"written: {page}", file=sys.stderr)
+    if experiment.sweeps and not arguments.test and not arguments.only:
+        write_chosen(root / CHOSEN, choose(cases, found, experiment.most_violations), experiment.seeds)
+    return summary
+
+
+def missing(tasks: Sequence[Task], pace: Pace) -> list[Task]:
+    """The runs that aren't there yet; `pace` learns from the others.
 
     Raises:
         SettingsError: a run of other settings lies where one of this experiment belongs.
     """
-    missing = [(job, [one for one in job.policies if not job.is_done(one)]) for job in jobs]
-    due = [(job, policies) for job, policies in missing if policies]
-    runs = sum(len(policies) for _, policies in due)
-    if not due:
-        return
-    began = time.perf_counter()
-    with tqdm(total=runs, desc="simulate", unit="run", disable=None) as bar:
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, mp_context=context)
-        try:
-            futures = {pool.submit(run_job, job, policies): policies for job, policies in due}
-            for number, done in enumerate(as_completed(futures)):
-                done.result()
-                bar.update(len(futures[done]))
-                if not number:
-                    expected = (time.perf_counter() - began) / workers * len(due)
-                    print(f"{runs} runs; expected: {expected / 60:.0f} min", file=sys.stderr, flush=True)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    due = []
+    for task in tasks:
+        info = task.finished()
+        if info is None:
+            due.append(task)
+        else:
+            pace.learn_from(task, info)
+    return due
 
 
-def run_job(job: Job, policies: list[str]) -> None:
-    """Run these policies of a job; each run is complete or absent."""
-    ahead = look_ahead(job.settings, job.seed, policies)
-    for policy in policies:
-        run_one(job.settings, policy, job.seed, ahead)
-
-
-def summarise(jobs: list[Job]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Load -> policy -> means over seeds, intervals, and values by seed."""
-    found: dict[str, dict[str, list[dict[str, float]]]] = {}
-    for job in jobs:
-        for policy in job.policies:
-            found.setdefault(job.load, {}).setdefault(policy, []).append(_measures(job, policy))
+def summarise(tasks: Sequence[Task], baseline: str) -> dict[str, dict[str, Any]]:
+    """Case -> where it lies, what tells it from the others, and what `calculate.py` would say of its runs."""
+    grouped: dict[str, tuple[Case, list[Outcome]]] = {}
+    for task in tasks:
+        outcome = Outcome(
+            ComparedPolicy(task.entrant.name), str(task.seed), measure(task).measures, task.place
+        )
+        grouped.setdefault(task.case.name, (task.case, []))[1].append(outcome)
     return {
-        load: {policy: _means(rows) for policy, rows in policies.items()} for load, policies in found.items()
+        name: {
+            "place": dict(case.place),
+            "directory": str(case.directory),
+            "warmup": case.settings.evaluate.warmup,
+            **summarize(outcomes, baseline),
+        }
+        for name, (case, outcomes) in grouped.items()
     }
 
 
-def _measures(job: Job, policy: str) -> dict[str, float]:
-    run = read_run(job.directory(policy))
-    warmup, prices = job.settings.evaluate.warmup, job.settings.scale.prices
-    measured = evaluate_run(run, warmup)
-    kept = (
-        *("violation_rate", "slow_rate", "core_hours", "changes_per_hour", "starts_per_hour"),
-        *("minutes", "unknown_rate"),
-    )
-    return {
-        "seed": float(job.seed),
-        **{name: float(measured[name]) for name in kept if name in measured},
-        **realised_cost(run, run_span(run, warmup), prices.shortage, prices.start),
+def _only(texts: Sequence[str]) -> Mapping[str, list[str]]:
+    wrong = [text for text in texts if "=" not in text]
+    if wrong:
+        raise SettingsError(f"--only {wrong[0]}: expected KEY=VALUE[,VALUE]")
+    return {key: values.split(",") for key, _, values in (text.partition("=") for text in texts)}
+
+
+def _log_test(path: Path, tasks: Sequence[Task], seeds: Sequence[int]) -> None:
+    """Note that test seeds are used: when, which, by whom."""
+    of_test = [task for task in tasks if task.seed in seeds]
+    line = {
+        "time": utc_text(time.time()),
+        "seeds": list(seeds),
+        "policies": sorted({str(task.entrant.name) for task in of_test}),
+        "cases": sorted({task.case.name for task in of_test}),
+        "new_runs": sum(not (task.place / "run.json").is_file() for task in of_test),
     }
-
-
-def _means(rows: list[dict[str, float]]) -> dict[str, Any]:
-    names = [name for name in rows[0] if name != "seed"]
-    return {
-        "seeds": [int(row["seed"]) for row in rows],
-        "mean": {name: float(np.nanmean([row[name] for row in rows])) for name in names},
-        "interval": {name: bootstrap_interval([row[name] for row in rows]) for name in names},
-        "by_seed": {name: [row[name] for row in rows] for name in names},
-    }
-
-
-COLUMNS = {
-    "min>SLA %": ("violation_rate", 100, 2),
-    "slow %": ("slow_rate", 100, 2),
-    "core-h": ("core_hours", 1, 2),
-    "x oracle": ("times_oracle", 1, 3),
-    "realised": ("realised_cost", 1, 2),
-    "short core-h": ("short_core_hours", 1, 4),
-    "changes/h": ("changes_per_hour", 1, 1),
-    "starts/h": ("starts_per_hour", 1, 1),
-}
-"""Heading -> measure, factor and digits."""
-
-
-def load_table(load: str, policies: dict[str, dict[str, Any]]) -> str:
-    """One line per policy, the lowest realised cost first."""
-    oracle = policies.get(REFERENCE, {}).get("mean", {}).get("core_hours", math.nan)
-    rows = [[load, "seeds", *COLUMNS]]
-    by_cost = sorted(policies.items(), key=lambda item: item[1]["mean"].get("realised_cost", math.inf))
-    for name, row in by_cost:
-        mean = {**row["mean"], "times_oracle": row["mean"]["core_hours"] / oracle}
-        cells = [f"{mean.get(key, math.nan) * factor:.{digits}f}" for key, factor, digits in COLUMNS.values()]
-        rows.append([name, str(len(row["seeds"])), *cells])
-    return "\n".join(aligned(rows, numbers=True))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":

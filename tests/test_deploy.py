@@ -35,8 +35,10 @@ DEPLOY = ROOT / "deploy"
 MODES = ("shadow", "act")
 WAYS = ("bundle-image", "bundle-url", "bundle-claim", "bundle-configmap")
 EXTRAS = ("service-monitor", "more-reads")
+RETRAINING = ("bundle-claim", "retraining")
 MODELS: dict[tuple[str, str], Any] = {
     ("apps/v1", "Deployment"): client.V1Deployment,
+    ("batch/v1", "CronJob"): client.V1CronJob,
     ("batch/v1", "Job"): client.V1Job,
     ("networking.k8s.io/v1", "NetworkPolicy"): client.V1NetworkPolicy,
     ("policy/v1", "PodDisruptionBudget"): client.V1PodDisruptionBudget,
@@ -73,7 +75,8 @@ def variant(copy: Path, mode: str, way: str, *extras: str) -> Path:
 
 
 def combinations() -> list[tuple[str, ...]]:
-    return [(mode, way) for mode in MODES for way in WAYS] + [(mode, WAYS[0], *EXTRAS) for mode in MODES]
+    extras = [(mode, *more) for mode in MODES for more in ((WAYS[0], *EXTRAS), RETRAINING)]
+    return [(mode, way) for mode in MODES for way in WAYS] + extras
 
 
 def one(objects: Objects, kind: str, name: str = "deepscaler") -> dict[str, Any]:
@@ -127,12 +130,18 @@ def test_the_plain_manifests_are_the_rendered_overlays(mode: str) -> None:
 def test_every_object_is_one_that_its_api_knows_field_by_field(chosen: tuple[str, ...], copy: Path) -> None:
     objects = kustomize.render(copy / "training" if chosen == ("training",) else variant(copy, *chosen))
     for item in objects:
-        if item["kind"] == "ServiceMonitor":  # the Prometheus Operator's
+        if item["kind"] in ("ServiceMonitor", "PrometheusRule"):  # the Prometheus Operator's
             assert set(item) == {"apiVersion", "kind", "metadata", "spec"}
             continue
         model = MODELS[(item["apiVersion"], item["kind"])].model_validate(item)
         assert model.model_dump(by_alias=True, exclude_none=True) == item, "a field under another name"
         assert item["metadata"]["namespace"] == ("boutique" if "Role" in item["kind"] else "deepscaler")
+
+
+def test_the_operator_gets_the_alerts_that_are_tested(copy: Path) -> None:
+    objects = kustomize.render(variant(copy, "act", WAYS[0], *EXTRAS))
+    plain = yaml.safe_load((DEPLOY / "alerts.yaml").read_text(encoding="utf-8"))
+    assert one(objects, "PrometheusRule")["spec"] == plain
 
 
 def test_a_patch_that_fits_nothing_and_a_field_that_isnt_known_are_refused(tmp_path: Path) -> None:
@@ -481,9 +490,54 @@ def test_the_training_job_writes_the_bundle_that_a_controller_starts_with(copy: 
                 assert running.process.wait(300) == 0, running.log.read_text()
         pods.bundle = volumes["bundle"] / "bundle.pt"
         assert load_bundle(pods.bundle).meta["app"] == "boutique"
+        retrain(copy, node, volumes)
         started_pod = pods.start(stack)
         await_that(started_pod, lambda: samples(started_pod).get("deepscaler_ticks_total", 0) >= 1)
         assert ended(started_pod) == 0
+
+
+def retrain(copy: Path, node: Node, volumes: dict[str, Path]) -> None:
+    """Run what the CronJob trains, on the data that the training Job collected."""
+    objects = kustomize.render(variant(copy, "shadow", *RETRAINING))
+    job = one(objects, "CronJob", "deepscaler-retraining")["spec"]["jobTemplate"]["spec"]
+    template = job["template"]["spec"]
+    [container] = template["containers"]
+    before = (volumes["bundle"] / "bundle.pt").read_bytes()
+    for name, data, status in (("judged", [], 0), ("failing", ["--data_dir=/none"], 1)):
+        item = {**container, "args": [*container["args"], *SMALLER["train"], *data]}
+        with node.running(template, item, stages()["training"], volumes, {}, name=name) as running:
+            assert running.process.wait(300) == status, running.log.read_text()
+        said = running.log.read_text()
+        expected = "stays: the new bundle: " if status == 0 else "/none/dataset.npz: no such file"
+        assert expected in said
+    assert (volumes["bundle"] / "bundle.pt").read_bytes() == before
+    verdict = yaml.safe_load((volumes["bundle"] / "bundle.gate.json").read_text())
+    assert verdict["taken"] is False and "too few to tell" in verdict["why"]
+
+
+def test_the_retraining_reads_and_writes_as_the_training_does_and_is_judged(copy: Path) -> None:
+    job = one(kustomize.render(copy / "training"), "Job", "deepscaler-training")["spec"]["template"]["spec"]
+    objects = kustomize.render(variant(copy, "act", *RETRAINING))
+    spec = one(objects, "CronJob", "deepscaler-retraining")["spec"]
+    again = spec["jobTemplate"]["spec"]["template"]["spec"]
+    assert spec["concurrencyPolicy"] == "Forbid" and spec["jobTemplate"]["spec"]["backoffLimit"] == 0
+    for mine, theirs in zip(again["initContainers"], job["initContainers"], strict=True):
+        ours = [text for text in mine["args"] if not text.startswith("--last=")]
+        assert ours == [text for text in theirs["args"] if not text.startswith("--last=")]
+        assert {**mine, "args": []} == {**theirs, "args": []}
+    [mine], [theirs] = again["containers"], job["containers"]
+    assert mine["args"][: len(theirs["args"])] == theirs["args"]
+    assert mine["args"][len(theirs["args"]) :] == ["--init_from=/bundle/bundle.pt", "--gate"]
+    assert {**again, "initContainers": [], "containers": []} == {
+        **job,
+        "initContainers": [],
+        "containers": [],
+    }
+    claim = [item for item in again["volumes"] if item["name"] == "bundle"]
+    template, _ = controller(objects)
+    [read] = [item for item in template["volumes"] if item["name"] == "bundle"]
+    name = claim[0]["persistentVolumeClaim"]["claimName"]
+    assert read["persistentVolumeClaim"] == {"claimName": name, "readOnly": True}
 
 
 def test_more_reads_are_those_that_the_check_asks_for(copy: Path) -> None:

@@ -54,6 +54,8 @@ HOMES = {
     "PIL": ("deepscaler/pictures/",),  # comes with matplotlib
     "jinja2": ("deepscaler/reports/",),
     "pandas": ("deepscaler/", "testbed/", *(f"{script}.py" for script in SCRIPTS)),
+    "distributed": ("testbed/experiments/",),
+    "dask": ("testbed/experiments/",),  # distributed's other half
     "tqdm": ("testbed/", *(f"{script}.py" for script in SCRIPTS)),
     "prometheus_client": ("deepscaler/control/",),
     "numpy": ("",),

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepscaler.adapters.prometheus import PrometheusClient, RangeVector, grid
+from deepscaler.adapters.prometheus import grid
 from deepscaler.errors import MetricsError
 
 _LOG = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 NEWEST_ROWS = 12
 """So many of the newest known rows are asked for again each time, because samples may arrive late."""
-OLDER_ROWS = 120
+OLDER_ROWS = 60
 """So many older rows are asked for again in turn, because a store may fill a gap long afterwards."""
 MOST_QUERIES = 32
 """So many queries are remembered: more than a tick asks, since their texts change when names do."""
@@ -24,11 +24,32 @@ TURN = 8
 """Each query asks for older rows at one of so many of its readings."""
 
 
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What a range query says of each service.
+
+    Attributes:
+        times: `[L]` seconds since the epoch.
+        values: `[N, L]`; NaN where unknown.
+        known: whether the store knows such series at all, whosever they are.
+        partial: whether the store says that series may lack.
+    """
+
+    times: Array
+    values: Array = field(repr=False)
+    known: bool = True
+    partial: bool = False
+
+
+Read = Callable[[float, float, float, Callable[[], None] | None], Rows]
+"""Reads a query from, to, by step; told after each request."""
+
+
 @dataclass
 class _Known:
     """An answer that was whole, and where its older rows are asked for next."""
 
-    answer: RangeVector
+    answer: Rows
     readings: int
     next_older: int = 0
 
@@ -49,59 +70,56 @@ class _Known:
 
 
 class GrowingAnswers:
-    """Answers like a `PrometheusClient`, and remembers the last whole answer to each query.
+    """Reads as it is told to, and remembers the last whole answer to each query.
 
     Of a query that is asked again for a span that has moved on, only the newest rows are requested, and now
     and then a stretch of older ones. An answer that is partial isn't remembered, so all that came after the
     last whole one is asked for until the answers are whole again. A span that doesn't go on where the last
     one was (another step, another phase, a clock that was set back) is read anew.
-
-    Args:
-        client: carries the queries.
     """
 
-    def __init__(self, client: PrometheusClient) -> None:
-        self._client = client
-        self._known: dict[str, _Known] = {}
+    def __init__(self) -> None:
+        self._known: dict[Hashable, _Known] = {}
 
-    def query_range(
+    def rows(
         self,
-        query: str,
+        query: Hashable,
+        read: Read,
         start: float,
         end: float,
         step: float,
-        *,
-        chunk_points: int,
         progress: Callable[[], None] | None = None,
-    ) -> RangeVector:
-        """As `PrometheusClient.query_range`.
+    ) -> Rows:
+        """The rows at start, start + step, … <= end, as if all were read now.
+
+        Args:
+            query: names what is asked; equal for the same text, read in the same way.
+            read: asks it.
+            start: seconds since the epoch.
+            end: likewise.
+            step: seconds.
+            progress: told after each request for new rows.
 
         Raises:
-            MetricsError: as `PrometheusClient.query_range`; what is known stays known.
+            MetricsError: the reading fails; what is known stays known.
         """
-
-        def ask(first: float, last: float, told: Callable[[], None] | None = None) -> RangeVector:
-            return self._client.query_range(
-                query, first, last, step, chunk_points=chunk_points, progress=told
-            )
-
         times = grid(start, end, step)
         known = self._known.get(query)
         moved = None if known is None else _rows_moved(known.answer.times, times, step)
         if known is None or moved is None:
-            return self._remember(query, ask(start, end, progress), None)
+            return self._remember(query, read(start, end, step, progress), None)
         base = _moved(known.answer, times, moved)
         fresh = max(len(times) - moved - NEWEST_ROWS, 0)
-        answer = joined(base, ask(times[fresh], end, progress), fresh)
+        answer = _joined(base, read(times[fresh], end, step, progress), fresh)
         first, last = known.turn(fresh, moved)
         if last > first:
             try:
-                answer = joined(answer, ask(times[first], times[last - 1]), first)
+                answer = _joined(answer, read(times[first], times[last - 1], step, None), first)
             except MetricsError as error:
                 _LOG.info("older samples can't be read again, so they stay as they were: %s", error)
         return self._remember(query, answer, known)
 
-    def _remember(self, query: str, answer: RangeVector, known: _Known | None) -> RangeVector:
+    def _remember(self, query: Hashable, answer: Rows, known: _Known | None) -> Rows:
         if answer.partial:
             return answer
         self._known.pop(query, None)  # so that the last one is the newest
@@ -129,29 +147,14 @@ def _is_step(times: Array, step: float) -> bool:
     return len(times) < 2 or abs((times[-1] - times[0]) / (len(times) - 1) - step) <= 1e-6 * step
 
 
-def _moved(answer: RangeVector, times: Array, rows: int) -> RangeVector:
-    """The answer on a grid `rows` further on, NaN in the new rows; without series that have ended."""
-    values = np.full((len(answer.labels), len(times)), np.nan)
+def _moved(answer: Rows, times: Array, rows: int) -> Rows:
+    """The answer on a grid `rows` further on, NaN in the new rows."""
+    values = np.full_like(answer.values, np.nan)
     values[:, : len(times) - rows] = answer.values[:, rows:]
-    alive: NDArray[np.bool_] = np.asarray(np.isfinite(values).any(axis=1))
-    if alive.all():
-        return RangeVector(times, answer.labels, values)
-    labels = tuple(labels for labels, lives in zip(answer.labels, alive, strict=True) if lives)
-    return RangeVector(times, labels, values[alive])
+    return Rows(times, values, bool(np.isfinite(values).any()))
 
 
-def joined(base: RangeVector, part: RangeVector, row: int) -> RangeVector:
-    """`base` with the rows from `row` on as `part` has them: NaN there for series that `part` lacks."""
-    until = row + len(part.times)
-    partial = base.partial or part.partial
-    if part.labels == base.labels:
-        values = base.values.copy()
-        values[:, row:until] = part.values
-        return RangeVector(base.times, base.labels, values, partial)
-    place = {tuple(sorted(labels.items())): index for index, labels in enumerate(base.labels)}
-    rows = [place.setdefault(tuple(sorted(labels.items())), len(place)) for labels in part.labels]
-    values = np.full((len(place), len(base.times)), np.nan)
-    values[: len(base.labels)] = base.values
-    values[:, row:until] = np.nan
-    values[rows, row:until] = part.values
-    return RangeVector(base.times, tuple(dict(key) for key in place), values, partial)
+def _joined(base: Rows, part: Rows, row: int) -> Rows:
+    """`base` with the rows from `row` on as `part` has them; its values are written over."""
+    base.values[:, row : row + len(part.times)] = part.values
+    return Rows(base.times, base.values, base.known or part.known, base.partial or part.partial)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Annotated, Any
 
 import numpy as np
@@ -60,12 +61,13 @@ def read_matrix(answer: Mapping[str, Any]) -> list[Series]:
         first = error.errors(include_url=False, include_context=False)[0]
         why = first["msg"].partition(" or instance of ")[0]
         raise ValueError(": ".join([".".join(map(str, first["loc"])) or "data", why])) from error
-    return [_series(row) for row in rows]
-
-
-def _series(row: _Row) -> Series:
-    points = np.array(row.values, np.float64).reshape(-1, 2)
-    return Series(row.metric, points[:, 0], points[:, 1])
+    numbers = chain.from_iterable(chain.from_iterable(row.values for row in rows))
+    points = np.fromiter(numbers, np.float64).reshape(-1, 2)  # of all series at once: there are thousands
+    ends = np.cumsum([len(row.values) for row in rows]).tolist()
+    return [
+        Series(row.metric, points[start:end, 0], points[start:end, 1])
+        for row, start, end in zip(rows, [0, *ends], ends, strict=False)
+    ]
 
 
 def doubts(answer: Mapping[str, Any]) -> str:

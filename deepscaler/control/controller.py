@@ -33,6 +33,7 @@ from deepscaler.control.recorder import (
     pod_rows,
     with_outcome,
 )
+from deepscaler.control.renewal import Model, Renewal
 from deepscaler.control.schedule import ClockWatch, Turns, sleep
 from deepscaler.control.tick import Tick, Watcher
 from deepscaler.errors import DeepScalerError, MetricsError
@@ -62,6 +63,7 @@ class Controller:
             experiment sets False, because it means nothing with a policy that can't decide.
         leading: tells whether this controller may write now. While it may not, it still decides at every
             tick, so that it can take over at any of them.
+        renewal: has the policy over a new bundle ready; None: the policy stays.
 
     Attributes:
         statistics: the counters.
@@ -78,6 +80,7 @@ class Controller:
         *,
         survive_bugs: bool = False,
         leading: Callable[[], bool] = lambda: True,
+        renewal: Renewal | None = None,
     ) -> None:
         self.cluster, self.policy, self.recorder = cluster, policy, recorder or Recorder()
         self.statistics = Statistics()
@@ -95,6 +98,8 @@ class Controller:
         level = logging.INFO if survive_bugs else logging.DEBUG  # an experiment isn't watched
         self._notices = Notices(self.statistics, self._scale.dry_run, level)
         self._survive_bugs, self._leading = survive_bugs, leading
+        self._renewal = renewal
+        self._sound: Observation | None = None  # the newest one that nothing was held for
         self._completed, self._failed_in_a_row = cluster.steady(), 0
         self._samples_pods = cluster.pod_history(cluster.now(), cluster.now()) is None
         self._count_rows()
@@ -134,6 +139,11 @@ class Controller:
         """Whether it is at work: a tick was completed, lately, and the last few didn't all fail."""
         return self.statistics.ticks > 0 and self._failed_in_a_row < PATIENCE_PERIODS and self.healthy()
 
+    @property
+    def model(self) -> Model | None:
+        """Which bundle decides, and what became of newer ones; None if none is watched."""
+        return None if self._renewal is None else self._renewal.model
+
     def decisions(self) -> pd.DataFrame:
         """All decisions so far as `DECISION_COLUMNS`, times in seconds."""
         return self.recorder.decisions()
@@ -166,11 +176,18 @@ class Controller:
                 return
             ticking = ticks.come(now)
             self._late_seconds = max(now - ticks.due, 0.0) if ticking else 0.0
+            self._renew(ticks)
             self._attempt(self.tick if ticking else self._sample, counted=ticking)
             now = self.cluster.steady()
             if ticking:
                 ticks.move_on(now)
             samples.move_on(now)
+
+    def _renew(self, ticks: Turns) -> None:
+        """From now on the policy over a new bundle decides, if there is one."""
+        if self._renewal is not None:
+            self.policy = self._renewal.newest(self.cluster.now(), self._sound) or self.policy
+            ticks.period = self.policy.period_seconds
 
     def _attempt(self, action: Callable[[], object], counted: bool) -> None:
         try:
@@ -201,6 +218,7 @@ class Controller:
             "sla": {entry.name: entry.sla for entry in entries},
             "slo": {entry.name: entry.slo for entry in entries},
             "incumbents": {service: list(names) for service, names in incumbents if names},
+            **({} if self.model is None else {"model": self.model.to_dict()}),
             "versions": {
                 "python": platform.python_version(),
                 **{name: metadata.version(name) for name in ("numpy", "pandas")},
@@ -229,7 +247,9 @@ class Controller:
             workloads = [workload for workload in deployed if workload.service in self._scaled]
             running = [workload.service for workload in workloads if workload.replicas > 0]
             quality = self._gate.judge(now, running, self.policy.history_seconds)
-            proposals = self._proposals(Observation(now, quality.panel, workloads, pods), quality)
+            observation = Observation(now, quality.panel, workloads, pods)
+            proposals = self._proposals(observation, quality)
+            self._sound = self._sound if quality.held else observation
             troubled = self._gate.no_scale_down(quality, now)
         stance = Stance(not self._scale.dry_run, self.policy.guarded, troubled)
         for workload in workloads:

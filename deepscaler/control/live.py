@@ -21,6 +21,7 @@ from deepscaler.cluster import ENDPOINT_COLUMNS, Cluster, Leadership, Undisputed
 from deepscaler.control.controller import Controller
 from deepscaler.control.lock import only_writer
 from deepscaler.control.recorder import DecisionRow, Recorder
+from deepscaler.control.renewal import renewal_of
 from deepscaler.control.serving import serving
 from deepscaler.errors import ClusterError, MetricsError
 from deepscaler.policies.base import Policy
@@ -49,7 +50,8 @@ def tick_once(cluster: Cluster, policy: Policy, settings: Settings) -> list[Deci
 def run_live(cluster: Cluster, policy: Policy, settings: Settings) -> Path:
     """Run a policy until `scale.duration` is over or a signal comes; returns the run directory.
 
-    Decisions and pods are appended to the directory at every tick, after those of an earlier run in it.
+    Decisions and pods are appended to the directory at every tick, after those of an earlier run in it. A new
+    bundle in the old one's place takes over, see `deepscaler.control.renewal`; SIGHUP has it read at once.
 
     Raises:
         ClusterError: the rights to write are missing, the port of the metrics page is taken, or another
@@ -58,13 +60,16 @@ def run_live(cluster: Cluster, policy: Policy, settings: Settings) -> Path:
     """
     seed = (settings.scale.seeds or [0])[0]
     directory = Path(settings.scale.run_dir) / f"{policy.name}-{seed}"
-    with only_writer(directory), patient_collector(), stopping_on_signals() as stop:
+    renewal = renewal_of(policy, settings, cluster.now())
+    with only_writer(directory), patient_collector(), stopping_on_signals(renewal.ask) as stop:
         recorder = Recorder(directory)
         first = recorder.first_time()
         start = cluster.now() if first is None else min(first, cluster.now())
         with _leave_to_write(cluster, settings, wait=False) as leadership:
             leading = leadership.leading
-            controller = Controller(cluster, policy, settings, recorder, survive_bugs=True, leading=leading)
+            controller = Controller(
+                cluster, policy, settings, recorder, survive_bugs=True, leading=leading, renewal=renewal
+            )
             leadership.require(controller.healthy)
             with serving(controller, settings):
                 controller.run(settings.scale.duration, stop=stop)
@@ -77,10 +82,10 @@ def run_live(cluster: Cluster, policy: Policy, settings: Settings) -> Path:
 
 
 @contextmanager
-def stopping_on_signals() -> Iterator[threading.Event]:
+def stopping_on_signals(renew: Callable[[], None] = lambda: None) -> Iterator[threading.Event]:
     """An event that SIGTERM and SIGINT set until the block ends, to stop a controller after its tick.
 
-    SIGHUP, which a terminal sends that is closed, changes nothing.
+    SIGHUP calls `renew`, and ends nothing: a terminal sends it, too, when it is closed.
     If the block hasn't ended `GRACE_SECONDS` after the signal, whatever hangs in it, the process is killed.
     """
     stop, over = threading.Event(), threading.Event()
@@ -97,7 +102,9 @@ def stopping_on_signals() -> Iterator[threading.Event]:
         stop.set()
 
     def stay(number: int, _frame: object) -> None:
-        log.info("%s: going on; settings are read at the start only", signal.Signals(number).name)
+        name = signal.Signals(number).name
+        log.info("%s: going on; the bundle is read anew, settings at the start only", name)
+        renew()
 
     handlers = {signal.SIGTERM: end, signal.SIGINT: end}
     if hasattr(signal, "SIGHUP"):  # not on Windows

@@ -20,11 +20,11 @@ class Turns:
 
     Args:
         first: the first of them; infinity for none.
-        period: seconds between them.
+        period: seconds between them; it may be set anew.
     """
 
     def __init__(self, first: float, period: float) -> None:
-        self.due, self._period = first, period
+        self.due, self.period = first, period
 
     def come(self, now: float) -> bool:
         """Whether the next one has come."""
@@ -33,8 +33,8 @@ class Turns:
     def move_on(self, now: float) -> None:
         """To the first of them after `now`."""
         if not math.isinf(self.due):
-            missed = math.floor((now - self.due) / self._period + _EPSILON)
-            self.due += self._period * max(missed + 1, 0)
+            missed = math.floor((now - self.due) / self.period + _EPSILON)
+            self.due += self.period * max(missed + 1, 0)
 
 
 def sleep(cluster: Cluster, moment: float, stop: threading.Event | None) -> None:

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from deepscaler.control.controller import Controller
 from deepscaler.control.http_port import PLAIN, Answer, http_port
 from deepscaler.control.self_metrics import CONTENT_TYPE, exposition
+from deepscaler.control.story import Stories
 from deepscaler.control.watch import Watch
+from deepscaler.control.watching import Page
 from deepscaler.settings import Settings
 
 LEAST_METRICS_SECONDS = 1.0
@@ -24,6 +26,7 @@ class Routes:
         self._watch, self._clock = watch, clock
         self._lock = threading.Lock()
         self._made, self._text = float("-inf"), b""
+        self._page = Page(Stories(watch).newest, self._pulse)
 
     def __call__(self, path: str) -> Answer:
         """The answer to a path."""
@@ -34,7 +37,11 @@ class Routes:
             return _state(controller.healthy(), "no tick was completed lately")
         if path == "/readyz":
             return _state(controller.ready(), "no tick yet, or the last ones failed")
-        return Answer(404, PLAIN, b"not found: /metrics, /healthz, /readyz\n")
+        return self._page.answer(path) or Answer(404, PLAIN, b"not found: /, /metrics, /healthz, /readyz\n")
+
+    def _pulse(self) -> dict[str, bool | str]:
+        controller = self._watch.controller
+        return {"healthy": controller.healthy(), "ready": controller.ready(), "mode": controller.mode()}
 
     def _metrics(self) -> bytes:
         with self._lock:
@@ -49,7 +56,7 @@ def _state(well: bool, otherwise: str) -> Answer:
 
 @contextmanager
 def serving(controller: Controller, settings: Settings) -> Iterator[int | None]:
-    """Serve `/metrics`, `/healthz` and `/readyz` on `scale.metrics_port` until the `with` block ends.
+    """Serve the page, `/metrics` and the probes on `scale.metrics_port` until the `with` block ends.
 
     Yields:
         The port; None if no port is set, and nothing is served.

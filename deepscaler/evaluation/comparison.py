@@ -14,6 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from deepscaler.evaluation.resampled import (
+    Sample,
+    cost_at_equal_violations,
+    draws_of,
+    front_share,
+    interval_of,
+    violations_at_equal_cost,
+)
 from deepscaler.runs import PolicyName
 from deepscaler.statistics import bootstrap_interval, holm, nan_mean, paired
 
@@ -29,10 +37,13 @@ PAIRED = (
     "mean_replicas",
     "changes_per_hour",
     "starts_per_hour",
+    "realised_cost",
 )
 """Measures that are paired with the baseline by seed."""
-REFERENCES = ("oracle", "foreseen")
+REFERENCES = ("oracle", "foreseen", "plan_foreseen")
 """Families of policies that know the future: they are shown, but are no rivals and never on the front."""
+BOUND = "plan_foreseen"
+"""The policy that regret is measured against: the plan that is told the future."""
 
 
 def pareto_front(points: Mapping[str, Point]) -> list[str]:
@@ -134,8 +145,13 @@ def compare_policies(outcomes: Sequence[Outcome], baseline: str) -> dict[str, An
             Holm's correction over the policies paired with that baseline.
         `pareto`: names on the front of (violation_rate, core_hours), for each directory if there are several;
             without `REFERENCES`.
+        `pareto_share`: name -> share of the draws of seeds in which it is on the front.
         `equal`: name -> rival family -> `members`, `violation_rate_at_equal_cost` and
-            `core_hours_at_equal_violations`; None outside the family's range.
+            `core_hours_at_equal_violations`, None outside the family's range; and, over the `seeds` that all
+            of them ran on, `violation_rate_difference_ci` (own - rival, at equal cost) and
+            `core_hours_ratio_ci` (own / rival, at equal violations). An end that isn't finite is open.
+        `regret`: name -> what `statistics.paired` gives of the realised cost and that of `BOUND`, and
+            `share`, the mean difference over the mean of `BOUND`.
     """
     entrants = sorted({outcome.entrant for outcome in outcomes}, key=str)
     runs = {one: [outcome for outcome in outcomes if outcome.entrant == one] for one in entrants}
@@ -148,7 +164,9 @@ def compare_policies(outcomes: Sequence[Outcome], baseline: str) -> dict[str, An
         "policies": policies,
         "paired": _paired_with_baseline(runs, baseline),
         "pareto": _fronts(points),
-        "equal": _at_equal(points),
+        "pareto_share": _front_shares(runs),
+        "equal": _at_equal(points, runs),
+        "regret": _regret(runs),
     }
 
 
@@ -182,7 +200,38 @@ def _fronts(points: Mapping[ComparedPolicy, Point]) -> list[str]:
     return [name for group in groups.values() for name in pareto_front(group)]
 
 
-def _at_equal(points: Mapping[ComparedPolicy, Point]) -> dict[str, Any]:
+def _front_shares(runs: Mapping[ComparedPolicy, Sequence[Outcome]]) -> dict[str, float]:
+    """For each policy the share of draws in which it is on the front of its directory, on common seeds."""
+    groups: dict[str, list[ComparedPolicy]] = {}
+    for one in runs:
+        if one.policy.family not in REFERENCES:
+            groups.setdefault(one.directory, []).append(one)
+    found: dict[str, float] = {}
+    for group in groups.values():
+        sample = _sample(group, runs)
+        if sample.seeds:
+            shares = front_share(sample, draws_of(sample.seeds))
+            found |= {str(one): float(share) for one, share in zip(group, shares, strict=True)}
+    return found
+
+
+def _sample(entrants: Sequence[ComparedPolicy], runs: Mapping[ComparedPolicy, Sequence[Outcome]]) -> Sample:
+    """Violations and costs `[P, S]` of these policies on the seeds that all of them ran on."""
+    tables = [
+        {metric: _by_unit(runs[one], metric) for metric in ("violation_rate", "core_hours")}
+        for one in entrants
+    ]
+    units = [unit for unit in tables[0]["core_hours"] if all(unit in table["core_hours"] for table in tables)]
+    violations, costs = (
+        np.array([[table[metric][unit] for unit in units] for table in tables], np.float64)
+        for metric in ("violation_rate", "core_hours")
+    )
+    return Sample(violations, costs)
+
+
+def _at_equal(
+    points: Mapping[ComparedPolicy, Point], runs: Mapping[ComparedPolicy, Sequence[Outcome]]
+) -> dict[str, Any]:
     """For each policy: what each rival family reaches at its cost, and what it costs at its violations."""
     equal: dict[str, Any] = {str(one): {} for one in points}
     for one, (violations, cost) in points.items():
@@ -192,8 +241,40 @@ def _at_equal(points: Mapping[ComparedPolicy, Point]) -> dict[str, Any]:
                 "members": [str(member) for member in members],
                 "violation_rate_at_equal_cost": at_equal_cost(sweep, cost),
                 "core_hours_at_equal_violations": at_equal_violations(sweep, violations),
+                **_equal_intervals(_sample([one, *members], runs)),
             }
     return equal
+
+
+def _equal_intervals(sample: Sample) -> dict[str, Any]:
+    """The intervals of the first policy of the sample against the others, which are one sweep."""
+    draws = draws_of(max(sample.seeds, 1))
+    own = Sample(sample.violations[0], sample.costs[0])
+    sweep = Sample(sample.violations[1:], sample.costs[1:])
+    return {
+        "seeds": sample.seeds,
+        "violation_rate_difference_ci": sample.seeds
+        and interval_of(violations_at_equal_cost(own, sweep, draws), sample.seeds),
+        "core_hours_ratio_ci": sample.seeds
+        and interval_of(cost_at_equal_violations(own, sweep, draws), sample.seeds),
+    }
+
+
+def _regret(runs: Mapping[ComparedPolicy, Sequence[Outcome]]) -> dict[str, Any]:
+    """For each policy that shares a directory with `BOUND`: its realised cost beyond that of `BOUND`."""
+    found: dict[str, Any] = {}
+    bounds = {one: baseline_of(one, BOUND, list(runs)) for one in runs}
+    for one, bound in bounds.items():
+        if bound is None or bound == one:
+            continue
+        best = _by_unit(runs[bound], "realised_cost")
+        entry = paired(_by_unit(runs[one], "realised_cost"), best)
+        found[str(one)] = {
+            "bound": str(bound),
+            **entry,
+            "share": entry["mean_difference"] / nan_mean(list(best.values())),
+        }
+    return found
 
 
 def baseline_of(

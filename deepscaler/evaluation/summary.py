@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,33 +12,39 @@ from typing import Any
 from deepscaler.artefacts import write_json
 from deepscaler.errors import DataError
 from deepscaler.evaluation.comparison import ComparedPolicy, Outcome, compare_policies
-from deepscaler.evaluation.measures import evaluate_run
-from deepscaler.runs import PolicyName, find_runs, read_run
+from deepscaler.evaluation.measured import measured
+from deepscaler.runs import PolicyName, find_runs
+from deepscaler.settings import PlanPrices
 
 
 @dataclass(frozen=True)
-class _Measured:
+class _Found:
     """One run as it was found, before it is known which names repeat."""
 
     directory: str
     policy: PolicyName
     unit: str
     place: Path
-    measures: dict[str, Any]
+    measures: Mapping[str, Any]
 
 
-def gather(directories: Sequence[str], warmup: float) -> list[Outcome]:
+def gather(directories: Sequence[str], warmup: float, prices: PlanPrices | None = None) -> list[Outcome]:
     """Measure every run below `directories`, after `warmup` seconds are cut from its start.
 
     The directory becomes part of a policy's name if one of the policies lies in several directories. A unit
     is a seed, with the subdirectory before it where runs lie deeper.
+
+    Args:
+        directories: where runs lie, at any depth.
+        warmup: seconds that aren't judged.
+        prices: those of the realised cost; by default the defaults of `scale.prices`.
 
     Raises:
         DataError: there are no runs, one of them is broken (the message names it), or two are of one policy
             and seed.
     """
     found = [
-        _measure(directory, place, warmup)
+        _find(directory, place, warmup, prices or PlanPrices())
         for directory in dict.fromkeys(directories)
         for place in find_runs(directory)
     ]
@@ -56,14 +62,12 @@ def gather(directories: Sequence[str], warmup: float) -> list[Outcome]:
     return outcomes
 
 
-def _measure(directory: str, place: Path, warmup: float) -> _Measured:
-    run = read_run(place)
-    try:
-        measures = evaluate_run(run, warmup)
-    except DataError as error:
-        raise DataError(f"{place}: {error}") from error
-    inner, seed = place.relative_to(directory).parent.as_posix(), str(run.info.get("seed", "?"))
-    return _Measured(directory, run.policy, seed if inner == "." else f"{inner}/{seed}", place, measures)
+def _find(directory: str, place: Path, warmup: float, prices: PlanPrices) -> _Found:
+    run = measured(place, warmup, prices)
+    inner = place.relative_to(directory).parent.as_posix()
+    return _Found(
+        directory, run.policy, run.seed if inner == "." else f"{inner}/{run.seed}", place, run.measures
+    )
 
 
 def summarize(outcomes: Sequence[Outcome], baseline: str) -> dict[str, Any]:

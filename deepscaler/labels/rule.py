@@ -82,6 +82,19 @@ def _relieve(model: DemandModel, rates: Array, visits: Array | None, replicas: A
         rows = rows[now[rows].sum(axis=1) > budget]
 
 
+def replicas_within(model: DemandModel, rates: Array, limit_cores: Array) -> NDArray[np.int64]:
+    """Replicas `[..., N]`, at least 1, that keep each service within ρ_max at these rates; 1 if unknown.
+
+    Args:
+        model: the fit.
+        rates: requests per second `[..., N]`.
+        limit_cores: `[N]` CPU limit of a replica.
+    """
+    room = np.maximum(model.rho_max * limit_cores - model.idle_cores, LEAST_ROOM * limit_cores)
+    replicas = np.ceil(np.nan_to_num(rates * model.demand_seconds / room) - 1e-9)
+    return np.maximum(replicas, 1).astype(np.int64)
+
+
 def present_requirement(model: DemandModel, panel: MetricPanel, seconds: float, rho_max: float) -> Array:
     """Replicas `[N]` that the rule asks for at the newest rates, in the model's order; NaN without data.
 

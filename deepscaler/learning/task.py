@@ -116,7 +116,7 @@ class TrainingTask:
         settings = [
             self.name,
             repr(self.dataset.meta.get("season")),
-            self.train.model_dump_json(),
+            self.train.model_dump_json(exclude={"gate"}),
             self.config.dataset.model_dump_json(exclude={"data_dir", "threads"}),
         ]
         digest = hashlib.sha256(repr([*settings, sorted(self.sizes.items())]).encode())

@@ -226,7 +226,7 @@ def _make_bundle(task: TrainingTask, fitted: Fitted) -> Bundle:
         normalizer=dataset.normalizer,
         meta=_meta(task, trainer.windows),
         settings={
-            "train": task.train.model_dump(mode="json"),
+            "train": task.train.model_dump(mode="json", exclude={"gate"}),
             "dataset": task.config.dataset.model_dump(mode="json", exclude={"threads"}),
             "seed": task.train.seed,
         },

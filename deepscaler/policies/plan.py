@@ -16,7 +16,7 @@ from deepscaler.artefacts import utc_text
 from deepscaler.cluster import Pod, Workload
 from deepscaler.labels.demand import DemandModel
 from deepscaler.labels.history import offered_history
-from deepscaler.labels.rule import LEAST_ROOM
+from deepscaler.labels.rule import replicas_within
 from deepscaler.panel import MetricPanel
 from deepscaler.planning.plan import Plan, Prices, Running, plan_replicas
 from deepscaler.planning.scenarios import Scenarios, ScenarioSource
@@ -150,7 +150,7 @@ class PlanPolicy(Policy):
             return None
         running = running_now(self._model.services, self._boot_seconds, observation)
         lead = self._boot_seconds + self.period_seconds
-        needs = self._needs(found, limits_now(self._model, observation.workloads))
+        needs = replicas_within(self._model, found.rates, limits_now(self._model, observation.workloads))
         plan = plan_replicas(
             needs, found.weights, self.period_seconds, lead, running, self._prices, found.surprise
         )
@@ -161,13 +161,6 @@ class PlanPolicy(Policy):
         """Remember the moments at which the source changes."""
         if not self._sources or self._sources[-1][1] != source:
             self._sources.append((now, source))
-
-    def _needs(self, found: Scenarios, limits: Array) -> NDArray[np.int64]:
-        """Replicas `[M, H, N]` that keep each service within its utilisation; 1 if unknown."""
-        model = self._model
-        room = np.maximum(model.rho_max * limits - model.idle_cores, LEAST_ROOM * limits)
-        replicas = np.ceil(found.rates * np.nan_to_num(model.demand_seconds / room) - 1e-9)
-        return np.maximum(replicas, 1).astype(np.int64)
 
     def _proposal(self, workload: Workload, plan: Plan | None, floors: Mapping[str, float]) -> Proposal:
         floor, column = floors.get(workload.service), self._column.get(workload.service)

@@ -116,8 +116,8 @@ def _deepscaler_network(context: Context) -> Policy:
 def _deepscaler_quantile(context: Context) -> Policy:
     """A forecast of replicas, taken as it is: no scenarios and no plan."""
     scale = context.settings.scale
-    own = scale.quantile_bundle or scale.bundle
-    chosen = scale.model_copy(update={"bundle": own})
+    own = _quantile_bundle(context.settings)
+    chosen = scale.model_copy(update={"bundle": str(own)})
     settings = context.settings.model_copy(update={"scale": chosen})
     file = _bundle(settings)
     if file.description["label"] == OFFERED:
@@ -130,7 +130,7 @@ def _deepscaler_quantile(context: Context) -> Policy:
 
 def _deepscaler_paper(context: Context) -> Policy:
     """The published system: AdapGLA, labels as recorded, no floor and no plan."""
-    own = Path(context.settings.scale.bundle).with_name(PAPER_BUNDLE)
+    own = _paper_bundle(context.settings)
     scale = context.settings.scale.model_copy(update={"bundle": str(own), "quantile": 0.5})
     settings = context.settings.model_copy(update={"scale": scale})
     published = Expected(
@@ -286,3 +286,32 @@ POLICIES: dict[str, Callable[[Context], Policy]] = {
 """Name -> function that makes the policy. `make_policy` knows more names: `RIVALS` and `TOLD`."""
 OVER_BUNDLE = ("deepscaler", "deepscaler_nofloor", "deepscaler_network")
 """Those that forecast from the bundle."""
+WITHOUT_FILES = ("hpa", "hpa_r", "predictive_hpa", "target_tracking", "static", "explore", "oracle")
+"""Families that know nothing of the application beforehand: they read neither a bundle nor a demand fit."""
+
+
+def files_read(name: str, settings: Settings) -> list[Path]:
+    """The files that the policy `name` is made from, whether they are there or not."""
+    if PolicyName.parse(name).family in WITHOUT_FILES:
+        return []
+    bundle = bundle_path(name, settings)
+    if bundle is not None and name not in OVER_BUNDLE:
+        return [bundle]
+    return [Path(settings.scale.bundle), Path(settings.process.output_dir) / "meta.json"]
+
+
+def bundle_path(name: str, settings: Settings) -> Path | None:
+    """The file of the bundle that the policy `name` forecasts from; None if it forecasts from none."""
+    if name == "deepscaler_quantile":
+        return _quantile_bundle(settings)
+    if name == "deepscaler_paper":
+        return _paper_bundle(settings)
+    return Path(settings.scale.bundle) if name in OVER_BUNDLE else None
+
+
+def _quantile_bundle(settings: Settings) -> Path:
+    return Path(settings.scale.quantile_bundle or settings.scale.bundle)
+
+
+def _paper_bundle(settings: Settings) -> Path:
+    return Path(settings.scale.bundle).with_name(PAPER_BUNDLE)

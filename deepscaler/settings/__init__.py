@@ -7,7 +7,14 @@ loading.py reads files; describe.py makes the JSON schemas, docs/settings.md and
 
 from deepscaler.settings.app import App, ClusterSection, Entry, Jaeger, Lease, Prometheus, Service
 from deepscaler.settings.base import Feature, Moment, Positive, Section, Share
-from deepscaler.settings.experiment import Experiment, LoadCase
+from deepscaler.settings.experiment import (
+    TEST_SEEDS,
+    ApplicationCase,
+    Experiment,
+    LoadCase,
+    Sweep,
+    Variant,
+)
 from deepscaler.settings.loading import load_section, load_settings
 from deepscaler.settings.scaling import Explore, Floor, GuardRails, Hpa, PlanPrices, PlanSettings, Scale
 from deepscaler.settings.stages import (
@@ -29,6 +36,7 @@ from deepscaler.settings.training import (
     Comparison,
     DataSettings,
     DiffusionSizes,
+    GateSettings,
     GCNSizes,
     Graph,
     LSTMSizes,
@@ -40,11 +48,13 @@ from deepscaler.settings.training import (
 )
 
 __all__ = [
+    "TEST_SEEDS",
     "ASTGCNSizes",
     "AdapGLASizes",
     "AdapGLSSizes",
     "AdapGLTSizes",
     "App",
+    "ApplicationCase",
     "CallsQuery",
     "ClusterSection",
     "Collect",
@@ -60,6 +70,7 @@ __all__ = [
     "Feature",
     "Floor",
     "GCNSizes",
+    "GateSettings",
     "Graph",
     "GuardRails",
     "Hpa",
@@ -86,8 +97,10 @@ __all__ = [
     "Service",
     "Settings",
     "Share",
+    "Sweep",
     "Testbed",
     "Train",
+    "Variant",
     "load_section",
     "load_settings",
 ]

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from deepscaler.settings.base import Section
+from deepscaler.settings.base import Name, Section, Share
+
+Plain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+"""A name that can be part of a path and of a flag: letters, digits, `_`, `.` and `-`."""
+TEST_SEEDS = range(2000, 3000)
+"""Nothing is tuned on these seeds."""
+
+
+class ApplicationCase(Section):
+    """One application of an experiment."""
+
+    config: str = Field(description="settings of the application, as `--config` of the scripts")
+    set: list[str] = Field([], description="overrides of its settings, section.key=value")
+    seeds: list[int] | None = Field(None, description="its seeds; null: those of the load or the experiment")
+    test_seeds: list[int] | None = Field(None, description="its test seeds; null: those of the experiment")
 
 
 class LoadCase(Section):
@@ -19,15 +33,87 @@ class LoadCase(Section):
     )
 
 
-class Experiment(Section):
-    """`config/experiments/<name>.yaml`: loads x policies x seeds."""
+class Variant(Section):
+    """A policy under settings of its own, by a name of its own."""
 
-    config: str = Field(description="settings of the application, as `--config` of the scripts")
-    set: list[str] = Field([], description="overrides for all loads, section.key=value")
-    loads: dict[str, LoadCase] = Field(min_length=1, description="by name")
-    policies: list[str] = Field(min_length=1, description="as `scale.policies`")
-    seeds: list[int] = Field(
-        min_length=1, description="one run per seed and policy, the same load for all policies"
+    policy: Name = Field(description="which policy, as in `policies`")
+    set: list[str] = Field([], description="overrides for this policy alone, section.key=value")
+
+
+class Sweep(Section):
+    """One policy at several values of a knob: a family `<name>_<value>`, as `hpa_70` is one of `hpa`."""
+
+    policy: str = Field(description="which policy; `{}` in it stands for the value: hpa_{}")
+    set: list[str] = Field(
+        [], description="overrides for this policy alone; `{}` stands for the value: scale.prices.shortage={}"
     )
-    workers: Annotated[int, Field(ge=1)] = Field(2, description="processes side by side")
-    output: str = Field(description="<load>/<policy>-<seed>/ and summary.json go below")
+    values: list[float] = Field(min_length=1, description="values of the knob")
+
+    @model_validator(mode="after")
+    def _uses_the_value(self) -> Self:
+        if "{}" not in "".join([self.policy, *self.set]):
+            raise ValueError("the value goes nowhere: `{}` stands for it in `policy` or `set`")
+        return self
+
+
+class Experiment(Section):
+    """`config/experiments/<name>.yaml`: applications x loads x levels of factors x policies x seeds.
+
+    Every combination of an application, a load and one level of each factor is a case. In a case, all
+    policies see the same loads: one per seed.
+    """
+
+    question: str = Field("", description="what the experiment answers; its report begins with it")
+    config: str | None = Field(
+        None,
+        description="settings of the application, as `--config` of the scripts; null: see `applications`",
+    )
+    applications: dict[Plain, ApplicationCase] = Field(
+        {}, description="several applications by name, instead of `config`"
+    )
+    set: list[str] = Field([], description="overrides for all runs, section.key=value")
+    loads: dict[Plain, LoadCase] = Field(min_length=1, description="by name")
+    factors: dict[Plain, dict[Plain, list[str]]] = Field(
+        {},
+        description="what else is varied: factor, level, overrides of that level; all combinations are run",
+    )
+    policies: list[str] = Field(
+        min_length=1, description="as `scale.policies`, or names of `variants` and `sweeps`"
+    )
+    variants: dict[Plain, Variant] = Field({}, description="policies under settings of their own, by name")
+    sweeps: dict[Plain, Sweep] = Field(
+        {}, description="policies at several values of a knob, by name of the family"
+    )
+    baseline: str = Field("hpa_70", description="policy that the others are paired with")
+    seeds: list[int] = Field(
+        min_length=1,
+        description="one run per seed and policy, the same load for all policies; with `test_seeds`, those "
+        "on which the points of `sweeps` are chosen",
+    )
+    test_seeds: list[int] = Field(
+        [], description="seeds of `--test`: the points that were chosen on `seeds` are run on them"
+    )
+    most_violations: Share = Field(
+        0.01,
+        description="share of violating minutes up to which the cheapest point of a sweep goes to the test",
+    )
+    workers: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="processes side by side on this machine; null: one per core"
+    )
+    output: str = Field(description="<case>/<policy>-<seed>/ and summary.json go below")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if bool(self.config) == bool(self.applications):
+            raise ValueError("give either `config` or `applications`")
+        wrong = [seed for seed in self.test_seeds if seed not in TEST_SEEDS]
+        if wrong:
+            raise ValueError(f"test_seeds: {wrong[0]} is none of 2000 to 2999, which are kept for tests")
+        if self.sweeps and any(seed in TEST_SEEDS for seed in self.seeds):
+            raise ValueError(
+                "seeds: a sweep is chosen on validation seeds (1000-1999); put 2000-2999 into test_seeds"
+            )
+        taken = {"application", "load", "policy", "seed"} & self.factors.keys()
+        if taken:
+            raise ValueError(f"factors: {min(taken)!r} is the name of something else")
+        return self

@@ -200,10 +200,11 @@ class Scale(Section):
     static_replicas: dict[str, int] = Field({}, description="replicas of single services under policy static")
     dry_run: bool = Field(False, description="true: decide and record, but write nothing to the cluster")
     metrics_port: Port | None = Field(
-        None, description="port on which the controller serves its own /metrics; null: it doesn't"
+        None,
+        description="port on which the controller serves a page to watch it, and /metrics; null: it doesn't",
     )
     metrics_address: str = Field(
-        "127.0.0.1", description="address on which that page is served; in a pod 0.0.0.0"
+        "127.0.0.1", description="address on which they are served; in a pod 0.0.0.0"
     )
     workers: Count = Field(2, description="testbed: runs side by side")
     load: Load | None = Field(None, description="testbed: the load of these runs; null: testbed.load")

@@ -50,6 +50,10 @@ class Serve(Section):
     kubernetes_port: Port = Field(30443, description="port of the emulated Kubernetes API")
     jaeger_port: Port = Field(16686, description="port of the emulated Jaeger query service")
     metrics_port: Port = Field(30091, description="port of the /metrics page that Prometheus scrapes")
+    page_port: Port | None = Field(30080, description="port of the page to watch; null: none is served")
+    controller_port: Port = Field(
+        30092, description="the page shows what a controller with this `scale.metrics_port` decides"
+    )
     scrape_interval: Positive = Field(15.0, description="seconds between Prometheus's scrapes")
     step: Positive = Field(0.005, description="seconds between two steps of the engine")
     directory: str = Field(

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from deepscaler.settings.base import Count, NotNegative, Positive, Section, Share
+from deepscaler.settings.scaling import PlanPrices
 
 Channels = Annotated[int, Field(ge=2)]
 """A number of channels that is 2 or more."""
@@ -93,12 +94,27 @@ class Comparison(Section):
     workers: Count = Field(2, description="trainings side by side on a CPU, one thread each")
 
 
+class GateSettings(Section):
+    """`main.py --gate`: when a new bundle takes the old one's place."""
+
+    prices: PlanPrices = PlanPrices()
+    decisions: Count = Field(2880, description="newest decisions of the test split that both are judged on")
+    block_seconds: Positive = Field(
+        1800.0, description="length of the blocks of decisions that are drawn anew to tell a gain from noise"
+    )
+    blocks: Annotated[int, Field(ge=2)] = Field(8, description="fewest blocks by which a gain can be told")
+    level: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.95, description="level of the interval of the difference in cost; all of it has to be below 0"
+    )
+
+
 class Train(Section):
     """`train_config.yaml`: how a network and its graph are trained."""
 
     optimiser: Optimiser = Optimiser()
     graph: Graph = Graph()
     comparison: Comparison = Comparison()
+    gate: GateSettings = GateSettings()
     num_epoch: Count = Field(5, description="epochs of each M-step and each E-step")
     num_iter: Count = Field(20, description="EM iterations")
     patience: Count = Field(

@@ -8,8 +8,9 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -133,14 +134,18 @@ class Ahead:
     policies: Mapping[str, Policy]
 
 
-def look_ahead(settings: Settings, seed: int, policies: Sequence[str] = ()) -> Ahead:
+def look_ahead(
+    settings: Settings, seed: int, policies: Sequence[str] = (), truth: Truth | None = None
+) -> Ahead:
     """The truth about a run's load, and those of `policies` that foresee it (such as `foreseen_85`).
+
+    The truth is found by simulating the load, unless it is given.
 
     Raises:
         DataError: a policy foresees, and there is no demand fit.
     """
     settings = played(settings, seed)
-    truth = find_truth(settings, seed)
+    truth = find_truth(settings, seed) if truth is None else truth
     oracle = make_oracle(settings, truth)
     found: dict[str, Policy] = {"oracle": oracle}
     for name in policies:
@@ -211,12 +216,30 @@ def _schedule(
     }
 
 
-def run_one(settings: Settings, policy_name: str, seed: int, ahead: Ahead | None = None) -> Path:
+@dataclass(frozen=True)
+class Kept:
+    """How a run is kept where it isn't the plain run of a policy.
+
+    Attributes:
+        name: what tables call the policy.
+        about: further entries of run.json.
+        compact: tables are compressed, and metrics aren't kept.
+    """
+
+    name: PolicyName
+    about: Mapping[str, Any] = field(default_factory=dict)
+    compact: bool = False
+
+
+def run_one(
+    settings: Settings, policy_name: str, seed: int, ahead: Ahead | None = None, kept: Kept | None = None
+) -> Path:
     """Run one policy on one seed and return the run directory.
 
     The run lasts `scale.duration` (default `testbed.duration`). What is known ahead depends on the seed only;
     it is computed here where it isn't given.
     """
+    kept = kept or Kept(PolicyName.parse(policy_name))
     ahead = ahead or look_ahead(settings, seed, [policy_name])
     settings = played(settings, seed)
     bed = settings.testbed
@@ -237,17 +260,21 @@ def run_one(settings: Settings, policy_name: str, seed: int, ahead: Ahead | None
         "oracle_times": minutes,
         "in_flight_at_end": cluster.in_flight,
         "history_seconds": bed.history,
+        **kept.name.to_dict(),
+        **kept.about,
     }
     run = Run(
         info=info,
         endpoints=cluster.latencies(start, end, settings.collect.step),
         decisions=controller.recorder.decisions(),
         pods=cluster.pod_history(start, end),
-        panel=cluster.metrics(start + settings.collect.step, end, settings.collect.step),
+        panel=None
+        if kept.compact
+        else cluster.metrics(start + settings.collect.step, end, settings.collect.step),
         needed=ahead.needed[ahead.needed["time"] <= end + 1e-6],
     )
-    directory = Path(settings.scale.run_dir) / f"{policy_name}-{seed}"
-    write_run(run, directory)
+    directory = Path(settings.scale.run_dir) / f"{kept.name}-{seed}"
+    write_run(run, directory, compact=kept.compact)
     return directory
 
 

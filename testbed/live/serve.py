@@ -1,7 +1,7 @@
 """The live testbed: the engine in real time behind real network interfaces.
 
-These are a gateway, /metrics, a real Prometheus, and the APIs of Jaeger and Kubernetes. All listen on
-127.0.0.1. `running` starts everything, the one child process (Prometheus) included, and stops it again.
+These are a gateway, /metrics, a real Prometheus, the APIs of Jaeger and Kubernetes, and a page to watch. All
+listen on 127.0.0.1. `running` starts everything, the one child process (Prometheus) included, and stops it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 from aiohttp import web
 
 from deepscaler.artefacts import write_json
+from deepscaler.control.http_port import http_port
 from deepscaler.errors import ClusterError
 from deepscaler.settings import Settings
 from testbed.cluster.emulation import make_program, make_simulator
@@ -28,6 +29,7 @@ from testbed.live import prometheus_server
 from testbed.live.deployments import SYNC_SECONDS, Deployments
 from testbed.live.gateway import Gateway
 from testbed.live.monitoring import HISTORY_SECONDS, Dependencies, MetricsPage
+from testbed.live.page import SAMPLE_SECONDS, BedPage
 from testbed.live.wall_clock import WallClock
 
 HOST = "127.0.0.1"
@@ -37,7 +39,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where the parts are; `prometheus` is None where none was started."""
+    """Where the parts are; `prometheus` and `page` are None where none was started."""
 
     gateway: str
     metrics: str
@@ -46,6 +48,7 @@ class Addresses:
     kubeconfig: str
     prometheus: str | None
     prometheus_pid: int | None
+    page: str | None
 
 
 class Loop:
@@ -143,6 +146,8 @@ class LiveTestbed:
         self.page = MetricsPage(self.program, settings.app, self.clock, self.gateway.answered)
         self.dependencies = Dependencies(self.program, settings.app, self.clock)
         self.deployments = Deployments(self.program, settings.app, self.clock)
+        controller = f"http://{HOST}:{self.serve.controller_port}"
+        self.watched = BedPage(self.program, settings.app, self.clock, controller)
 
     def start(self, stack: ExitStack) -> None:
         """Start everything; `stack` stops it."""
@@ -160,6 +165,7 @@ class LiveTestbed:
         loop.every(HISTORY_SECONDS, self.dependencies.sample)
         loop.every(SYNC_SECONDS, self.deployments.sync)
         prometheus = self._prometheus(stack, metrics)
+        page = self._page(stack, loop)
         self.addresses = Addresses(
             gateway=gateway,
             metrics=f"{metrics}/metrics",
@@ -168,6 +174,7 @@ class LiveTestbed:
             kubeconfig=str(kubeconfig),
             prometheus=prometheus.url if prometheus else None,
             prometheus_pid=prometheus.pid if prometheus else None,
+            page=page,
         )
         state = self.directory / "serve.json"
         write_json(state, {**asdict(self.addresses), "pid": os.getpid(), "application": self.program.name})
@@ -179,6 +186,15 @@ class LiveTestbed:
             return stack.enter_context(KubernetesApi(self.deployments.store, port))
         except OSError as error:
             raise _taken(port, "kubernetes_port", error) from error
+
+    def _page(self, stack: ExitStack, loop: Loop) -> str | None:
+        port = self.serve.page_port
+        if port is None:
+            return None
+        page = http_port(HOST, port, self.watched.answer, "testbed.serve.page_port")
+        opened = stack.enter_context(page)
+        loop.every(SAMPLE_SECONDS, self.watched.sample)
+        return f"http://{HOST}:{opened}"
 
     def _prometheus(self, stack: ExitStack, metrics: str) -> prometheus_server.PrometheusServer | None:
         port = self.serve.prometheus_port

@@ -6,10 +6,10 @@ import os
 import subprocess
 from collections.abc import Mapping
 
-import numpy as np
 import pytest
 import requests
 from helpers.fakes import FakeCluster, ScriptedPolicy, make_settings
+from helpers.seer import BUDGET, Seer, watched
 from prometheus_client.parser import text_string_to_metric_families
 
 from deepscaler.adapters.web import Web
@@ -18,40 +18,8 @@ from deepscaler.control.self_metrics import exposition
 from deepscaler.control.serving import serving
 from deepscaler.control.watch import Watch
 from deepscaler.errors import ClusterError
-from deepscaler.policies.base import Observation, Proposal, Reason
-from deepscaler.policies.outlook import Budget, Learned, Outlook, Source
 from deepscaler.upstream import Upstream
 from testbed.live import prometheus_server
-
-STEP = 15.0
-LATER = STEP * (1 + np.arange(40))
-
-
-class Seer(ScriptedPolicy):
-    """Foresees a load of 12 requests per second, by two sources that say 10 and 15."""
-
-    def decide(self, observation: Observation) -> Mapping[str, Proposal]:
-        self.seen.append(observation)
-        return {
-            item.service: Proposal(6.0, Reason.PLAN, 6.0, 5.0, planned=True) for item in observation.workloads
-        }
-
-    def outlook(self) -> Outlook:
-        band = np.tile([9.0, 12.0, 13.0], (40, 1))
-        sources = {"season": Source(0.75, np.full(40, 10.0)), "network": Source(0.25, np.full(40, 15.0))}
-        return Outlook(
-            made=self.seen[-1].now,
-            step=STEP,
-            load=band,
-            replicas={"web": np.tile([5.0, 6.0, 7.0], (40, 1))},
-            sources=sources,
-            season_seconds=720.0,
-            why={"web": "6 needed in 90 s in 40 of 48 scenarios"},
-            budget=Budget(30.0, 12.0, "violating minutes per month"),
-        )
-
-    def learned(self) -> Learned:
-        return Learned("a1b2", 1_767_830_400.0, (("web", "api", 20.0),), (("web", "db", 0.4),))
 
 
 def values(watch: Watch) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
@@ -61,15 +29,6 @@ def values(watch: Watch) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
         for sample in family.samples:
             found.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
     return found
-
-
-def watched(seconds: float = 700.0, **scale: object) -> tuple[FakeCluster, Watch]:
-    settings = make_settings(**scale)
-    cluster = FakeCluster(upstreams={"prometheus": Upstream()})
-    controller = Controller(cluster, Seer(lambda _now, _service: 6.0), settings)
-    watch = Watch(controller, settings)
-    controller.run(seconds)
-    return cluster, watch
 
 
 def one(found: Mapping[tuple[tuple[str, str], ...], float], **labels: str) -> float:
@@ -95,7 +54,7 @@ def test_the_controllers_metrics_are_served():
 
 
 def test_decisions_are_counted_by_what_they_do_and_why():
-    _, watch = watched(60.0, guard_rails={"max_replicas": 5})
+    _, _, watch = watched(60.0, guard_rails={"max_replicas": 5})
     found = values(watch)
     counts = found["deepscaler_decisions_total"]
     assert one(counts, action="up", reason="max_replicas") == 3
@@ -107,13 +66,13 @@ def test_decisions_are_counted_by_what_they_do_and_why():
 
 def test_replicas_that_lack_and_that_idle_are_summed_over_time():
     """Four are ready at the first tick, where five are needed; from the second on there are six."""
-    _, watch = watched(60.0)
+    _, _, watch = watched(60.0)
     found = values(watch)
     assert one(found["deepscaler_deficient_replica_seconds_total"], service="web") == 0.0
     assert one(found["deepscaler_excess_replica_seconds_total"], service="web") == 3 * 15.0
     cluster = FakeCluster(unready={"web": 3})
     settings = make_settings()
-    slow = Controller(cluster, Seer(lambda _now, _service: 6.0), settings)
+    slow = Controller(cluster, Seer(lambda _now, _service: None), settings)
     watch = Watch(slow, settings)
     slow.run(60.0)
     assert one(values(watch)["deepscaler_deficient_replica_seconds_total"], service="web") == 3 * 2 * 15.0
@@ -121,7 +80,7 @@ def test_replicas_that_lack_and_that_idle_are_summed_over_time():
 
 def test_forecasts_are_judged_when_their_time_has_come():
     """Ten requests per second come, always: the sources err by 0 and 5, all of them together by 2."""
-    _, watch = watched()
+    _, _, watch = watched()
     found = values(watch)
     ticks = found["deepscaler_ticks_total"][()]
     for lead, due in {"60": ticks - 4, "300": ticks - 20, "600": ticks - 40}.items():
@@ -138,14 +97,14 @@ def test_forecasts_are_judged_when_their_time_has_come():
 
 
 def test_the_model_the_season_and_the_budget_are_told_where_there_are_any():
-    _, watch = watched(20.0)
+    _, _, watch = watched(20.0)
     found = values(watch)
     assert (
         one(found["deepscaler_model_trained_until_timestamp_seconds"], bundle_sha256="a1b2")
         == 1_767_830_400.0
     )
     assert found["deepscaler_season_seconds"] == {(): 720.0}
-    assert one(found["deepscaler_budget_consumed"], unit="violating minutes per month") == 12.0
+    assert one(found["deepscaler_budget_consumed"], unit=BUDGET) == 12.0
     settings = make_settings()
     plain = Controller(FakeCluster(), ScriptedPolicy(lambda _now, _service: 6.0), settings)
     watch = Watch(plain, settings)
@@ -200,7 +159,7 @@ def test_promtool_finds_nothing_to_mend():
         if os.environ.get("CI"):
             raise
         pytest.skip(str(error))
-    cluster, watch = watched()
+    cluster, _, watch = watched()
     cluster.upstreams["prometheus"].failed("timeout")
     cluster.api_failures[403] = 2
     done = subprocess.run(

@@ -108,6 +108,9 @@ def test_policies_are_compared_over_seeds_and_against_the_baseline():
         "members": ["hpa_50", "hpa_70"],
         "violation_rate_at_equal_cost": None,
         "core_hours_at_equal_violations": pytest.approx(5.0 + 0.05 / 0.1125),
+        "seeds": 8,
+        "violation_rate_difference_ci": None,
+        "core_hours_ratio_ci": pytest.approx((0.732, 0.735), abs=0.02),
     }
 
 

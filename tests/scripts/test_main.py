@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from helpers.bundles import write_bundle
 from helpers.model_samples import SIZES, make_dataset
 from helpers.paths import ROOT
 
@@ -25,6 +26,8 @@ from deepscaler.learning.train import train
 from deepscaler.learning.windowing import label_lag, make_windows
 from deepscaler.settings import ModelConfig, Train
 from model.trainer import Trainer
+
+ABOUT: dict[str, Any] = {"app": "toy", "base_step": 60.0, "lead": 60.0}
 
 
 @pytest.fixture
@@ -174,6 +177,31 @@ def test_training_starts_from_a_bundle_where_asked(here: Path, capsys: pytest.Ca
         "trained for services ['web', 'cart', 'pay', 'db', 'mail'], "
         "this training has ['web', 'cart', 'pay', 'db']" in error
     )
+
+
+def test_the_gate_takes_what_is_better_refuses_what_is_worse_and_rolls_back(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, gated = here / "a.pt", ("--model_name", "AR", "--model_save_path", "a.pt", "--gate")
+    assert run(*gated) == 0 and "there is no running bundle" in capsys.readouterr().out
+    trained = path.read_bytes()
+    write_bundle(path, ("web", "cart", "pay", "db", "mail"), [999] * 5, ("pod", "req", "cpu"), **ABOUT)
+    wasteful = path.read_bytes()
+    assert run(*gated) == 0
+    out = capsys.readouterr().out
+    assert "a.pt: replaced: the new bundle: its decisions cost -" in out and path.read_bytes() == trained
+    assert run(*gated) == 3 and "it is the running bundle, bit by bit" in capsys.readouterr().out
+    enough = write_bundle(path, ("web", "cart", "pay", "db", "mail"), [8] * 5, ("pod", "req", "cpu"), **ABOUT)
+    assert run(*gated) == 3
+    out = capsys.readouterr().out
+    assert "a.pt: stays: the new bundle: its decisions cost +" in out and "a.candidate.pt (" in out
+    assert json.loads((here / "a.gate.json").read_text())["taken"] is False
+    kept = enough.read_bytes()
+    assert run("--model_save_path", "a.pt", "--rollback") == 0
+    digest = sha256(wasteful).hexdigest()
+    assert f"a.pt: sha256 {digest} again; a.previous.pt is sha256" in capsys.readouterr().out
+    assert path.read_bytes() == wasteful and (here / "a.previous.pt").read_bytes() == kept
+    assert run("--rollback") == 1 and "give it by --model_save_path" in capsys.readouterr().err
 
 
 def test_flags_win_over_yaml_and_without_them_yaml_holds(here: Path) -> None:

@@ -1,33 +1,53 @@
-"""The experiment runner: what it runs, resumes, refuses and prints."""
+"""The experiment runner: what it runs, resumes, refuses, logs and prints."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import pytest
 import yaml
+from distributed import LocalCluster
 from helpers.paths import ROOT
 
+from deepscaler.errors import SettingsError
 from deepscaler.settings import Experiment, load_section
-from testbed.experiment import main, plan_jobs
+from testbed.experiment import main
+from testbed.experiments.choice import choose
+from testbed.experiments.expected import Pace, guess, told
+from testbed.experiments.matrix import cases_of, entrants_of, tasks_of
 
 SHIPPED = sorted((ROOT / "config" / "experiments").glob("*.yaml"))
 
 
+@pytest.fixture(scope="module")
+def cluster():
+    """Two workers, as threads' and processes' default on a machine of two cores."""
+    with LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        host="127.0.0.1",
+        dashboard_address=None,
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+        silence_logs=50,
+    ) as found:
+        yield found
+
+
 @pytest.fixture
-def experiment(tmp_path):
+def written(tmp_path):
     """A small experiment's file: one load, two policies that need no data, one seed."""
 
     def write(**changes):
         text = {
             "config": str(ROOT / "config" / "boutique.yaml"),
-            "set": ["testbed.history=120", "scale.duration=180", "evaluate.warmup=0"],
+            "set": ["testbed.history=60", "scale.duration=120", "evaluate.warmup=0"],
             "loads": {"steady": {"set": ["scale.load={shape: steady, low: 10, high: 20}"]}},
             "policies": ["hpa_70", "oracle"],
             "seeds": [1000],
-            "workers": 1,
             "output": str(tmp_path / "runs"),
             **changes,
         }
@@ -38,40 +58,209 @@ def experiment(tmp_path):
     return write
 
 
-def test_it_runs_resumes_and_refuses_runs_of_other_settings(experiment, tmp_path, capsys):
-    path = experiment()
-    assert main([path]) == 0
+@pytest.fixture
+def run(cluster, monkeypatch):
+    """`main` on the workers of `cluster`."""
+    monkeypatch.chdir(ROOT)
+    return lambda *arguments: main([*arguments, "--scheduler", cluster.scheduler_address])
+
+
+def read(path):
+    """The JSON in a file."""
+    return json.loads(path.read_text())
+
+
+def test_it_runs_resumes_and_refuses_runs_of_other_settings(written, run, tmp_path, capsys):
+    path = written()
+    assert run(path) == 0
     first = capsys.readouterr()
-    lines = first.out.splitlines()
-    assert lines[0].split()[:2] == ["steady", "seeds"] and {line.split()[0] for line in lines[1:]} == {
-        "hpa_70",
-        "oracle",
-    }
-    assert "expected" in first.err
-    summary = json.loads((tmp_path / "runs" / "summary.json").read_text())
-    assert summary["steady"]["oracle"]["mean"]["minutes"] == 3  # the history isn't judged
-    assert summary["steady"]["hpa_70"]["mean"]["realised_cost"] > 0
-    run = tmp_path / "runs" / "steady" / "hpa_70-1000"
-    kept = (run / "run.json").stat().st_mtime_ns
+    assert {"hpa_70", "oracle"} <= {line.split()[0] for line in first.out.splitlines() if line}
+    assert "2 runs on 2 workers; expected: " in first.err
+    place = tmp_path / "runs" / "steady" / "hpa_70-1000"
+    case = read(tmp_path / "runs" / "summary.json")["cases"]["steady"]
+    assert case["policies"]["oracle"]["minutes"] == 2  # the history isn't judged
+    assert case["policies"]["hpa_70"]["realised_cost"] > 0
+    kept = (place / "run.json").stat().st_mtime_ns
     shutil.rmtree(tmp_path / "runs" / "steady" / "oracle-1000")
-    assert main([path]) == 0
+    assert run(path) == 0
     assert capsys.readouterr().out == first.out
-    assert (run / "run.json").stat().st_mtime_ns == kept
-    assert main([experiment(set=["scale.duration=240", "evaluate.warmup=0"])]) == 1
+    assert (place / "run.json").stat().st_mtime_ns == kept
+    assert run(written(set=["scale.duration=180", "evaluate.warmup=0"])) == 1
     message = capsys.readouterr().err
-    assert "a run of other settings" in message and message.count("\n") == 1
+    assert "a run of other settings (" in message and message.count("\n") == 1
 
 
-def test_an_unknown_load_is_named(experiment, capsys):
-    assert main([experiment(), "--loads", "stormy"]) == 1
-    assert capsys.readouterr().err == "experiment: --loads: unknown load 'stormy'; loads: steady\n"
+def test_a_run_keeps_what_it_was_made_of_in_little_space(written, run, tmp_path):
+    assert run(written(), "--only", "policy=hpa_70") == 0
+    place = tmp_path / "runs" / "steady" / "hpa_70-1000"
+    info = read(place / "run.json")
+    assert info["plays"] == "hpa_70" and info["inputs"] == {} and info["settings"]["scale"]["duration"] == 120
+    assert {"python", "numpy"} <= info["versions"].keys()
+    assert {path.name for path in place.iterdir()} == {
+        *("run.json", "measures.json"),
+        *(f"{table}.csv.gz" for table in ("endpoints", "decisions", "pods", "needed")),
+    }
+    assert sum(path.stat().st_size for path in place.iterdir()) < 5 * 2**20 / 24  # of three minutes
+
+
+def test_a_lost_worker_costs_its_run_only(written, run, cluster, tmp_path):
+    path = written(seeds=[1000, 1001, 1002, 1003], policies=["hpa_70", "hpa_50"])
+    runs, codes = tmp_path / "runs" / "steady", []
+    thread = threading.Thread(target=lambda: codes.append(run(path)))
+    thread.start()
+    while not (done := list(runs.glob("*/measures.json"))):
+        time.sleep(0.02)
+    before = {one: (one.parent / "run.json").stat().st_mtime_ns for one in done}
+    lost = cluster.workers[0]
+    pid = lost.process.pid
+    lost.process.process._process.kill()
+    thread.join()
+    assert codes == [0]
+    assert len(list(runs.glob("*/run.json"))) == 8
+    assert {one: (one.parent / "run.json").stat().st_mtime_ns for one in done} == before
+    assert lost.process is None or lost.process.pid != pid
+
+
+def test_variants_and_sweeps_are_chosen_on_validation_seeds_and_tested_at_the_points_chosen(
+    written, run, tmp_path, capsys
+):
+    path = written(
+        policies=["slow", "hpa"],
+        variants={"slow": {"policy": "hpa_60", "set": ["scale.hpa.sync_period=60"]}},
+        sweeps={"hpa": {"policy": "hpa_{}", "values": [30, 50, 70, 90]}},
+        test_seeds=[2000],
+    )
+    assert run(path, "--test") == 1
+    assert "run the experiment without --test first" in capsys.readouterr().err
+    assert run(path) == 0
+    assert not (tmp_path / "runs" / "test_seeds.jsonl").exists()
+    points = read(tmp_path / "runs" / "chosen.json")["points"]["steady"]
+    assert 1 <= len(points) < 4
+    info = read(tmp_path / "runs" / "steady" / "slow-1000" / "run.json")
+    assert (info["policy"], info["plays"], info["settings"]["scale"]["hpa"]["sync_period"]) == (
+        "slow",
+        "hpa_60",
+        60.0,
+    )
+    assert run(path, "--test") == 0
+    tested = {place.name for place in (tmp_path / "runs" / "test" / "steady").iterdir()}
+    assert tested == {f"{name}-2000" for name in ("slow", *points)}
+    lines = (tmp_path / "runs" / "test_seeds.jsonl").read_text().splitlines()
+    noted = json.loads(lines[0])
+    assert len(lines) == 1 and noted["seeds"] == [2000] and noted["new_runs"] == len(tested)
+
+
+def experiment(**changes):
+    """An experiment that isn't run."""
+    return Experiment(
+        **{
+            "config": str(ROOT / "config" / "boutique.yaml"),
+            "loads": {"steady": {}},
+            "policies": ["hpa_70"],
+            "seeds": [1000],
+            "output": "runs/x",
+            **changes,
+        }
+    )
+
+
+def test_every_combination_of_application_load_and_levels_is_a_case():
+    found = experiment(
+        config=None,
+        applications={
+            "shop": {"config": str(ROOT / "config" / "boutique.yaml")},
+            "book": {"config": str(ROOT / "config" / "bookinfo.yaml"), "seeds": [1000, 1001]},
+        },
+        loads={"steady": {}, "square": {"policies": ["oracle"]}},
+        factors={
+            "boot": {"5s": ["scale.period=60"], "60s": ["scale.period=30"]},
+            "floor": {"without": ["scale.floor.enabled=false"]},
+        },
+    )
+    cases = list(cases_of(found, ["scale.duration=300"]))
+    assert len({case.name for case in cases}) == len(cases) == 8
+    case = next(case for case in cases if case.name == "book/square/60s/without")
+    assert (case.settings.scale.period, case.settings.scale.floor.enabled) == (30.0, False)
+    assert case.settings.scale.duration == 300 and case.seeds == (1000, 1001)
+    tasks = tasks_of(cases, {"application": ["book"], "load": ["square"], "boot": ["5s"], "seed": ["1001"]})
+    assert [str(task.place) for task in tasks] == ["runs/x/book/square/5s/without/oracle-1001"]
+    with pytest.raises(SettingsError, match=r"--only: no load 'storm'; there are: steady, square"):
+        tasks_of(cases, {"load": ["storm"]})
+    with pytest.raises(SettingsError, match="--only: unknown key 'lod'"):
+        tasks_of(cases, {"lod": ["steady"]})
+
+
+def test_two_entrants_of_one_name_are_refused():
+    found = experiment(sweeps={"hpa": {"policy": "hpa_{}", "set": ["scale.period={}"], "values": [70]}})
+    with pytest.raises(SettingsError, match="hpa_70 stands for two"):
+        entrants_of(found, ["hpa_70", "hpa"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"test_seeds": [1500]}, "test_seeds: 1500 is none of 2000 to 2999"),
+        (
+            {"sweeps": {"a": {"policy": "hpa_{}", "values": [1]}}, "seeds": [2000]},
+            "chosen on validation seeds",
+        ),
+        ({"sweeps": {"a": {"policy": "hpa_70", "values": [1]}}}, "the value goes nowhere"),
+        ({"factors": {"load": {"x": []}}}, "'load' is the name of something else"),
+        ({"config": None}, "either `config` or `applications`"),
+    ],
+)
+def test_an_experiment_that_makes_no_sense_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        experiment(**changes)
+
+
+def test_the_points_around_the_others_and_the_best_ones_go_to_the_test():
+    found = experiment(
+        policies=["mine", "hpa"],
+        variants={"mine": {"policy": "hpa_60"}},
+        sweeps={"hpa": {"policy": "hpa_{}", "values": [20, 30, 40, 50, 60, 70, 80]}},
+    )
+    case = next(iter(cases_of(found)))
+    rates = {80: 0.3, 70: 0.2, 60: 0.1, 50: 0.02, 40: 0.005, 30: 0.0, 20: 0.0}
+    rows = {
+        f"hpa_{knob}": {
+            "violation_rate": rate,
+            "core_hours": 480 / knob,
+            "realised_cost": 480 / knob + 90 * rate,
+        }
+        for knob, rate in rates.items()
+    }
+    rows["mine"] = {"violation_rate": 0.15, "core_hours": 9.0, "realised_cost": 9.0}
+    chosen = choose([case], {case.name: {"policies": rows}}, 0.01)
+    # hpa_40: cheapest within 1 % and lowest realised cost; 50, 60: around 9 core-hours; 60, 70: around 15 %
+    assert chosen == {case.name: ["hpa_40", "hpa_50", "hpa_60", "hpa_70"]}
+
+
+def test_the_expected_time_follows_finished_runs():
+    task, other = tasks_of(list(cases_of(experiment(policies=["hpa_70", "plan_bootstrap"]))))
+    pace = Pace()
+    assert pace.seconds(task) == pytest.approx(guess(task) * task.hours)
+    assert guess(other) > guess(task)
+    for seconds in (10.0, 20.0, 60.0):
+        pace.learn(task, seconds)
+    assert pace.seconds(task) == pytest.approx(20.0) and not pace.knows([task, other])
+    assert pace.total([task] * 4, 2) > 40
+    assert [told(seconds) for seconds in (40, 720, 12600)] == ["40 s", "12 min", "3.5 h"]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=[path.stem for path in SHIPPED])
-def test_shipped_experiments_load_and_judge_validation_seeds(path: Path, monkeypatch):
+def test_shipped_experiments_load_and_choose_on_validation_seeds(path: Path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    experiment = load_section(Experiment, path, [])
-    jobs = list(plan_jobs(experiment, None))
-    assert {job.load for job in jobs} == set(experiment.loads)
-    assert all(1000 <= job.seed < 2000 for job in jobs)
-    assert "plan_bootstrap" in experiment.policies and "oracle" in experiment.policies
+    found = load_section(Experiment, path, [])
+    cases = list(cases_of(found))
+    assert all(1000 <= seed < 2000 for case in cases for seed in case.seeds)
+    for case in (cases[0], cases[-1]):
+        assert tasks_of([case])
+    assert all(f"config/experiments/{path.name}" in line for line in commands(path))
+
+
+def commands(path):
+    """The lines of a file's header that show a command."""
+    head = [line for line in path.read_text().splitlines() if line.startswith("#   python")]
+    assert head
+    return head

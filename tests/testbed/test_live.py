@@ -27,6 +27,7 @@ from testbed.cluster.virtual import VirtualCluster
 from testbed.engine.program import compile_program
 from testbed.engine.simulator import LoadPlan
 from testbed.live import prometheus_server
+from testbed.live.debian import free_port
 
 LOW, HIGH = 26, 52  # users; two pods of the frontend can serve 44
 LOW_SECONDS, HIGH_SECONDS = 40, 80
@@ -174,8 +175,9 @@ def test_the_load_doubles_and_the_controller_scales_a_live_cluster(tmp_path, web
         "testbed.serve.directory": state,
         **{
             f"testbed.serve.{name}_port": 0
-            for name in ("gateway", "metrics", "jaeger", "kubernetes", "prometheus")
+            for name in ("gateway", "metrics", "jaeger", "kubernetes", "prometheus", "page")
         },
+        "testbed.serve.controller_port": free_port(),
     }
     flags = [part for key, value in serve.items() for part in ("--set", f"{key}={value}")]
     command = [sys.executable, "-m", "testbed", "serve", "--config", "config/boutique.yaml", *flags]
@@ -193,6 +195,7 @@ def test_the_load_doubles_and_the_controller_scales_a_live_cluster(tmp_path, web
             "collect.calls_window": 60,
             "collect.output_dir": tmp_path / "data",
             "scale.run_dir": runs,
+            "scale.metrics_port": serve["testbed.serve.controller_port"],
         }
         flags = [part for key, value in live.items() for part in ("--set", f"{key}={value}")]
         duration = LOW_SECONDS + HIGH_SECONDS
@@ -215,6 +218,8 @@ def test_the_load_doubles_and_the_controller_scales_a_live_cluster(tmp_path, web
         ):
             time.sleep(LOW_SECONDS + HIGH_SECONDS / 2)
             step = median_step_seconds(web, addresses)
+            told = web.get(f"{addresses['page']}/story.json", timeout=10).json()
+            assert told["about"]["policy"] == policy and told["past"][-1][1] > 0
             assert locust.wait(duration) == 0, (tmp_path / "locust.log").read_text(encoding="utf-8")
             ended = time.time()
             ready = ready_replicas(kubeconfig)

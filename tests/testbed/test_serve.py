@@ -17,6 +17,7 @@ import requests
 import yaml
 from helpers.paths import ROOT
 
+from deepscaler.control.http_port import Answer, http_port
 from deepscaler.errors import ClusterError, SettingsError
 from deepscaler.settings import load_settings
 from sendFlow.routes import ROUTES, url_of
@@ -160,7 +161,10 @@ def overrides(directory, **more):
     values = {
         "testbed.application": str(fast_application(directory)),
         "testbed.serve.directory": str(directory / "state"),
-        **{f"testbed.serve.{name}_port": 0 for name in ("gateway", "metrics", "jaeger", "kubernetes")},
+        **{
+            f"testbed.serve.{name}_port": 0 for name in ("gateway", "metrics", "jaeger", "kubernetes", "page")
+        },
+        "testbed.serve.controller_port": 9,
         "testbed.serve.prometheus_port": "null",
         **more,
     }
@@ -564,6 +568,33 @@ def test_a_taken_port_is_named_with_the_setting_and_nothing_stays(tmp_path, live
     with pytest.raises(ClusterError, match=r"gateway_port"), running(settings):
         pass
     assert threading.active_count() == threads
+
+
+# --------------------------------------------------------------------------------------------------- the page
+def test_the_page_shows_the_application_until_a_controller_tells_more(live, web, monkeypatch):
+    page = live.watched
+    page.sample()
+    answered = [ask(web, live.addresses.gateway).status_code for _ in range(20)]
+    page.sample()
+    told = web.get(f"{live.addresses.page}/story.json", timeout=5).json()
+    assert answered == [200] * 20 and told["now"] is None and "predict_scale.py" in told["about"]["note"]
+    time_, load, _, responses, ready, proposed, _, applied = told["past"][-1]
+    assert abs(time_ - time.time()) < 10 and load > 1 and 0 < responses[0] < 5
+    assert ready == applied == [live.clock.snapshot().spec[0]] * len(ready) and set(proposed) == {None}
+    assert web.get(live.addresses.page, timeout=5).text.startswith("<!doctype html>")
+    decided = b'{"about":{"app":"shop","policy":"hpa_70"},"past":[[1.0,2.0]],"now":null}'
+    broken = (b"{", b"[]", b'{"about":1,"past":[],"now":null}')
+    answers = iter([decided, *broken])
+    kind = "application/json"
+    with http_port("127.0.0.1", 0, lambda _: Answer(200, kind, next(answers)), "none") as port:
+        monkeypatch.setattr(page, "_controller", f"http://127.0.0.1:{port}")
+        for _ in range(4):
+            page.sample()
+            told = web.get(f"{live.addresses.page}/story.json", timeout=5).json()
+            assert told["about"]["policy"] == "hpa_70" and told["past"] == [[1.0, 2.0]]
+    page.sample()
+    told = web.get(f"{live.addresses.page}/story.json", timeout=5).json()
+    assert told["about"]["policy"] is None and len(told["past"]) > 1
 
 
 # ------------------------------------------------------------------------------------------------ the command

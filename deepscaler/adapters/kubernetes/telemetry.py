@@ -10,7 +10,7 @@ import pandas as pd
 import requests
 from numpy.typing import NDArray
 
-from deepscaler.adapters.growing import GrowingAnswers
+from deepscaler.adapters.growing import GrowingAnswers, Rows
 from deepscaler.adapters.jaeger import JaegerClient
 from deepscaler.adapters.kubernetes.limits import Limits, Stated
 from deepscaler.adapters.prometheus import (
@@ -72,7 +72,7 @@ class Telemetry:
         self._progress = progress
         self._limits = Limits(self.names.services, stated)
         self._nonsense, self._impossible = OnChange(_LOG), set[str]()
-        self._answers = GrowingAnswers(prometheus) if live else prometheus
+        self._answers = GrowingAnswers() if live else None
 
     # ----------------------------------------------------------------------------------------------- features
     def metrics(self, start: float, end: float, step: float) -> MetricPanel:
@@ -94,19 +94,33 @@ class Telemetry:
 
         def fetch(template: str, label: str = "deployment", needed: bool = True) -> Array:
             text = self.names.render(template, label, window=collect.window)
-            found = self._answers.query_range(
-                text, start, end, step, chunk_points=collect.chunk_points, progress=advance
-            )
+            found = self._rows(text, label, (start, end, step), advance)
             partial.append(found.partial)
-            if needed:
-                self._require(found, text)
-            return self._by_service(found, label)
+            if needed and not found.known:
+                raise no_such_series(self._prometheus.url, text)
+            return found.values
 
         columns = [self._feature(feature, query, fetch) for feature, query in queries.items()]  # [L, N] each
         values = self._plausible(np.stack(columns, axis=2)).astype(np.float32)  # [L, N, F]
         panel = MetricPanel(times, self.names.services, tuple(FEATURES), values, any(partial))
         self._name_the_unknown(panel)
         return panel
+
+    def _rows(
+        self, text: str, label: str, span: tuple[float, float, float], progress: Callable[[], None]
+    ) -> Rows:
+        """What a query says of each service over (start, end, step); live, only what isn't known is read."""
+
+        def read(start: float, end: float, step: float, told: Callable[[], None] | None) -> Rows:
+            points = self._settings.collect.chunk_points
+            found = self._prometheus.query_range(text, start, end, step, chunk_points=points, progress=told)
+            return Rows(found.times, self._by_service(found, label), bool(found.labels), found.partial)
+
+        if self._answers is None:
+            return read(*span, progress)
+        # Which service a pod belongs to may turn out to be another; earlier rows are then read anew.
+        others = tuple(self.names.strangers) if label == "pod" else ()
+        return self._answers.rows((text, label, others), read, *span, progress)
 
     def _feature(self, feature: Feature, query: Query, fetch: Callable[..., Array]) -> Array:
         """One feature `[L, N]`; NaN where it is unknown or not finite."""

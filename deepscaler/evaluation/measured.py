@@ -1,0 +1,107 @@
+"""The measures of a run directory; kept beside the run, they are read again without its tables."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from deepscaler.artefacts import read_json, write_json
+from deepscaler.errors import DataError
+from deepscaler.evaluation.measures import evaluate_run
+from deepscaler.evaluation.realised import realised_cost
+from deepscaler.evaluation.span import run_span
+from deepscaler.runs import PolicyName, read_run
+from deepscaler.settings import PlanPrices
+
+KEPT = "measures.json"
+"""File beside run.json that keeps the measures and what they were made of."""
+SOURCES = ("measures.py", "realised.py", "span.py", "measured.py", "../runs.py")
+"""Code that the measures depend on; measures that other code made are made again."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run's measures.
+
+    Attributes:
+        policy: which policy ran.
+        seed: its seed; `?` where the run states none.
+        measures: what `evaluate_run` and `realised_cost` returned.
+    """
+
+    policy: PolicyName
+    seed: str
+    measures: Mapping[str, Any]
+
+
+def measured(place: Path, warmup: float, prices: PlanPrices, *, keep: bool = False) -> Measured:
+    """The measures of the run in `place`, after `warmup` seconds are cut from its start.
+
+    Args:
+        place: the run directory.
+        warmup: seconds that aren't judged.
+        prices: those of the realised cost.
+        keep: write the measures beside the run. What is kept there counts while files, warm-up, prices and
+            code are the same.
+
+    Raises:
+        DataError: the run is broken; the message names it.
+    """
+    made_of = _made_of(place, warmup, prices)
+    kept = _kept(place, made_of)
+    if kept is not None:
+        return kept
+    run = read_run(place)
+    try:
+        span = run_span(run, warmup)
+        measures = {
+            **evaluate_run(run, warmup),
+            **realised_cost(run, span, prices.shortage, prices.start),
+        }
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from error
+    found = Measured(run.policy, str(run.info.get("seed", "?")), measures)
+    if keep:
+        document = {"made_of": made_of, **found.policy.to_dict(), "seed": found.seed, "measures": measures}
+        write_json(place / KEPT, document)
+    return found
+
+
+def _made_of(place: Path, warmup: float, prices: PlanPrices) -> dict[str, Any]:
+    """All that measures depend on, as JSON has it."""
+    files = sorted(path for path in place.glob("*.*") if path.name != KEPT and not path.name.startswith("."))
+    return {
+        "warmup": warmup,
+        "prices": prices.model_dump(mode="json"),
+        "files": {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in files},
+        "code": _code(),
+    }
+
+
+def _kept(place: Path, made_of: Mapping[str, Any]) -> Measured | None:
+    """What was kept beside the run, if it was made of the same."""
+    with suppress(DataError, KeyError, TypeError):
+        found = read_json(place / KEPT, "")
+        if found["made_of"] == made_of:
+            policy = PolicyName(found["policy"], found["family"], found["knob"])
+            return Measured(policy, found["seed"], _with_unknown(found["measures"]))
+    return None
+
+
+def _with_unknown(value: Any) -> Any:
+    """NaN where JSON says null."""
+    if isinstance(value, dict):
+        return {key: _with_unknown(item) for key, item in value.items()}
+    return math.nan if value is None else value
+
+
+@cache
+def _code() -> str:
+    here = Path(__file__).parent
+    return hashlib.sha256(b"".join((here / name).read_bytes() for name in SOURCES)).hexdigest()[:16]

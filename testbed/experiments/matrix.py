@@ -1,0 +1,307 @@
+"""The matrix of an experiment: its cases, who takes part in each, and the runs that come of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from deepscaler.errors import SettingsError
+from deepscaler.policies.registry import files_read
+from deepscaler.runs import PolicyName, read_info
+from deepscaler.settings import TEST_SEEDS, ApplicationCase, Experiment, Settings, load_settings
+from testbed.experiments.runs import played
+
+INDIFFERENT = ("policy", "policies", "seeds", "shapes", "workers", "run_dir")
+"""Keys of `scale` that a run of a named policy, load and seed doesn't depend on."""
+TEST = "test"
+"""Below this directory of an experiment lie the runs of `--test`."""
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """Who takes part in a case.
+
+    Attributes:
+        name: what tables call it.
+        policy: the policy that runs.
+        set: overrides for it alone.
+        sweep: the sweep of which it is a point; "" if of none.
+    """
+
+    name: PolicyName
+    policy: str
+    set: tuple[str, ...] = ()
+    sweep: str = ""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One combination of application, load and levels: all policies in it see the same loads.
+
+    Attributes:
+        place: coordinate -> value: `application` (if there are several), `load`, and each factor.
+        directory: below it lie its runs.
+        config: settings of the application.
+        overrides: all that the case changes in them.
+        entrants: who takes part.
+        seeds: one load for each.
+    """
+
+    place: Mapping[str, str]
+    directory: Path
+    config: str
+    overrides: tuple[str, ...]
+    entrants: tuple[Entrant, ...]
+    seeds: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """The values of its coordinates."""
+        return "/".join(self.place.values())
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings of the application in this case.
+
+        Raises:
+            SettingsError: they can't be read.
+        """
+        return self._settings(())
+
+    def settings_of(self, entrant: Entrant) -> Settings:
+        """The settings under which `entrant` runs.
+
+        Raises:
+            SettingsError: they can't be read.
+        """
+        return self._settings(entrant.set) if entrant.set else self.settings
+
+    def _settings(self, further: tuple[str, ...]) -> Settings:
+        place = f"scale.run_dir={self.directory}"
+        return load_settings(self.config, [*self.overrides, *further, place])
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run: an entrant on one seed of a case."""
+
+    case: Case
+    entrant: Entrant
+    seed: int
+    settings: Settings
+
+    @property
+    def place(self) -> Path:
+        """The run directory."""
+        return self.case.directory / f"{self.entrant.name}-{self.seed}"
+
+    @property
+    def hours(self) -> float:
+        """Virtual hours that are simulated."""
+        return (self.settings.testbed.history + (self.settings.scale.duration or self.bed_duration)) / 3600
+
+    @property
+    def bed_duration(self) -> float:
+        """`testbed.duration`, which counts where `scale.duration` is null."""
+        return self.settings.testbed.duration
+
+    def about(self) -> dict[str, Any]:
+        """What run.json keeps beside what every run keeps: the policy that ran, and hashes of its files."""
+        files = files_read(self.entrant.policy, self.settings)
+        return {
+            "plays": self.entrant.policy,
+            "inputs": {str(path): _sha256(path) for path in files if path.is_file()},
+        }
+
+    def finished(self) -> dict[str, Any] | None:
+        """What run.json says; None if the run isn't there yet.
+
+        Raises:
+            SettingsError: a run of other settings, or with another bundle, lies in its place.
+        """
+        if not (self.place / "run.json").is_file():
+            return None
+        found = read_info(self.place / "run.json")
+        asked = played(self.settings, self.seed).model_dump(mode="json")
+        why = _difference(found, asked, self.about())
+        if why:
+            raise SettingsError(
+                f"{self.place}: a run of other settings ({why}); remove it or choose another `output`"
+            )
+        return found
+
+    @cached_property
+    def load_key(self) -> str:
+        """The same for all runs that see the same load: it names what their truth depends on."""
+        used = self.settings.model_dump(mode="json", include={"app", "testbed", "collect", "process"})
+        scale = self.settings.scale
+        load = [
+            played(self.settings, self.seed).testbed.model_dump(mode="json"),
+            scale.guard_rails.max_replicas,
+        ]
+        return hashlib.sha256(json.dumps([used, load, self.seed]).encode()).hexdigest()
+
+
+def _difference(found: Mapping[str, Any], asked: Mapping[str, Any], about: Mapping[str, Any]) -> str:
+    """What a run depends on and that isn't as asked; "" if nothing."""
+    settings = found.get("settings")
+    if not isinstance(settings, dict):
+        return "it states none"
+    one, other = _flat(_decisive(settings)), _flat(_decisive(asked))
+    for key in sorted(one.keys() | other.keys()):
+        if one.get(key) != other.get(key):
+            return f"{key} is {one.get(key)!r}, asked is {other.get(key)!r}"
+    if found.get("plays", about["plays"]) != about["plays"]:
+        return f"the policy is {found['plays']}, asked is {about['plays']}"
+    for path, digest in (found.get("inputs") or {}).items():
+        if about["inputs"].get(path, digest) != digest:
+            return f"{path} has changed since"
+    return ""
+
+
+def _decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run depends on: all settings but those that say what else is run, where and how it is judged."""
+    scale = {key: value for key, value in settings.get("scale", {}).items() if key not in INDIFFERENT}
+    return {**settings, "scale": scale, "evaluate": None}
+
+
+def _flat(value: Any, key: str = "") -> dict[str, Any]:
+    """Dotted keys and what stands there; lists count as one value."""
+    if not isinstance(value, Mapping) or not value:
+        return {key: value}
+    return {
+        name: item
+        for part, inner in value.items()
+        for name, item in _flat(inner, f"{key}.{part}" if key else str(part)).items()
+    }
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------- the matrix
+def cases_of(
+    experiment: Experiment,
+    further: Sequence[str] = (),
+    chosen: Mapping[str, Sequence[str]] | None = None,
+) -> Iterator[Case]:
+    """The cases of an experiment.
+
+    Args:
+        experiment: its settings.
+        further: overrides of all runs, after all others.
+        chosen: for `--test`: case -> names of the points of sweeps that are run. Their seeds are the test
+            seeds. None: all points on the experiment's seeds.
+
+    Raises:
+        SettingsError: a name stands for two policies.
+    """
+    several = bool(experiment.applications)
+    applications = experiment.applications or {"": ApplicationCase(config=str(experiment.config))}
+    levels = product(*(sorted_levels.items() for sorted_levels in experiment.factors.values()))
+    root = Path(experiment.output) / TEST if chosen is not None else Path(experiment.output)
+    for (name, app), (load, case), combination in product(
+        applications.items(), experiment.loads.items(), list(levels)
+    ):
+        place = {"application": name} if several else {}
+        place |= {
+            "load": load,
+            **dict(zip(experiment.factors, (level for level, _ in combination), strict=True)),
+        }
+        policies = case.policies if case.policies is not None else experiment.policies
+        entrants = entrants_of(experiment, policies)
+        if chosen is not None:
+            taken = chosen.get("/".join(place.values()), ())
+            entrants = tuple(one for one in entrants if not one.sweep or str(one.name) in taken)
+        of_levels = [text for _, overrides in combination for text in overrides]
+        yield Case(
+            place,
+            root.joinpath(*place.values()),
+            app.config,
+            (*experiment.set, *case.set, *app.set, *of_levels, *further),
+            entrants,
+            _seeds(experiment, app, case.seeds, test=chosen is not None),
+        )
+
+
+def _seeds(
+    experiment: Experiment, app: ApplicationCase, of_load: list[int] | None, *, test: bool
+) -> tuple[int, ...]:
+    if test:
+        return tuple(app.test_seeds if app.test_seeds is not None else experiment.test_seeds)
+    own = app.seeds if app.seeds is not None else of_load
+    return tuple(own if own is not None else experiment.seeds)
+
+
+def entrants_of(experiment: Experiment, policies: Sequence[str]) -> tuple[Entrant, ...]:
+    """Who stands behind the names of `policies`: policies, variants, and the points of sweeps.
+
+    Raises:
+        SettingsError: two of them have one name.
+    """
+    found: dict[str, Entrant] = {}
+    for name in policies:
+        for entrant in _named(experiment, name):
+            if found.setdefault(str(entrant.name), entrant) != entrant:
+                raise SettingsError(f"policies: {entrant.name} stands for two of them; rename the sweep")
+    return tuple(found.values())
+
+
+def _named(experiment: Experiment, name: str) -> list[Entrant]:
+    if name in experiment.variants:
+        variant = experiment.variants[name]
+        return [Entrant(PolicyName(name, name), variant.policy, tuple(variant.set))]
+    if name in experiment.sweeps:
+        sweep = experiment.sweeps[name]
+        return [
+            Entrant(
+                PolicyName(f"{name}_{value:g}", name, float(value)),
+                sweep.policy.replace("{}", f"{value:g}"),
+                tuple(text.replace("{}", f"{value:g}") for text in sweep.set),
+                name,
+            )
+            for value in sweep.values
+        ]
+    return [Entrant(PolicyName.parse(name), name)]
+
+
+def tasks_of(cases: Sequence[Case], only: Mapping[str, Sequence[str]] | None = None) -> list[Task]:
+    """The runs of these cases: case by case, seed by seed.
+
+    Args:
+        cases: which.
+        only: coordinate, `policy` or `seed` -> the values that are run; others aren't.
+
+    Raises:
+        SettingsError: settings can't be read, or nothing has such a value.
+    """
+    found: list[Task] = []
+    for case in cases:
+        settings = {one: case.settings_of(one) for one in case.entrants}
+        found += [Task(case, one, seed, settings[one]) for seed in case.seeds for one in case.entrants]
+    for key, values in (only or {}).items():
+        known = list(dict.fromkeys(_value(task, key) for task in found))
+        absent = [value for value in values if value not in known]
+        if absent:
+            raise SettingsError(f"--only: no {key} {absent[0]!r}; there are: {', '.join(known)}")
+        found = [task for task in found if _value(task, key) in values]
+    return found
+
+
+def _value(task: Task, key: str) -> str:
+    values = {**task.case.place, "policy": str(task.entrant.name), "seed": str(task.seed)}
+    if key not in values:
+        raise SettingsError(f"--only: unknown key {key!r}; keys: {', '.join(values)}")
+    return values[key]
+
+
+def seeds_for_test(tasks: Sequence[Task]) -> list[int]:
+    """The test seeds among those of the runs."""
+    return sorted({task.seed for task in tasks if task.seed in TEST_SEEDS})

@@ -1,0 +1,104 @@
+"""The tables of an experiment as text, with the intervals of what they state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from deepscaler.evaluation.text import UNKNOWN, interval, number
+from deepscaler.text import aligned
+
+REFERENCE = "oracle"
+"""Costs are given as ratios of this policy's, too."""
+COLUMNS = {
+    "min>SLA %": ("violation_rate", 100, 2),
+    "slow %": ("slow_rate", 100, 2),
+    "core-h": ("core_hours", 1, 2),
+    "x oracle": ("times_oracle", 1, 3),
+    "realised": ("realised_cost", 1, 2),
+    "changes/h": ("changes_per_hour", 1, 1),
+    "starts/h": ("starts_per_hour", 1, 1),
+}
+"""Heading -> measure, factor and digits."""
+WITH_INTERVAL = ("violation_rate", "core_hours", "realised_cost")
+TERMS = """\
+min>SLA: minutes whose mean response exceeds the SLA. realised: core-hours held, and shortages and starts at
+their prices. regret: realised cost beyond that of plan_foreseen. [low, high]: 95 % over seeds; inf: open.
+*: on the front of violations and core-hours in at least half of the draws of seeds."""
+NONE_AS_CHEAP = "none as cheap"
+NONE_AS_FEW = "none has as few"
+
+
+def case_table(name: str, summary: Mapping[str, Any]) -> str:
+    """One line per policy, the lowest realised cost first, then each at equal cost and equal violations."""
+    rows = summary["policies"]
+    oracle = rows.get(REFERENCE, {}).get("core_hours", math.nan)
+    regret = summary["regret"]
+    lines = [[name, "seeds", *COLUMNS, *(("regret %",) if regret else ())]]
+    for policy in sorted(rows, key=lambda one: _key(rows[one])):
+        row = {**rows[policy], "times_oracle": rows[policy]["core_hours"] / oracle}
+        cells = [_cell(row, *column) for column in COLUMNS.values()]
+        if regret:
+            cells.append(_regret(regret.get(policy)))
+        lines.append([_marked(policy, summary), str(row["seeds"]), *cells])
+    return "\n\n".join(
+        part for part in ("\n".join(aligned(lines, numbers=True)), equal_table(summary)) if part
+    )
+
+
+def equal_table(summary: Mapping[str, Any]) -> str:
+    """Each policy against each rival's settings: violations at equal cost, cost at equal violations."""
+    rows = summary["policies"]
+    lines = [["against", "settings", "points of min>SLA at equal cost", "core-h at equal violations, %"]]
+    for policy in sorted(summary["equal"], key=lambda one: _key(rows[one])):
+        for family, found in summary["equal"][policy].items():
+            if rows[policy]["knob"] is None:
+                members = [rows[name] for name in found["members"]]
+                cells = _equal(rows[policy], found, members)
+                lines.append([f"{policy} - {family}", str(len(members)), *cells])
+    return "\n".join(aligned(lines, numbers=True)) if len(lines) > 1 else ""
+
+
+def _equal(
+    row: Mapping[str, Any], found: Mapping[str, Any], members: Sequence[Mapping[str, Any]]
+) -> tuple[str, str]:
+    """Both cells; words where no setting of the rival can be had at that cost, or at those violations."""
+    cheapest, fewest = (min(one[name] for one in members) for name in ("core_hours", "violation_rate"))
+    at_cost, at_violations = found["violation_rate_at_equal_cost"], found["core_hours_at_equal_violations"]
+    points = None if at_cost is None else row["violation_rate"] - at_cost
+    ratio = None if at_violations is None else row["core_hours"] / at_violations - 1
+    ratios = found["core_hours_ratio_ci"]
+    return (
+        NONE_AS_CHEAP
+        if row["core_hours"] < cheapest
+        else _with(number(points, 2, 100), found["violation_rate_difference_ci"], 2),
+        NONE_AS_FEW
+        if row["violation_rate"] < fewest
+        else _with(number(ratio, 1, 100), None if ratios is None else [bound - 1 for bound in ratios], 1),
+    )
+
+
+def _with(value: str, bounds: Sequence[float] | None, digits: int, factor: float = 100) -> str:
+    return f"{value} {interval(bounds, digits, factor)}" if bounds is not None else value
+
+
+def _cell(row: Mapping[str, Any], measure: str, factor: float, digits: int) -> str:
+    value = number(row.get(measure), digits, factor)
+    return _with(value, row.get(f"{measure}_ci"), digits, factor) if measure in WITH_INTERVAL else value
+
+
+def _regret(entry: Mapping[str, Any] | None) -> str:
+    if entry is None or not entry["pairs"]:
+        return UNKNOWN
+    scale = entry["share"] / entry["mean_difference"] if entry["mean_difference"] else 0.0
+    return _with(number(entry["share"], 1, 100), entry["mean_difference_ci"], 1, 100 * scale)
+
+
+def _marked(policy: str, summary: Mapping[str, Any]) -> str:
+    return f"{policy} *" if summary["pareto_share"].get(policy, 0.0) >= 0.5 else policy
+
+
+def _key(row: Mapping[str, Any]) -> float:
+    cost = row.get("realised_cost", math.nan)
+    return float(row["core_hours"] if math.isnan(cost) else cost)
