@@ -48,7 +48,13 @@ HOMES = {
     "pydantic_core": ("deepscaler/artefacts.py",),  # comes with pydantic; it reads JSON within bounds
     "pydantic": ("deepscaler/settings/", "deepscaler/adapters/", "deepscaler/runs.py", "testbed/"),
     "yaml": ("deepscaler/settings/", "deepscaler/adapters/", "testbed/", "sendFlow/"),
-    "scipy": ("deepscaler/statistics.py", "deepscaler/graphs/", "deepscaler/labels/", "testbed/fidelity/"),
+    "scipy": (
+        "deepscaler/statistics.py",
+        "deepscaler/graphs/",
+        "deepscaler/labels/",
+        "testbed/fidelity/",
+        "testbed/experiments/replay.py",
+    ),
     "matplotlib": ("deepscaler/pictures/",),
     "networkx": ("deepscaler/pictures/", "deepscaler/policies/pbscaler.py"),
     "PIL": ("deepscaler/pictures/",),  # comes with matplotlib

@@ -103,3 +103,43 @@ def drawn_policies(names: Sequence[str], first: str, baseline: str) -> list[str]
     """At most four policies for a picture with lines: the one it's about, the baseline, then the others."""
     chosen = [name for name in (first, baseline) if name in names]
     return [*dict.fromkeys([*chosen, *names])][:4]
+
+
+def counterfactual_figure(
+    run: Run,
+    warmup: float,
+    cores: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
+    expected: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
+    names: tuple[str, str],
+) -> Any:
+    """A shadow run over time: offered load, response as measured and as expected, cores as held and wanted.
+
+    Args:
+        run: the record.
+        warmup: seconds at the beginning that aren't drawn.
+        cores: times `[L]`, cores held, cores wanted.
+        expected: times `[K]` and seconds of the response that was to be expected; None if unknown.
+        names: who was in charge, who decided in the shadow.
+    """
+    figure, span = new_figure(2 * WIDTH, 6.0), run_span(run, warmup)
+    load, latency, pods = figure.subplots(3, 1, sharex=True, height_ratios=(0.7, 1.3, 1.3))
+    moments, sums, seconds = windows(run, span)
+    load.fill_between(moments, sums["offered"].to_numpy() / seconds, color=INK, alpha=0.18, linewidth=0)
+    load.set(ylabel="load\n(requests/s)", ylim=(0, None))
+    mean = (sums["duration_seconds"] / sums["done"].where(sums["done"] > 0)).to_numpy() * 1000
+    latency.plot(moments, mean, color=SERIES[1], label=f"{names[0]}, measured")
+    if expected is not None:
+        minutes = (expected[0] - span.begin) / 60
+        latency.plot(minutes, expected[1] * 1000, color=SERIES[0], label=f"{names[1]}, by the fit")
+    latency_axis(latency, entry_sla(run) * 1000)
+    latency.set_ylabel("mean response\n(ms)")
+    for values, name, colour in zip(cores[1:], names, (SERIES[1], SERIES[0]), strict=True):
+        pods.step((cores[0] - span.begin) / 60, values, where="pre", color=colour, label=name)
+    pods.set(ylabel="cores", xlabel="minutes since the start", ylim=(0, None))
+    for axis in (load, latency, pods):
+        axis.margins(x=0.005)
+        tidy(axis, grid="y")
+    figure.align_ylabels()
+    handles = latency.get_legend_handles_labels()[0]
+    figure.legend(handles=handles, loc="outside upper left", ncols=2, frameon=False, labelcolor=INK)
+    return figure
