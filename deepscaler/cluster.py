@@ -8,7 +8,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from deepscaler.calls import CallGraph
 from deepscaler.panel import MetricPanel
@@ -204,6 +206,16 @@ class Cluster(Protocol):
 
     def latencies(self, start: float, end: float, step: float) -> pd.DataFrame:
         """`ENDPOINT_COLUMNS`: one row per endpoint and step in (start, end]."""
+        ...
+
+    def entered(self, start: float, end: float, step: float) -> NDArray[np.float64]:
+        """Requests per second that came to all entries together in each step of (start, end], `[K]`.
+
+        What isn't known is NaN.
+
+        Raises:
+            MetricsError: the source can't be reached or knows none of the series.
+        """
         ...
 
     def workloads(self) -> Sequence[Workload]:

@@ -24,7 +24,7 @@ from testbed.experiments.choice import CHOSEN, choose, read_chosen, write_chosen
 from testbed.experiments.cluster import measure, run_tasks
 from testbed.experiments.expected import Pace
 from testbed.experiments.matrix import TEST, Case, Task, cases_of, seeds_for_test, tasks_of
-from testbed.experiments.page import write_experiment_page
+from testbed.experiments.report_page import write_experiment_page
 from testbed.experiments.tables import TERMS, case_table
 
 TEST_LOG = "test_seeds.jsonl"

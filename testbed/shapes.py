@@ -34,6 +34,25 @@ def users(load: Load, duration: float, seed: int) -> tuple[Floats, NDArray[np.in
     return times, np.maximum(values, 0.0) if load.kind == "open" else as_users(values)
 
 
+def earlier_users(load: Load, earlier: float, duration: float, seed: int) -> tuple[Floats, Floats]:
+    """The load of the `earlier` seconds before a run, `[K]` each: seconds from its beginning, and values.
+
+    A run of the trace begins where this ends, so a run that has something earlier is a part of a longer one.
+    """
+    times, values = users(load, earlier + duration, seed)
+    before = times < earlier - 1e-9
+    return times[before], np.asarray(values[before], np.float64)
+
+
+def later_users(
+    load: Load, earlier: float, duration: float, seed: int
+) -> tuple[Floats, NDArray[np.int64] | Floats]:
+    """As `users`, of the part that comes after the first `earlier` seconds."""
+    times, values = users(load, earlier + duration, seed)
+    after = times >= earlier - 1e-9
+    return times[after] - earlier, values[after]
+
+
 def _trace(times: Floats, load: Load) -> Floats:
     name, _, begin = load.shape.partition("#")
     path = README_TRACE if name == "req" else Path(name)

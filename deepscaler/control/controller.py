@@ -19,6 +19,7 @@ from deepscaler.cluster import Cluster, Pod, ScaleReport, Workload
 from deepscaler.control.contests import Contests
 from deepscaler.control.gate import Gate
 from deepscaler.control.guard_rails import Decision, RecommendationHistory, Stance, decide
+from deepscaler.control.long_history import LongHistory
 from deepscaler.control.notices import Notices
 from deepscaler.control.quality import Quality
 from deepscaler.control.recorder import (
@@ -94,6 +95,7 @@ class Controller:
         self._clock_watch = ClockWatch(cluster)
         self._restore(rails)
         self._gate = Gate(cluster, settings, self.statistics)
+        self._load = LongHistory(cluster, policy.load_seconds) if policy.load_seconds else None
         self._contests = Contests()
         level = logging.INFO if survive_bugs else logging.DEBUG  # an experiment isn't watched
         self._notices = Notices(self.statistics, self._scale.dry_run, level)
@@ -186,7 +188,10 @@ class Controller:
     def _renew(self, ticks: Turns) -> None:
         """From now on the policy over a new bundle decides, if there is one."""
         if self._renewal is not None:
-            self.policy = self._renewal.newest(self.cluster.now(), self._sound) or self.policy
+            newer = self._renewal.newest(self.cluster.now(), self._sound)
+            if newer is not None:
+                newer.restore(self.policy.state())
+                self.policy = newer
             ticks.period = self.policy.period_seconds
 
     def _attempt(self, action: Callable[[], object], counted: bool) -> None:
@@ -247,7 +252,8 @@ class Controller:
             workloads = [workload for workload in deployed if workload.service in self._scaled]
             running = [workload.service for workload in workloads if workload.replicas > 0]
             quality = self._gate.judge(now, running, self.policy.history_seconds)
-            observation = Observation(now, quality.panel, workloads, pods)
+            load = None if self._load is None else self._load.upto(now)
+            observation = Observation(now, quality.panel, workloads, pods, load)
             proposals = self._proposals(observation, quality)
             self._sound = self._sound if quality.held else observation
             troubled = self._gate.no_scale_down(quality, now)

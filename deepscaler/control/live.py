@@ -20,6 +20,7 @@ from deepscaler.adapters.deadline import sharing
 from deepscaler.cluster import ENDPOINT_COLUMNS, Cluster, Leadership, Undisputed
 from deepscaler.control.controller import Controller
 from deepscaler.control.lock import only_writer
+from deepscaler.control.memory import Memory
 from deepscaler.control.recorder import DecisionRow, Recorder
 from deepscaler.control.renewal import renewal_of
 from deepscaler.control.serving import serving
@@ -71,6 +72,7 @@ def run_live(cluster: Cluster, policy: Policy, settings: Settings) -> Path:
                 cluster, policy, settings, recorder, survive_bugs=True, leading=leading, renewal=renewal
             )
             leadership.require(controller.healthy)
+            controller.watchers.append(Memory(directory, lambda: controller.policy))
             with serving(controller, settings):
                 controller.run(settings.scale.duration, stop=stop)
         try:

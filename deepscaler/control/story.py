@@ -254,7 +254,10 @@ def _inputs(watch: Watch, snapshot: Snapshot) -> Json:
 
 def _number(value: float | None) -> float | None:
     """The value to five digits; None where it isn't known or finite."""
-    return float(f"{value:.5g}") if value is not None and math.isfinite(value) else None
+    if value is None or not math.isfinite(value):
+        return None
+    short = float(f"{value:.5g}")
+    return int(short) if short.is_integer() else short
 
 
 def _numbers(values: Iterable[float]) -> list[float | None]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from deepscaler.errors import DeepScalerError
 from deepscaler.panel import MetricPanel
-from deepscaler.planning.scenarios import Scenarios
+from deepscaler.planning.scenarios import Moment, Scenarios
 
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
@@ -54,10 +54,10 @@ class NetworkScenarios:
         self._columns = np.array([known.get(name, -1) for name in services])
         self.made = self.failed = 0
 
-    def scenarios(self, now: float, rates: Array, panel: MetricPanel) -> Scenarios | None:
+    def scenarios(self, moment: Moment) -> Scenarios | None:
         """See `ScenarioSource`."""
         try:
-            found = self._forecaster.scenarios(panel, self._count)
+            found = self._forecaster.scenarios(moment.panel, self._count)
         except Exception as error:
             self.failed += 1
             known = isinstance(error, DeepScalerError)
@@ -67,7 +67,7 @@ class NetworkScenarios:
             return None
         ordered = np.where(self._columns >= 0, found[:, :, self._columns], np.nan)  # [K, H', N]
         steps = np.minimum(np.arange(self._horizon), ordered.shape[1] - 1)
-        courses = np.where(np.isfinite(ordered), ordered, rates[-1])[:, steps]  # [K, H, N]
+        courses = np.where(np.isfinite(ordered), ordered, moment.rates[-1])[:, steps]  # [K, H, N]
         self.made += 1
         weights = np.full(len(courses), 1.0 / len(courses))
         return Scenarios(courses, weights, "network", NETWORK_SURPRISE)

@@ -87,18 +87,20 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class _Problem:
-    """The on/off problems of all levels.
+    """The on/off problems of all P levels, those of the first service first.
 
     Attributes:
-        needed: `[H, M, N, K]` does the scenario need the level in this step?
-        missing: `[H + 1, M, N, K]` price of being without it from now until each step.
-        likely: `[H, N, K]` weight of the scenarios that need it.
-        expected: `[H, M, N, K]` is the need of a lead later to be expected from what is needed by then?
+        services: `[P]` the service of each level.
+        needed: `[H, M, P]` does the scenario need the level in this step?
+        missing: `[H + 1, M, P]` price of being without it from now until each step.
+        likely: `[H, P]` weight of the scenarios that need it.
+        expected: `[H, M, P]` is the need of a lead later to be expected from what is needed by then?
         step: seconds per step.
-        leads: `[N]` steps from a decision until a new replica is ready.
+        leads: `[P]` steps from a decision until a new replica is ready.
         prices: of a shortage and a start.
     """
 
+    services: Counts
     needed: Mask
     missing: Array
     likely: Array
@@ -129,50 +131,56 @@ def plan_replicas(
         surprise: weight of the courses that start nothing later on which isn't foreseen by then.
     """
     base, highest = needs.min(axis=(0, 1)), needs.max(axis=(0, 1))  # [N], [N]
-    levels = base[:, None] + 1 + np.arange(int((highest - base).max(initial=0)))  # [N, K]
-    needed = needs.transpose(1, 0, 2)[:, :, :, None] >= levels  # [H, M, N, K]
+    count = highest - base
+    services = np.repeat(np.arange(len(base)), count)  # [P]
+    place = np.arange(len(services)) - np.repeat(np.cumsum(count) - count, count)  # of a level in its service
+    levels = base[services] + 1 + place
+    needed = needs.transpose(1, 0, 2)[:, :, services] >= levels  # [H, M, P]
     missing = np.zeros((len(needed) + 1, *needed.shape[1:]))
     np.cumsum(prices.shortage * step * needed, axis=0, out=missing[1:])
-    likely = np.einsum("m,hmnk->hnk", weights, needed)
+    likely = np.einsum("m,hmp->hp", weights, needed)
     leads = np.clip(np.ceil(lead_seconds / step - 1e-9).astype(np.int64), 1, len(needed))
-    expected = _expected(needed.sum(axis=3), leads, levels.shape[1])
-    problem = _Problem(needed, missing, likely, expected, step, leads, prices)
-    delays, starts = _delays(levels, lead_seconds, running, prices)
-    knowing = _gain_of_waiting(problem, delays, starts, agreed=0.0)
-    gain = knowing
+    expected = _expected((needs - base).transpose(1, 0, 2), leads, services, place)
+    problem = _Problem(services, needed, missing, likely, expected, step, leads[services], prices)
+    delays, starts = _delays(services, levels, lead_seconds, running, prices)
+    gain = _gain_of_waiting(problem, delays, starts, agreed=0.0)
     if surprise:
         unforeseeing = _gain_of_waiting(problem, delays, starts, agreed=AGREED)
-        gain = surprise * unforeseeing + (1 - surprise) * knowing
-    wanted = np.einsum("m,mnk->nk", weights, gain) <= 1e-9  # [N, K]
-    replicas = base + np.cumprod(wanted, axis=1, dtype=np.int64).sum(axis=1)
+        gain = surprise * unforeseeing + (1 - surprise) * gain
+    unwanted = weights @ gain > 1e-9  # [P]
+    first = np.where(unwanted, place, count[services])
+    replicas = highest.copy()
+    np.minimum.at(replicas, services, base[services] + first)
     return _explained(needs, weights, step, replicas)
 
 
-def _delays(levels: Counts, lead_seconds: Array, running: Running, prices: Prices) -> tuple[Array, Array]:
-    """`[N, K]` each: seconds until a level is ready if it is wanted now, and the price of starting it."""
-    delays = np.repeat(lead_seconds[:, None], levels.shape[1], axis=1).astype(np.float64)
-    starts = np.full(levels.shape, prices.start)
-    for service, remaining in enumerate(running.remaining):
-        ready = int(running.ready[service])
-        has = np.concatenate([np.zeros(ready), remaining])  # by level, from the first
-        exists = levels[service] <= len(has)
-        delays[service, exists] = has[levels[service, exists] - 1]
-        starts[service, exists] = 0.0
+def _delays(
+    services: Counts, levels: Counts, lead_seconds: Array, running: Running, prices: Prices
+) -> tuple[Array, Array]:
+    """`[P]` each: seconds until a level is ready if it is wanted now, and the price of starting it."""
+    delays, starts = lead_seconds[services].astype(np.float64), np.full(len(levels), prices.start)
+    is_ready = levels <= running.ready[services]
+    delays[is_ready], starts[is_ready] = 0.0, 0.0
+    coming = np.array([len(remaining) for remaining in running.remaining], np.int64)
+    later = levels - running.ready[services] - 1  # place among those that are starting
+    for index in np.flatnonzero(~is_ready & (later < coming[services])).tolist():
+        delays[index] = running.remaining[services[index]][later[index]]
+        starts[index] = 0.0
     return delays, starts
 
 
 def _gain_of_waiting(problem: _Problem, delays: Array, starts: Array, agreed: float) -> Array:
-    """`[M, N, K]` how much cheaper it is to be without each level in this step than to run it."""
+    """`[M, P]` how much cheaper it is to be without each level in this step than to run it."""
     on, off = _costs(problem, agreed)
-    rows = np.clip(np.ceil(delays / problem.step - 1e-9).astype(np.int64), 0, len(problem.needed))  # [N, K]
-    services, columns = np.indices(rows.shape)
-    running = (on + problem.missing)[rows, :, services, columns].transpose(2, 0, 1)  # [M, N, K]
+    rows = np.clip(np.ceil(delays / problem.step - 1e-9).astype(np.int64), 0, len(problem.needed))  # [P]
+    levels = np.arange(len(rows))
+    running = (on[rows, :, levels] + problem.missing[rows, :, levels]).T  # [M, P]
     gain: Array = starts + rows * problem.step + running - (problem.missing[1] + off[1])
     return gain
 
 
 def _costs(problem: _Problem, agreed: float) -> tuple[Array, Array]:
-    """Cheapest cost from each step on with a level running, and without it, `[H + 1, M, N, K]` each.
+    """Cheapest cost from each step on with a level running, and without it, `[H + 1, M, P]` each.
 
     At the end of the horizon, being without a level that is needed then costs a start.
 
@@ -182,24 +190,24 @@ def _costs(problem: _Problem, agreed: float) -> tuple[Array, Array]:
             with 0 every start is.
     """
     needed, missing, step = problem.needed, problem.missing, problem.step
-    horizon, services = len(needed), np.arange(len(problem.leads))
+    horizon, levels = len(needed), np.arange(len(problem.leads))
     on, off = np.zeros_like(missing), np.zeros_like(missing)
     off[horizon] = problem.prices.start * needed[-1]
     for now in range(horizon - 1, -1, -1):
-        ready = np.minimum(now + problem.leads, horizon)  # [N]
-        ahead = (on[ready, :, services] + missing[ready, :, services]).transpose(1, 0, 2)  # [M, N, K]
-        held = problem.prices.start + ((ready - now) * step)[:, None]
+        ready = np.minimum(now + problem.leads, horizon)  # [P]
+        ahead = (on[ready, :, levels] + missing[ready, :, levels]).T  # [M, P]
+        held = problem.prices.start + (ready - now) * step
         started = ahead - missing[now] + held
         waiting = missing[now + 1] - missing[now] + off[now + 1]
-        foreseen = problem.likely[np.minimum(ready, horizon - 1), services] >= agreed  # [N, K]
+        foreseen = problem.likely[np.minimum(ready, horizon - 1), levels] >= agreed  # [P]
         due = foreseen | needed[now] | needed[max(now - 1, 0)] | problem.expected[now]
         off[now] = np.where(due, np.minimum(waiting, started), waiting)
         on[now] = step + np.minimum(on[now + 1], off[now + 1])
     return on, off
 
 
-def _expected(depth: Counts, leads: Counts, levels: int) -> Mask:
-    """`[H, M, N, K]` does the state of a scenario in that step let one expect the level a lead later?
+def _expected(depth: Counts, leads: Counts, services: Counts, place: Counts) -> Mask:
+    """`[H, M, P]` does the state of a scenario in that step let one expect the level a lead later?
 
     The state is how many levels are needed, and whether the need rises, rests or falls. What follows a state
     is counted over all scenarios and steps.
@@ -207,19 +215,21 @@ def _expected(depth: Counts, leads: Counts, levels: int) -> Mask:
     Args:
         depth: `[H, M, N]` levels needed.
         leads: `[N]` steps until a new replica is ready.
-        levels: K.
+        services: `[P]` the service of each level.
+        place: `[P]` place of each level in its service, from 0.
     """
     horizon, _, count = depth.shape
+    levels = int(depth.max(initial=0))
     before = depth[np.maximum(np.arange(horizon) - TREND_STEPS, 0)]
     state = (depth * 3 + np.sign(depth - before) + 1) + 3 * (levels + 1) * np.arange(count)  # [H, M, N]
     ahead = np.minimum(np.arange(horizon)[:, None] + leads, horizon - 1)  # [H, N]
     later = depth[ahead, :, np.arange(count)].transpose(0, 2, 1)  # [H, M, N]
     size = 3 * (levels + 1) * count
-    seen = np.bincount(state.ravel(), minlength=size)
-    share = np.zeros((size, levels))
+    seen = np.maximum(np.bincount(state.ravel(), minlength=size), 1)
+    likely = np.zeros((size, max(levels, 1)), np.bool_)
     for level in range(levels):
-        share[:, level] = np.bincount(state.ravel(), (later > level).ravel(), size) / np.maximum(seen, 1)
-    found: Mask = (share >= EXPECTED)[state]
+        likely[:, level] = np.bincount(state.ravel(), (later > level).ravel(), size) >= EXPECTED * seen
+    found: Mask = likely[state[:, :, services], place]
     return found
 
 

@@ -6,14 +6,16 @@ past, so that services rise and fall together as they did then.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepscaler.load_history import LoadHistory
 from deepscaler.panel import MetricPanel
+from deepscaler.planning.plan import Prices, Running
 from deepscaler.planning.seasons import Season, find_season
 
 Array = NDArray[np.float64]
@@ -43,6 +45,10 @@ BEYOND_KNOWN = 0.25
 """A course above every rate seen so far counts only to this share of what exceeds it."""
 
 
+ALL = "all"
+"""Name of the way of foreseeing by all sources together."""
+SEASON = "season"
+"""Name of the source and way of foreseeing by a short season."""
 SURPRISE = 0.25
 """Surprise of scenarios from past increments; chosen on validation seeds, see docs/planning.md."""
 
@@ -80,79 +86,149 @@ class Scenarios:
         return found
 
 
+@dataclass(frozen=True, eq=False)
+class Desk:
+    """What it takes to tell what following some scenarios would have cost.
+
+    Attributes:
+        needed: `[N]` replicas that the newest rates need.
+        running: what runs now.
+        limits: `[N]` CPU limits in cores.
+        boot_seconds: `[N]` start-up times.
+        prices: of a shortage and a start.
+        decide: replicas `[N]` that scenarios lead to, from what runs.
+    """
+
+    needed: NDArray[np.int64]
+    running: Running
+    limits: Array
+    boot_seconds: Array
+    prices: Prices
+    decide: Callable[[Scenarios, Running], NDArray[np.int64]]
+
+    @property
+    def worth(self) -> float:
+        """Cores of the replicas that are needed now: what costs are told in multiples of."""
+        return max(float(self.limits @ self.needed), LEAST_RATE)
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """What a source of scenarios is told.
+
+    Attributes:
+        now: seconds since the epoch.
+        rates: offered rates `[L, N]` up to now, without gaps.
+        panel: the metrics that they come from.
+        desk: for sources that judge themselves by what they would have cost; None if nobody plans.
+        load: the load of the last weeks, if it is known.
+    """
+
+    now: float
+    rates: Array
+    panel: MetricPanel
+    desk: Desk | None = None
+    load: LoadHistory | None = None
+
+
 class ScenarioSource(Protocol):
     """Something that says what may come."""
 
-    def scenarios(self, now: float, rates: Array, panel: MetricPanel) -> Scenarios | None:
-        """What may come after `now`; None if unknown.
-
-        Args:
-            now: seconds since the epoch.
-            rates: offered rates `[L, N]` up to now, without gaps.
-            panel: the metrics that they come from.
-        """
+    def scenarios(self, moment: Moment) -> Scenarios | None:
+        """What may come; None if unknown."""
         ...
 
 
-class LiveHistory:
-    """Scenarios from the live history, without any learning.
+class LiveSeason:
+    """Scenarios of a load that repeats: what followed one period ago, two periods ago and so on.
 
-    If the load repeats, they are what followed one period ago, two periods ago and so on; otherwise they are
-    what followed moments of the past, moved to the present level.
+    The period is found in the live history, anew at each moment.
+
+    Args:
+        horizon: H, rows that scenarios look ahead.
+        step: seconds per row.
+        entries: columns of the entry services; their sum is the load that seasons are looked for in.
+    """
+
+    def __init__(self, horizon: int, step: float, entries: Sequence[int]) -> None:
+        self._horizon, self._step, self._entries = horizon, step, list(entries)
+
+    def scenarios(self, moment: Moment) -> Scenarios | None:
+        """See `ScenarioSource`; None if the load doesn't repeat."""
+        rates = moment.rates
+        if len(rates) < self._horizon + round(LEAST_PAST_SECONDS / self._step):
+            return None
+        season = find_season(rates[:, self._entries].sum(axis=1), self._step)
+        if season is None:
+            return None
+        courses = seasonal(rates, season, self._horizon, self._step)
+        return replace(_alike(courses, SEASON, 0.0), season_seconds=season.rows * self._step)
+
+
+class LivePast:
+    """Scenarios that followed moments of the live history, moved to the present level.
 
     Args:
         horizon: H, rows that scenarios look ahead.
         count: M, number of scenarios.
         step: seconds per row.
-        entries: columns of the entry services; their sum is the load that seasons and likeness are looked
-            for in.
+        entries: columns of the entry services; by their sum moments are told alike.
     """
 
     def __init__(self, horizon: int, count: int, step: float, entries: Sequence[int]) -> None:
         self._horizon, self._count, self._step, self._entries = horizon, count, step, list(entries)
 
-    def scenarios(self, now: float, rates: Array, panel: MetricPanel) -> Scenarios | None:
-        """See `ScenarioSource`."""
+    def scenarios(self, moment: Moment) -> Scenarios | None:
+        """See `ScenarioSource`; None while the history is short."""
+        rates = moment.rates
         if len(rates) < self._horizon + round(LEAST_PAST_SECONDS / self._step):
             return None
         load = rates[:, self._entries].sum(axis=1)
-        season = find_season(load, self._step)
-        if season is not None:
-            courses = seasonal(rates, season, self._horizon, self._step)
-            return replace(_alike(courses, "season", 0.0), season_seconds=season.rows * self._step)
-        courses = bootstrap(rates, load, self._horizon, self._count, self._step)
-        return _alike(courses, "bootstrap", SURPRISE)
+        return _alike(bootstrap(rates, load, self._horizon, self._count, self._step), "bootstrap", SURPRISE)
 
 
-class Mixture:
-    """Scenarios of a live season where the load repeats; else those of the live past and of another source.
+class Together:
+    """Ways of foreseeing: a season, if there is one; several other sources together; each of these alone.
 
-    Both have half of the weight. What neither knows alone is then among the scenarios: the live past knows
-    the noise and the bursts of this very load, the other source how loads of its kind go on.
+    What no source knows alone is among the scenarios of all together: the live past knows the noise and the
+    bursts of this very load, a network how loads of its kind go on, earlier days what comes at this hour.
+    Without a season, and for a source that knows nothing, their ways are that of all together.
 
     Args:
-        live: scenarios from the live history.
-        other: the other source, such as a network.
+        season: finds out whether the load repeats.
+        sources: name -> source.
     """
 
-    def __init__(self, live: ScenarioSource, other: ScenarioSource) -> None:
-        self._live, self._other = live, other
+    def __init__(self, season: ScenarioSource, sources: Mapping[str, ScenarioSource]) -> None:
+        self._season, self._sources = season, dict(sources)
 
-    def scenarios(self, now: float, rates: Array, panel: MetricPanel) -> Scenarios | None:
-        """See `ScenarioSource`."""
-        live = self._live.scenarios(now, rates, panel)
-        if live is not None and live.source == "season":
-            return live
-        other = self._other.scenarios(now, rates, panel)
-        if live is None or other is None:
-            return live if other is None else other
-        return Scenarios(
-            np.concatenate([live.rates, other.rates]),
-            np.concatenate([live.weights, other.weights]) / 2,
-            f"{live.source} and {other.source}",
-            (live.surprise + other.surprise) / 2,
-            ((live.source, len(live.rates)), (other.source, len(other.rates))),
-        )
+    def ways(self, moment: Moment) -> Mapping[str, Scenarios]:
+        """See `deepscaler.planning.trials.Ways`: `all`, `season`, and the names of the sources."""
+        found = {name: source.scenarios(moment) for name, source in self._sources.items()}
+        known = {
+            name: made for name, made in found.items() if made is not None and np.isfinite(made.rates).all()
+        }
+        season = self._season.scenarios(moment)
+        if not known:
+            return {} if season is None else dict.fromkeys((ALL, SEASON, *self._sources), season)
+        together = _evenly(list(known.values()))
+        alone = {name: known.get(name, together) for name in self._sources}
+        return {ALL: together, SEASON: season or together, **alone}
+
+
+def _evenly(parts: Sequence[Scenarios]) -> Scenarios:
+    """All scenarios of several sources, each source with the same weight."""
+    if len(parts) == 1:
+        return parts[0]
+    seasons = [part.season_seconds for part in parts if part.season_seconds is not None]
+    return Scenarios(
+        np.concatenate([part.rates for part in parts]),
+        np.concatenate([part.weights for part in parts]) / len(parts),
+        " and ".join(part.source for part in parts),
+        float(np.mean([part.surprise for part in parts])),
+        tuple((part.source, len(part.rates)) for part in parts),
+        seasons[0] if seasons else None,
+    )
 
 
 def _alike(courses: Array, source: str, surprise: float) -> Scenarios:

@@ -16,6 +16,8 @@ LEAST_CORRELATION = 0.5
 SHORTEST_SECONDS = 120.0
 LONGEST_SHARE = 2 / 3
 """Of the history: a period must fit one and a half times."""
+LEAST_KNOWN = 0.5
+"""No season is looked for where more than half of the values are missing."""
 ALIKE = 0.05
 """Peaks this close to the highest are as good; the shortest of them is the period."""
 
@@ -33,20 +35,25 @@ class Season:
     correlation: float
 
 
-def find_season(series: Array, step: float) -> Season | None:
-    """The season of a series `[L]` without gaps, or None.
+def find_season(series: Array, step: float, shortest: float = SHORTEST_SECONDS) -> Season | None:
+    """The season of a series `[L]`, or None. Values that are missing (NaN) count for nothing.
 
     The period is the highest local peak of the autocorrelation beyond its first fall below 0, of those at
     least `LEAST_CORRELATION`; the shortest of peaks that are about as high.
+
+    Args:
+        series: what may repeat.
+        step: seconds per row.
+        shortest: periods below so many seconds are none.
     """
     length = len(series)
-    if length < LEAST_ROWS or not np.isfinite(series).all():
+    if length < LEAST_ROWS or np.isfinite(series).sum() < max(LEAST_ROWS, LEAST_KNOWN * length):
         return None
     lags = autocorrelation(series, int(LONGEST_SHARE * length))
     below = np.flatnonzero(lags < 0)
     if not len(below):
         return None
-    first = max(int(below[0]), int(np.ceil(SHORTEST_SECONDS / step)), 1)
+    first = max(int(below[0]), int(np.ceil(shortest / step)), 1)
     inner = np.arange(first, len(lags) - 1)
     peaks = inner[(lags[inner] >= lags[inner - 1]) & (lags[inner] >= lags[inner + 1])]
     peaks = peaks[lags[peaks] >= LEAST_CORRELATION]
@@ -67,16 +74,21 @@ def _vertex(values: Array) -> float:
 def autocorrelation(series: Array, longest: int) -> Array:
     """Autocorrelation at lags 0 ... longest, `[longest + 1]`.
 
-    Each is normalised by the energy of both overlapping parts.
+    Each is normalised by the energy of both overlapping parts; pairs of which one value is missing don't
+    count.
     """
-    centred = series - series.mean()
-    length = len(centred)
-    size = 1 << (2 * length - 1).bit_length()
-    spectrum = np.fft.rfft(centred, size)
+    known = np.isfinite(series)
+    centred = np.where(known, series - np.mean(series, where=known), 0.0)
+    length, size = len(centred), 1 << (2 * len(centred) - 1).bit_length()
+    spectrum, lag = np.fft.rfft(centred, size), np.arange(longest + 1)
     products = np.fft.irfft(spectrum * np.conj(spectrum), size)[: longest + 1]
-    energy = np.concatenate([[0.0], np.cumsum(centred**2)])
-    lag = np.arange(longest + 1)
-    head, tail = energy[length - lag], energy[length] - energy[lag]
-    scale = np.sqrt(head * tail)
+    if known.all():
+        energy = np.concatenate([[0.0], np.cumsum(centred**2)])
+        head, tail = energy[length - lag], energy[length] - energy[lag]
+    else:
+        squares, there = np.fft.rfft(centred**2, size), np.fft.rfft(known.astype(np.float64), size)
+        head = np.fft.irfft(np.conj(squares) * there, size)[: longest + 1]
+        tail = np.fft.irfft(squares * np.conj(there), size)[: longest + 1]
+    scale = np.sqrt(np.maximum(head, 0.0) * np.maximum(tail, 0.0))
     found: Array = np.where(scale > 1e-12, products / np.where(scale > 1e-12, scale, 1.0), 0.0)
     return found

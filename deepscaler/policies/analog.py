@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from deepscaler.panel import MetricPanel
-from deepscaler.planning.scenarios import SURPRISE, Scenarios, trailing_means
+from deepscaler.planning.scenarios import SURPRISE, Moment, Scenarios, trailing_means
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -33,8 +32,9 @@ class AnalogHistory:
     def __init__(self, horizon: int, count: int, step: float) -> None:
         self._horizon, self._count, self._step = horizon, count, step
 
-    def scenarios(self, now: float, rates: Array, panel: MetricPanel) -> Scenarios | None:
+    def scenarios(self, moment: Moment) -> Scenarios | None:
         """See `ScenarioSource`."""
+        rates = moment.rates
         window = max(round(LIKE_SECONDS / self._step), 1)
         distances = distances_to_now(rates, window)[: -self._horizon]  # what follows them is known
         if not np.isfinite(distances).any():

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from deepscaler.cluster import Pod, Workload
+from deepscaler.load_history import LoadHistory
 from deepscaler.panel import MetricPanel
 from deepscaler.policies.outlook import Learned, Outlook
 
@@ -79,12 +80,14 @@ class Observation:
             missing for longer is NaN.
         workloads: the services that are scaled.
         pods: the pods of all services.
+        load: the load of the last weeks, for a policy with `load_seconds`.
     """
 
     now: float
     panel: MetricPanel
     workloads: Sequence[Workload]
     pods: Sequence[Pod]
+    load: LoadHistory | None = None
 
 
 class Policy(Protocol):
@@ -95,6 +98,7 @@ class Policy(Protocol):
         period_seconds: time between decisions.
         history_seconds: how much of the past the policy needs. If it is 0, the policy needs no metrics: the
             panel is empty, and no service is held for stale metrics.
+        load_seconds: how far back it wants to know the load at the entries, minute by minute; 0: not at all.
         guarded: False if the policy has a tolerance, stabilization and limits of its own, as the HPA has.
             Then only forced values, pauses, min/max and the quota apply.
     """
@@ -102,6 +106,7 @@ class Policy(Protocol):
     name: str
     period_seconds: float
     history_seconds: float
+    load_seconds: float = 0.0
     guarded: bool
 
     @abstractmethod
@@ -120,6 +125,14 @@ class Policy(Protocol):
     def outlook(self) -> Outlook:
         """What it foresaw when it decided last, for people to see; nothing by default."""
         return Outlook()
+
+    def state(self) -> Mapping[str, Any]:
+        """What it has to remember beyond a restart, as plain values for JSON; nothing by default."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from the `state` of an earlier controller; by default there is nothing to go on from."""
+        return
 
     def learned(self) -> Learned | None:
         """The bundle that it goes by; none by default."""

@@ -74,6 +74,8 @@ class Outlook:
         every: replicas are told for each so many-th step only.
         sources: name -> each source of scenarios that the decision went by.
         season_seconds: period of the load, if it repeats.
+        costs: way of foreseeing -> what following it would have cost lately, in seconds of holding what was
+            needed; the one that cost least decides.
         why: service -> what speaks for its replicas, in a phrase.
         budget: None for a policy without one.
     """
@@ -85,6 +87,7 @@ class Outlook:
     every: int = 1
     sources: Mapping[str, Source] = field(default_factory=dict)
     season_seconds: float | None = None
+    costs: Mapping[str, float] = field(default_factory=dict)
     why: Mapping[str, str] = field(default_factory=dict)
     budget: Budget | None = None
 

@@ -6,7 +6,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,20 +17,23 @@ from deepscaler.cluster import Pod, Workload
 from deepscaler.labels.demand import DemandModel
 from deepscaler.labels.history import offered_history
 from deepscaler.labels.rule import replicas_within
-from deepscaler.panel import MetricPanel
 from deepscaler.planning.plan import Plan, Prices, Running, plan_replicas
-from deepscaler.planning.scenarios import Scenarios, ScenarioSource
+from deepscaler.planning.scenarios import Desk, Moment, Scenarios, ScenarioSource
+from deepscaler.planning.trials import Trials
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
-from deepscaler.policies.outlook import Learned, Outlook, Source, band
+from deepscaler.policies.budget import BudgetWatch
+from deepscaler.policies.outlook import Budget, Learned, Outlook, Source, band
 from deepscaler.policies.reactive import ReactiveFloor, limits_now
 
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
+Counts = NDArray[np.int64]
 NO_SOURCE = "none"
 """Stands for moments without scenarios, when the floor decides."""
 NEWEST_SOURCES = 500
 """So many changes of the source are remembered."""
 LEAST_WEIGHT = 1e-12
+BUDGET_UNIT = "share of violating minutes, over a day"
 MOST_TOLD = 8000
 """An outlook tells so many needs, of services and steps together, at most: telling more takes too long."""
 
@@ -92,6 +95,9 @@ class PlanPolicy(Policy):
         name: name of the policy in run directories.
         about: what run.json keeps of the source.
         learned: the bundle that the source goes by.
+        trials: the source, if it is one that judges others: what each cost is told and remembered.
+        budget: moves the price of a shortage; None for fixed prices.
+        load_seconds: how far back the load at the entries is looked at.
     """
 
     guarded = True
@@ -107,12 +113,16 @@ class PlanPolicy(Policy):
         name: str,
         about: Callable[[], Mapping[str, Any]] = dict,
         learned: Learned | None = None,
+        trials: Trials | None = None,
+        budget: BudgetWatch | None = None,
+        load_seconds: float = 0.0,
     ) -> None:
         self.name = name
         self.period_seconds = step
         self.history_seconds = max(history_seconds, floor.history_seconds if floor else 0.0)
+        self.load_seconds = load_seconds
         self._model, self._source, self._floor, self._prices = model, source, floor, prices
-        self._about, self._learned = about, learned
+        self._about, self._learned, self._trials, self._budget = about, learned, trials, budget
         self._made: _Made | None = None
         self._boot_seconds = np.nan_to_num(model.boot_seconds)
         self._column = {name: index for index, name in enumerate(model.services)}
@@ -122,38 +132,71 @@ class PlanPolicy(Policy):
     def decide(self, observation: Observation) -> Mapping[str, Proposal]:
         """The larger of plan and floor, for every live service."""
         floors = self._floor.replicas(observation) if self._floor else {}
-        plan = self._plan(observation)
+        plan = self._plan(observation, floors)
         return {item.service: self._proposal(item, plan, floors) for item in observation.workloads}
 
     def describe(self) -> Mapping[str, Any]:
-        """What run.json keeps of the source of scenarios, and since when which one was used."""
+        """What run.json keeps: the source of scenarios, since when which one was used, trials and budget."""
+        trials = {} if self._trials is None else {"trials": self._trials.describe()}
+        budget = {} if self._budget is None else {"budget": self._budget.account().to_dict()}
         changes = [[utc_text(moment), source] for moment, source in self._sources]
-        return {**self._about(), "scenario_sources": changes}
+        return {**self._about(), **trials, **budget, "scenario_sources": changes}
 
     def outlook(self) -> Outlook:
         """The scenarios that the plan was made from, and what speaks for it."""
-        return Outlook() if self._made is None else self._made.outlook(self._model, self.period_seconds)
+        found = Outlook() if self._made is None else self._made.outlook(self._model, self.period_seconds)
+        if self._trials is not None:
+            found = replace(found, costs=self._trials.state())
+        if self._budget is None:
+            return found
+        account = self._budget.account()
+        return replace(found, budget=Budget(account.asked, account.consumed, BUDGET_UNIT))
 
     def learned(self) -> Learned | None:
         """The bundle that the source goes by."""
         return self._learned
 
-    def _plan(self, observation: Observation) -> Plan | None:
+    def state(self) -> Mapping[str, Any]:
+        """What the trials and the budget remember."""
+        trials = {} if self._trials is None else {"trials": self._trials.state()}
+        return trials if self._budget is None else {**trials, "budget": self._budget.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on with the trials and the budget of an earlier controller."""
+        trials, budget = state.get("trials"), state.get("budget")
+        if self._trials is not None and isinstance(trials, Mapping):
+            self._trials.restore(trials)
+        if self._budget is not None and isinstance(budget, Mapping):
+            self._budget.restore(budget)
+
+    def _plan(self, observation: Observation, floors: Mapping[str, float]) -> Plan | None:
         self._made = None
         panel = observation.panel.since_first_sample()
+        prices = self._prices if self._budget is None else self._budget.prices(observation.now, panel)
+        running = running_now(self._model.services, self._boot_seconds, observation)
+        limits = limits_now(self._model, observation.workloads)
+        if self._budget is not None:
+            self._budget.spends(observation, running, limits)
         usable = len(panel) and {"req", "res"} <= set(panel.features)
         rates = offered_history(self._model, panel) if usable else None
-        found = None if rates is None else self._source.scenarios(observation.now, rates, panel)
+        if rates is None:
+            self._note(observation.now, NO_SOURCE)
+            return None
+        least = np.ceil(np.nan_to_num([floors.get(name, 0.0) for name in self._model.services])).astype(
+            np.int64
+        )
+        desk = self._desk(replicas_within(self._model, rates[-1], limits), running, limits, prices, least)
+        found = self._source.scenarios(Moment(observation.now, rates, panel, desk, observation.load))
         usable = found is not None and bool(np.isfinite(found.rates).all())
         self._note(observation.now, found.source if found is not None and usable else NO_SOURCE)
         if found is None or not usable:
             return None
-        running = running_now(self._model.services, self._boot_seconds, observation)
-        lead = self._boot_seconds + self.period_seconds
-        needs = replicas_within(self._model, found.rates, limits_now(self._model, observation.workloads))
-        plan = plan_replicas(
-            needs, found.weights, self.period_seconds, lead, running, self._prices, found.surprise
-        )
+        needs = replicas_within(self._model, found.rates, limits)
+        plan = self._cheapest(found, needs, running, prices)
+        shadow = None if self._budget is None else self._budget.shadow(observation.now)
+        if self._budget is not None and shadow is not None:
+            prior = self._cheapest(found, needs, shadow, self._budget.prior)
+            self._budget.shadowed(prior, np.maximum(least, 1), observation.now)
         self._made = _Made(observation.now, found, needs, plan)
         return plan
 
@@ -161,6 +204,20 @@ class PlanPolicy(Policy):
         """Remember the moments at which the source changes."""
         if not self._sources or self._sources[-1][1] != source:
             self._sources.append((now, source))
+
+    def _desk(self, needed: Counts, running: Running, limits: Array, prices: Prices, least: Counts) -> Desk:
+        """What a source may ask of the plan, to judge itself."""
+
+        def decide(found: Scenarios, running: Running) -> Counts:
+            needs = replicas_within(self._model, found.rates, limits)
+            held: Counts = np.maximum(self._cheapest(found, needs, running, prices).replicas, least)
+            return held
+
+        return Desk(needed, running, limits, self._boot_seconds, prices, decide)
+
+    def _cheapest(self, found: Scenarios, needs: Counts, running: Running, prices: Prices) -> Plan:
+        step, lead = self.period_seconds, self._boot_seconds + self.period_seconds
+        return plan_replicas(needs, found.weights, step, lead, running, prices, found.surprise)
 
     def _proposal(self, workload: Workload, plan: Plan | None, floors: Mapping[str, float]) -> Proposal:
         floor, column = floors.get(workload.service), self._column.get(workload.service)
@@ -186,9 +243,9 @@ class ForeseenRates:
     def __init__(self, times: Array, rates: Array, horizon: int) -> None:
         self._times, self._rates, self._horizon = times, rates, horizon
 
-    def scenarios(self, now: float, rates: Array, panel: MetricPanel) -> Scenarios | None:
+    def scenarios(self, moment: Moment) -> Scenarios | None:
         """See `ScenarioSource`."""
-        first = int(np.searchsorted(self._times, now + 1e-6, side="right"))
+        first = int(np.searchsorted(self._times, moment.now + 1e-6, side="right"))
         rows = np.minimum(first + np.arange(self._horizon), len(self._rates) - 1)
         return Scenarios(self._rates[rows][None], np.ones(1), "truth")
 

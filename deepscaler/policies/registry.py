@@ -13,10 +13,14 @@ from deepscaler.labels.demand import DemandModel
 from deepscaler.learning.bundle_file import BundleFile, read_bundle_file
 from deepscaler.learning.description import Expected, check_bundle, expected_by, load_demand
 from deepscaler.learning.scenarios import NetworkScenarios
+from deepscaler.planning.budget import Budget
+from deepscaler.planning.days import LongSeasons
 from deepscaler.planning.plan import Prices
-from deepscaler.planning.scenarios import LiveHistory, Mixture, ScenarioSource
+from deepscaler.planning.scenarios import LivePast, LiveSeason, ScenarioSource, Together
+from deepscaler.planning.trials import Trials
 from deepscaler.policies.analog import AnalogHistory
 from deepscaler.policies.base import Policy
+from deepscaler.policies.budget import MINUTE_SECONDS, BudgetWatch
 from deepscaler.policies.deepscaler import DeepScalerPolicy
 from deepscaler.policies.explore import ExplorePolicy, SlaWatch
 from deepscaler.policies.outlook import Learned, learned_from
@@ -162,15 +166,13 @@ def _planned(settings: Settings, file: BundleFile, name: str, with_floor: bool, 
     model, plan, step = load_demand(settings, file), settings.scale.plan, settings.collect.step
     horizon = round(plan.horizon / step)
     network = NetworkScenarios(_load_forecaster(file, 0.5), model.services, horizon, plan.scenarios)
-    live = LiveHistory(horizon, plan.scenarios, step, model.entry_columns)
+    source = _trials(settings, model, {"network": network}) if with_past else network
 
     def about() -> Mapping[str, Any]:
         return {"scenarios": network.describe(), "bundle_sha256": file.sha256}
 
-    source = Mixture(live, network) if with_past else network
-    return plan_policy(
-        settings, model, source, name, with_floor=with_floor, about=about, learned=learned_from(file)
-    )
+    learned = learned_from(file)
+    return plan_policy(settings, model, source, name, with_floor=with_floor, about=about, learned=learned)
 
 
 def _forecast(settings: Settings, file: BundleFile, name: str, with_floor: bool) -> Policy:
@@ -186,11 +188,22 @@ def _forecast(settings: Settings, file: BundleFile, name: str, with_floor: bool)
     )
 
 
-def _plan_bootstrap(context: Context) -> Policy:
-    settings, model = context.settings, load_demand(context.settings)
+def _trials(settings: Settings, model: DemandModel, others: Mapping[str, ScenarioSource]) -> Trials:
+    """A live season, the live past, earlier days and `others`, followed on trial."""
     step, plan = settings.collect.step, settings.scale.plan
-    source = LiveHistory(round(plan.horizon / step), plan.scenarios, step, model.entry_columns)
-    return plan_policy(settings, model, source, "plan_bootstrap")
+    horizon, entries = round(plan.horizon / step), model.entry_columns
+    asked = (horizon, plan.scenarios, step, entries)
+    sources: dict[str, ScenarioSource] = {"past": LivePast(*asked), "day": LongSeasons(*asked), **others}
+    return Trials(Together(LiveSeason(horizon, step, entries), sources), step)
+
+
+def bootstrap_policy(settings: Settings, model: DemandModel) -> PlanPolicy:
+    """`plan_bootstrap`: the plan over what live history says, without any learning."""
+    return plan_policy(settings, model, _trials(settings, model, {}), "plan_bootstrap")
+
+
+def _plan_bootstrap(context: Context) -> Policy:
+    return bootstrap_policy(context.settings, load_demand(context.settings))
 
 
 def _plan_analog(context: Context) -> Policy:
@@ -217,7 +230,24 @@ def plan_policy(
     floor = ReactiveFloor(model, below) if with_floor and scale.floor.enabled else None
     prices = Prices(scale.prices.shortage, scale.prices.start)
     step, history = settings.collect.step, scale.plan.history
-    return PlanPolicy(model, source, floor, prices, history, step, name, about, learned)
+    budget = budget_watch(settings, model, prices)
+    trials = source if isinstance(source, Trials) else None
+    load_seconds = 0.0 if trials is None else scale.plan.long_history  # only they look for days and weeks
+    return PlanPolicy(
+        model, source, floor, prices, history, step, name, about, learned, trials, budget, load_seconds
+    )
+
+
+def budget_watch(settings: Settings, model: DemandModel, prices: Prices) -> BudgetWatch | None:
+    """What keeps a plan to `scale.budget`; None without one."""
+    asked = settings.scale.budget
+    if asked is None:
+        return None
+    step = settings.collect.step
+    day = round(asked.window / max(MINUTE_SECONDS, step))
+    budget = Budget(asked.share, prices.shortage, asked.spending, day)
+    sla = min(entry.sla for entry in settings.app.entries)
+    return BudgetWatch(budget, prices, model, sla, step, limited=asked.spending is not None)
 
 
 def _fit(settings: Settings, file: BundleFile) -> DemandModel | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from deepscaler.settings.base import Count, NotNegative, Port, Positive, Section, Share
 from deepscaler.settings.testbed import Load
@@ -77,6 +77,33 @@ class PlanPrices(Section):
     start: NotNegative = Field(180.0, description="price of one start, in seconds of holding a replica")
 
 
+class Budget(Section):
+    """A budget of violating minutes, which moves the shortage price of the plan by cost."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="share of minutes whose mean entry response may exceed the SLA"
+    )
+    spending: Annotated[float, Field(ge=1)] | None = Field(
+        1.5,
+        description="most core-hours that a day may take, in multiples of those at `scale.prices`; "
+        "null: no ceiling",
+    )
+    window: Annotated[float, Field(ge=3600)] = Field(
+        86400.0,
+        description="seconds over which the share is kept; the first such span runs at `scale.prices`",
+    )
+
+
+def _budget(value: Any) -> Any:
+    """`budget: 0.01` is short for `budget: {share: 0.01}`."""
+    return {"share": value} if isinstance(value, float | int) and not isinstance(value, bool) else value
+
+
+def _or_number(schema: dict[str, Any]) -> None:
+    """Lets editors accept the short form."""
+    schema["anyOf"].append({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1})
+
+
 class PlanSettings(Section):
     """The policies `plan_*`: replicas by cost over scenarios of what may come."""
 
@@ -84,6 +111,11 @@ class PlanSettings(Section):
     scenarios: Annotated[int, Field(ge=1)] = Field(48, description="scenarios per decision")
     history: Positive = Field(
         10800.0, description="seconds of live history that scenarios and seasons are drawn from"
+    )
+    long_history: NotNegative = Field(
+        2419200.0,
+        description="seconds of the load at the entries, minute by minute, in which days and weeks are "
+        "looked for; 0: none",
     )
 
 
@@ -175,6 +207,12 @@ class Scale(Section):
         "fitted: as the demand fit says",
     )
     prices: PlanPrices = PlanPrices()
+    budget: Annotated[Budget | None, BeforeValidator(_budget)] = Field(
+        None,
+        description="plans by cost: share of violating minutes that is acceptable (0.01), which then moves "
+        "`prices.shortage`; null: fixed prices",
+        json_schema_extra=_or_number,
+    )
     plan: PlanSettings = PlanSettings()
     hpa: Hpa = Hpa()
     explore: Explore = Explore()

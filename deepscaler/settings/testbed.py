@@ -74,6 +74,11 @@ class Testbed(Section):
         0.0,
         description="seconds of load and control before the judged part of a run; `duration` comes on top",
     )
+    earlier: NotNegative = Field(
+        0.0,
+        description="seconds of load before `start` that only the metrics know, minute by minute: weeks of "
+        "history without simulating them",
+    )
     duration: Positive = Field(3600.0, description="seconds of load from `start` on")
     load: Load = Load()
     balancing: Literal["random", "round_robin", "least_request", "two_choices"] = Field(

@@ -44,7 +44,7 @@ def make_plan(settings: Settings, program: Program, seed: int) -> LoadPlan:
         SettingsError: a mix names a task that the application hasn't, or leaves none.
     """
     bed = settings.testbed
-    times, values = shapes.users(bed.load, bed.duration, seed)
+    times, values = shapes.later_users(bed.load, bed.earlier, bed.duration, seed)
     moments = np.concatenate([[0.0], np.asarray(times[1:], np.float64) + bed.warmup])
     if bed.load.kind == "open":
         plan = LoadPlan.open(moments, values, program.task_weights)

@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from deepscaler.calls import CallGraph
 from deepscaler.cluster import Pod, ScaleReport, Undisputed, Workload
@@ -161,6 +162,16 @@ class FaultyCluster:
         if self.active("metrics_out"):
             raise MetricsError("http://prometheus: connection refused")
         return self.inner.latencies(start, end, step)
+
+    def entered(self, start: float, end: float, step: float) -> NDArray[np.float64]:
+        """As the cluster itself.
+
+        Raises:
+            MetricsError: while metrics are out.
+        """
+        if self.active("metrics_out"):
+            raise MetricsError("http://prometheus: connection refused")
+        return self.inner.entered(start, end, step)
 
     def workloads(self) -> Sequence[Workload]:
         """As the cluster itself.

@@ -16,6 +16,7 @@ from deepscaler.panel import FEATURES, MetricPanel
 from deepscaler.runs import POD_COLUMNS
 from deepscaler.settings import Settings
 from deepscaler.upstream import Upstream
+from testbed import shapes
 from testbed.cluster.counters import counter_snapshot
 from testbed.cluster.emulation import make_plan, make_program, make_simulator
 from testbed.cluster.exposition import CounterSnapshot, deployment_of, pod_name
@@ -148,6 +149,44 @@ class VirtualCluster:
         frame.insert(0, "endpoint", list(names) * groups)
         frame.insert(0, "time", np.repeat(times[every - 1 : groups * every : every], len(names)))
         return frame
+
+    def entered(self, start: float, end: float, step: float) -> NDArray[np.float64]:
+        """Requests per second that came to all entries in each step of (start, end].
+
+        For `testbed.earlier` seconds before the cluster began they are drawn around what the load then asked
+        for, in the proportion of requests to users (or arrivals) of the warm-up; before that they are NaN.
+        """
+        count = int(np.floor((end - start) / step + 1e-9))
+        edges: NDArray[np.float64] = start + step * np.arange(count + 1, dtype=np.float64)
+        offered = self._history.endpoints.rows[:, :, 0].sum(axis=1)
+        at = np.searchsorted(self._history.times.rows, edges + 1e-6, side="right")
+        sums = np.concatenate([[0.0], np.cumsum(offered)])
+        rates = (sums[at[1:]] - sums[at[:-1]]) / step
+        known = (edges[:-1] >= self._origin - 1e-6) & (edges[1:] <= self.now() + 1e-6)
+        earlier = edges[1:] <= self._origin + 1e-6
+        found: NDArray[np.float64] = np.where(
+            known, rates, np.where(earlier, self._earlier(edges[1:]), np.nan)
+        )
+        return found
+
+    def _earlier(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Request rates before the cluster began, one for each of `times`; each time gets the same always."""
+        bed, begun = self._settings.testbed, self._origin - self._settings.testbed.earlier
+        if not bed.earlier:
+            return np.full(len(times), np.nan)
+        times_seen, warm_up = self._history.times.rows - self._origin, bed.warmup
+        warm = (times_seen > warm_up / 2 + 1e-6) & (
+            times_seen <= warm_up + 1e-6
+        )  # all users have begun by then
+        seconds = max(float(np.count_nonzero(warm)) * self._step, self._step)
+        rate = float(self._history.endpoints.rows[warm][:, :, 0].sum()) / seconds
+        asked = self.plan.users[0] if bed.load.kind == "closed" else self.plan.rates[0]
+        moments, values = shapes.earlier_users(bed.load, bed.earlier, bed.duration, self.seed)
+        places = np.clip(np.searchsorted(moments, times - begun, side="right") - 1, 0, len(values) - 1)
+        means = values[places] * rate / max(float(asked), 1e-9)
+        noise = [np.random.default_rng((self.seed, int(time))).standard_normal() for time in times.tolist()]
+        drawn: NDArray[np.float64] = np.maximum(means + np.sqrt(means / 60.0) * np.array(noise), 0.0)
+        return np.where(times > begun, drawn, np.nan)
 
     def workloads(self) -> Sequence[Workload]:
         """One entry per service; its boot time is what the application file says."""

@@ -25,10 +25,9 @@ from tqdm import tqdm
 from deepscaler.control.controller import Controller
 from deepscaler.control.guard_rails import HELD
 from deepscaler.control.recorder import DecisionRow, Recorder
-from deepscaler.planning.scenarios import LiveHistory
 from deepscaler.policies.base import Policy, Reason
 from deepscaler.policies.reactive import ReactiveFloor, ReactivePolicy
-from deepscaler.policies.registry import plan_policy
+from deepscaler.policies.registry import bootstrap_policy
 from deepscaler.settings import Settings, load_settings
 from testbed.cluster.faults import KINDS, FaultyCluster, Killed, draw_faults, failing_disk
 from testbed.cluster.virtual import VirtualCluster
@@ -77,8 +76,7 @@ def make_policy(name: str, settings: Settings) -> Policy:
     model, scale, step = true_demand(settings), settings.scale, settings.collect.step
     if name == "reactive_holistic":
         return ReactivePolicy(ReactiveFloor(model, scale.floor), step)
-    source = LiveHistory(round(scale.plan.horizon / step), scale.plan.scenarios, step, model.entry_columns)
-    return plan_policy(settings, model, source, name)
+    return bootstrap_policy(settings, model)
 
 
 class Watch:

@@ -29,11 +29,10 @@ from deepscaler.control.live import patient_collector
 from deepscaler.control.recorder import Recorder
 from deepscaler.labels.demand import DemandModel
 from deepscaler.learning.untrained import untrained_forecaster
-from deepscaler.planning.scenarios import LiveHistory
 from deepscaler.policies.base import Policy
 from deepscaler.policies.deepscaler import DeepScalerPolicy
 from deepscaler.policies.reactive import ReactiveFloor
-from deepscaler.policies.registry import plan_policy
+from deepscaler.policies.registry import bootstrap_policy
 from deepscaler.settings import Settings
 from testbed.experiments.tick_server import LIMIT_CORES, document, serving
 
@@ -93,9 +92,7 @@ def policy_of(name: str, settings: Settings, watch: Stopwatch) -> Policy:
     """`plan_bootstrap`, or the policy deepscaler with the network `name`."""
     demand = demand_of(settings)
     if name == "plan_bootstrap":
-        plan, step = settings.scale.plan, settings.collect.step
-        source = LiveHistory(round(plan.horizon / step), plan.scenarios, step, demand.entry_columns)
-        return plan_policy(settings, demand, source, name)
+        return bootstrap_policy(settings, demand)
     size = PUBLISHED if len(settings.app.services) < 200 else WIDE
     forecaster = untrained_forecaster(name, settings, demand, **size)
     forecaster.forecast = watch.timed("forecast", forecaster.forecast)  # type: ignore[method-assign]

@@ -63,6 +63,18 @@ def test_a_tick_writes_only_what_differs_in_one_pass_and_records_a_row_a_service
     assert 0 < controller.decision_seconds[0] < 5
 
 
+def test_a_policy_that_asks_for_weeks_of_the_load_is_told_them_and_others_cost_nothing():
+    cluster, seen = FakeCluster(), []
+    cluster.load = lambda moment: moment % 7
+    policy = ScriptedPolicy(always(4.0))
+    policy.decide = lambda observation: seen.append(observation.load) or {}
+    controller_of(cluster, policy).tick()
+    policy.load_seconds = 3600.0
+    controller_of(cluster, policy).tick()
+    assert seen[0] is None and len(seen[1].load) == 60
+    assert np.isfinite(seen[1].load).all() and seen[1].end == START // 60 * 60
+
+
 def test_ticks_come_each_period_and_the_run_lasts_its_duration():
     cluster, policy = FakeCluster(), always(4.0)
     controller = controller_of(cluster, policy)

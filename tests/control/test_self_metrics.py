@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import pytest
 import requests
 from helpers.fakes import FakeCluster, ScriptedPolicy, make_settings
+from helpers.paths import ROOT
 from helpers.seer import BUDGET, Seer, watched
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -166,3 +167,25 @@ def test_promtool_finds_nothing_to_mend():
         [tool, "check", "metrics"], input=exposition(watch), capture_output=True, timeout=30, check=False
     )
     assert done.returncode == 0 and done.stdout + done.stderr == b"", done.stderr.decode()
+
+
+def metrics_table() -> str:
+    """All families as docs/operator.md lists them: name, kind, labels and what it says."""
+    cluster, _, watch = watched()
+    cluster.upstreams["prometheus"].failed("timeout")
+    with cluster.upstreams["prometheus"].timed():
+        cluster.api_failures[403] = 2
+    watch.controller.policy.wants = 40.0
+    watch.controller.run(15.0)
+    lines = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
+    for family in text_string_to_metric_families(exposition(watch).decode()):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = dict.fromkeys(label for sample in family.samples for label in sample.labels if label != "le")
+        names = ", ".join(f"`{label}`" for label in labels)
+        lines.append(f"| `{name}` | {family.type} | {names} | {family.documentation} |")
+    return "\n".join(lines)
+
+
+def test_the_page_for_operators_lists_every_metric():
+    page = (ROOT / "docs" / "operator.md").read_text(encoding="utf-8")
+    assert metrics_table() in page, "write this table into docs/operator.md"

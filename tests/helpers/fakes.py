@@ -57,6 +57,7 @@ class FakeCluster:
     writes: list[dict[str, int]] = field(default_factory=list)
     api_failures: dict[int, int] = field(default_factory=dict)
     upstreams: dict[str, Upstream] = field(default_factory=dict)
+    load: Callable[[float], float] = lambda time: float("nan")
     hooks: list[Callable[[float], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -116,6 +117,12 @@ class FakeCluster:
         ]
         counts = {"offered": 100.0, "done": 100.0 * (1 - np.array(share)), "failed": 100.0 * np.array(share)}
         return rows.assign(time=times, endpoint="GET /", **counts)
+
+    def entered(self, start: float, end: float, step: float) -> np.ndarray:
+        if self.metrics_down[0] <= self.clock < self.metrics_down[1]:
+            raise MetricsError("http://prometheus: connection refused")
+        times = start + step * np.arange(1, int((end - start) / step + 1e-6) + 1)
+        return np.array([self.load(time) for time in times], np.float64)
 
     def workloads(self) -> Sequence[Workload]:
         if self.api_down[0] <= self.clock < self.api_down[1]:

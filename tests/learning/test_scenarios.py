@@ -6,7 +6,7 @@ import pytest
 from deepscaler.errors import BundleError
 from deepscaler.learning.scenarios import NETWORK_SURPRISE, NetworkScenarios
 from deepscaler.panel import MetricPanel
-from deepscaler.planning.scenarios import Mixture, Scenarios
+from deepscaler.planning.scenarios import Moment, Scenarios, Together
 
 PANEL = MetricPanel(np.arange(3.0), ("a", "b"), ("req",), np.ones((3, 2, 1), np.float32))
 RATES = np.array([[1.0, 2.0], [3.0, 4.0]])
@@ -32,13 +32,13 @@ class Fixed:
             np.full((count, 4, 2), value), np.full(count, 1 / count), source, surprise
         )
 
-    def scenarios(self, now, rates, panel):
+    def scenarios(self, moment):
         return self.found
 
 
 def test_courses_come_in_the_order_of_the_plan_and_hold_on_beyond_their_end():
     source = NetworkScenarios(Known([[[1, 10], [2, 20]]]), ("a", "b"), 4, 5)
-    found = source.scenarios(0.0, RATES, PANEL)
+    found = source.scenarios(Moment(0.0, RATES, PANEL))
     assert found.rates[0].tolist() == [[10, 1], [20, 2], [20, 2], [20, 2]]
     assert found.weights.tolist() == [1.0] and found.surprise == NETWORK_SURPRISE
     assert source.describe() == {"made": 1, "failed": 0}
@@ -46,38 +46,58 @@ def test_courses_come_in_the_order_of_the_plan_and_hold_on_beyond_their_end():
 
 def test_a_service_that_the_network_cannot_foresee_keeps_its_present_rate():
     source = NetworkScenarios(Known([[[1, np.nan]]]), ("a", "b", "new"), 2, 5)
-    found = source.scenarios(0.0, np.array([[7.0, 8.0, 9.0]]), PANEL)
+    found = source.scenarios(Moment(0.0, np.array([[7.0, 8.0, 9.0]]), PANEL))
     assert found.rates[0].tolist() == [[7, 1, 9], [7, 1, 9]]
 
 
 @pytest.mark.parametrize("error", [BundleError("broken"), RuntimeError("torch"), ZeroDivisionError()])
 def test_a_network_that_fails_in_whatever_way_leaves_the_plan_to_the_live_past(error):
     source = NetworkScenarios(Known([[[1, 1]]], error), ("a", "b"), 4, 5)
-    mixed = Mixture(Fixed("bootstrap", 5.0), source)
-    assert mixed.scenarios(0.0, RATES, PANEL).source == "bootstrap"
+    assert {way.source for way in ways(None, Fixed("bootstrap", 5.0), source).values()} == {"bootstrap"}
     assert source.describe() == {"made": 0, "failed": 1}
 
 
+def ways(season, past, network):
+    together = Together(season or Fixed(None, 1.0), {"past": past, "network": network})
+    return together.ways(Moment(0.0, RATES, PANEL))
+
+
 @pytest.mark.parametrize(
-    ("live", "other", "source", "count", "surprise"),
+    ("past", "network", "source", "count", "surprise"),
     [
-        (Fixed("season", 1.0), Fixed("network", 2.0, 0.25), "season", 2, 0.0),
         (Fixed("bootstrap", 1.0, 0.25), Fixed("network", 2.0, 0.75), "bootstrap and network", 4, 0.5),
         (Fixed(None, 1.0), Fixed("network", 2.0, 0.25), "network", 2, 0.25),
         (Fixed("bootstrap", 1.0, 0.25), Fixed(None, 2.0), "bootstrap", 2, 0.25),
+        (Fixed("bootstrap", 1.0, 0.25), Fixed("network", np.nan), "bootstrap", 2, 0.25),
     ],
 )
-def test_a_season_stands_alone_and_the_others_share_the_weight(live, other, source, count, surprise):
-    found = Mixture(live, other).scenarios(0.0, RATES, PANEL)
+def test_all_that_know_something_share_the_weight(past, network, source, count, surprise):
+    found = ways(None, past, network)["all"]
     assert (found.source, len(found.rates), found.surprise) == (source, count, surprise)
     assert found.weights.sum() == pytest.approx(1.0)
 
 
-def test_each_half_has_half_of_the_weight_whatever_its_number():
-    live, other = Fixed("bootstrap", 1.0, count=2), Fixed("network", 2.0, count=8)
-    found = Mixture(live, other).scenarios(0.0, RATES, PANEL)
-    assert found.weights[:2].sum() == pytest.approx(0.5)
+def test_each_source_has_the_same_weight_whatever_its_number():
+    sources = {
+        name: Fixed(name, 1.0, count=count) for name, count in (("past", 2), ("day", 3), ("network", 8))
+    }
+    found = Together(Fixed(None, 1.0), sources).ways(Moment(0.0, RATES, PANEL))["all"]
+    assert {name: found.weights[part].sum() for name, part in found.by_source().items()} == pytest.approx(
+        dict.fromkeys(sources, 1 / 3)
+    )
 
 
-def test_without_any_source_there_is_no_plan():
-    assert Mixture(Fixed(None, 1.0), Fixed(None, 1.0)).scenarios(0.0, RATES, PANEL) is None
+def test_without_any_source_there_is_no_plan_and_a_season_alone_is_one():
+    nothing = Fixed(None, 1.0)
+    assert ways(None, nothing, nothing) == {}
+    assert {way.source for way in ways(Fixed("season", 1.0), nothing, nothing).values()} == {"season"}
+
+
+def test_a_season_is_one_way_and_where_a_source_knows_nothing_its_way_is_that_of_all():
+    past, network = Fixed("bootstrap", 1.0), Fixed("network", 2.0)
+    found = ways(Fixed("season", 1.0), past, network)
+    assert [(name, way.source) for name, way in found.items()] == [
+        ("all", "bootstrap and network"), ("season", "season"), ("past", "bootstrap"), ("network", "network"),
+    ]  # fmt: skip
+    found = ways(None, past, Fixed(None, 1.0))
+    assert found["season"] is found["all"] is found["network"] is found["past"]

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deepscaler.planning.scenarios import LiveHistory, anchors, bootstrap, seasonal, trailing_means
+from deepscaler.planning.scenarios import (
+    LivePast,
+    LiveSeason,
+    Moment,
+    anchors,
+    bootstrap,
+    seasonal,
+    trailing_means,
+)
 from deepscaler.planning.seasons import Season
 
 STEP, HORIZON, COUNT = 15.0, 40, 48
@@ -23,7 +31,9 @@ def noisy(level, rows, size, seed=0):
 
 
 def history(load):
-    found = LiveHistory(HORIZON, COUNT, STEP, ENTRIES).scenarios(0.0, rates(load), None)
+    moment = Moment(0.0, rates(load), None)
+    season = LiveSeason(HORIZON, STEP, ENTRIES).scenarios(moment)
+    found = season or LivePast(HORIZON, COUNT, STEP, ENTRIES).scenarios(moment)
     assert found is not None
     return found
 
@@ -100,14 +110,11 @@ def test_a_season_longer_than_half_of_the_history_has_one_course():
     assert len(seasonal(rates(square(100)), Season(60.0, 1.0), HORIZON, STEP)) == 1
 
 
-def test_too_short_a_history_has_no_scenarios():
-    assert (
-        LiveHistory(HORIZON, COUNT, STEP, ENTRIES).scenarios(0.0, rates(np.ones(HORIZON + 11)), None) is None
-    )
-    assert (
-        LiveHistory(HORIZON, COUNT, STEP, ENTRIES).scenarios(0.0, rates(np.ones(HORIZON + 12)), None)
-        is not None
-    )
+@pytest.mark.parametrize(("rows", "known"), [(HORIZON + 11, False), (HORIZON + 12, True)])
+def test_too_short_a_history_has_no_scenarios(rows, known):
+    moment = Moment(0.0, np.ones((rows, 2)), None)
+    assert (LivePast(HORIZON, COUNT, STEP, ENTRIES).scenarios(moment) is not None) == known
+    assert LiveSeason(HORIZON, STEP, ENTRIES).scenarios(moment) is None
 
 
 def test_the_same_history_gives_the_same_scenarios():

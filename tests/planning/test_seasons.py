@@ -63,11 +63,33 @@ def test_what_does_not_repeat_has_no_season(values):
     assert find_season(values, STEP) is None
 
 
-def test_a_short_or_broken_series_has_no_season():
+def test_a_short_series_or_one_that_is_mostly_unknown_has_no_season():
     assert find_season(np.arange(19.0), STEP) is None
     broken = series(3600, square(700))
-    broken[3] = np.nan
+    broken[: int(0.6 * len(broken))] = np.nan
     assert find_season(broken, STEP) is None
+
+
+@pytest.mark.parametrize("gaps", [[slice(3, 4)], [slice(100, 150)], [slice(20, 40), slice(300, 420)]])
+def test_gaps_leave_the_season(gaps):
+    whole = series(3 * 3600, square(700))
+    broken = whole.copy()
+    for gap in gaps:
+        broken[gap] = np.nan
+    season = find_season(broken, STEP)
+    assert season is not None and season.rows * STEP == pytest.approx(700, abs=4)
+
+
+def test_missing_values_count_for_nothing_in_the_autocorrelation():
+    values = np.random.default_rng(4).standard_normal(60)
+    values[[5, 6, 30]] = np.nan
+    centred = values - np.nanmean(values)
+    found = autocorrelation(values, 20)
+    for lag in (0, 1, 7, 20):
+        head, tail = centred[: 60 - lag], centred[lag:]
+        both = np.isfinite(head) & np.isfinite(tail)
+        expected = (head[both] @ tail[both]) / np.sqrt((head[both] ** 2).sum() * (tail[both] ** 2).sum())
+        assert found[lag] == pytest.approx(expected)
 
 
 def test_autocorrelation_is_that_of_the_definition():

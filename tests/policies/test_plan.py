@@ -44,7 +44,7 @@ class Told:
     def __init__(self, *rates):
         self.rates, self.asked = np.array(rates, np.float64), 0
 
-    def scenarios(self, now, rates, panel):
+    def scenarios(self, moment):
         self.asked += 1
         if not len(self.rates):
             return None
@@ -180,8 +180,8 @@ def test_the_time_before_the_first_sample_is_no_history(unknown):
     seen = []
 
     class Source:
-        def scenarios(self, now, rates, panel):
-            seen.append((len(rates), len(panel)))
+        def scenarios(self, moment):
+            seen.append((len(moment.rates), len(moment.panel)))
 
     observation = observed(workload("web"), workload("db"))
     panel = observation.panel

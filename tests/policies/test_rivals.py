@@ -16,6 +16,7 @@ from deepscaler.cluster import Workload
 from deepscaler.errors import BundleError, DataError, SettingsError
 from deepscaler.labels.demand import DemandModel, Response
 from deepscaler.panel import MetricPanel
+from deepscaler.planning.scenarios import Moment
 from deepscaler.policies.ahead import Ahead, a_season_ago, following_the_trend, persisting
 from deepscaler.policies.analog import AnalogHistory, distances_to_now, nearest
 from deepscaler.policies.base import Observation, Reason
@@ -173,15 +174,15 @@ def test_what_followed_like_moments_is_expected_and_not_what_followed_others():
     for moment in (80, 210, 305, 470, 590, 688):
         rates[moment : moment + 8, 0] += 5.0
         rates[moment + 20 : moment + 40, 1] += 40.0
-    found = AnalogHistory(40, 12, STEP).scenarios(0.0, rates, None)
+    found = AnalogHistory(40, 12, STEP).scenarios(Moment(0.0, rates, None))
     level = found.weights @ found.rates[:, 12:24, 1].mean(axis=1)
     assert level > 35.0 and found.weights.sum() == pytest.approx(1.0)
-    calm = AnalogHistory(40, 12, STEP).scenarios(0.0, rates[:680], None)
+    calm = AnalogHistory(40, 12, STEP).scenarios(Moment(0.0, rates[:680], None))
     assert calm.weights @ calm.rates[:, 12:24, 1].mean(axis=1) < 20.0
 
 
 def test_a_short_history_is_no_source():
-    assert AnalogHistory(40, 12, STEP).scenarios(0.0, np.ones((50, 2)), None) is None
+    assert AnalogHistory(40, 12, STEP).scenarios(Moment(0.0, np.ones((50, 2)), None)) is None
 
 
 # ------------------------------------------------------------------------------------------------ predictive

@@ -1,5 +1,7 @@
 """`deepscaler` and its kin over a bundle of scenarios: what they plan, and what they refuse."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers.bundles import write_bundle, write_scenario_bundle
@@ -78,6 +80,18 @@ def test_the_plan_is_there_from_the_first_minute_and_prepares_for_what_may_come(
     assert all(4 <= target <= 6 for target, _ in found.values())
     assert policy.describe()["scenarios"] == {"made": 1, "failed": 0}
     assert len(policy.describe()["bundle_sha256"]) == 64
+
+
+def test_the_sources_are_tried_against_one_another_and_the_run_tells_who_led(path):
+    policy = make_policy("deepscaler", settings_of(path))
+    calm = panel([20.0] * 240)
+    for tick in range(4):
+        seen = replace(calm, times=calm.times + STEP * tick)
+        policy.decide(Observation(START + STEP * tick, seen, [Workload(n, 5, 1.0, 0.5) for n in NAMES], []))
+    told = policy.describe()["trials"]
+    assert told["led"] == {"bootstrap and network": 4}
+    assert told["cost_seconds"]["past"] < told["cost_seconds"]["all"]  # nothing came
+    assert set(told["cost_seconds"]) == {"season", "all", "past", "day", "network"}
 
 
 @pytest.mark.parametrize("name", ["deepscaler", "deepscaler_nofloor", "deepscaler_network"])

@@ -601,3 +601,32 @@ def test_a_slow_metrics_server_shows_one_sample_until_the_next(tmp_path: Path) -
     assert {window for _, _, window, _ in found} == {60.0} and start > 0
     for moment in times:
         assert len({usage for at, usage, _, _ in found if at == moment}) == 1
+
+
+# ------------------------------------------------------------------------------------------ weeks of the load
+def test_the_load_at_the_entries_is_what_their_endpoints_were_offered(scaled: VirtualCluster) -> None:
+    load = scaled.entered(START, START + 600, 60.0)
+    offered = scaled.latencies(START, START + 600, 60.0).groupby("time")["offered"].sum()
+    np.testing.assert_allclose(load, offered.to_numpy() / 60, rtol=1e-9)
+    assert np.isnan(scaled.entered(START - 1200, START - 600, 60.0)).all()
+    assert np.isnan(scaled.entered(START + 600, START + 900, 60.0)).all()
+
+
+@pytest.mark.parametrize("kind", ["open", "closed"])
+def test_a_load_of_earlier_days_is_known_minute_by_minute_and_goes_on_where_it_ended(
+    kind: str, tmp_path: Path
+) -> None:
+    trace = tmp_path / "day.txt"
+    values = np.repeat([10, 20, 30, 40, 50, 60], 30)  # half an hour each
+    trace.write_text("".join(f"{value}\n" for value in values))
+    load = {"shape": str(trace), "kind": kind, "step": 60.0}
+    settings = two_settings(tmp_path, load=load, earlier=150 * 60.0, duration=600.0, warmup=300.0)
+    cluster = VirtualCluster(settings, seed=1)
+    cluster.sleep_until(START + 600)
+    begun = START - 300.0  # the warm-up has the first value of the run
+    earlier = cluster.entered(begun - 150 * 60, begun, 60.0).reshape(5, 30).mean(axis=1)
+    now = cluster.entered(START, START + 600, 60.0).mean()
+    np.testing.assert_allclose(earlier / now, np.array([10, 20, 30, 40, 50]) / 60, rtol=0.06)
+    again = cluster.entered(begun - 3600, begun, 60.0)
+    np.testing.assert_array_equal(again, cluster.entered(begun - 150 * 60, begun, 60.0)[-60:])
+    assert np.isnan(cluster.entered(begun - 160 * 60, begun - 150 * 60, 60.0)).all()

@@ -187,7 +187,8 @@ class KubeApi:
         except (ApiException, HTTPError, OSError, ValueError) as error:
             said = one_line(error.reason if isinstance(error, ApiException) else error)
             raise ApiError(f"{where}: no answer ({said}); {_way_to_it(said)}") from error
-        self.upstream.answered(answer.status)
+        if answer.status != 404:  # an API or object that isn't there is an answer: KEDA, the metrics server
+            self.upstream.answered(answer.status)
         if not 200 <= answer.status <= 299:
             raise ApiError(_refusal(where, answer.status, answer.reason, text), answer.status)
         try:

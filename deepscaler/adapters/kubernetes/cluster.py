@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+import numpy as np
 import pandas as pd
 import requests
+from numpy.typing import NDArray
 
 from deepscaler.adapters.kubernetes.api import ApiError
 from deepscaler.adapters.kubernetes.lease import LeaseElection, steady_seconds
@@ -134,6 +136,14 @@ class KubernetesCluster:
         return self._telemetry.latencies(start, end, step)
 
     # ------------------------------------------------------------------------------------------------ objects
+    def entered(self, start: float, end: float, step: float) -> NDArray[np.float64]:
+        """Requests per second that came to all entries together in each step of (start, end].
+
+        Raises:
+            MetricsError: as `Telemetry.entered`.
+        """
+        return self._telemetry.entered(start, end, step)
+
     def workloads(self) -> Sequence[Workload]:
         """One entry per service whose Deployment exists; limits and requests are those of its own container.
 

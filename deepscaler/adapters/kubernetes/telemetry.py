@@ -266,6 +266,23 @@ class Telemetry:
         table: pd.DataFrame = pd.concat(frames)
         return table.sort_values(["time", "endpoint"], ignore_index=True)
 
+    def entered(self, start: float, end: float, step: float) -> Array:
+        """Requests per second that came to all entries together in each step of (start, end], `[K]`.
+
+        NaN where an entry that was ever called has no sample.
+
+        Raises:
+            MetricsError: Prometheus can't be reached or knows no requests at the entries.
+        """
+        entries = tuple(self._entries())
+        found = self._entry_series("offered", entries, start, end, step)
+        rates = self._by_service(found, self._entry_query("offered").label)[
+            [self.names.row[entry] for entry in entries]
+        ]
+        called = rates[np.isfinite(rates).any(axis=1)]
+        total: Array = called.sum(axis=0) if len(called) else np.full(len(found.times), np.nan)
+        return np.where(np.isfinite(total) & (total >= 0.0), total, np.nan)
+
     def _entries(self) -> dict[str, tuple[str, float]]:
         """Entry service -> name of its row, tightest SLO in seconds."""
         entries: dict[str, tuple[str, float]] = {}
@@ -279,18 +296,20 @@ class Telemetry:
         self, entries: tuple[str, ...], start: float, end: float, step: float
     ) -> dict[str, RangeVector]:
         """The series of each of `ENTRY_QUERIES`."""
+        return {name: self._entry_series(name, entries, start, end, step) for name in ENTRY_QUERIES}
+
+    def _entry_series(
+        self, name: EntryPart, entries: tuple[str, ...], start: float, end: float, step: float
+    ) -> RangeVector:
         collect = self._settings.collect
+        query = self._entry_query(name)
         window = duration(max(step, seconds(collect.window)))
-        results: dict[str, RangeVector] = {}
-        for name in ENTRY_QUERIES:
-            query = self._entry_query(name)
-            text = self.names.render(query.query, query.label, window=window, entries=entries)
-            results[name] = self._prometheus.query_range(
-                text, start + step, end, step, chunk_points=collect.chunk_points
-            )
-            if name == "offered":
-                self._require(results[name], text)
-        return results
+        text = self.names.render(query.query, query.label, window=window, entries=entries)
+        points = collect.chunk_points
+        found = self._prometheus.query_range(text, start + step, end, step, chunk_points=points)
+        if name == "offered":
+            self._require(found, text)
+        return found
 
     def _entry_query(self, name: EntryPart) -> EntryQuery:
         return self._settings.collect.entry_queries.get(name, ENTRY_QUERIES[name])
