@@ -9,6 +9,7 @@ import argparse
 import json
 import logging
 import sys
+import time
 from pathlib import Path
 
 from deepscaler.cluster import Cluster
@@ -62,6 +63,11 @@ def build_parser() -> argparse.ArgumentParser:
         default="text",
         help="how lines of the log look (default: %(default)s)",
     )
+    parser.add_argument(
+        "--give-back",
+        choices=("expired", "all"),
+        help="give back minimums of HPAs that `scale.mode: advise` raised, and end",
+    )
     parser.add_argument("--once", action="store_true", help="decide once and print the decisions")
     return parser
 
@@ -76,6 +82,8 @@ def main(argv: list[str] | None = None) -> int:
         policies = settings.scale.policies or [settings.scale.policy]
         if arguments.check:
             return check(settings)
+        if arguments.give_back:
+            return give_back(settings, every=arguments.give_back == "all")
         if arguments.once:
             policy = make_policy(_single(policies), settings)
             print(decision_table(tick_once(connect(settings), policy, settings)))
@@ -102,6 +110,16 @@ def check(settings: Settings) -> int:
     return int(any(finding.state == "MISSING" for finding in found))
 
 
+def give_back(settings: Settings, *, every: bool) -> int:
+    """Give back raised minimums, a line each; returns 1 if one of them couldn't be."""
+    from deepscaler.adapters.kubernetes.giving_back import GivingBack
+
+    giving = GivingBack(settings)
+    for line in giving.run(time.time(), every=every):
+        print(line, flush=True)
+    return int(giving.failures > 0)
+
+
 def _flags(arguments: argparse.Namespace) -> list[str]:
     """The flags as overrides; they win over the YAML file and over --set."""
     given = {
@@ -109,7 +127,7 @@ def _flags(arguments: argparse.Namespace) -> list[str]:
         "scale.policy": arguments.policy,
         "scale.policies": [] if arguments.policy else None,
         "scale.duration": arguments.duration,
-        "scale.dry_run": arguments.dry_run or None,
+        **({"scale.mode": "shadow", "scale.modes": {}, "scale.dry_run": True} if arguments.dry_run else {}),
     }
     return [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
 

@@ -71,6 +71,55 @@ class QuotaClaim:
 
 
 @dataclass(frozen=True)
+class Advice:
+    """A raised minimum of an autoscaler, as it is written beside it so that anybody can take it back.
+
+    Attributes:
+        minimum: what its owner had set, and gets back.
+        raised: what it was set to.
+        until: when it ends at the latest, seconds since the epoch.
+        holder: who raised it.
+    """
+
+    minimum: int
+    raised: int
+    until: float
+    holder: str = ""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition of an autoscaler's status: `ScalingLimited`, `True`, `TooManyReplicas`, why in words."""
+
+    type: str
+    status: str
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Autoscaler:
+    """A HorizontalPodAutoscaler that acts on a Deployment.
+
+    Attributes:
+        minimum: its `minReplicas` now.
+        maximum: its `maxReplicas`.
+        advice: what is written beside it; None: its minimum is its owner's.
+        owner: the object that made it and would undo a change (`ScaledObject/web`); "" for none.
+        conditions: what it says of itself.
+        unsound: what beside it can't be read, so that its minimum must be left alone; "" where all is.
+    """
+
+    name: str
+    minimum: int
+    maximum: int
+    advice: Advice | None = None
+    owner: str = ""
+    conditions: tuple[Condition, ...] = ()
+    unsound: str = ""
+
+
+@dataclass(frozen=True)
 class Workload:
     """What the orchestrator says of the Deployment of one service.
 
@@ -85,6 +134,7 @@ class Workload:
         quotas: what one more replica takes of each quota that counts it.
         unsound: what of its Deployment can't be right, so that only the replicas and annotations are known;
             "" where all is.
+        hpas: the HorizontalPodAutoscalers among `autoscalers`, with what they are set to.
     """
 
     service: str
@@ -100,6 +150,7 @@ class Workload:
     pods: int | None = None
     quotas: tuple[QuotaClaim, ...] = ()
     unsound: str = ""
+    hpas: tuple[Autoscaler, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,6 +184,24 @@ class ScaleReport:
 
     applied: Mapping[str, int]
     failed: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Happening:
+    """What people who look at a Deployment are told.
+
+    Attributes:
+        reason: a word in CamelCase (`ScaledUp`).
+        action: what was tried (`Scale`).
+        note: a sentence: from what to what, and why.
+        warning: whether somebody should look.
+    """
+
+    service: str
+    reason: str
+    action: str
+    note: str
+    warning: bool = False
 
 
 class Leadership(Protocol):
@@ -243,4 +312,15 @@ class Cluster(Protocol):
 
     def scale(self, targets: Mapping[str, int]) -> ScaleReport:
         """Set the replicas of these services and of no others. One failure doesn't stop the rest."""
+        ...
+
+    def advise(self, minimums: Mapping[str, Advice | None]) -> ScaleReport:
+        """Raise the minimums of the autoscalers of these services, or give them back (None).
+
+        The report has the minimums that were written. One failure doesn't stop the rest.
+        """
+        ...
+
+    def announce(self, happenings: Sequence[Happening]) -> None:
+        """Tell people who look at the Deployments of these services. It never raises."""
         ...

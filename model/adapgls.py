@@ -16,6 +16,7 @@ from torch.nn import functional
 from model.experts import weigh
 from model.layers import Graphs
 from model.network import Network, Shape
+from model.remembered import Remembered
 from model.windows import RECENT, Known, Windows, batches
 
 QUANTILES = (0.5, 0.9)
@@ -146,6 +147,7 @@ class AdapGLS(Network):
         super().__init__()
         self.present = present
         self.horizon = shape.horizon
+        self._remembered = Remembered()
         kinds = (True, False) if twin else (True,)
         self.experts = nn.ModuleList(
             Expert(shape, channels=channels, blocks=blocks, dropout=dropout, levels=kind) for kind in kinds
@@ -172,14 +174,19 @@ class AdapGLS(Network):
     ) -> Tensor:
         """Forecasts `[M, H, N]`; see `Network.forecast`.
 
-        Weights come from windows up to `memory` steps before the first end.
+        Weights come from windows up to `memory` steps before the first end, whose forecasts are remembered
+        from call to call where the windows count their rows (`Windows.first`).
         """
         self.eval()
         step = int(torch.diff(ends).min()) if len(ends) > 1 else windows.dilation
         first = int(ends[0]) - self.memory * windows.dilation // step * step
         rows = torch.arange(first, int(ends[-1]) + 1, step, device=ends.device)
         rows = torch.unique(torch.cat((rows[rows >= 0], ends)))
-        made = torch.cat(list(self._candidates(windows, graphs, rows, batch_size)), dim=2)  # [Q, K, M', H, N]
+        made = self._remembered.forecasts(
+            windows,
+            rows,
+            lambda fresh: torch.cat(list(self._candidates(windows, graphs, fresh, batch_size)), dim=2),
+        )  # [Q, K, M', H, N]
         chosen = torch.searchsorted(rows, ends.contiguous())
         if made.shape[1] == 1:
             return made[QUANTILES.index(quantile), 0, chosen]

@@ -58,6 +58,8 @@ class Windows:
             complete label stands in.
         clock: `[L]`, share of the day as in `Known`; None: it is unknown, and 0 stands in.
         zero: `[N]`, z-score of the label 0; None: it is unknown.
+        first: number of the first row in a count that goes on from call to call, so that forecasts can be
+            remembered; None: the series stands alone.
     """
 
     series: Tensor = field(repr=False)
@@ -70,6 +72,7 @@ class Windows:
     present: Tensor | None = field(default=None, repr=False)
     clock: Tensor | None = field(default=None, repr=False)
     zero: Tensor | None = field(default=None, repr=False)
+    first: int | None = None
     filled: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

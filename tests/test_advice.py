@@ -18,6 +18,7 @@ from pydantic import BaseModel
 import main as training
 from deepscaler.errors import DeepScalerError
 from deepscaler.graphs.choice import train_command
+from deepscaler.learning.bundle_file import read_bundle_file
 from deepscaler.settings import ModelConfig, Settings, Train, load_settings
 
 pytestmark = pytest.mark.field
@@ -159,6 +160,27 @@ def accept(file: str, command: str) -> None:
         training.read_settings(taken)
     else:
         load_settings(ROOT / "config/boutique.yaml", getattr(taken, "overrides", None) or [])
+
+
+@pytest.mark.parametrize(
+    ("bundle", "network", "data"),
+    [
+        ("model_states/demo/AdapGLQ.pt", "AdapGLQ", "data/demo_scenarios"),
+        ("model_states/demo/AdapGLA.pt", "AdapGLA", "data/demo"),
+        ("model_states/train_ticket/AdapGLA-od.pt", "AdapGLA", "data/train_ticket"),
+        ("elsewhere/mine.pt", "AdapGLA", "data/boutique"),
+    ],
+)
+def test_the_command_for_a_missing_bundle_trains_its_network_on_its_data(bundle, network, data) -> None:
+    with pytest.raises(DeepScalerError) as caught:
+        read_bundle_file(bundle)
+    command = str(caught.value).partition("make it with: ")[2]
+    accept("deepscaler/learning/bundle_file.py", command)
+    taken = training.build_parser().parse_args(shlex.split(command)[2:])
+    assert (taken.model_name, taken.model_save_path) == (network, bundle)
+    assert (taken.data_dir or training.read_settings(taken)[0].dataset.data_dir) == data
+    planned = load_settings(ROOT / "config/demo_scenarios.yaml").process.output_dir
+    assert network != "AdapGLQ" or data == planned
 
 
 @pytest.mark.parametrize("prior", ["od", "cc"])

@@ -32,10 +32,11 @@ from deepscaler.settings import load_settings
 from testbed.kubernetes_api.access import Attempt, Identity
 
 DEPLOY = ROOT / "deploy"
-MODES = ("shadow", "act")
+MODES = ("shadow", "advise", "act")
 WAYS = ("bundle-image", "bundle-url", "bundle-claim", "bundle-configmap")
-EXTRAS = ("service-monitor", "more-reads")
+EXTRAS = ("service-monitor", "more-reads", "events")
 RETRAINING = ("bundle-claim", "retraining")
+BESIDE_ADVICE = ("give-back",)
 MODELS: dict[tuple[str, str], Any] = {
     ("apps/v1", "Deployment"): client.V1Deployment,
     ("batch/v1", "CronJob"): client.V1CronJob,
@@ -55,7 +56,9 @@ Objects = list[dict[str, Any]]
 
 def plan_of(mode: str, way: str, *extras: str) -> dict[str, Any]:
     plan = yaml.safe_load((DEPLOY / "overlays" / mode / "kustomization.yaml").read_text(encoding="utf-8"))
-    plan["components"] = [f"../../components/{name}" for name in (way, *extras)]
+    first = [name for name in extras if name in BESIDE_ADVICE]  # the bundle's component names its image
+    names = [*first, way, *(name for name in extras if name not in first)]
+    plan["components"] = [f"../../components/{name}" for name in names]
     return dict(plan)
 
 
@@ -76,6 +79,7 @@ def variant(copy: Path, mode: str, way: str, *extras: str) -> Path:
 
 def combinations() -> list[tuple[str, ...]]:
     extras = [(mode, *more) for mode in MODES for more in ((WAYS[0], *EXTRAS), RETRAINING)]
+    extras.append(("advise", WAYS[0], *BESIDE_ADVICE))
     return [(mode, way) for mode in MODES for way in WAYS] + extras
 
 
@@ -163,8 +167,9 @@ def test_replicas_share_no_volume_and_probes_ask_a_port_that_is_there(mode: str,
         template, container = controller(objects)
         claims = [item for item in objects if item["kind"] == "PersistentVolumeClaim"]
         assert all("ReadWriteOnce" not in item["spec"]["accessModes"] for item in claims)
-        assert one(objects, "Deployment")["spec"]["replicas"] == {"shadow": 1, "act": 2}[mode]
+        assert one(objects, "Deployment")["spec"]["replicas"] == {"shadow": 1, "advise": 2, "act": 2}[mode]
         assert ("--dry-run" in container["args"]) == (mode == "shadow")
+        assert ("--set=scale.mode=advise" in container["args"]) == (mode == "advise")
         assert template["securityContext"]["runAsNonRoot"] is True
         ports = {item["name"] for item in container["ports"]}
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
@@ -212,12 +217,27 @@ def allowed(objects: Objects, name: str = "deepscaler") -> set[tuple[str, str, s
 
 
 def test_each_mode_has_the_rights_that_it_needs_and_no_more() -> None:
-    shadow, act = (allowed(kustomize.render(DEPLOY / "overlays" / mode)) for mode in MODES)
+    shadow, advise, act = (allowed(kustomize.render(DEPLOY / "overlays" / mode)) for mode in MODES)
     reads = {(verb, group, what) for verb, group, what, _ in rights.READS}
     assert shadow == reads and {verb for verb, _, _ in shadow} == {"list"}
-    asked = rights.needed_rights("boutique", "boutique")
-    needed = {(item.verb, item.group, f"{item.resource}/{item.subresource}".rstrip("/")) for item in asked}
-    assert act == needed and len(act) == 8
+    for mode, found in (("act", act), ("advise", advise)):
+        asked = rights.needed_rights("boutique", "boutique", {mode})
+        parts = {(item.verb, item.group, f"{item.resource}/{item.subresource}".rstrip("/")) for item in asked}
+        assert found == parts and len(found) == 8
+    assert not {item for item in advise if item[0] in ("patch", "update") and item[1] == "apps"}
+
+
+def test_giving_back_needs_no_more_rights_than_advising_and_runs_as_the_controller_does(copy: Path) -> None:
+    objects = kustomize.render(variant(copy, "advise", WAYS[0], *BESIDE_ADVICE))
+    template, container = controller(objects)
+    pod = one(objects, "CronJob", "deepscaler-give-back")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    [job] = pod["containers"]
+    assert pod["serviceAccountName"] == template["serviceAccountName"]
+    for same in ("securityContext", "image"):
+        assert job[same] == container[same]
+    assert pod["securityContext"] == template["securityContext"]
+    verbs = {verb for verb, _, what in allowed(objects) if what == "horizontalpodautoscalers"}
+    assert verbs == {"list", "get", "patch"}  # what `GivingBack` asks for
 
 
 def test_the_role_is_bound_to_the_controllers_own_account() -> None:
@@ -545,6 +565,17 @@ def test_more_reads_are_those_that_the_check_asks_for(copy: Path) -> None:
     asked = {(item.verb, item.group, item.resource) for item in rights.MORE_READS}
     assert allowed(objects, "deepscaler-more-reads") == asked
     assert {verb for verb, _, _ in asked} == {"list"}
+
+
+def test_events_have_a_role_of_their_own_that_writes_nothing_else(copy: Path) -> None:
+    objects = kustomize.render(variant(copy, "act", WAYS[0], *EXTRAS))
+    assert allowed(objects, "deepscaler-events") == {
+        (verb, group, what) for verb, group, what, _ in rights.EVENTS
+    }
+    assert "--set=scale.events=true" in controller(objects)[1]["args"]
+    for mode in MODES:  # without the component there is neither the right nor the wish
+        bare = kustomize.render(DEPLOY / "overlays" / mode)
+        assert not any("events" in str(item) for item in bare)
 
 
 @contextmanager

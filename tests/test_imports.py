@@ -39,6 +39,7 @@ HOMES = {
     "requests": ("deepscaler/adapters/", "testbed/live/"),
     "kubernetes": ("deepscaler/adapters/",),
     "urllib3": ("deepscaler/adapters/",),  # the official Kubernetes client lets its errors through
+    "cronsim": ("deepscaler/settings/", "deepscaler/control/"),
     "locust": ("sendFlow/",),
     "gevent": ("sendFlow/",),
     "numba": ("testbed/engine/",),

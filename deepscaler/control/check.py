@@ -22,7 +22,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
     """What was found, in the order in which a start would need it.
 
     Args:
-        settings: those of the application; `scale.dry_run` says which rights are needed.
+        settings: those of the application; their modes say which rights are needed.
     """
     app = settings.app
     yield Finding("ok", "settings", f"{app.name}, {len(app.services)} services in namespace {app.namespace}")

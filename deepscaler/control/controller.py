@@ -15,17 +15,17 @@ import pandas as pd
 
 from deepscaler.adapters.deadline import sharing
 from deepscaler.artefacts import utc_text
-from deepscaler.cluster import Cluster, Pod, ScaleReport, Workload
-from deepscaler.control.contests import Contests
+from deepscaler.cluster import Cluster, Pod, Workload
+from deepscaler.control.behavior import Behaviors
+from deepscaler.control.calendar import Calendar
+from deepscaler.control.constraints import shared
 from deepscaler.control.gate import Gate
-from deepscaler.control.guard_rails import Decision, RecommendationHistory, Stance, decide
+from deepscaler.control.guard_rails import RecommendationHistory, Stance, decide
 from deepscaler.control.long_history import LongHistory
+from deepscaler.control.modes import Modes
 from deepscaler.control.notices import Notices
 from deepscaler.control.quality import Quality
 from deepscaler.control.recorder import (
-    ACTING,
-    DRY_RUN,
-    STANDBY,
     DecisionRow,
     Recorder,
     Statistics,
@@ -96,10 +96,11 @@ class Controller:
         self._restore(rails)
         self._gate = Gate(cluster, settings, self.statistics)
         self._load = LongHistory(cluster, policy.load_seconds) if policy.load_seconds else None
-        self._contests = Contests()
         level = logging.INFO if survive_bugs else logging.DEBUG  # an experiment isn't watched
-        self._notices = Notices(self.statistics, self._scale.dry_run, level)
-        self._survive_bugs, self._leading = survive_bugs, leading
+        self._notices = Notices(self.statistics, self._scale.mode_of, level)
+        self._calendar, self._behaviors = Calendar(rails.calendar), Behaviors(rails)
+        self._modes = Modes(cluster, settings, self.statistics, self._notices, leading)
+        self._survive_bugs = survive_bugs
         self._renewal = renewal
         self._sound: Observation | None = None  # the newest one that nothing was held for
         self._completed, self._failed_in_a_row = cluster.steady(), 0
@@ -217,7 +218,7 @@ class Controller:
             "app": settings.app.name,
             "seed": seed,
             "start": utc_text(start),
-            "mode": DRY_RUN if self._scale.dry_run else ACTING,
+            "mode": self._modes.configured(),
             "limits": {item.service: item.cpu_limit_cores for item in workloads},
             "requests": {item.service: item.cpu_request_cores for item in workloads},
             "sla": {entry.name: entry.sla for entry in entries},
@@ -257,22 +258,28 @@ class Controller:
             proposals = self._proposals(observation, quality)
             self._sound = self._sound if quality.held else observation
             troubled = self._gate.no_scale_down(quality, now)
-        stance = Stance(not self._scale.dry_run, self.policy.guarded, troubled)
         for workload in workloads:
             if not self._history.knows(workload.service):
                 self._history.record(workload.service, steady, workload.replicas)
-        self._contests.observe(workloads, steady)
-        writable = self._contests.refused(workloads, steady)
+        writable = self._modes.observe(workloads, steady)
+        beside = self._modes.beside(writable)
+        minimums = self._calendar.minimums([item.service for item in workloads], now)
+        rules = self._behaviors.rules(workloads, steady)
+        stance = Stance(not self._settings.watching, self.policy.guarded, troubled, beside, minimums, rules)
         rails = self._scale.guard_rails
         decisions = decide(proposals, writable, self._history, steady, rails=rails, stance=stance)
-        self._notices.tell(self._contests.rivalled(workloads), decisions)
+        decisions, crowded = shared(decisions, rails, stance)
+        self._notices.crowded(crowded)
+        self._notices.tell(self._modes.rivalled(workloads), decisions)
         mode = self.mode()
         self._notices.entered(mode)
-        report = self._write(decisions, mode)
-        rows = decision_rows(now, decisions, proposals, count_pods(pods)[0], mode)
+        report = self._modes.apply(decisions, writable, now, mode)
+        ready = count_pods(pods)[0]
+        rows = decision_rows(now, decisions, proposals, ready, lambda name: self._modes.of(name, mode))
         rows = [with_outcome(row, report) for row in rows]
         for decision in decisions:
             self._history.record(decision.service, steady, decision.recommended)
+        self._behaviors.record(decisions, report, steady)
         took = time.perf_counter() - began
         self.statistics.took(took)
         self.last_rows = rows
@@ -291,10 +298,12 @@ class Controller:
                 log.exception("a watcher of the ticks failed, going on")
 
     def mode(self) -> str:
-        """What a tick may do at this moment: `act`, `standby` (another controller leads) or `dry_run`."""
-        if self._scale.dry_run:
-            return DRY_RUN
-        return ACTING if self._leading() else STANDBY
+        """What a tick may do at most: `act`, `advise`, `standby` (another controller leads) or `dry_run`."""
+        return self._modes.now()
+
+    def end(self) -> None:
+        """Give back what the cluster should not keep once this controller has ended."""
+        self._modes.end()
 
     def _record_pods(self, now: float, workloads: Sequence[Workload], pods: Sequence[Pod]) -> None:
         if self._samples_pods:
@@ -342,24 +351,3 @@ class Controller:
         return usage_floor(
             observation.workloads, observation.pods, observation.now, self._scale.stale_after, floor.rho_max
         )
-
-    def _write(self, decisions: Sequence[Decision], mode: str) -> ScaleReport:
-        """Write all targets that differ from the current replicas in one pass, if this tick may write."""
-        current = {decision.service: decision.current for decision in decisions}
-        due = {item.service: item.target for item in decisions if item.target != item.current}
-        if mode != ACTING:
-            self._contests.forget()
-        if mode != ACTING or not due:
-            self._notices.leave(current if mode == ACTING else {})
-            return ScaleReport({})
-        try:
-            report = self.cluster.scale(due)
-        except DeepScalerError as error:
-            report = ScaleReport({}, dict.fromkeys(due, str(error)))
-        self._notices.wrote(decisions, report)
-        self.statistics.writes += len(report.applied)
-        self.statistics.failed_writes += len(report.failed)
-        self._contests.wrote(report, current)
-        left = {**current, **report.applied}
-        self._notices.leave({name: count for name, count in left.items() if name not in report.failed})
-        return report

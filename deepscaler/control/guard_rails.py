@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import pandas as pd
 
@@ -41,6 +42,8 @@ RESTRICTING = (
         Reason.STEP_LIMIT,
         Reason.MIN_REPLICAS,
         Reason.MAX_REPLICAS,
+        Reason.CALENDAR,
+        Reason.CONSTRAINT,
         Reason.QUOTA,
         Reason.CONFLICT,
         Reason.WRITE_FAILED,
@@ -73,6 +76,18 @@ class Decision:
     bound_by: str = ""
 
 
+class Rules(Protocol):
+    """Windows, step limits and tolerance of one service, in the place of the general ones."""
+
+    def tolerance(self, up: bool, usual: float) -> float:
+        """Relative change in a direction that is too small to act on."""
+        ...
+
+    def limit(self, current: int, wish: int, now: float) -> tuple[int, Reason | None]:
+        """What windows and rates leave of a wish, and the reason if they change it."""
+        ...
+
+
 @dataclass(frozen=True)
 class Stance:
     """How strict the rails are in this tick.
@@ -82,11 +97,17 @@ class Stance:
             refuse.
         guarded: False for a policy with its own tolerance, stabilization and step limits.
         no_scale_down: services whose traffic fell together with errors or missing data.
+        beside: services whose autoscaler stays in charge, because they are only advised or watched.
+        minimums: service -> the minimum that the calendar asks for now.
+        rules: service -> its own windows, step limits and tolerance, where it has some.
     """
 
     acting: bool = True
     guarded: bool = True
     no_scale_down: frozenset[str] = frozenset()
+    beside: frozenset[str] = frozenset()
+    minimums: Mapping[str, int] = field(default_factory=dict)
+    rules: Mapping[str, Rules] = field(default_factory=dict)
 
 
 class RecommendationHistory:
@@ -185,30 +206,59 @@ def _bounded(
 ) -> Decision:
     """Apply all rails but the quota to one service."""
     service, current = workload.service, workload.replicas
-    alone = left_alone(workload, rails, stance.acting)
+    alone = left_alone(workload, rails, stance.acting and service not in stance.beside)
     if alone is not None:
         return Decision(service, current, current, alone, current)
     if service in rails.forced:
         value = rails.forced[service]
-        return _clamped(Decision(service, current, value, Reason.FORCED, value), rails)
+        return _clamped(Decision(service, current, value, Reason.FORCED, value), rails, {})
     wish = round_replicas(proposal.target, rails.round_up_threshold)
     if wish is None:
         # A forecast that isn't finite is none.
         reason = proposal.reason if proposal.target is None else Reason.HELD_MISSING
-        return _clamped(Decision(service, current, current, reason, current), rails)
+        return _clamped(Decision(service, current, current, reason, current), rails, stance.minimums)
     decision = Decision(service, current, wish, proposal.reason, wish)
     if stance.guarded:
-        decision = _tolerated(decision, rails.tolerance)
-        troubled = service in stance.no_scale_down
-        if troubled or not proposal.planned:
-            decision = _stabilized(decision, history, now, troubled)
-        decision = _stepped(decision, rails)
-    decision = _clamped(decision, rails)
+        rules = stance.rules.get(service)
+        decision = (
+            _damped(decision, proposal.planned, history, now, rails=rails, stance=stance)
+            if rules is None
+            else _ruled(decision, rules, now, rails=rails, stance=stance)
+        )
+    decision = _clamped(decision, rails, stance.minimums)
     return (
         replace(decision, reason=Reason.UNCHANGED)
         if decision.target == current and decision.reason is proposal.reason
         else decision
     )
+
+
+def _damped(
+    decision: Decision,
+    planned: bool,
+    history: RecommendationHistory,
+    now: float,
+    *,
+    rails: GuardRails,
+    stance: Stance,
+) -> Decision:
+    """Apply the general tolerance, window and step limits."""
+    decision = _tolerated(decision, rails.tolerance)
+    troubled = decision.service in stance.no_scale_down
+    if troubled or not planned:
+        decision = _stabilized(decision, history, now, troubled)
+    return _stepped(decision, rails)
+
+
+def _ruled(decision: Decision, rules: Rules, now: float, *, rails: GuardRails, stance: Stance) -> Decision:
+    """Apply the service's own; its windows hold for a plan, too."""
+    decision = _tolerated(decision, rules.tolerance(decision.target > decision.current, rails.tolerance))
+    if decision.service in stance.no_scale_down and decision.target < decision.current:
+        return replace(
+            decision, target=decision.current, reason=Reason.HELD_TROUBLE, recommended=decision.current
+        )
+    target, reason = rules.limit(decision.current, decision.target, now)
+    return decision if reason is None else replace(decision, target=target, reason=reason)
 
 
 def left_alone(workload: Workload, rails: GuardRails, acting: bool) -> Reason | None:
@@ -256,9 +306,12 @@ def _stepped(decision: Decision, rails: GuardRails) -> Decision:
     )
 
 
-def _clamped(decision: Decision, rails: GuardRails) -> Decision:
+def _clamped(decision: Decision, rails: GuardRails, minimums: Mapping[str, int]) -> Decision:
     """Keep the target between the min and max of the service, even if it is held or within tolerance."""
     low, high = rails.bounds(decision.service)
+    asked = min(minimums.get(decision.service, 0), high)
+    if decision.target < asked and asked > low:
+        return replace(decision, target=asked, reason=Reason.CALENDAR)
     if decision.target < low:
         return replace(decision, target=low, reason=Reason.MIN_REPLICAS)
     return replace(decision, target=high, reason=Reason.MAX_REPLICAS) if decision.target > high else decision

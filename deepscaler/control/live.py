@@ -32,6 +32,8 @@ from deepscaler.settings import Settings
 log = logging.getLogger(__name__)
 GRACE_SECONDS = 10.0
 """So long after a signal a controller may take to end; Kubernetes waits for 30 s before it kills."""
+END_SECONDS = 4.0
+"""So long giving back what was raised may take; the run directory has half of the grace."""
 LAST_SECONDS = 3600.0
 """So much of a run is read from the cluster once more after a signal."""
 COLLECTOR_THRESHOLDS = (100_000, 50, 50)
@@ -75,6 +77,8 @@ def run_live(cluster: Cluster, policy: Policy, settings: Settings) -> Path:
             controller.watchers.append(Memory(directory, lambda: controller.policy))
             with serving(controller, settings):
                 controller.run(settings.scale.duration, stop=stop)
+            with sharing(END_SECONDS):
+                controller.end()
         try:
             # The recorder wrote the rows of decisions and pods already; the disk keeps them as they are.
             write_run(_recorded(controller, settings, seed, start, stop), directory, tables=["endpoints"])
@@ -139,7 +143,7 @@ def patient_collector() -> Iterator[None]:
 
 def _leave_to_write(cluster: Cluster, settings: Settings, wait: bool) -> AbstractContextManager[Leadership]:
     """Unless it is a dry run, check the rights and let the replicas of the controller elect a leader."""
-    return nullcontext(Undisputed()) if settings.scale.dry_run else cluster.leadership(wait=wait)
+    return nullcontext(Undisputed()) if settings.watching else cluster.leadership(wait=wait)
 
 
 def _recorded(

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from deepscaler.cluster import ScaleReport, Workload
 from deepscaler.control.guard_rails import HELD, LEFT_ALONE, Decision
+from deepscaler.control.happenings import held_by
 from deepscaler.control.recorder import Statistics
 from deepscaler.logs import OnChange
+from deepscaler.settings import Mode
 
 log = logging.getLogger(__name__)
+_CONSEQUENCES: dict[Mode, str] = {
+    "shadow": "",
+    "advise": "; it stays in charge",
+    "act": "; refused until it is gone",
+}
 
 
 class Notices:
@@ -18,18 +25,22 @@ class Notices:
 
     Args:
         statistics: where edits by others are counted.
-        dry_run: rivals are not refused then.
+        mode_of: what may be written for a service; rivals are refused where that is its replicas.
         level: of the lines that tell writes and modes; troubles are warnings and errors.
 
     Attributes:
         incumbents: service -> autoscalers seen acting on it.
     """
 
-    def __init__(self, statistics: Statistics, dry_run: bool, level: int = logging.INFO) -> None:
+    def __init__(
+        self, statistics: Statistics, mode_of: Callable[[str], Mode], level: int = logging.INFO
+    ) -> None:
         self.incumbents: dict[str, tuple[str, ...]] = {}
         self._statistics = statistics
-        self._refusing = "" if dry_run else "; refused until it is gone"
+        self._mode_of = mode_of
         self._rivals, self._held, self._bound = OnChange(log), OnChange(log), OnChange(log)
+        self._autoscalers, self._shared = OnChange(log, logging.INFO), OnChange(log)
+        self._crowded: set[str] = set()
         self._left_at: Mapping[str, int] = {}
         self._mode, self._level = "", level
 
@@ -74,6 +85,14 @@ class Notices:
             log.log(self._level, "mode: %s%s", mode, f" (before: {self._mode})" if self._mode else "")
             self._mode = mode
 
+    def crowded(self, constraints: Mapping[str, str]) -> None:
+        """Log the constraints that can't be kept, and those that are kept again."""
+        for name, text in constraints.items():
+            self._shared.trouble(name, text)
+        for name in self._crowded - constraints.keys():
+            self._shared.well(name, f"constraint {name}: kept again")
+        self._crowded = set(constraints)
+
     def _tell_edit(self, workload: Workload) -> None:
         service, left_at = workload.service, self._left_at.get(workload.service, workload.replicas)
         if left_at != workload.replicas and not workload.autoscalers:
@@ -89,9 +108,15 @@ class Notices:
     def _tell_rivals(self, workload: Workload) -> None:
         service, rivals = workload.service, workload.autoscalers
         self.incumbents[service] = rivals
+        said = held_by(workload.hpas)
+        if said:
+            self._autoscalers.trouble(service, f"{service}: {said}")
+        else:
+            self._autoscalers.well(service, f"{service}: its autoscaler holds nothing back any more")
         if rivals:
-            names = ", ".join(rivals)
-            self._rivals.trouble(service, f"{service}: other autoscalers act on it: {names}{self._refusing}")
+            consequence = _CONSEQUENCES[self._mode_of(service)]
+            text = f"{service}: other autoscalers act on it: {', '.join(rivals)}{consequence}"
+            self._rivals.trouble(service, text)
         else:
             self._rivals.well(service, f"{service}: no other autoscaler acts on it any more")
 

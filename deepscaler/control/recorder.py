@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,8 +20,10 @@ from deepscaler.control.tables import Parser, Table, moment, optional_number, wh
 from deepscaler.policies.base import Proposal, Reason
 from deepscaler.runs import DECISION_COLUMNS, POD_COLUMNS
 
-ACTING, DRY_RUN, STANDBY = "act", "dry_run", "standby"
+ACTING, ADVISING, DRY_RUN, STANDBY = "act", "advise", "dry_run", "standby"
 """Values of the column `mode`."""
+WRITING = (ACTING, ADVISING)
+"""Those in which something may be written to the cluster."""
 NEWEST_TICKS = 50_000
 """So many ticks are remembered one by one: those of a week."""
 SHOWN = ("service", "current", "ready", "predicted", "floor", "target", "applied", "reason", "mode")
@@ -38,7 +40,8 @@ class DecisionRow(NamedTuple):
     """One line of decisions.csv (`DECISION_COLUMNS`).
 
     `predicted` is what the policy wants if it makes no forecast. `applied` are the replicas that this tick
-    wrote; None if nothing was to be written, nothing may be written (dry run, standby) or the write failed.
+    wrote, or the minimum of the autoscaler (advise); None if nothing was to be written, nothing may be
+    written (dry run, standby) or the write failed.
     """
 
     time: float
@@ -51,6 +54,11 @@ class DecisionRow(NamedTuple):
     applied: int | None
     reason: str
     mode: str
+
+    @property
+    def left(self) -> int:
+        """`spec.replicas` when the tick was over, as far as this controller has changed it."""
+        return self.current if self.applied is None or self.mode == ADVISING else self.applied
 
 
 class PodRow(NamedTuple):
@@ -185,9 +193,9 @@ def decision_rows(
     decisions: Sequence[Decision],
     proposals: Mapping[str, Proposal],
     ready: Mapping[str, int],
-    mode: str,
+    mode_of: Callable[[str], str],
 ) -> list[DecisionRow]:
-    """One row per service, before anything is written to the cluster."""
+    """One row per service, before anything is written to the cluster; `mode_of` tells its mode."""
     rows = []
     for item in decisions:
         proposal = proposals.get(item.service, Proposal(None, Reason.UNKNOWN_SERVICE))
@@ -202,7 +210,7 @@ def decision_rows(
             target=item.target,
             applied=None,
             reason=item.reason.value,
-            mode=mode,
+            mode=mode_of(item.service),
         )
         rows.append(row)
     return rows

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from deepscaler import __version__
 from deepscaler.control.guard_rails import RESTRICTING
-from deepscaler.control.recorder import ACTING, DecisionRow
+from deepscaler.control.recorder import WRITING, DecisionRow
 from deepscaler.control.tally import ALL, LEADS, TICK_BUCKETS
 from deepscaler.control.watch import Snapshot, Watch
 from deepscaler.policies.base import Reason
@@ -84,7 +84,7 @@ class SelfMetrics(Collector):
         yield _gauge("build_info", "Versions of DeepScaler and of Python.", [(versions, 1.0)])
         healthy = float(controller.healthy())
         yield _gauge("healthy", "1 if a tick was completed lately, else 0.", [(_NONE, healthy)])
-        yield _gauge("leader", "1 if this controller may write, else 0.", [(_NONE, float(mode == ACTING))])
+        yield _gauge("leader", "1 if this controller may write, else 0.", [(_NONE, float(mode in WRITING))])
         for name, text in _COUNTERS.items():
             yield _counter(name, text, [(_NONE, float(getattr(controller.statistics, name)))])
 
@@ -158,9 +158,7 @@ def _of_services(snapshot: Snapshot) -> Iterator[Metric]:
         if proposal.target is not None and math.isfinite(proposal.target)
     ]
     yield _gauge("proposed_replicas", "Replicas that the policy proposed, before the guard rails.", wishes)
-    stand = [
-        ({"service": row.service}, float(row.current if row.applied is None else row.applied)) for row in rows
-    ]
+    stand = [({"service": row.service}, float(row.left)) for row in rows]
     yield _gauge("applied_replicas", "spec.replicas when the tick was over.", stand)
     reasons = [({"service": row.service, "reason": row.reason}, 1.0) for row in rows]
     yield _gauge("decision", "1 for the reason why a service got its target.", reasons)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deepscaler.control.recorder import ACTING, DecisionRow
+from deepscaler.control.recorder import ACTING, ADVISING, DecisionRow
 from deepscaler.policies.base import Reason
 
 PHRASES = {
@@ -31,6 +31,8 @@ PHRASES = {
     Reason.STEP_LIMIT: "the policy wants {wish}, cut to the largest step",
     Reason.MIN_REPLICAS: "the policy wants {wish}, but that is the fewest allowed",
     Reason.MAX_REPLICAS: "the policy wants {wish}, but that is the most allowed",
+    Reason.CALENDAR: "the policy wants {wish}, but the calendar asks for no fewer now",
+    Reason.CONSTRAINT: "the policy wants {wish}, but what it shares with others has no room for more",
     Reason.QUOTA: "the policy wants {wish}, but a quota has no room for more",
     Reason.RIVAL_AUTOSCALER: "left alone, because another autoscaler acts on it",
     Reason.CONFLICT: "not written: somebody changed it between reading and writing",
@@ -72,7 +74,7 @@ def headline(rows: Sequence[DecisionRow], mode: str) -> str:
         return f"All {len(rows)} services stay as they are, at {total} replicas in all."
     named = ", ".join(f"{row.service} {row.current} → {row.target}" for row in moved[:MOST_NAMED])
     more = f" and {len(moved) - MOST_NAMED} more" if len(moved) > MOST_NAMED else ""
-    verb = "changes" if mode == ACTING else "would change"
+    verb = {ACTING: "changes", ADVISING: "advises to change"}.get(mode, "would change")
     return (
         f"DeepScaler {verb} {len(moved)} of {len(rows)} services to {total} replicas in all: {named}{more}."
     )

@@ -18,7 +18,7 @@ from deepscaler import __version__
 from deepscaler.control.sentences import headline, sentence
 from deepscaler.control.tally import ALL, Matured
 from deepscaler.control.watch import Moment, Snapshot, Watch
-from deepscaler.policies.outlook import Learned, Outlook
+from deepscaler.policies.outlook import Budget, Learned, Outlook
 from deepscaler.scrubbing import scrubbed
 from deepscaler.settings import App
 from deepscaler.upstream import Upstream
@@ -149,7 +149,7 @@ def _now(watch: Watch, snapshot: Snapshot) -> Json:
         "plan": _plan(watch.services, outlook),
         "sources": _sources(snapshot),
         "season": _number(outlook.season_seconds),
-        "budget": None if outlook.budget is None else vars(outlook.budget),
+        "budget": _budget(outlook.budget),
         "model": _model(snapshot.learned, watch.services),
         "inputs": _inputs(watch, snapshot),
     }
@@ -174,6 +174,12 @@ def _services(services: Sequence[str], snapshot: Snapshot) -> list[Json | None]:
             }
         )
     return found
+
+
+def _budget(budget: Budget | None) -> Json | None:
+    if budget is None:
+        return None
+    return {"asked": _number(budget.asked), "consumed": _number(budget.consumed), "unit": budget.unit}
 
 
 def _band(outlook: Outlook) -> Json | None:

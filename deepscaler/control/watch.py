@@ -140,9 +140,8 @@ class Watch:
             place = column.get(row.service)
             if place is None:
                 continue
-            stands = row.current if row.applied is None else row.applied
             wish = tick.proposals[row.service].target if row.service in tick.proposals else None
-            replicas[:, place] = [row.ready, number(wish), number(row.floor), stands]
+            replicas[:, place] = [row.ready, number(wish), number(row.floor), row.left]
         responses = entry_responses(panel, self.entries)
         newest = responses[-1] if len(responses) else np.full(len(self.entries), np.nan, np.float32)
         while self._past and self._past[-1].time >= tick.now:  # the clock was set back

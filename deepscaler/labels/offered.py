@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from deepscaler.labels.demand import DemandModel, entry_response
@@ -63,12 +62,15 @@ def _explained(served: Array, routed: Array, rows: int, centred: bool) -> Array:
         centred: see `rows`.
     """
     known = np.isfinite(served) & np.isfinite(routed)
-    seen, accounted = (
-        pd.DataFrame(np.where(known, values, 0.0))
-        .rolling(rows, center=centred, min_periods=1)
-        .sum()
-        .to_numpy(np.float64)
-        for values in (served, routed)
-    )
+    ahead = (rows - 1) // 2 if centred else 0
+    seen, accounted = (_sums(np.where(known, values, 0.0), rows, ahead) for values in (served, routed))
     share: Array = np.where(seen > 1e-9, accounted / np.maximum(seen, 1e-9), np.nan)
     return share
+
+
+def _sums(values: Array, rows: int, ahead: int) -> Array:
+    """Sums `[L, N]` over `rows` rows, of which `ahead` are after the row itself; those there are count."""
+    ends = np.minimum(np.arange(len(values)) + ahead + 1, len(values))
+    totals = np.vstack([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
+    sums: Array = totals[ends] - totals[np.maximum(np.arange(len(values)) + ahead + 1 - rows, 0)]
+    return sums

@@ -220,3 +220,21 @@ def live_labels(meta: dict[str, Any], panel: MetricPanel, rows: int) -> Labelled
     if label not in FITTED and feature in panel.features:
         return Labelled(feature_labels(panel, feature, rows))
     return Labelled(np.full((len(panel), len(panel.services)), np.nan, np.float32))
+
+
+def live_reach(meta: dict[str, Any], step: float, rows: int) -> tuple[int, int] | None:
+    """How many rows before and after a row its `live_labels` depend on; None: on any.
+
+    Args:
+        meta: the bundle's description.
+        step: seconds between samples.
+        rows: samples per step.
+    """
+    if str(meta["label"]) == "offered":
+        return None
+    if str(meta["label"]) != "required" or meta.get("demand") is None:
+        return rows, 0
+    model, process = DemandModel.from_dict(meta["demand"]), Process.model_validate(meta["settings"])
+    reach = Reach.of(process, model.boot_seconds, step)
+    around = max(round(process.visit_window / step), round(process.rate_window / step), 1)
+    return around + reach.behind + reach.step, around // 2 + 1 + int(reach.ahead.max(initial=0))

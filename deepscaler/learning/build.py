@@ -53,11 +53,8 @@ def build_dataset(settings: Settings, csv: str | None = None) -> Built:
     panel, features = _read_csv(settings, source) if csv else _read_collected(settings, source)
     panel = _regular(panel, settings.collect.step, source)
     rows = _rows_per_step(panel.step, process.step, source)
-    if process.label == "offered" and rows != 1:
-        raise DataError(
-            f"{source}: sampled every {panel.step:g} s, and process.label=offered forecasts each sample, but "
-            f"process.step is {process.step:g}; use --set process.step={panel.step:g}"
-        )
+    if process.label == "offered":
+        _check_scenarios(settings, panel.step, source)
     bounds = (round(len(panel) * process.split[0]), round(len(panel) * (process.split[0] + process.split[1])))
     calls = None if csv else _read_calls(collected / "calls.csv")
     labelled = make_labels(settings, panel, calls, rows, bounds)
@@ -95,6 +92,22 @@ def build_dataset(settings: Settings, csv: str | None = None) -> Built:
     )
     check_windows(dataset, process.split)
     return Built(dataset, panel, labelled)
+
+
+def _check_scenarios(settings: Settings, step: float, source: Path) -> None:
+    """Refuse rates that a plan can't look ahead by: at another step than the samples', or for too short."""
+    process, ahead = settings.process, settings.scale.plan.horizon
+    if abs(process.step - step) > 1e-3 * step:
+        raise DataError(
+            f"{source}: sampled every {step:g} s, and process.label=offered forecasts each sample, but "
+            f"process.step is {process.step:g}; use --set process.step={step:g}"
+        )
+    if process.horizon < round(ahead / step):
+        raise DataError(
+            f"process.horizon {process.horizon}: a network with process.label=offered forecasts "
+            f"{process.horizon * step:g} s, but the plan looks {ahead:g} s ahead (scale.plan.horizon); "
+            f"use --set process.horizon={round(ahead / step)}"
+        )
 
 
 def _priors(

@@ -38,9 +38,28 @@ _LISTS = ("services", "features")
 _NUMBERS = ("step", "base_step", "window", "horizon")
 
 
+def train_with(path: str | Path) -> str:
+    """The command that makes a bundle, as it stands in messages.
+
+    The file is called after its network (`AdapGLQ.pt`, `AdapGLA-od.pt`), its folder in `model_states/` after
+    the application; what these don't tell is left to the defaults.
+    """
+    path = Path(path)
+    network, words = path.stem.partition("-")[0], ["python main.py"]
+    offered = network == "AdapGLQ"  # it learns another label, and so from another data set
+    if re.fullmatch(r"[A-Z]\w*", network):
+        words.append(f"--model_name {network}")
+    if offered:
+        words.append("--model_config_path config/demo_scenario_datasets.yaml")
+        words.append("--train_config_path config/scenario_train.yaml")
+    if path.parent.parent.name == "model_states":
+        words.append(f"--data_dir data/{path.parent.name}{'_scenarios' if offered else ''}")
+    return " ".join([*words, f"--model_save_path {path}"])
+
+
 def make_again(path: str | Path) -> str:
-    """The command that makes a bundle, as it stands in messages."""
-    return f"make a new one with: python main.py --model_save_path {path}"
+    """What to do about a bundle that can't be used, as it stands in messages."""
+    return f"make a new one with: {train_with(path)}"
 
 
 @dataclass(frozen=True)
@@ -104,7 +123,7 @@ def read_bundle_file(path: str | Path) -> BundleFile:
             raise BundleError(f"{path}: no bundle: expected a file of at most {LARGEST_BUNDLE_BYTES} bytes")
         content = path.read_bytes()
     except FileNotFoundError as error:
-        remedy = f"make it with: python main.py --model_save_path {path}"
+        remedy = f"make it with: {train_with(path)}"
         raise BundleError(f"{path}: no such bundle; {remedy}") from error
     except OSError as error:
         raise BundleError(f"{path}: the bundle can't be read ({one_line(error)})") from error

@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from deepscaler.errors import BundleError, MetricsError
-from deepscaler.labels.required import Labelled, live_labels
+from deepscaler.labels.required import Labelled, live_labels, live_reach
 from deepscaler.learning.bundle import Bundle, load_bundle
 from deepscaler.learning.bundle_file import BundleFile
 from deepscaler.learning.description import Expected, check_bundle
 from deepscaler.learning.judging import round_up
+from deepscaler.learning.kept_rows import Arrays, KeptRows
 from deepscaler.learning.windowing import day_share, label_lag, label_zero
 from deepscaler.panel import MetricPanel, trailing_means
 from model.joint import courses
@@ -50,15 +51,21 @@ class Forecaster:
                 "choose one, or train AdapGLS"
             )
         self._quantile = quantile
+        self._kept: tuple[Any, KeptRows] | None = None
         self.history_seconds = self._history()
 
     def _history(self) -> float:
         """Seconds of metrics that a forecast can use.
 
-        They cover the window and what the network reads of earlier labels.
+        They cover the window and what the network reads of earlier labels. Where it looks at earlier windows,
+        they also cover what the labels of the first one depend on, so that these don't change with time.
         """
         meta, network = self.bundle.meta, self._network
         seconds = float((meta["window"] + network.memory) * meta["step"])
+        if network.memory:
+            base = float(meta["base_step"])
+            before, _ = live_reach(meta, base, round(meta["step"] / base)) or (0, 0)
+            seconds += before * base
         if network.uses_known:
             lead, season = float(meta.get("lead") or 0.0), float(meta.get("season_seconds") or 0.0)
             seconds += 2 * lead + CYCLES * season
@@ -76,8 +83,7 @@ class Forecaster:
             BundleError: a feature is missing, or the steps don't fit.
         """
         live, rows = self._live(panel, now)
-        series = trailing_means(live.select(self.services, self.bundle.features), rows)
-        labelled = live_labels(self.bundle.meta, live, rows) if self._network.uses_known else None
+        series, labelled = self._prepared(live, rows)
         windows = self._windows(series, live.times, labelled, rows)
         newest = torch.tensor([len(series) - 1], device=self._device)
         scores = self._network.forecast(windows, self._graphs, newest, 64, self._quantile)[0]  # [H, N]
@@ -87,6 +93,36 @@ class Forecaster:
         if self.bundle.unrounded:
             replicas = round_up(replicas)
         return np.where(self._known(series), replicas, np.nan)
+
+    def _prepared(self, live: MetricPanel, rows: int) -> tuple[NDArray[np.float32], Labelled | None]:
+        """Trailing means `[L, N, F]`, and labels where the network reads them; made where samples are new.
+
+        Args:
+            live: what a forecast looks at.
+            rows: its samples per step.
+        """
+        if not self._network.uses_known:
+            return trailing_means(live.select(self.services, self.bundle.features), rows), None
+        reach = live_reach(self.bundle.meta, self._base(live), rows)
+        if reach is None:
+            made = self._made(live, rows)
+        else:
+            if self._kept is None or self._kept[0] != (rows, reach):
+                kept = KeptRows(lambda part: self._made(part, rows), max(reach[0], rows), reach[1])
+                self._kept = (rows, reach), kept
+            made = self._kept[1].of(live)
+        return made["series"], Labelled(made["labels"], made.get("unrounded"), made.get("present"))
+
+    def _made(self, live: MetricPanel, rows: int) -> Arrays:
+        """Trailing means and labels of each row."""
+        labelled = live_labels(self.bundle.meta, live, rows)
+        parts = {
+            "series": trailing_means(live.select(self.services, self.bundle.features), rows),
+            "labels": labelled.labels,
+            "unrounded": labelled.unrounded,
+            "present": labelled.present,
+        }
+        return {name: values for name, values in parts.items() if values is not None}
 
     def scenarios(self, panel: MetricPanel, count: int) -> NDArray[np.float64]:
         """Courses of the label that may come, of all services together, `[K, H, N]`, K at most `count`.
@@ -159,6 +195,7 @@ class Forecaster:
             present=present,
             clock=torch.from_numpy(day_share(times)).to(self._device),
             zero=label_zero(normalizer).to(self._device),
+            first=round(times[0] / base),
         )
 
     def _live(self, panel: MetricPanel, now: float | None) -> tuple[MetricPanel, int]:

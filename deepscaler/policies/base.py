@@ -40,6 +40,8 @@ class Reason(StrEnum):
     STEP_LIMIT = "step_limit"  # the change is cut to the largest step
     MIN_REPLICAS = "min_replicas"
     MAX_REPLICAS = "max_replicas"
+    CALENDAR = "calendar"  # the calendar asks for so many replicas at this time
+    CONSTRAINT = "constraint"  # what several services share has no room for all they want
     QUOTA = "quota"  # all services together would take more cores than the quota
     RIVAL_AUTOSCALER = "rival_autoscaler"  # an HPA, KEDA or somebody who undoes writes acts on it, too
     CONFLICT = (

@@ -289,7 +289,7 @@ def _static(context: Context) -> Policy:
 def _explore(context: Context) -> Policy:
     settings, explore = context.settings, context.settings.scale.explore
     real = settings.cluster.kind != "testbed"
-    if real and not (explore.allow or settings.scale.dry_run):
+    if real and not (explore.allow or settings.watching):
         raise SettingsError(
             "policy 'explore' varies replicas on purpose: allow it on a real cluster with "
             "--set scale.explore.allow=true; guard rails apply, and it pauses while the response "

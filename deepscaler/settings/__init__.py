@@ -16,7 +16,18 @@ from deepscaler.settings.experiment import (
     Variant,
 )
 from deepscaler.settings.loading import load_section, load_settings
-from deepscaler.settings.scaling import Explore, Floor, GuardRails, Hpa, PlanPrices, PlanSettings, Scale
+from deepscaler.settings.rails import CalendarEntry, Constraint
+from deepscaler.settings.scaling import (
+    Advise,
+    Explore,
+    Floor,
+    GuardRails,
+    Hpa,
+    Mode,
+    PlanPrices,
+    PlanSettings,
+    Scale,
+)
 from deepscaler.settings.stages import (
     CallsQuery,
     Collect,
@@ -53,12 +64,15 @@ __all__ = [
     "AdapGLASizes",
     "AdapGLSSizes",
     "AdapGLTSizes",
+    "Advise",
     "App",
     "ApplicationCase",
+    "CalendarEntry",
     "CallsQuery",
     "ClusterSection",
     "Collect",
     "Comparison",
+    "Constraint",
     "DataSettings",
     "DiffusionSizes",
     "Entry",
@@ -80,6 +94,7 @@ __all__ = [
     "Load",
     "LoadCase",
     "MixChange",
+    "Mode",
     "ModelConfig",
     "Moment",
     "NoSizes",

@@ -7,7 +7,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from deepscaler.settings.base import Count, NotNegative, Port, Positive, Section, Share
+from deepscaler.settings.rails import CalendarEntry, Constraint
 from deepscaler.settings.testbed import Load
+
+Mode = Literal["shadow", "advise", "act"]
+"""What may be written to the cluster: nothing, minimums of HPAs, replicas of Deployments."""
 
 
 class GuardRails(Section):
@@ -32,6 +36,17 @@ class GuardRails(Section):
     max_step_down: Count = Field(20, description="most replicas taken from a service in one decision")
     forced: dict[str, int] = Field({}, description="replicas of single services, set by hand")
     paused: list[str] = Field([], description="services whose replicas are left alone")
+    behavior: dict[str, dict[str, Any]] = Field(
+        {},
+        description="windows, step limits (percent and pods per period) and tolerance of single services, as "
+        "`spec.behavior` of an autoscaling/v2 HorizontalPodAutoscaler; they replace the settings above",
+    )
+    calendar: list[CalendarEntry] = Field(
+        [], description="higher minimums at certain times, by cron or by dates"
+    )
+    constraints: list[Constraint] = Field(
+        [], description="what several services share, and which of them are cut, in order, until it suffices"
+    )
     quota_cores: float | None = Field(
         None, description="most CPU cores that the limits of all targets may add up to; null: no bound"
     )
@@ -173,6 +188,16 @@ class Explore(Section):
         return self
 
 
+class Advise(Section):
+    """`mode: advise`: an HPA stays in charge, and its `minReplicas` is raised ahead of a peak."""
+
+    seconds: Annotated[float, Field(gt=0, le=3600)] | None = Field(
+        None,
+        description="seconds that a raised minimum stands after the last decision that wanted more replicas "
+        "than there were; null: a start-up of the service's pods, `scale.period` and 15 s, at least 60",
+    )
+
+
 class Scale(Section):
     """What predict_scale.py does."""
 
@@ -236,7 +261,23 @@ class Scale(Section):
         0.5, description="share of the application's services that the bundle must know"
     )
     static_replicas: dict[str, int] = Field({}, description="replicas of single services under policy static")
-    dry_run: bool = Field(False, description="true: decide and record, but write nothing to the cluster")
+    mode: Mode = Field(
+        "act",
+        description="what may be written to the cluster: nothing (shadow), a higher `minReplicas` of the HPA "
+        "that is in charge of a service (advise), or replicas of Deployments (act)",
+    )
+    modes: dict[str, Mode] = Field({}, description="modes of single services, instead of `mode`")
+    advise: Advise = Advise()
+    events: bool = Field(
+        False,
+        description="true: Events on the Deployments say what was done and why; it needs the rights of "
+        "deploy/components/events, and in `shadow` there are none",
+    )
+    dry_run: bool = Field(
+        False,
+        description="true: `mode: shadow` for all services, by another name; "
+        "a file that gives both and means different things is refused",
+    )
     metrics_port: Port | None = Field(
         None,
         description="port on which the controller serves a page to watch it, and /metrics; null: it doesn't",
@@ -249,3 +290,24 @@ class Scale(Section):
     shapes: list[str] = Field(
         [], description="testbed: load shapes that the seeds take in turn; empty: the load's own shape"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_meaning(cls, data: Any) -> Any:
+        """Brings `mode`, `modes` and `dry_run` to one meaning."""
+        if not isinstance(data, dict):
+            return data
+        dry, modes = data.get("dry_run"), data.get("modes") or {}
+        mode = data.get("mode", "shadow" if dry is True else "act")
+        writing = [mode, *(modes.values() if isinstance(modes, dict) else ())]
+        quiet = all(each == "shadow" for each in writing)
+        if isinstance(dry, bool) and dry != quiet:
+            raise ValueError(
+                f"dry_run: {str(dry).lower()} and mode: {mode}{f', modes: {modes}' if modes else ''} "
+                "mean different things; give `mode` alone"
+            )
+        return {**data, "mode": mode, "dry_run": quiet}
+
+    def mode_of(self, service: str) -> Mode:
+        """What may be written for one service."""
+        return "shadow" if self.dry_run else self.modes.get(service, self.mode)

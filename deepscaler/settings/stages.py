@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from deepscaler.settings.app import App, ClusterSection, check_name
 from deepscaler.settings.base import Count, Feature, Moment, Name, NotNegative, Positive, Section, Share
-from deepscaler.settings.scaling import Scale
+from deepscaler.settings.scaling import Mode, Scale
 from deepscaler.settings.testbed import Testbed
 
 
@@ -220,6 +220,17 @@ class Settings(Section):
         """Name of the Lease by which replicas of the controller elect the one that writes."""
         return self.cluster.lease.name or f"deepscaler-{self.app.name}".lower().replace("_", "-")
 
+    @property
+    def modes(self) -> frozenset[Mode]:
+        """What may be written for any of the services that are scaled."""
+        scaled = [name for name, service in self.app.services.items() if service.scaled]
+        return frozenset(self.scale.mode_of(name) for name in scaled)
+
+    @property
+    def watching(self) -> bool:
+        """Whether nothing at all may be written to the cluster."""
+        return self.modes <= {"shadow"}
+
     @model_validator(mode="after")
     def _names_fit_kubernetes(self) -> Self:
         if self.cluster.kind != "kubernetes":
@@ -243,9 +254,15 @@ class Settings(Section):
             "scale.guard_rails.forced": self.scale.guard_rails.forced,
             "scale.guard_rails.per_service": self.scale.guard_rails.per_service,
             "scale.guard_rails.paused": self.scale.guard_rails.paused,
+            "scale.guard_rails.behavior": self.scale.guard_rails.behavior,
             "scale.static_replicas": self.scale.static_replicas,
+            "scale.modes": self.scale.modes,
             "process.boot_seconds": self.process.boot_seconds,
         }
+        for index, entry in enumerate(self.scale.guard_rails.calendar):
+            by_service[f"scale.guard_rails.calendar[{index}].services"] = entry.services
+        for index, constraint in enumerate(self.scale.guard_rails.constraints):
+            by_service[f"scale.guard_rails.constraints[{index}].takes"] = constraint.takes
         for where, names in by_service.items():
             for name in names:
                 if name not in self.app.services:

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from deepscaler.calls import CallGraph
-from deepscaler.cluster import Pod, ScaleReport, Undisputed, Workload
+from deepscaler.cluster import Advice, Happening, Pod, ScaleReport, Undisputed, Workload
 from deepscaler.control import tables
 from deepscaler.errors import ClusterError, MetricsError
 from deepscaler.panel import MetricPanel
@@ -218,6 +218,14 @@ class FaultyCluster:
         return ScaleReport(
             report.applied, {**report.failed, **dict.fromkeys(failing, "HTTP 503: overloaded")}
         )
+
+    def advise(self, minimums: Mapping[str, Advice | None]) -> ScaleReport:
+        """As the cluster itself."""
+        self._ask_the_api()
+        return self.inner.advise(minimums)
+
+    def announce(self, happenings: Sequence[Happening]) -> None:
+        """Nothing: nobody looks."""
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from deepscaler.artefacts import utc_seconds
 from deepscaler.calls import EXTERNAL, CallGraph
-from deepscaler.cluster import ENDPOINT_COLUMNS, Pod, ScaleReport, Undisputed, Workload
+from deepscaler.cluster import ENDPOINT_COLUMNS, Advice, Happening, Pod, ScaleReport, Undisputed, Workload
 from deepscaler.panel import FEATURES, MetricPanel
 from deepscaler.runs import POD_COLUMNS
 from deepscaler.settings import Settings
@@ -255,6 +255,13 @@ class VirtualCluster:
                 self._simulator.scale(self.program.services.index(name), replicas)
                 applied[name] = replicas
         return ScaleReport(applied, failed)
+
+    def advise(self, minimums: Mapping[str, Advice | None]) -> ScaleReport:
+        """Nothing: there are no autoscalers beside the policy that runs."""
+        return ScaleReport({}, dict.fromkeys(minimums, "no HorizontalPodAutoscaler acts on it"))
+
+    def announce(self, happenings: Sequence[Happening]) -> None:
+        """Nothing: nobody looks."""
 
     # ---------------------------------------------------------------------------------------- beyond the port
     def pod_history(self, start: float, end: float) -> pd.DataFrame:

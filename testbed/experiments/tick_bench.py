@@ -28,17 +28,20 @@ from deepscaler.control.guard_rails import decide
 from deepscaler.control.live import patient_collector
 from deepscaler.control.recorder import Recorder
 from deepscaler.labels.demand import DemandModel
+from deepscaler.learning.scenarios import NetworkScenarios
 from deepscaler.learning.untrained import untrained_forecaster
 from deepscaler.policies.base import Policy
 from deepscaler.policies.deepscaler import DeepScalerPolicy
 from deepscaler.policies.reactive import ReactiveFloor
-from deepscaler.policies.registry import bootstrap_policy
+from deepscaler.policies.registry import bootstrap_policy, plan_policy
 from deepscaler.settings import Settings
 from testbed.experiments.tick_server import LIMIT_CORES, document, serving
 
 PUBLISHED = {"window": 80, "channels": 128}
 WIDE = {"window": 12, "channels": 64}
 """The size for hundreds of services and more, as in `deepscaler.learning.bench`."""
+TEMPLATES = 256
+"""Of scenarios, in the bundle of AdapGLQ."""
 PARTS = ("fetch", "forecast", "policy", "rails", "write", "record", "tick", "without_fetch")
 
 
@@ -89,11 +92,18 @@ def demand_of(settings: Settings) -> DemandModel:
 
 
 def policy_of(name: str, settings: Settings, watch: Stopwatch) -> Policy:
-    """`plan_bootstrap`, or the policy deepscaler with the network `name`."""
-    demand = demand_of(settings)
+    """`plan_bootstrap`, or the policy deepscaler with the network `name`: AdapGLQ's plans over scenarios."""
+    demand, plan, step = demand_of(settings), settings.scale.plan, settings.collect.step
+    horizon = round(plan.horizon / step)
     if name == "plan_bootstrap":
         return bootstrap_policy(settings, demand)
     size = PUBLISHED if len(settings.app.services) < 200 else WIDE
+    if name == "AdapGLQ":
+        joint = untrained_forecaster(name, settings, demand, **size, horizon=horizon, scenarios=TEMPLATES)
+        joint.scenarios = watch.timed("forecast", joint.scenarios)  # type: ignore[method-assign]
+        network = NetworkScenarios(joint, demand.services, horizon, plan.scenarios)
+        # Alone: beside the live history it isn't asked while that finds a season, as it does here.
+        return plan_policy(settings, demand, network, "deepscaler_network")
     forecaster = untrained_forecaster(name, settings, demand, **size)
     forecaster.forecast = watch.timed("forecast", forecaster.forecast)  # type: ignore[method-assign]
     floor = ReactiveFloor(demand, settings.scale.floor)
@@ -169,7 +179,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--services", default="10,41,1000", help="sizes (default: %(default)s)")
     parser.add_argument(
-        "--policies", default="AdapGLA,AdapGLS,plan_bootstrap", help="networks, or plan_bootstrap"
+        "--policies", default="AdapGLA,AdapGLS,AdapGLQ,plan_bootstrap", help="networks, or plan_bootstrap"
     )
     parser.add_argument(
         "--ticks", type=int, default=0, help="ticks per row (default: 100, 12 at 200 and more)"

@@ -61,9 +61,9 @@ def _of_words(obj: Object, controller_field: str) -> Iterator[Cause]:
         text = obj.get(name) or ""
         if not text:
             yield _missing(name)
-        if len(text) > LONGEST_WORD:
+        if len(text.encode()) > LONGEST_WORD:
             yield _wrong(name, "", f"can have at most {LONGEST_WORD} characters")
-    if len(obj.get("message") or "") > LONGEST_NOTE:
+    if len((obj.get("message") or "").encode()) > LONGEST_NOTE:
         yield _wrong("message", "", f"can have at most {LONGEST_NOTE} characters")
 
 

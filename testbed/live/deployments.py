@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from deepscaler.cluster import Pod
 from deepscaler.settings import App
 from testbed.cluster.exposition import deployment_of, pod_name
+from testbed.cluster.scrapes import PodUsage
 from testbed.engine import kernel as core
 from testbed.engine.program import Program
 from testbed.kubernetes_api import KubernetesStore, PodState
 from testbed.live.wall_clock import WallClock
 
 SYNC_SECONDS = 0.2
+USAGE_SECONDS = 15.0
+"""Time between two looks of the metrics server, of which autoscalers see the last."""
 
 
 class Deployments:
@@ -25,6 +32,7 @@ class Deployments:
         self._program, self._app, self._clock = program, app, clock
         self._names = [deployment_of(app, service) for service in program.services]
         self._draining: dict[int, float] = {}
+        self._usage, self._sampled = PodUsage(USAGE_SECONDS), 0.0
         self.store = KubernetesStore(on_scale=self._scale)
         self.store.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": app.namespace}})
         replicas = clock.snapshot().spec
@@ -58,6 +66,41 @@ class Deployments:
             )
         for name, states in found.items():
             self.store.sync_pods(self._app.namespace, name, states)
+
+    # ------------------------------------------------------------------------------------- the metrics server
+    def sample(self) -> None:
+        """Let the metrics server look at what all pods have used."""
+        seen = self._clock.snapshot()
+        by_age = np.argsort(seen.pod_uid)
+        since, self._sampled = seen.time - self._sampled, seen.time
+        self._usage.update(
+            seen.pod_uid[by_age], seen.pod_cpu[by_age], self._clock.epoch + seen.time, max(since, 1e-3)
+        )
+
+    def measured(self, namespace: str, name: str) -> Sequence[Pod]:
+        """The pods of a Deployment, with the CPU that the metrics server saw last; others run nowhere."""
+        if namespace != self._app.namespace or name not in self._names:
+            return []
+        index, epoch = self._names.index(name), self._clock.epoch
+        rows = [row for row in self._clock.pod_times() if int(row["service"]) == index]
+        cores, moment = self._usage.seen([int(row["uid"]) for row in rows], back=0)
+        program = self._program
+        return [
+            Pod(
+                service=program.services[index],
+                name=pod_name(name, int(row["uid"])),
+                phase="Running",
+                deleting=row["state"] == core.DRAINING,
+                start_time=epoch + float(row["created"]),
+                ready=row["state"] != core.STARTING,
+                ready_since=epoch + float(row["ready_at" if row["state"] != core.STARTING else "created"]),
+                usage_cores=used,
+                usage_time=None if used is None else moment,
+                usage_window_seconds=USAGE_SECONDS,
+                cpu_request_cores=float(program.request_cores[index]),
+            )
+            for row, used in zip(rows, cores, strict=True)
+        ]
 
 
 def manifest(program: Program, app: App, service: int, replicas: int) -> dict[str, Any]:

@@ -5,12 +5,9 @@ python -m testbed.live.prometheus_server --install
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +20,10 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from deepscaler.artefacts import one_line
 from deepscaler.errors import ClusterError, MetricsError
 from testbed.cluster.exposition import Series
-from testbed.live.debian import UNPACKED, Package, free_port, install_command, stop
+from testbed.live.debian import UNPACKED, Package, free_port, install_command
+from testbed.live.started import Server, started
 
 PACKAGE = Package("prometheus", ("prometheus", "promtool"), "Prometheus")
-READY_SECONDS = 30.0
 SAMPLES_PER_REQUEST = 100_000
 _MISSING = (
     "no prometheus program: run `python -m testbed.live.prometheus_server --install` "
@@ -61,22 +58,13 @@ def promtool() -> Path:
 
 
 # ------------------------------------------------------------------------------------------------- the server
-@dataclass(frozen=True)
-class PrometheusServer:
-    """A running server: its address, process and directory."""
-
-    url: str
-    pid: int
-    directory: Path
-
-
 @contextmanager
 def running(
     port: int | None = None,
     scrape_configs: Sequence[dict[str, Any]] = (),
     out_of_order: str = "1h",
     data: Path | None = None,
-) -> Iterator[PrometheusServer]:
+) -> Iterator[Server]:
     """Start Prometheus on 127.0.0.1, yield it when it is ready, and stop it by its pid.
 
     Args:
@@ -109,34 +97,17 @@ def running(
             "--web.enable-remote-write-receiver",
             "--log.level=warn",
         ]
-        with (directory / "log").open("wb") as log:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-        try:
-            server = PrometheusServer(f"http://127.0.0.1:{port}", process.pid, directory)
-            _await_ready(server, process, data or directory / "data")
+        url, place = f"http://127.0.0.1:{port}", str(data or directory / "data")
+
+        def ready(session: requests.Session) -> bool:
+            """Whether *this* server answers: another one on the same port has its data elsewhere."""
+            if session.get(f"{url}/-/ready", timeout=1.0).status_code != 200:
+                return False
+            flags = session.get(f"{url}/api/v1/status/flags", timeout=1.0).json()["data"]
+            return bool(flags["storage.tsdb.path"] == place)
+
+        with started("Prometheus", command, url, directory, ready) as server:
             yield server
-        finally:
-            stop(process)
-
-
-def _await_ready(server: PrometheusServer, process: subprocess.Popen[bytes], data: Path) -> None:
-    """Return when *this* server answers: another one on the same port has its data elsewhere."""
-    deadline = time.monotonic() + READY_SECONDS
-    with requests.Session() as session:
-        session.trust_env = False  # a proxy has no business on loopback
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                if session.get(f"{server.url}/-/ready", timeout=1.0).status_code == 200:
-                    flags = session.get(f"{server.url}/api/v1/status/flags", timeout=1.0).json()["data"]
-                    if flags["storage.tsdb.path"] == str(data):
-                        return
-            except (requests.RequestException, ValueError, KeyError):
-                pass
-            time.sleep(0.05)
-    log = one_line((server.directory / "log").read_text(encoding="utf-8", errors="replace")[-400:])
-    raise ClusterError(f"Prometheus at {server.url} didn't become ready; its log ends: {log}")
 
 
 # ----------------------------------------------------------------------------------------------- remote write

@@ -26,10 +26,13 @@ from testbed.cluster.emulation import make_program, make_simulator
 from testbed.engine.simulator import LoadPlan
 from testbed.kubernetes_api import KubernetesApi
 from testbed.live import prometheus_server
+from testbed.live.autoscaling import SYNC_SECONDS as AUTOSCALER_SECONDS
+from testbed.live.autoscaling import HpaController
 from testbed.live.deployments import SYNC_SECONDS, Deployments
 from testbed.live.gateway import Gateway
 from testbed.live.monitoring import HISTORY_SECONDS, Dependencies, MetricsPage
 from testbed.live.page import SAMPLE_SECONDS, BedPage
+from testbed.live.started import Server
 from testbed.live.wall_clock import WallClock
 
 HOST = "127.0.0.1"
@@ -146,6 +149,9 @@ class LiveTestbed:
         self.page = MetricsPage(self.program, settings.app, self.clock, self.gateway.answered)
         self.dependencies = Dependencies(self.program, settings.app, self.clock)
         self.deployments = Deployments(self.program, settings.app, self.clock)
+        self.autoscalers = HpaController(
+            self.deployments.store, self.deployments.measured, lambda: self.clock.epoch + self.clock.now
+        )
         controller = f"http://{HOST}:{self.serve.controller_port}"
         self.watched = BedPage(self.program, settings.app, self.clock, controller)
 
@@ -164,6 +170,7 @@ class LiveTestbed:
         kubeconfig = kubernetes.write_kubeconfig(self.directory / "kubeconfig", self.settings.app.namespace)
         loop.every(HISTORY_SECONDS, self.dependencies.sample)
         loop.every(SYNC_SECONDS, self.deployments.sync)
+        loop.every(AUTOSCALER_SECONDS, self._autoscale)
         prometheus = self._prometheus(stack, metrics)
         page = self._page(stack, loop)
         self.addresses = Addresses(
@@ -179,6 +186,11 @@ class LiveTestbed:
         state = self.directory / "serve.json"
         write_json(state, {**asdict(self.addresses), "pid": os.getpid(), "application": self.program.name})
         stack.callback(state.unlink, missing_ok=True)
+
+    def _autoscale(self) -> None:
+        """Let the HorizontalPodAutoscalers that somebody has created act."""
+        self.deployments.sample()
+        self.autoscalers.sync()
 
     def _kubernetes(self, stack: ExitStack) -> KubernetesApi:
         port = self.serve.kubernetes_port
@@ -196,7 +208,7 @@ class LiveTestbed:
         loop.every(SAMPLE_SECONDS, self.watched.sample)
         return f"http://{HOST}:{opened}"
 
-    def _prometheus(self, stack: ExitStack, metrics: str) -> prometheus_server.PrometheusServer | None:
+    def _prometheus(self, stack: ExitStack, metrics: str) -> Server | None:
         port = self.serve.prometheus_port
         if port is None:
             return None

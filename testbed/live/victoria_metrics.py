@@ -5,9 +5,7 @@ python -m testbed.live.victoria_metrics --install
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +14,8 @@ import requests
 
 from deepscaler.artefacts import one_line
 from deepscaler.errors import ClusterError
-from testbed.live.debian import UNPACKED, Package, free_port, install_command, stop
-from testbed.live.prometheus_server import READY_SECONDS, PrometheusServer
+from testbed.live.debian import UNPACKED, Package, free_port, install_command
+from testbed.live.started import Server, started
 
 PACKAGE = Package("victoria-metrics", ("victoria-metrics",), "VictoriaMetrics")
 
@@ -32,7 +30,7 @@ def install() -> Path:
 
 
 @contextmanager
-def running() -> Iterator[PrometheusServer]:
+def running() -> Iterator[Server]:
     """Start VictoriaMetrics on a free port of 127.0.0.1, yield it when it is ready, and stop it by its pid.
 
     Raises:
@@ -48,31 +46,13 @@ def running() -> Iterator[PrometheusServer]:
             "-retentionPeriod=100y",
             "-loggerLevel=WARN",
         ]
-        with (directory / "log").open("wb") as log:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-        try:
-            server = PrometheusServer(f"http://127.0.0.1:{port}", process.pid, directory)
-            _await_ready(server, process)
+        url = f"http://127.0.0.1:{port}"
+
+        def ready(session: requests.Session) -> bool:
+            return session.get(f"{url}/health", timeout=1.0).status_code == 200
+
+        with started("VictoriaMetrics", command, url, directory, ready) as server:
             yield server
-        finally:
-            stop(process)
-
-
-def _await_ready(server: PrometheusServer, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + READY_SECONDS
-    with requests.Session() as session:
-        session.trust_env = False  # a proxy has no business on loopback
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                if session.get(f"{server.url}/health", timeout=1.0).status_code == 200:
-                    return
-            except requests.RequestException:
-                pass
-            time.sleep(0.05)
-    log = one_line((server.directory / "log").read_text(encoding="utf-8", errors="replace")[-400:])
-    raise ClusterError(f"VictoriaMetrics at {server.url} didn't become ready; its log ends: {log}")
 
 
 def flush(url: str) -> None:

@@ -108,8 +108,10 @@ def test_what_isnt_known_is_null_and_a_large_past_is_thinned(monkeypatch) -> Non
     watch = Watch(Controller(cluster, Seer(lambda *_: None), settings), settings)
     empty = json.loads(Stories(watch).newest().text())
     assert (empty["past"], empty["now"]) == ([], None)
+    watch.controller.policy.consumed = float("nan")
     watch.controller.run(60.0)
     told = json.loads(Stories(watch).newest().text())
+    assert told["now"]["budget"]["consumed"] is None
     assert told["past"][-1][1] is None and told["now"]["inputs"]["oldest"]["age"] is None
     monkeypatch.setattr(story, "MOST_CELLS", 60)
     thinned = Stories(watch).newest().past

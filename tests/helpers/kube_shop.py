@@ -46,8 +46,8 @@ def config(stub, tmp_path, **scale) -> str:
 class Emulated:
     """The testbed's API server with `web` and `api`, two ready pods each. It notes every request."""
 
-    def __init__(self, tokens=None):
-        self.store = KubernetesStore(clock=lambda: T0 + 100, **({"tokens": tokens} if tokens else {}))
+    def __init__(self, tokens=None, clock=lambda: T0 + 100):
+        self.store = KubernetesStore(clock=clock, **({"tokens": tokens} if tokens else {}))
         self.store.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})
         for name in ("web", "api"):
             self.store.create(

@@ -152,9 +152,11 @@ def _apply(item: Object, step: Object) -> None:
     place: Any = item
     for part in parents:
         place = place[int(part) if isinstance(place, list) else part]
-    key = int(last) if isinstance(place, list) else last
+    key = int(last) if isinstance(place, list) and last != "-" else last
     if step["op"] == "test":
         assert place[key] == step["value"], f"{step['path']}: {place[key]!r} isn't {step['value']!r}"
+    elif step["op"] == "add" and last == "-":
+        place.append(step["value"])
     elif step["op"] == "remove":
         del place[key]
     else:

@@ -28,6 +28,7 @@ from testbed.cluster.exposition import (
 from testbed.kubernetes_api import KubernetesApi, KubernetesStore, PodState
 from testbed.kubernetes_api.access import Identity
 from testbed.live import prometheus_server
+from testbed.live.started import Server
 
 TOKEN = "deepscalers-own"
 ACCOUNT = "system:serviceaccount:deepscaler:deepscaler"
@@ -82,7 +83,7 @@ class LiveShop:
         return [] if found is None else [str(found["spec"].get("holderIdentity"))]
 
 
-def prometheus_or_skip() -> AbstractContextManager[prometheus_server.PrometheusServer]:
+def prometheus_or_skip() -> AbstractContextManager[Server]:
     """In CI a missing Prometheus is a failure, elsewhere a skip that says why."""
     try:
         prometheus_server.install()

@@ -25,10 +25,12 @@ class Seer(ScriptedPolicy):
     Attributes:
         why: what it says of the service `web`.
         wants: replicas of each service.
+        consumed: what was used up of its budget.
     """
 
     why: str = "6 needed in 90 s in 40 of 48 scenarios"
     wants: float = 6.0
+    consumed: float = 12.0
     made: list[float] = field(default_factory=list)
 
     def decide(self, observation: Observation) -> Mapping[str, Proposal]:
@@ -46,7 +48,7 @@ class Seer(ScriptedPolicy):
             sources=sources,
             season_seconds=720.0,
             why={"web": self.why},
-            budget=Budget(30.0, 12.0, BUDGET),
+            budget=Budget(30.0, self.consumed, BUDGET),
         )
 
     def learned(self) -> Learned:

@@ -132,7 +132,7 @@ def no_directory(directory: Path) -> None:
         (None, {"cluster.kubeconfig": "none"}, "Kubernetes API", "cluster.kubeconfig"),
         (None, {"app.namespace": "elsewhere"}, "metric pod", "check app.namespace and app.services"),
         (None, {"app.namespace": "elsewhere"}, "right to list pods in namespace elsewhere", "bind a Role"),
-        (broken_bundle, {}, "policy deepscaler", "python main.py --model_save_path"),
+        (broken_bundle, {}, "policy deepscaler", "python main.py"),
         (other_bundle, {}, "policy deepscaler", "trained for application bookinfo, the configuration says"),
         (no_bundle, {}, "policy deepscaler", "no such bundle; make it with: python main.py"),
         (no_directory, {}, "disk", "set scale.run_dir to a directory"),

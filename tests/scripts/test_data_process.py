@@ -392,4 +392,7 @@ def test_a_step_that_the_samples_dont_divide_is_refused(tmp_path, metrics, capsy
 def test_offered_rates_are_forecast_at_the_step_of_the_samples(tmp_path, metrics, capsys):
     assert run(tmp_path, metrics, "--set", "process.label=offered", step=60.0) == 1
     assert "use --set process.step=15" in failure(capsys)
-    assert run(tmp_path, metrics, "--set", "process.label=offered", step=15.0) == 0
+    assert run(tmp_path, metrics, "--set", "process.label=offered", step=15.0) == 1
+    assert "use --set process.horizon=40" in failure(capsys)
+    covered = ("process.label=offered", "process.horizon=40")
+    assert run(tmp_path, metrics, *(part for one in covered for part in ("--set", one)), step=15.0) == 0

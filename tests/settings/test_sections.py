@@ -106,3 +106,45 @@ def test_a_share_is_from_0_to_1() -> None:
     assert Part.model_validate({"share": 1.0}).share == 1
     with pytest.raises(ValidationError):
         Part.model_validate({"share": 1.01})
+
+
+# ------------------------------------------------------------------------------------------------------ modes
+def scale_settings(**scale: Any) -> Settings:
+    return Settings.model_validate({"app": APP, "scale": scale})
+
+
+@pytest.mark.parametrize(
+    ("scale", "mode", "dry_run"),
+    [
+        ({}, "act", False),
+        ({"mode": "shadow"}, "shadow", True),
+        ({"dry_run": True}, "shadow", True),
+        ({"dry_run": False}, "act", False),
+        ({"dry_run": True, "mode": "shadow"}, "shadow", True),
+        ({"dry_run": False, "mode": "advise"}, "advise", False),
+        ({"mode": "shadow", "modes": {"web": "advise"}}, "advise", False),
+        ({"mode": "act", "modes": {"web": "shadow"}}, "shadow", False),
+        ({"mode": "shadow", "modes": {"web": "shadow"}}, "shadow", True),
+    ],
+)
+def test_a_mode_and_a_dry_run_mean_one_thing(scale: dict[str, Any], mode: str, dry_run: bool) -> None:
+    settings = scale_settings(**scale)
+    assert (settings.scale.mode_of("web"), settings.scale.dry_run) == (mode, dry_run)
+    assert settings.modes == {mode}
+    again = Settings.model_validate(settings.model_dump(mode="json"))  # as run.json keeps it
+    assert again.scale == settings.scale
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [
+        ({"dry_run": True, "mode": "act"}, "dry_run: true and mode: act mean different things"),
+        ({"dry_run": False, "mode": "shadow"}, "dry_run: false and mode: shadow mean different things"),
+        ({"dry_run": True, "modes": {"web": "act"}}, "modes: {'web': 'act'} mean different things"),
+        ({"mode": "watch"}, "'shadow', 'advise' or 'act'"),
+        ({"modes": {"api": "act"}}, "scale.modes: unknown service 'api'"),
+    ],
+)
+def test_modes_that_contradict_a_dry_run_are_refused(scale: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        scale_settings(**scale)

@@ -59,7 +59,7 @@ def draft(
         "scale:",
         f"  bundle: model_states/{path}/AdapGLA.pt",
         f"  run_dir: runs/{path}",
-        "  dry_run: true  # first it only records what it would do; false lets it act",
+        "  mode: shadow  # first it only records what it would do; then advise, then act (docs/modes.md)",
     ]
     lines += ["", "evaluate:", f"  runs: runs/{path}", f"  output_dir: runs/{path}", ""]
     return "\n".join(lines)

@@ -41,7 +41,7 @@ class ClusterCheck:
         )
         hasty = {"prometheus": address, "timeout": min(section.timeout, PATIENCE_SECONDS)}
         self._settings = settings.model_copy(update={"cluster": section.model_copy(update=hasty)})
-        self._acting = not settings.scale.dry_run
+        self._acting = not settings.watching
         self._names = Names(settings.app, address.matchers)
         self._prometheus = PrometheusClient(address)
         self._api = KubeApi(self._settings.cluster, retries=0)
@@ -119,8 +119,11 @@ class ClusterCheck:
     def _rights(self) -> Iterator[Finding]:
         namespace, lease = self._settings.app.namespace, self._settings.cluster.lease
         of_lease = (lease.namespace or namespace) if lease.enabled else None
-        needed = needed_rights(namespace, of_lease) if self._acting else reading_rights(namespace)
-        mode = "act" if self._acting else "shadow"
+        modes = self._settings.modes
+        events = self._settings.scale.events
+        writing = needed_rights(namespace, of_lease, modes, events)
+        needed = writing if self._acting else reading_rights(namespace)
+        mode = "shadow" if not self._acting else "act" if "act" in modes else "advise"
         for right in needed:
             try:
                 absent = bool(missing_rights(self._api, [right]))
@@ -159,9 +162,23 @@ class ClusterCheck:
             remedy = f"only Deployments are scaled; leave it alone: --set app.services.{service}.scaled=false"
             yield Finding(state, service, f"it is a {kind}; {remedy}")
         for item in self.workloads:
-            if item.autoscalers and item.service in scaled:
-                remedy = f"two can't scale it: delete that, or --set app.services.{item.service}.scaled=false"
-                yield Finding(state, item.service, f"{', '.join(item.autoscalers)} acts on it; {remedy}")
+            if item.service in scaled:
+                yield from self._incumbent(item)
+
+    def _incumbent(self, item: Workload) -> Iterator[Finding]:
+        """What its other autoscalers mean for a service."""
+        names, mode = ", ".join(item.autoscalers), self._settings.scale.mode_of(item.service)
+        if mode == "advise" and not names:
+            remedy = f"there is nothing to advise: --set scale.modes.{item.service}=act"
+            yield Finding("note", item.service, f"no HorizontalPodAutoscaler acts on it; {remedy}")
+        elif mode == "advise" and (len(item.hpas), len(item.autoscalers)) == (1, 1):
+            low, high = item.hpas[0].minimum, item.hpas[0].maximum
+            yield Finding("ok", item.service, f"{names} stays in charge, between {low} and {high} replicas")
+        elif names:
+            alone = f"--set scale.modes.{item.service}=shadow"
+            remedy = f"two can't scale it: delete that, advise it (docs/modes.md), or {alone}"
+            state: State = "note" if mode == "shadow" else "MISSING"
+            yield Finding(state, item.service, f"{names} acts on it; {remedy}")
 
     def _lease(self) -> Finding:
         section = self._settings.cluster.lease

@@ -172,6 +172,29 @@ class Autoscaler(AnyObject):
     spec: _Autoscaling
 
 
+class _HpaCondition(Part):
+    type: str | None = None
+    status: str | None = None
+    reason: str | None = None
+    message: str | None = None
+
+
+class _HpaSpec(_Autoscaling):
+    min_replicas: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    max_replicas: Annotated[int, Field(ge=1, lt=2**31)]
+
+
+class _HpaStatus(Part):
+    conditions: list[_HpaCondition] | None = None
+
+
+class HpaObject(AnyObject):
+    """A HorizontalPodAutoscaler of autoscaling/v2."""
+
+    spec: _HpaSpec
+    status: _HpaStatus | None = None
+
+
 class _ScopeRule(Part):
     scope_name: str | None = None
     operator: str | None = None

@@ -24,7 +24,7 @@ from deepscaler.adapters.kubernetes.telemetry import Telemetry
 from deepscaler.adapters.prometheus import PrometheusClient
 from deepscaler.adapters.queries import Names
 from deepscaler.calls import CallGraph
-from deepscaler.cluster import Pod, ScaleReport, Undisputed, Workload
+from deepscaler.cluster import Advice, Happening, Pod, ScaleReport, Undisputed, Workload
 from deepscaler.errors import ClusterError, MetricsError
 from deepscaler.logs import OnChange
 from deepscaler.panel import MetricPanel
@@ -77,6 +77,7 @@ class KubernetesCluster:
         self._telemetry = Telemetry(settings, prometheus, session, progress, self._stated, live=not past)
         self._measured = MeasuredObjects(settings, prometheus, clock, self._stated)
         self._orchestrator = Orchestrator(settings)
+        self._announcer = self._orchestrator.announcer(clock)
         self._newest: Mapping[str, Workload] | None = None  # what the API said last
         self._on_change = OnChange(_LOG, logging.ERROR)
         self.api_failures: Counter[int] = Counter()
@@ -267,6 +268,14 @@ class KubernetesCluster:
             )
         return replicas
 
+    def advise(self, minimums: Mapping[str, Advice | None]) -> ScaleReport:
+        """Raise the minimums of the HorizontalPodAutoscalers of these services, or give them back (None)."""
+        return self._orchestrator.advise(minimums)
+
+    def announce(self, happenings: Sequence[Happening]) -> None:
+        """Write Events on the Deployments of these services, aggregated and within a budget."""
+        self._announcer.announce(happenings, self._orchestrator.regarding)
+
     def check(self) -> None:
         """Check that this user may read and scale all that is to be scaled.
 
@@ -316,7 +325,7 @@ class KubernetesCluster:
             return
         election = LeaseElection(self._settings)
         self.upstreams["lease"] = election.upstream
-        self._orchestrator.writer.fence = election.seconds_left
+        self._orchestrator.writer.fence = self._orchestrator.minimums.fence = election.seconds_left
         with election.running():
             if wait and not election.wait():
                 raise ClusterError(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from statistics import median
 
+from deepscaler.adapters.kubernetes.announcer import Announcer
 from deepscaler.adapters.kubernetes.api import ApiError, KubeApi, Object
+from deepscaler.adapters.kubernetes.autoscalers import MinimumWriter, autoscaler_of
 from deepscaler.adapters.kubernetes.checked import (
     AnyObject,
     Checker,
@@ -37,9 +39,9 @@ from deepscaler.adapters.kubernetes.pod_needs import next_pod
 from deepscaler.adapters.kubernetes.quota import NextPod, quota_claims
 from deepscaler.adapters.kubernetes.replicas import DeploymentState, ReplicaWriter
 from deepscaler.adapters.kubernetes.rights import Right, missing_rights, needed_rights
-from deepscaler.adapters.kubernetes.rivals import rival_autoscalers
+from deepscaler.adapters.kubernetes.rivals import Rivals, rival_autoscalers
 from deepscaler.adapters.queries import Names
-from deepscaler.cluster import Pod, QuotaClaim, ScaleReport, Workload
+from deepscaler.cluster import Advice, Pod, QuotaClaim, ScaleReport, Workload
 from deepscaler.errors import ClusterError
 from deepscaler.logs import OnChange
 from deepscaler.settings import Settings
@@ -60,6 +62,8 @@ class Orchestrator:
         strangers: the newest pods that look like those of a service by their names, but belong to others;
             None until pods have been listed.
         writer: writes replicas; the leader's lease sets its fence.
+        minimums: writes minimums of autoscalers, likewise.
+        regarding: service -> name and uid of its Deployment.
     """
 
     def __init__(self, settings: Settings, api: KubeApi | None = None) -> None:
@@ -77,6 +81,11 @@ class Orchestrator:
         self._unsound_pods: list[Pod] = []
         self.strangers: list[str] | None = None
         self.writer = ReplicaWriter(self._api, self._path("/apis/apps/v1", "deployments"))
+        self.minimums = MinimumWriter(
+            self._api, self._path("/apis/autoscaling/v2", "horizontalpodautoscalers")
+        )
+        self.regarding: dict[str, tuple[str, str]] = {}
+        self._hpas: dict[str, list[str]] = {}  # service -> names of its HorizontalPodAutoscalers
 
     @property
     def upstream(self) -> Upstream:
@@ -106,6 +115,11 @@ class Orchestrator:
                 f"{', '.join(self._names.scaled.values())}; check app.namespace and app.services"
             )
         rivals = rival_autoscalers(self._api, self._namespace, self._on_change, self._checker)
+        self._remember_autoscalers(rivals)
+        self.regarding = {
+            service: (name_of(item), str(item["metadata"].get("uid") or ""))
+            for service, item in scaled.items()
+        }
         if not self._pods_seen:
             self._pods()
         found = {service: self._workload(service, item, rivals) for service, item in scaled.items()}
@@ -115,6 +129,14 @@ class Orchestrator:
             for service in self._names.services
             if service in found
         ]
+
+    def _remember_autoscalers(self, rivals: Rivals) -> None:
+        """What minimums are written to, and the versions that they are based on."""
+        self._hpas = {
+            service: [name_of(item) for item in rivals.hpas.get(name, ())]
+            for service, name in self._names.scaled.items()
+        }
+        self.minimums.remember({name_of(item): item for items in rivals.hpas.values() for item in items})
 
     def unsupported(self) -> dict[str, str]:
         """Scaled service -> what it is instead of a Deployment (StatefulSet, DaemonSet).
@@ -151,7 +173,7 @@ class Orchestrator:
         self.writer.remember(readable)
         return readable
 
-    def _workload(self, service: str, item: Object, rivals: Mapping[str, list[str]]) -> Workload:
+    def _workload(self, service: str, item: Object, rivals: Rivals) -> Workload:
         if name_of(item) in self._unsound:
             state = DeploymentState.of(item)
             why = self._unsound[name_of(item)]
@@ -168,7 +190,8 @@ class Orchestrator:
             memory_request_bytes=memory["requests"],
             boot_seconds=self._settings.process.boot_seconds.get(service) if measured is None else measured,
             annotations=state.annotations,
-            autoscalers=tuple(rivals.get(name_of(item), ())),
+            autoscalers=tuple(rivals.names.get(name_of(item), ())),
+            hpas=tuple(map(autoscaler_of, rivals.hpas.get(name_of(item), ()))),
             manager=manager_of_replicas(item),
             pods=pods_of(item),
         )
@@ -369,6 +392,29 @@ class Orchestrator:
                 failed[service] = f"Deployment {self._namespace}/{name}: {error}"
         return ScaleReport(applied, failed)
 
+    def advise(self, minimums: Mapping[str, Advice | None]) -> ScaleReport:
+        """Raise or give back the minimums of these services' autoscalers, as `MinimumWriter` does.
+
+        A write that fails doesn't stop the others; the report says why it failed.
+        """
+        applied: dict[str, int] = {}
+        failed: dict[str, str] = {}
+        for service, advice in minimums.items():
+            names = self._hpas.get(service, [])
+            if len(names) != 1:
+                failed[service] = f"one HorizontalPodAutoscaler is needed, found {', '.join(names) or 'none'}"
+                continue
+            try:
+                applied[service] = self.minimums.write(names[0], advice)
+            except ApiError as error:
+                failed[service] = f"HorizontalPodAutoscaler {self._namespace}/{names[0]}: {error}"
+        return ScaleReport(applied, failed)
+
+    def announcer(self, clock: Callable[[], float]) -> Announcer:
+        """What writes Events on the Deployments."""
+        identity = self._settings.cluster.lease.identity
+        return Announcer(self._api, self._namespace, clock, identity)
+
     def missing_rights(self, lease_namespace: str | None = None) -> list[Right]:
         """Rights that reading and scaling need and this user doesn't have.
 
@@ -378,7 +424,12 @@ class Orchestrator:
         Raises:
             ClusterError: the API can't be asked.
         """
-        return missing_rights(self._api, needed_rights(self._namespace, lease_namespace))
+        return missing_rights(
+            self._api,
+            needed_rights(
+                self._namespace, lease_namespace, self._settings.modes, self._settings.scale.events
+            ),
+        )
 
 
 def pods_of(deployment: Object) -> int:

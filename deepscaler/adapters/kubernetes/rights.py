@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from deepscaler.adapters.kubernetes.api import KubeApi
+from deepscaler.settings import Mode
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ READS = (
     ("list", "autoscaling", "horizontalpodautoscalers", ""),
 )
 WRITES = (("get", "apps", "deployments", ""), ("patch", "apps", "deployments", "scale"))
+ADVISING_WRITES = (
+    ("get", "autoscaling", "horizontalpodautoscalers", ""),
+    ("patch", "autoscaling", "horizontalpodautoscalers", ""),
+)
+EVENTS = (("create", "events.k8s.io", "events", ""), ("patch", "events.k8s.io", "events", ""))
 LEASE_VERBS = ("get", "create", "update")
 MORE_READS = {
     Right("list", "", "resourcequotas"): "plans aren't kept within the namespace's quotas",
@@ -53,9 +59,25 @@ def reading_rights(namespace: str) -> list[Right]:
     return [Right(*right, namespace=namespace) for right in READS]
 
 
-def needed_rights(namespace: str, lease_namespace: str | None = None) -> list[Right]:
-    """All rights that reading and scaling need in `namespace`, and those of a Lease where one is taken."""
-    rights = [Right(*right, namespace=namespace) for right in (*READS, *WRITES)]
+def needed_rights(
+    namespace: str,
+    lease_namespace: str | None = None,
+    modes: Collection[Mode] = frozenset({"act"}),
+    events: bool = False,
+) -> list[Right]:
+    """All rights that reading and writing need in `namespace`, and those of a Lease where one is taken.
+
+    Args:
+        namespace: of the application.
+        lease_namespace: where a Lease is to be taken; None: it isn't.
+        modes: of the services.
+        events: whether Events are written.
+    """
+    wanted = [*READS]
+    wanted += WRITES if "act" in modes else ()
+    wanted += ADVISING_WRITES if "advise" in modes else ()
+    wanted += EVENTS if events else ()
+    rights = [Right(*right, namespace=namespace) for right in wanted]
     if lease_namespace is not None:
         group, resource = "coordination.k8s.io", "leases"
         rights += [Right(verb, group, resource, namespace=lease_namespace) for verb in LEASE_VERBS]

@@ -141,7 +141,7 @@ class HpaPolicy(Policy):
         target = self._target(limit, request)
         self.targets[service] = target
         spec = replace(spec, metrics=(Metric("cpu", utilization=target.request_percent),))
-        measured = measure(spec, workload.replicas, [_seen(pod) for pod in pods], now)
+        measured = measure(spec, workload.replicas, [hpa_pod(pod) for pod in pods], now)
         if measured.failed and not any(pod.usage_cores is not None for pod in pods):
             return spec, replace(measured, failed=f"{measured.failed}; {_NO_SAMPLES}")
         return spec, measured
@@ -167,7 +167,7 @@ def _spec(settings: Hpa, low: int, high: int) -> HpaSpec:
         raise SettingsError(f"scale.hpa: {error}") from error
 
 
-def _seen(pod: Pod) -> HpaPod:
+def hpa_pod(pod: Pod) -> HpaPod:
     """The pod as an HPA sees it: with one container, and whole millicores, rounded up."""
     sample = None
     if pod.usage_cores is not None and pod.usage_time is not None:

@@ -151,9 +151,12 @@ def test_what_isnt_a_kubernetes_api_is_said(stub, shop, monkeypatch):
 def test_recorded_refusals_are_understood(stub, tmp_path, monkeypatch, name, status, said):
     [body] = [item["response"]["body"] for item in kubernetes_answers() if item["name"] == name]
     monkeypatch.setattr(stub, "reply", lambda *_: (status, body))
+    api = KubeApi(make(stub, tmp_path).cluster)
     with pytest.raises(ApiError, match=said) as caught:
-        KubeApi(make(stub, tmp_path).cluster).get("/apis/apps/v1/namespaces/shop/deployments")
+        api.get("/apis/apps/v1/namespaces/shop/deployments")
     assert caught.value.status == status
+    # What isn't there is an answer as good as any: KEDA, the metrics server.
+    assert set(api.upstream.requests().errors) == ({f"http_{status}"} if status != 404 else set())
 
 
 @pytest.fixture

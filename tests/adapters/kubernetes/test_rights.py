@@ -4,6 +4,7 @@ import pytest
 import yaml
 from helpers.kube_shop import Emulated, config, make
 from helpers.paths import ROOT
+from helpers.peak import hpa
 
 import predict_scale
 from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
@@ -57,6 +58,27 @@ def test_rights_of_the_emulated_api_are_checked(tmp_path):
             match="HTTP 401 Unauthorized: Unauthorized; the credentials are missing, wrong or expired",
         ):
             stale.workloads()
+
+
+def test_the_role_of_advising_is_enough_and_no_more_is_needed(tmp_path, capsys):
+    """It raises an HPA's minimum with its own eight rights; with act's, what is missing is named."""
+    role = (ROOT / "deploy/overlays/advise/rights.yaml").read_text()
+    acting = (ROOT / "deploy/overlays/act/rights.yaml").read_text()
+    shadow = (ROOT / "deploy/base/rights/shadow.yaml").read_text()
+    for text, enough in ((role, True), (acting, False)):
+        world = Emulated({"secret": Identity("system:serviceaccount:deepscaler:deepscaler")})
+        world.store.create(hpa())
+        for item in (next(yaml.safe_load_all(text)), list(yaml.safe_load_all(shadow))[1]):
+            world.store.create({**item, "metadata": {**item["metadata"], "namespace": "shop"}})
+        with world.server:
+            path = config(world, tmp_path, mode="advise", dry_run=False)
+            assert predict_scale.main(["--config", path, "--once"]) == (0 if enough else 1)
+            found = world.store.peek("autoscaling/horizontalpodautoscalers", "shop", "web")
+            assert found["spec"]["minReplicas"] == (6 if enough else 2)
+            assert predict_scale.main(["--config", path, "--give-back=all"]) == 0
+        assert world.store.replicas("shop")["web"] == 2
+    named = "missing rights: get horizontalpodautoscalers.autoscaling in namespace shop; patch horizontal"
+    assert named in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("roles", [("shadow",), ("shadow", "act")])
