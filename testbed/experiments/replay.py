@@ -91,7 +91,7 @@ def _told(settings: Settings, run: Run) -> Settings:
         "duration": float(times[-1] - times[0] + step),
     }
     bed = settings.testbed.model_copy(update=update)
-    scale = settings.scale.model_copy(update={"dry_run": False})
+    scale = settings.scale.model_copy(update={"dry_run": False, "mode": "act", "modes": {}})
     collect = settings.collect.model_copy(update={"step": step})
     return settings.model_copy(update={"testbed": bed, "scale": scale, "collect": collect})
 

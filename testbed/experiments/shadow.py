@@ -57,7 +57,7 @@ def follow(
     """The same on a cluster that is there already."""
     controllers = [Controller(cluster, make_policy(acting, settings, seed=seed), settings)]
     if shadow is not None:
-        scale = settings.scale.model_copy(update={"dry_run": True})
+        scale = settings.scale.model_copy(update={"dry_run": True, "mode": "shadow", "modes": {}})
         dry = settings.model_copy(update={"scale": scale})
         controllers.insert(0, Controller(cluster, make_policy(shadow, dry, seed=seed), dry))
     start, step = cluster.now(), settings.collect.step
