@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 
-.PHONY: install install-dev python prometheus victoria-metrics chromium demo test fuzz live lint types bench fidelity soak schema clean
+.PHONY: install install-dev python prometheus victoria-metrics chromium demo test fuzz live lint types bench fidelity soak schema docs clean
 
 install: $(VENV)/.run
 install-dev: $(VENV)/.dev
@@ -77,6 +77,10 @@ soak: install
 schema: install
 	$(PY) -m deepscaler.settings --schema
 	$(PY) -m deepscaler.settings --docs
+
+# The numbers of README.md and docs/results.md: from the newest `make demo` where there is one, else docs/results.json.
+docs: install
+	$(PY) -m testbed.experiments.documents $(addprefix --summary ,$(wildcard runs/demo/summary.json))
 
 clean:
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build

@@ -8,20 +8,34 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shlex
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from deepscaler.artefacts import plain
-from deepscaler.errors import DeepScalerError
+from deepscaler.errors import DataError, DeepScalerError
 from deepscaler.evaluation.comparison import REFERENCES, Outcome
 from deepscaler.evaluation.summary import gather, summarize, write_summary
 from deepscaler.evaluation.text import OWN, by_violations, elasticity_table, full_table, main_table, verdict
+from deepscaler.labels.demand import DemandModel
+from deepscaler.labels.record import fitted_to
+from deepscaler.learning.description import load_demand
 from deepscaler.logs import start_logging
 from deepscaler.pictures.runs import draw_pareto, draw_timeline
+from deepscaler.reports.comparison import write_report
+from deepscaler.reports.counterfactual import (
+    Counterfactual,
+    counterfactual,
+    replayed,
+    to_dict,
+    write_counterfactual,
+)
+from deepscaler.reports.counterfactual import text as counterfactual_text
 from deepscaler.runs import read_run
-from deepscaler.settings import Evaluate, load_settings
+from deepscaler.settings import Evaluate, Settings, load_settings
 
 log = logging.getLogger("calculate")
 MAX_LINES = 4
@@ -51,6 +65,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", metavar="DIR", help="where summary.json and pictures go (default: evaluate.output_dir)"
     )
+    parser.add_argument(
+        "--report", metavar="FILE", help="also write a page (HTML) that explains the comparison to people"
+    )
+    parser.add_argument(
+        "--counterfactual",
+        metavar="RUN",
+        help="a run with --dry-run: what was, and what the policy in the shadow would have made of it",
+    )
     parser.add_argument("--full", action="store_true", help="print every measure, not only the main ones")
     parser.add_argument("--json", action="store_true", help="print summary.json instead of the table")
     return parser
@@ -60,14 +82,19 @@ def main(argv: list[str] | None = None) -> int:
     """Read runs, print the comparison, write summary.json and the pictures."""
     arguments = build_parser().parse_args(argv)
     start_logging()
+    if arguments.counterfactual:
+        return _counterfactual(arguments)
     try:
-        settings = load_settings(arguments.config, arguments.overrides).evaluate
+        whole = load_settings(arguments.config, arguments.overrides)
+        settings = whole.evaluate
         log.info("settings: %s", settings.model_dump_json())
         output = Path(arguments.output or settings.output_dir)
         outcomes = gather(arguments.runs or [settings.runs], settings.warmup)
         summary = summarize(outcomes, settings.baseline)
         write_summary(output / "summary.json", summary)
         pictures = draw(summary, outcomes, settings, output)
+        if arguments.report:
+            write_report(Path(arguments.report), summary, outcomes, whole, command(arguments))
     except DeepScalerError as error:
         print(f"calculate: {error}", file=sys.stderr)
         return 1
@@ -77,6 +104,66 @@ def main(argv: list[str] | None = None) -> int:
         print(report(summary, settings.baseline, arguments.full))
     log.info("wrote %s and %s", output / "summary.json", ", ".join(path.name for path in pictures))
     return 0
+
+
+def _counterfactual(arguments: argparse.Namespace) -> int:
+    """Tell what a policy in the shadow would have made; the page goes to --report."""
+    try:
+        settings = load_settings(arguments.config, arguments.overrides)
+        found = tell_counterfactual(Path(arguments.counterfactual), settings)
+        if arguments.report:
+            write_counterfactual(Path(arguments.report), found, command(arguments))
+    except DeepScalerError as error:
+        print(f"calculate: {error}", file=sys.stderr)
+        return 1
+    print(
+        json.dumps(to_dict(found), indent=2, allow_nan=False)
+        if arguments.json
+        else counterfactual_text(found)
+    )
+    return 0
+
+
+def tell_counterfactual(directory: Path, settings: Settings) -> Counterfactual:
+    """Read the record, fit the demands to it and replay it, as far as that can be done.
+
+    Raises:
+        DataError: it is no shadow run.
+    """
+    from testbed.experiments.replay import replay
+
+    run, warmup = read_run(directory), settings.evaluate.warmup
+    model, why = None, ""
+    try:
+        model = fitted_to(run, settings, known_demand(settings))
+    except DataError as error:
+        why = str(error)
+    found = counterfactual(run, warmup, model)
+    if model is None:
+        return replace(found, response_why=why, replay_why=why)
+    try:
+        replays = replay(run, settings, model, found.shadow, warmup)
+    except DeepScalerError as error:
+        return replace(found, replay_why=str(error))
+    return replace(found, replay=replayed(found.was, replays.was, replays.would))
+
+
+def known_demand(settings: Settings) -> DemandModel | None:
+    """The demand fit of the bundle or the data set; None where there is none."""
+    try:
+        return load_demand(settings)
+    except DeepScalerError as error:
+        log.info("no demand fit beside the run's own: %s", error)
+        return None
+
+
+def command(arguments: argparse.Namespace) -> str:
+    """The command that makes the page of this comparison."""
+    words = ["python", "calculate.py", "--config", arguments.config]
+    words += [word for override in arguments.overrides for word in ("--set", override)]
+    words += ["--runs", *arguments.runs] if arguments.runs else []
+    words += ["--counterfactual", arguments.counterfactual] if arguments.counterfactual else []
+    return shlex.join([*words, "--report", arguments.report])
 
 
 def report(summary: dict[str, Any], baseline: str, full: bool) -> str:

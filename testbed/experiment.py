@@ -24,6 +24,7 @@ from testbed.experiments.choice import CHOSEN, choose, read_chosen, write_chosen
 from testbed.experiments.cluster import measure, run_tasks
 from testbed.experiments.expected import Pace
 from testbed.experiments.matrix import TEST, Case, Task, cases_of, seeds_for_test, tasks_of
+from testbed.experiments.report_page import write_experiment_page
 from testbed.experiments.tables import TERMS, case_table, holds_table
 
 TEST_LOG = "test_seeds.jsonl"
@@ -130,7 +131,11 @@ def run(experiment: Experiment, arguments: argparse.Namespace) -> dict[str, Any]
         "arguments": sys.argv[1:] if sys.argv[0].endswith("experiment.py") else [],
     }
     summary = {"experiment": about, "cases": found}
-    write_json((root / TEST if arguments.test else root) / "summary.json", summary)
+    made = root / TEST if arguments.test else root
+    write_json(made / "summary.json", summary)
+    page, command = made / "report.html", f"python -m testbed.experiment {arguments.experiment}"
+    write_experiment_page(page, tasks, experiment.baseline, command)
+    print(f"written: {page}", file=sys.stderr)
     if experiment.sweeps and not arguments.test and not arguments.only:
         write_chosen(root / CHOSEN, choose(cases, found, experiment.most_violations), experiment.seeds)
     return summary

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from functools import cache
-from typing import Any
 
 import pytest
 from helpers.paths import ROOT
 
 from deepscaler.control.recorder import ACTING, DRY_RUN, STANDBY
-from deepscaler.evaluation.text import TERMS, full_table, main_table
 from deepscaler.pictures.architecture import BANDS, BOXES, draw_architecture
 from deepscaler.policies.base import Reason
 from deepscaler.runs import DECISION_COLUMNS
 from deepscaler.settings import GuardRails
 from testbed.experiments.demo import STAGES
+from testbed.experiments.documents import documents
+from testbed.experiments.documents import main as documents_main
 
 PAGES = [
     "README.md",
@@ -113,56 +114,30 @@ def test_the_readme_shows_the_commands_that_the_demo_runs():
     assert [command for command in shown if "live.yaml" not in command] == list(STAGES.values())
 
 
-SCALES = {
-    "seeds": 1,
-    "violation_minutes": 1,
-    "violation_rate": 100,
-    "violation_rate_ci": 100,
-    "slow_rate": 100,
-    "p95_seconds": 1000,
-    "mean_seconds": 1000,
-    "core_hours": 1,
-    "core_hours_ci": 1,
-    "changes_per_hour": 1,
-    "starts_per_hour": 1,
-    "mean_replicas": 1,
-    "unknown_rate": 100,
-}
-"""Columns of the table in docs/results.md, and what the measures were multiplied by to print them."""
+def test_no_number_of_the_demo_is_typed():
+    """The pages are what `make docs` writes from docs/results.json."""
+    kept = json.loads(text("docs/results.json"))
+    assert len(kept["policies"]) == 10
+    assert {name: text(name) for name in documents(kept, ROOT)} == documents(kept, ROOT)
 
 
-LATER = {"starts_per_hour": "starts/h"}
-"""Columns that a table has if it was printed since there are such columns, and their headings."""
-
-
-def block_with(page: str, start: str) -> str:
-    (block,) = [body for _, body in BLOCK.findall(text(page)) if body.startswith(start)]
-    return block.strip()
-
-
-def printed_summary() -> dict[str, Any]:
-    """What `table` needs, read back from the full table in docs/results.md."""
-    policies, pareto = {}, []
-    head, _, *lines = block_with("docs/results.md", "policy").splitlines()
-    scales = {
-        column: scale for column, scale in SCALES.items() if column not in LATER or LATER[column] in head
-    }
-    for line in lines:
-        name, *cells = re.findall(r"\[.*?\]|[^\s*]+", line)
-        values = [[float(part) for part in cell.strip("[]").split(",")] for cell in cells]
-        policies[name] = {
-            column: tuple(part / scale for part in value) if column.endswith("_ci") else value[0] / scale
-            for (column, scale), value in zip(scales.items(), values, strict=True)
-        } | {"seeds": int(values[0][0])}
-        pareto += [name] if " * " in line else []
-    return {"policies": policies, "pareto": pareto}
-
-
-def test_the_tables_are_one_result_as_the_scripts_print_it():
-    summary = printed_summary()
-    assert len(summary["policies"]) == 10
-    assert block_with("docs/results.md", "policy") == full_table(summary).removeprefix(TERMS).strip()
-    assert block_with("README.md", "policy") == main_table(summary).removeprefix(TERMS).strip()
+def test_what_is_kept_of_a_summary_is_enough_for_the_pages(tmp_path, capsys):
+    kept = json.loads(text("docs/results.json"))
+    row = kept["policies"]["hpa_70"]
+    row["core_hours"], row["violation_rate"] = 2 * kept["policies"]["deepscaler"]["core_hours"], 0.5
+    summary = {**kept, "paired": {"deepscaler": kept["paired"]}, "equal": {"deepscaler": kept["equal"]}}
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    for name in ("README.md", "docs/results.md"):
+        (tmp_path / name).write_text(text(name), encoding="utf-8")
+    arguments = ["--root", str(tmp_path), "--summary", str(tmp_path / "summary.json")]
+    assert documents_main(arguments) == 0 and documents_main(arguments[:2]) == 0
+    assert "written: README.md, docs/results.md" in capsys.readouterr().out
+    for name in ("README.md", "docs/results.md"):
+        assert "`hpa_70` violates 50.00 % at 100 % more cost" in (tmp_path / name).read_text(encoding="utf-8")
+    (tmp_path / "README.md").write_text("no marks")
+    assert documents_main(arguments) == 1
+    assert capsys.readouterr().err.startswith("documents: the page has 0 blocks 'table'")
 
 
 def test_every_page_is_in_the_readmes_index():

@@ -25,7 +25,7 @@ FLOORS = (
     {"settings"},
     {"adapters", "labels", "graphs", "evaluation"},
     {"pictures", "collecting", "planning"},
-    {"learning"},
+    {"learning", "reports"},
     {"policies"},
     {"control"},
 )
@@ -49,10 +49,17 @@ HOMES = {
     "pydantic_core": ("deepscaler/artefacts.py",),  # comes with pydantic; it reads JSON within bounds
     "pydantic": ("deepscaler/settings/", "deepscaler/adapters/", "deepscaler/runs.py", "testbed/"),
     "yaml": ("deepscaler/settings/", "deepscaler/adapters/", "testbed/", "sendFlow/"),
-    "scipy": ("deepscaler/statistics.py", "deepscaler/graphs/", "deepscaler/labels/", "testbed/fidelity/"),
+    "scipy": (
+        "deepscaler/statistics.py",
+        "deepscaler/graphs/",
+        "deepscaler/labels/",
+        "testbed/fidelity/",
+        "testbed/experiments/replay.py",
+    ),
     "matplotlib": ("deepscaler/pictures/",),
     "networkx": ("deepscaler/pictures/", "deepscaler/policies/pbscaler.py"),
     "PIL": ("deepscaler/pictures/",),  # comes with matplotlib
+    "jinja2": ("deepscaler/reports/",),
     "pandas": ("deepscaler/", "testbed/", *(f"{script}.py" for script in SCRIPTS)),
     "distributed": ("testbed/experiments/",),
     "dask": ("testbed/experiments/",),  # distributed's other half

@@ -129,6 +129,11 @@ def _known(value: float | None) -> bool:
 # -------------------------------------------------------------------------------------------------- paragraph
 def verdict(summary: Mapping[str, Any], baseline: str) -> str:
     """One paragraph: which policies no other beats, and how deepscaler does against its rivals."""
+    return " ".join(verdict_sentences(summary, baseline))
+
+
+def verdict_sentences(summary: Mapping[str, Any], baseline: str) -> list[str]:
+    """The sentences of `verdict`."""
     sentences = [*_caveats(summary), _front_sentence(summary)]
     own = [name for name in by_violations(summary) if summary["policies"][name]["policy"] == OWN]
     for name in own:
@@ -142,7 +147,7 @@ def verdict(summary: Mapping[str, Any], baseline: str) -> str:
             )
     if not own:
         sentences.append("There is no run of deepscaler among these.")
-    return " ".join(sentence for sentence in sentences if sentence)
+    return [sentence for sentence in sentences if sentence]
 
 
 def _caveats(summary: Mapping[str, Any]) -> list[str]:

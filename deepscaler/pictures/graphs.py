@@ -27,7 +27,18 @@ def draw_graphs(
     threshold: float,
     path: str | Path,
 ) -> None:
-    """Write a PNG of the graphs side by side: services and arrows above, the matrix of weights below.
+    """Write a PNG of the graphs side by side, see `graphs_figure`."""
+    save(graphs_figure(names, graphs, entries, threshold), path)
+
+
+def graphs_figure(
+    names: Sequence[str],
+    graphs: Mapping[str, Matrix],
+    entries: Sequence[str],
+    threshold: float,
+    shown: Sequence[str] | None = None,
+) -> Any:
+    """The graphs side by side: services and arrows above, the matrix of weights below.
 
     Services stand at the same positions in all graphs, in the columns that `layers` gives for the first one.
     Blue arrows are edges that the first graph has too, orange ones it lacks; wider arrows weigh more. In the
@@ -38,17 +49,18 @@ def draw_graphs(
         graphs: matrix `[N, N]` by name of the graph, row = caller.
         entries: the services at which requests enter the application.
         threshold: share of the largest weight above which a weight is an edge.
-        path: where the picture goes.
+        shown: names of the graphs to draw; None: all.
     """
     reference, first = next(iter(graphs.items()))
     known = edges_above_share(first, threshold)
     places = positions(known, [names.index(entry) for entry in entries if entry in names])
     tallest = max(np.unique(places[:, 0], return_counts=True)[1])
     height, side = max(4.2, 0.34 * tallest + 1.2), 1.6 + max(0.17 * len(names), 2.6)
-    figure = new_figure(5.6 * len(graphs), height + side)
-    rows = figure.subplots(2, len(graphs), squeeze=False, height_ratios=[height, side])
+    drawn_graphs = {name: graphs[name] for name in shown or graphs}
+    figure = new_figure(5.6 * len(drawn_graphs), height + side)
+    rows = figure.subplots(2, len(drawn_graphs), squeeze=False, height_ratios=[height, side])
     labels = short_names(names)
-    for (arrows, cells), (name, matrix) in zip(rows.T, graphs.items(), strict=True):
+    for (arrows, cells), (name, matrix) in zip(rows.T, drawn_graphs.items(), strict=True):
         found = edges_above_share(matrix, threshold)
         drawn = heaviest(matrix, found, DRAWN * len(names))
         _draw_arrows(arrows, places, scaled(matrix), drawn, known)
@@ -58,13 +70,14 @@ def draw_graphs(
         title = f"{name}\n{int(found.sum())} edges{shared}{part}"
         arrows.set_title(title, fontsize=NORMAL + 2, color=INK)
         _draw_matrix(cells, labels, scaled(matrix), known)
+    wrap = "\n" if len(drawn_graphs) == 1 else " "
     figure.supxlabel(
-        f"blue: edges that {reference} has too; orange: edges that it lacks; "
+        f"blue: edges that {reference} has too; orange: edges that it lacks;{wrap}"
         f"width and shade: weight; framed: edges of {reference}",
         fontsize=NORMAL,
         color=INK,
     )
-    save(figure, path)
+    return figure
 
 
 def heaviest(matrix: Matrix, found: Mask, count: int) -> Mask:

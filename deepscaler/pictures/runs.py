@@ -51,7 +51,7 @@ def draw_timeline(
     first, offered = next(iter(runs.values())), []
     for (name, run), colour in zip(runs.items(), SERIES, strict=False):
         span = run_span(run, warmup)
-        moments, sums, seconds = _windows(run, span)
+        moments, sums, seconds = windows(run, span)
         offered.append(pd.Series(sums["offered"].to_numpy() / seconds, moments))
         width, order = (2.4, 3) if run.policy.text == OWN else (1.5, 2)
         line = {"color": colour, "linewidth": width, "zorder": order}
@@ -63,7 +63,7 @@ def draw_timeline(
     load.fill_between(highest.index, highest.to_numpy(), color=LOAD_AREA, linewidth=0)
     load.plot(highest.index, highest.to_numpy(), color=LOAD_LINE, linewidth=1.2)
     load.set(ylabel="offered load\n(requests/s)", ylim=(0, None))
-    _latency_axis(latency, entry_sla(first) * 1000)
+    latency_axis(latency, entry_sla(first) * 1000)
     _oracle(cores, first, run_span(first, warmup))
     cores.set(
         ylabel="CPU allocated, all services\n(cores)",
@@ -81,7 +81,7 @@ def draw_timeline(
     save(figure, path)
 
 
-def _windows(run: Run, span: Span) -> tuple[Any, pd.DataFrame, float]:
+def windows(run: Run, span: Span) -> tuple[Any, pd.DataFrame, float]:
     """Centres of windows in minutes since the run's start, sums by window, and a window's length in seconds.
 
     There are about `POINTS` windows; each is a multiple of 15 s long.
@@ -116,7 +116,7 @@ def _oracle(axis: Any, run: Run, span: Span) -> None:
     axis.legend(loc="lower right", framealpha=0.9, edgecolor="none", fontsize=NORMAL)
 
 
-def _latency_axis(axis: Any, sla: float) -> None:
+def latency_axis(axis: Any, sla: float) -> None:
     """Mark the SLA in milliseconds, and show responses far above it on a logarithmic axis."""
     mark(axis, sla, f"SLA {sla:g} ms", at_end=True)
     low, high = axis.get_ylim()
@@ -131,11 +131,16 @@ def _latency_axis(axis: Any, sla: float) -> None:
 
 
 def draw_pareto(summary: Mapping[str, Any], path: str | Path) -> None:
-    """Write a PNG of cost against violating minutes: one point per policy with its 95 % intervals.
+    """Write a PNG of cost against violating minutes, see `pareto_figure`."""
+    save(pareto_figure(summary, 8.2, 5.4), path)
+
+
+def pareto_figure(summary: Mapping[str, Any], width: float, height: float) -> Any:
+    """Cost against violating minutes: one point per policy with its 95 % intervals, size in inches.
 
     The settings of one sweep (`hpa_50`, `hpa_70`) are joined by a line.
     """
-    figure = new_figure(8.2, 5.4)
+    figure = new_figure(width, height)
     axis = figure.subplots()
     rows = summary["policies"]
     names = [name for name in by_violations(summary) if not math.isnan(rows[name]["violation_rate"])]
@@ -156,7 +161,7 @@ def draw_pareto(summary: Mapping[str, Any], path: str | Path) -> None:
     }
     points = {name: (rows[name]["core_hours"], rows[name]["violation_rate"] * 100) for name in names}
     _label_points(axis, points, colours, [name for name in names if rows[name]["policy"] == OWN])
-    save(figure, path)
+    return figure
 
 
 def _label_points(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepscaler.artefacts import utc_text
 from deepscaler.cluster import Pod, Workload
 from deepscaler.labels.demand import DemandModel
 from deepscaler.labels.history import offered_history
@@ -26,6 +28,10 @@ from deepscaler.policies.reactive import ReactiveFloor, limits_now
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 Counts = NDArray[np.int64]
+NO_SOURCE = "none"
+"""Stands for moments without scenarios, when the floor decides."""
+NEWEST_SOURCES = 500
+"""So many changes of the source are remembered."""
 LEAST_WEIGHT = 1e-12
 BUDGET_UNIT = "share of violating minutes, over a day"
 MOST_TOLD = 8000
@@ -121,6 +127,7 @@ class PlanPolicy(Policy):
         self._boot_seconds = np.nan_to_num(model.boot_seconds)
         self._column = {name: index for index, name in enumerate(model.services)}
         self._known = np.isfinite(model.demand_seconds)
+        self._sources: deque[tuple[float, str]] = deque(maxlen=NEWEST_SOURCES)
 
     def decide(self, observation: Observation) -> Mapping[str, Proposal]:
         """The larger of plan and floor, for every live service."""
@@ -129,10 +136,11 @@ class PlanPolicy(Policy):
         return {item.service: self._proposal(item, plan, floors) for item in observation.workloads}
 
     def describe(self) -> Mapping[str, Any]:
-        """What run.json keeps of the source of scenarios, of its trials and of the budget."""
+        """What run.json keeps: the source of scenarios, since when which one was used, trials and budget."""
         trials = {} if self._trials is None else {"trials": self._trials.describe()}
         budget = {} if self._budget is None else {"budget": self._budget.account().to_dict()}
-        return {**self._about(), **trials, **budget}
+        changes = [[utc_text(moment), source] for moment, source in self._sources]
+        return {**self._about(), **trials, **budget, "scenario_sources": changes}
 
     def outlook(self) -> Outlook:
         """The scenarios that the plan was made from, and what speaks for it."""
@@ -172,13 +180,16 @@ class PlanPolicy(Policy):
         usable = len(panel) and {"req", "res"} <= set(panel.features)
         rates = offered_history(self._model, panel) if usable else None
         if rates is None:
+            self._note(observation.now, NO_SOURCE)
             return None
         least = np.ceil(np.nan_to_num([floors.get(name, 0.0) for name in self._model.services])).astype(
             np.int64
         )
         desk = self._desk(replicas_within(self._model, rates[-1], limits), running, limits, prices, least)
         found = self._source.scenarios(Moment(observation.now, rates, panel, desk, observation.load))
-        if found is None or not np.isfinite(found.rates).all():
+        usable = found is not None and bool(np.isfinite(found.rates).all())
+        self._note(observation.now, found.source if found is not None and usable else NO_SOURCE)
+        if found is None or not usable:
             return None
         needs = replicas_within(self._model, found.rates, limits)
         plan = self._cheapest(found, needs, running, prices)
@@ -188,6 +199,11 @@ class PlanPolicy(Policy):
             self._budget.shadowed(prior, np.maximum(least, 1), observation.now)
         self._made = _Made(observation.now, found, needs, plan)
         return plan
+
+    def _note(self, now: float, source: str) -> None:
+        """Remember the moments at which the source changes."""
+        if not self._sources or self._sources[-1][1] != source:
+            self._sources.append((now, source))
 
     def _desk(self, needed: Counts, running: Running, limits: Array, prices: Prices, least: Counts) -> Desk:
         """What a source may ask of the plan, to judge itself."""

@@ -42,6 +42,7 @@ class VirtualCluster:
         settings: the application's settings; `testbed` says what runs.
         seed: seed of the load and of every random stream; None: `testbed.seed`.
         plan: the load; None: that of `testbed.load` for `testbed.duration` seconds.
+        program: the application; None: that of `testbed.application`.
         keep_counters: keep the cumulative counters of every scrape, for remote write.
 
     Time starts `testbed.warmup` before `testbed.start`; the clock stands at `testbed.start` after
@@ -54,12 +55,13 @@ class VirtualCluster:
         *,
         seed: int | None = None,
         plan: LoadPlan | None = None,
+        program: Program | None = None,
         keep_counters: bool = False,
     ) -> None:
         bed = settings.testbed
         self._settings = settings
         self.seed = bed.seed if seed is None else seed
-        self.program: Program = make_program(settings)
+        self.program: Program = program or make_program(settings)
         self._services = tuple(settings.app.services)
         self._order = np.array([self.program.services.index(name) for name in self._services])
         self._step = settings.collect.step

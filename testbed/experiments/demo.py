@@ -25,7 +25,7 @@ STAGES = {
     " --train_config_path config/scenario_train.yaml",
     "compare graphs": f"python similarity.py --config {CONFIG}",
     "scale": f"python predict_scale.py --config {CONFIG}",
-    "evaluate": f"python calculate.py --config {CONFIG}",
+    "evaluate": f"python calculate.py --config {CONFIG} --report runs/demo/report.html",
 }
 """The stages and their commands, which are those of README.md."""
 SUMMARY = Path("runs/demo/summary.json")
@@ -54,7 +54,8 @@ def main() -> int:
     write_json(SUMMARY, {**summary, "stages": seconds})
     spent = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
     print(
-        f"\n{sum(seconds.values()):.0f} s in all: {spent}. Written: {SUMMARY}, pictures beside it.",
+        f"\n{sum(seconds.values()):.0f} s in all: {spent}. Written: {SUMMARY}, pictures beside it; "
+        f"open {SUMMARY.with_name('report.html')} in a browser.",
         flush=True,
     )
     return 0

@@ -10,17 +10,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from deepscaler.artefacts import replacing
+from deepscaler.artefacts import read_text, write_text
 from deepscaler.errors import DeepScalerError
 from deepscaler.logs import start_logging
 from deepscaler.pictures.fidelity import draw_pods
 from deepscaler.settings import Settings, load_settings
+from deepscaler.text import put_blocks
 from testbed.applications.loading import APPS, load_application
 from testbed.applications.truth import endpoint_shares, expected_visits
 from testbed.fidelity import report
 from testbed.fidelity.fitting import Parameters
 from testbed.fidelity.judging import judge
 from testbed.fidelity.records import read_cells
+
+COMMAND = "python -m testbed.fidelity"
+"""What the marks in the page name."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -52,8 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             report.write_application(base, found.fields(load_application(base)))
         if arguments.page:
             page = Path(arguments.page)
-            with replacing(page) as temporary:
-                temporary.write_text(report.put(page.read_text(encoding="utf-8"), blocks), encoding="utf-8")
+            write_text(page, put_blocks(read_text(page), blocks, COMMAND))
             draw(judged, page.with_name("fidelity.png"))
     except DeepScalerError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -26,7 +26,6 @@ MEASURES = {
 """Measure -> heading and format of its column."""
 REACH = {"cores": 0.05, "throughput": 0.02, "p50": 0.2, "p90": 0.2, "violating": 0.5}
 """Relative difference that is aimed at; of `violating`, a factor of 1.5 either way."""
-BEGIN, END = "<!-- made by python -m testbed.fidelity: {} -->", "<!-- end of {} -->"
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,15 +124,6 @@ def parameters(found: Parameters, folds: Sequence[Parameters]) -> str:
 def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def put(page: str, blocks: Mapping[str, str]) -> str:
-    """The page with each block's text between its two marks."""
-    for name, text in blocks.items():
-        begin, end = BEGIN.format(name), END.format(name)
-        before, _, rest = page.partition(begin)
-        page = f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}"
-    return page
 
 
 def write_application(path: Path, fields: Mapping[str, object]) -> None:

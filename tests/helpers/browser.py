@@ -68,10 +68,11 @@ class Browser:
         ]
 
     def requests(self) -> list[str]:
-        """URLs that were asked for since the page was opened or this was last asked."""
+        """URLs that were asked for since the page was opened or this was last asked; without `data:`."""
         messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         sent = [one["params"] for one in messages if one["method"] == "Network.requestWillBeSent"]
-        return [one["request"]["url"] for one in sent]
+        urls = [one["request"]["url"] for one in sent]
+        return [url for url in urls if not url.startswith("data:")]
 
     def outside(self) -> list[str]:
         """Those of `requests` that leave this machine."""

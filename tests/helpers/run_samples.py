@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from deepscaler.cluster import ENDPOINT_COLUMNS, LATENCY_BUCKETS
-from deepscaler.runs import DECISION_COLUMNS, POD_COLUMNS, Run
+from deepscaler.runs import DECISION_COLUMNS, POD_COLUMNS, Run, write_run
 from helpers.moments import START
 
 LIMITS = {"web": 0.5, "db": 1.0}
@@ -43,3 +43,35 @@ def make_run(endpoints, pods=None, *, policy="hpa_70", seed=1, **info):
     return Run(
         stated, frame, pd.DataFrame([], columns=DECISION_COLUMNS), pd.DataFrame(rows, columns=POD_COLUMNS)
     )
+
+
+LENGTH = 300
+# policy -> (minutes over the SLA by seed, replicas)
+POLICIES = {
+    "deepscaler": ((0, 0, 1), 2),
+    "hpa_50": ((0, 0, 0), 4),
+    "hpa_70": ((2, 3, 2), 3),
+    "hpa_80": ((4, 4, 5), 2),
+    "static": ((1, 1, 1), 5),
+}
+
+
+def write_runs(directory, policies=POLICIES, seeds=(2000, 2001, 2002)):
+    """Five minutes a run; the first minutes of each run are over the SLA."""
+    for policy, (bad, replicas) in policies.items():
+        for seed, minutes in zip(seeds, bad, strict=False):
+            times = range(15, LENGTH + 1, 15)
+            rows = [
+                endpoint_row(t, "GET /", 10, 0.6, slow=10)
+                if t <= 60 * minutes
+                else endpoint_row(t, "GET /", 10, 0.1)
+                for t in times
+            ]
+            pods = [(START + t, service, replicas, 0, replicas) for t in times for service in ("web", "db")]
+            oracle = {
+                "oracle": {"web": [2] * 5, "db": [2] * 5},
+                "oracle_times": [START + 60 * i for i in range(5)],
+            }
+            write_run(
+                make_run(rows, pods, policy=policy, seed=seed, **oracle), directory / f"{policy}-{seed}"
+            )

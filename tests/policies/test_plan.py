@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers.fakes import make_settings
 
+from deepscaler.artefacts import utc_text
 from deepscaler.cluster import Pod, Workload
 from deepscaler.control.guard_rails import RecommendationHistory, Stance, decide
 from deepscaler.labels.demand import DemandModel
@@ -40,7 +41,7 @@ MODEL = DemandModel(
 class Told:
     """Says that the rates go on as they are given, for ten steps."""
 
-    def __init__(self, *rates, source="truth"):
+    def __init__(self, *rates):
         self.rates, self.asked = np.array(rates, np.float64), 0
 
     def scenarios(self, moment):
@@ -117,6 +118,17 @@ def test_a_service_that_the_fit_doesnt_know_goes_by_the_floor():
 def test_scenarios_that_are_not_finite_are_no_plan():
     found = policy(Told([np.nan, 12.0]), Floor(web=3, db=1)).decide(observed(workload("web"), workload("db")))
     assert {item.reason for item in found.values()} == {Reason.FLOOR}
+
+
+def test_it_remembers_since_when_which_source_decided():
+    source = Told([35.0, 12.0])
+    planning = policy(source, Floor(web=3, db=1))
+    seen = observed(workload("web"), workload("db"))
+    for rates in ([[35.0, 12.0]], [[35.0, 12.0]], [], [[np.nan, 12.0]], [[35.0, 12.0]]):
+        source.rates = np.array(rates)
+        planning.decide(seen)
+    assert [name for _, name in planning.describe()["scenario_sources"]] == ["truth", "none", "truth"]
+    assert planning.describe()["scenario_sources"][0][0] == utc_text(NOW)
 
 
 def test_a_limit_that_changed_after_the_fit_counts_at_once():

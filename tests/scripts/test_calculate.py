@@ -7,44 +7,12 @@ import re
 
 import pytest
 from helpers.paths import ROOT
-from helpers.run_samples import START, endpoint_row, make_run
+from helpers.run_samples import LENGTH, POLICIES, endpoint_row, make_run, write_runs
 
 import calculate
 from deepscaler.evaluation.text import full_table, verdict
 from deepscaler.pictures.runs import draw_pareto
 from deepscaler.runs import write_run
-
-LENGTH = 300
-POD_HEAD = "time,service,spec,starting,ready\n"
-# policy -> (minutes over the SLA by seed, replicas)
-POLICIES = {
-    "deepscaler": ((0, 0, 1), 2),
-    "hpa_50": ((0, 0, 0), 4),
-    "hpa_70": ((2, 3, 2), 3),
-    "hpa_80": ((4, 4, 5), 2),
-    "static": ((1, 1, 1), 5),
-}
-
-
-def write_runs(directory, policies=POLICIES, seeds=(2000, 2001, 2002)):
-    """Five minutes a run; the first minutes of each run are over the SLA."""
-    for policy, (bad, replicas) in policies.items():
-        for seed, minutes in zip(seeds, bad, strict=False):
-            times = range(15, LENGTH + 1, 15)
-            rows = [
-                endpoint_row(t, "GET /", 10, 0.6, slow=10)
-                if t <= 60 * minutes
-                else endpoint_row(t, "GET /", 10, 0.1)
-                for t in times
-            ]
-            pods = [(START + t, service, replicas, 0, replicas) for t in times for service in ("web", "db")]
-            oracle = {
-                "oracle": {"web": [2] * 5, "db": [2] * 5},
-                "oracle_times": [START + 60 * i for i in range(5)],
-            }
-            write_run(
-                make_run(rows, pods, policy=policy, seed=seed, **oracle), directory / f"{policy}-{seed}"
-            )
 
 
 @pytest.fixture(scope="module")

@@ -196,13 +196,6 @@ def test_users_choose_the_tasks_that_locust_counted(planted: tuple[Lab, Paramete
 
 
 # --------------------------------------------------------------------------------------------------- the page
-def test_the_page_gets_its_tables_between_its_marks_and_keeps_the_rest() -> None:
-    page = f"Before\n{report.BEGIN.format('a')}\nold\n{report.END.format('a')}\nafter\n"
-    once = report.put(page, {"a": "| new |"})
-    assert once == f"Before\n{report.BEGIN.format('a')}\n| new |\n{report.END.format('a')}\nafter\n"
-    assert report.put(once, {"a": "| new |"}) == once
-
-
 def test_the_command_says_in_one_line_what_it_lacks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,130 @@
+"""The answer of a comparison in sentences: who wins, where, by how much, and how sure that is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from deepscaler.evaluation.comparison import REFERENCES
+from deepscaler.evaluation.portraits import Portrait
+from deepscaler.evaluation.text import number
+from deepscaler.statistics import bootstrap_interval, holm, nan_mean, paired
+
+SURE = 0.05
+"""Below this p, after Holm's correction, a difference isn't called chance."""
+
+
+@dataclass(frozen=True)
+class Win:
+    """The policy with the lowest realised cost, among those that don't know the future.
+
+    Attributes:
+        best: its name.
+        cost: its mean realised cost in core-hours.
+        interval: 95 % of that mean; None with fewer than two runs.
+        second: the next, or "" without a rival.
+        saved: how much less than the next it costs, as a share of the next's cost, on the same loads.
+        saved_interval: 95 % of that share; None with fewer than two pairs.
+        pairs: number of loads that both ran on.
+        level: rivals whose cost isn't told apart from the best one's.
+    """
+
+    best: str
+    cost: float
+    interval: tuple[float, float] | None
+    second: str
+    saved: float
+    saved_interval: tuple[float, float] | None
+    pairs: int
+    level: tuple[str, ...]
+
+    @property
+    def sure(self) -> bool:
+        """Whether the next one is told apart."""
+        return bool(self.second) and self.second not in self.level
+
+
+def winner(portraits: Sequence[Portrait]) -> Win | None:
+    """Who has the lowest realised cost, and who can't be told apart from it; None where costs are unknown."""
+    costs: dict[str, dict[str, float]] = {}
+    for one in portraits:
+        if one.outcome.entrant.policy.family not in REFERENCES and not math.isnan(one.cost):
+            costs.setdefault(one.name, {})[one.outcome.unit] = one.cost
+    if not costs:
+        return None
+    means = {name: nan_mean(list(values.values())) for name, values in costs.items()}
+    best, *rivals = sorted(means, key=lambda name: (means[name], name))
+    own = costs[best]
+    compared = {name: paired(own, costs[name]) for name in rivals}
+    adjusted = dict(zip(rivals, holm([compared[name]["p"] for name in rivals]), strict=True))
+    level = tuple(name for name in rivals if not adjusted[name] < SURE)
+    second = rivals[0] if rivals else ""
+    saved, bounds, pairs = math.nan, None, 0
+    if second and compared[second]["pairs"]:
+        pairs = int(compared[second]["pairs"])
+        shared = [unit for unit in own if unit in costs[second]]
+        rival = nan_mean([costs[second][unit] for unit in shared])
+        saved = -compared[second]["mean_difference"] / rival
+        if compared[second]["mean_difference_ci"] is not None:
+            low, high = compared[second]["mean_difference_ci"]
+            bounds = (-high / rival, -low / rival)
+    interval = bootstrap_interval(list(own.values()))
+    return Win(best, means[best], interval, second, saved, bounds, pairs, level)
+
+
+def winners_by_load(portraits: Sequence[Portrait]) -> dict[str, Win | None]:
+    """Load -> its winner, in the order of the loads' names."""
+    loads = sorted({one.load for one in portraits})
+    return {load: winner([one for one in portraits if one.load == load]) for load in loads}
+
+
+def told(win: Win | None) -> str:
+    """Who wins, by how much and how sure, in one or two sentences."""
+    if win is None:
+        return "The runs don't say what their loads needed, so their real costs can't be compared."
+    text = f"{win.best} has the lowest realised cost: {win.cost:.2f} core-hours per run"
+    if not win.second:
+        return f"{text}; it has no rival here."
+    if win.pairs:
+        text += f", {100 * win.saved:.0f} % below the next, {win.second}"
+        text += f" (95 % {_percent(win.saved_interval)}, {win.pairs} pairs)" if win.saved_interval else ""
+    if not win.level:
+        return f"{text}. That isn't chance: each rival's p is below {SURE} after Holm's correction."
+    if win.sure:
+        return f"{text}. {', '.join(win.level)} aren't told apart from it."
+    return f"{text}. That may be chance: {', '.join(win.level)} aren't told apart from it."
+
+
+def _percent(bounds: tuple[float, float]) -> str:
+    return f"[{100 * bounds[0]:.0f}, {100 * bounds[1]:.0f}]"
+
+
+def prices_told(portraits: Sequence[Portrait]) -> str:
+    """What the realised cost counts, at the prices of the runs."""
+    settings: Mapping[str, Any] = portraits[0].info.get("settings") or {}
+    prices = (settings.get("scale") or {}).get("prices") or {}
+    shortage, start = prices.get("shortage", math.nan), prices.get("start", math.nan)
+    return (
+        "Realised cost: the core-hours held, plus those that the true load needed and that weren't there, "
+        f"times {number(shortage, 0)}, plus {number(start, 0)} seconds of holding per pod started."
+    )
+
+
+def by_load(portraits: Sequence[Portrait], policies: Sequence[str]) -> list[list[str]]:
+    """Rows: load, policy with the lowest cost, how sure; then per policy `violating % @ core-hours`."""
+    rows = []
+    for load, win in winners_by_load(portraits).items():
+        here = [one for one in portraits if one.load == load]
+        level = [] if win is None else [name for name in win.level if name != win.best]
+        best = "-" if win is None else win.best
+        sure = "-" if win is None or not win.second else ("no" if level else "yes")
+        rows.append([load, best, sure, *(_violations_at_cost(here, name) for name in policies)])
+    return rows
+
+
+def _violations_at_cost(portraits: Sequence[Portrait], name: str) -> str:
+    own = [one.outcome.measures for one in portraits if one.name == name]
+    rate, cores = (nan_mean([row[key] for row in own]) for key in ("violation_rate", "core_hours"))
+    return f"{number(rate, 1, 100)} % @ {number(cores, 2)}" if own else "-"

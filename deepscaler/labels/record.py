@@ -1,0 +1,47 @@
+"""The demands fitted to one run, from its record alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from deepscaler.errors import DataError
+from deepscaler.labels.demand import DemandModel
+from deepscaler.labels.facts import DEFAULT_BOOT_SECONDS, Facts
+from deepscaler.labels.fit import fit_demand
+from deepscaler.runs import Run
+from deepscaler.settings import Settings
+
+
+def fitted_to(run: Run, settings: Settings, known: DemandModel | None = None) -> DemandModel:
+    """The demand model of a run: its CPU, requests and responses.
+
+    Args:
+        run: with metrics.
+        settings: of the application.
+        known: a fit to other data, such as the bundle's: it gives the start-up times that
+            `process.boot_seconds` doesn't, and the response where the run has too few busy minutes for one.
+
+    Raises:
+        DataError: no metrics were recorded, or too few for a fit.
+    """
+    if run.panel is None:
+        raise DataError("metrics.csv: no such file, so demands can't be fitted to the run")
+    requests = run.info.get("requests") or {}
+    limits = [run.info["limits"].get(name) or requests.get(name) or np.nan for name in run.panel.services]
+    boots = dict.fromkeys(run.panel.services, DEFAULT_BOOT_SECONDS)
+    if known is not None:
+        boots |= dict(zip(known.services, known.boot_seconds.tolist(), strict=True))
+    boots |= settings.process.boot_seconds
+    found = fit_demand(
+        run.panel,
+        None,
+        Facts(np.array(limits, np.float64), np.array([boots[name] for name in run.panel.services])),
+        settings.process,
+        entries=[entry.service for entry in settings.app.entries],
+        sla_seconds=min(run.info["sla"].values()),
+    )
+    if found.response is None and known is not None:
+        return replace(found, response=known.response)
+    return found

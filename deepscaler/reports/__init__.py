@@ -1,0 +1,1 @@
+"""Pages that explain runs: one HTML file each, with its pictures and without anything from outside."""

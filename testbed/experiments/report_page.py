@@ -1,0 +1,38 @@
+"""The page that explains an experiment, made from its runs when all are there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from deepscaler.evaluation.comparison import ComparedPolicy, Outcome
+from deepscaler.evaluation.summary import summarize
+from deepscaler.reports.comparison import write_report
+from testbed.experiments.cluster import measure
+from testbed.experiments.matrix import Task
+
+
+def write_experiment_page(path: Path, tasks: Sequence[Task], baseline: str, command: str) -> None:
+    """Write the page over all cases; a policy's runs are paired by case and seed.
+
+    Args:
+        path: of the page.
+        tasks: the runs, all of which are there; the settings of the first say the warm-up and where graphs
+            lie.
+        baseline: the policy that the others are paired with.
+        command: what makes the page again.
+
+    Raises:
+        DataError: a run is broken.
+    """
+    outcomes = [
+        Outcome(
+            ComparedPolicy(task.entrant.name),
+            f"{task.case.name}/{task.seed}",
+            measure(task).measures,
+            task.place,
+        )
+        for task in tasks
+    ]
+    settings = tasks[0].case.settings
+    write_report(path, summarize(outcomes, baseline), outcomes, settings, command)

@@ -1,0 +1,123 @@
+"""A shadow run told: the numbers on paper, the page in a browser, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.browser import PHONE
+from helpers.moments import START
+from helpers.paths import ROOT
+from helpers.run_samples import LIMITS, endpoint_row, make_run
+
+import calculate
+from deepscaler.evaluation.span import run_span
+from deepscaler.reports.counterfactual import counterfactual, replayed, to_dict
+from deepscaler.reports.decided import by_hour, course, held, moments, ready_after
+from deepscaler.runs import DECISION_COLUMNS, write_run
+
+HOUR = 3600
+
+
+def shadow(mode="dry_run", wanted=1, slow_minutes=3):
+    """Two hours with two replicas of each service; the shadow wants `wanted` of web in the second hour."""
+    times = range(15, 2 * HOUR + 1, 15)
+    rows = [
+        endpoint_row(
+            t, "GET /", 10, 0.6 if t <= 60 * slow_minutes else 0.1, slow=10 if t <= 60 * slow_minutes else 0
+        )
+        for t in times
+    ]
+    pods = [(START + t, service, 2, 0, 2) for t in times for service in LIMITS]
+    decisions = []
+    for t in times:
+        late = t > HOUR
+        reason, target = ("plan", wanted) if late else ("unchanged", 2)
+        decisions.append((START + t - 15, "web", 2, 2, 2.0, 1.0, target, np.nan, reason, mode))
+        decisions.append((START + t - 15, "db", 2, 2, 2.0, 1.0, 2, np.nan, "held_stale", mode))
+    run = make_run(rows, pods, policy="plan_bootstrap", mode=mode, acting="hpa_70", start=START)
+    run.decisions = pd.DataFrame(decisions, columns=DECISION_COLUMNS)
+    return run
+
+
+def test_core_hours_are_told_by_service_and_hour():
+    run = shadow()
+    span = run_span(run, 0.0)
+    there = course(run, span)
+    hours = by_hour(there, span)
+    assert hours.loc["web"].tolist() == pytest.approx([0.0, -LIMITS["web"]])  # one replica less, an hour long
+    assert hours.loc["db"].tolist() == pytest.approx([0.0, 0.0])
+    found = counterfactual(run, 0.0, None)
+    assert found.decided_core_hours == pytest.approx(found.was["core_hours"] - LIMITS["web"])
+    assert (found.acting, found.shadow) == ("hpa_70", "plan_bootstrap")
+
+
+def test_the_moments_that_matter_are_those_that_violate_or_differ_most():
+    run = shadow()
+    found = moments(run, run_span(run, 0.0), course(run, run_span(run, 0.0)))
+    assert len(found) == 10
+    first = found[0]
+    assert (first["time"], first["violating"], first["changes"]) == (START, 3, [])
+    assert first["response"] == pytest.approx((3 * 0.6 + 2 * 0.1) / 5)
+    assert all(one["time"] >= START + HOUR for one in found[1:])
+    assert found[1]["changes"] == ["web: 2.0 -> 1.0 (plan)"]
+
+
+def test_what_was_held_is_counted_with_its_reason():
+    run = shadow()
+    assert held(run, run_span(run, 0.0)) == [("db", "held_stale", 2 * HOUR // 15 - 1)]
+
+
+def test_a_rise_counts_after_the_start_up_and_a_fall_at_once():
+    target = np.array([[1, 1], [3, 3], [3, 3], [3, 3], [2, 2], [2, 2]], float)
+    found = ready_after(target, 15.0 * np.arange(6), np.array([30.0, 0.0]))
+    assert found[:, 0].tolist() == [1, 1, 1, 3, 2, 2]
+    assert found[:, 1].tolist() == [1, 3, 3, 3, 2, 2]
+
+
+def test_a_replay_that_misses_what_was_widens_the_interval():
+    was = {"core_hours": 4.0, "violation_minutes": 3}
+    exact = replayed(was, [was, was], [{"core_hours": 3.0, "violation_minutes": 1}] * 2)
+    assert (exact.core_hours.value, exact.core_hours.low, exact.core_hours.high) == (3.0, 3.0, 3.0)
+    off = {"core_hours": 4.5, "violation_minutes": 5}
+    would = {"core_hours": 3.5, "violation_minutes": 1}
+    found = replayed(was, [off, off], [would, would])
+    assert (found.core_hours.value, found.core_hours.low, found.core_hours.high) == (3.0, 2.5, 3.5)
+    assert (found.minutes.value, found.minutes.low) == (0.0, 0.0)  # never below none
+
+
+@pytest.mark.parametrize("mode", ["act", "standby", None])
+def test_a_run_that_acted_is_refused(tmp_path, capsys, mode):
+    write_run(shadow(mode=mode), tmp_path / "run")
+    config = ["--config", str(ROOT / "config/boutique.yaml"), "--counterfactual", str(tmp_path / "run")]
+    assert calculate.main(config) == 1
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith("calculate: run.json: mode is") and "--dry-run" in message
+
+
+def test_text_json_and_page_say_the_same_and_what_is_missing(tmp_path, capsys, browser):
+    write_run(shadow(), tmp_path / "run")
+    page = tmp_path / "page.html"
+    arguments = ["--config", str(ROOT / "config/boutique.yaml"), "--set", "evaluate.warmup=0"]
+    arguments += ["--counterfactual", str(tmp_path / "run"), "--report", str(page)]
+    assert calculate.main(arguments) == 0
+    told = capsys.readouterr().out
+    assert "As decided, plan_bootstrap would have held 5.50 core-hours instead of 6.00 (-8 %)." in told
+    assert "There is no replay: metrics.csv: no such file" in told
+    assert "web: 2.0 -> 1.0 (plan)" in told and "held_stale" in told
+    assert calculate.main([*arguments, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["by_replay"] is None and found["decided_core_hours"] == pytest.approx(5.5)
+    assert found["core_hours_more_by_service_and_hour"]["web"] == pytest.approx([0.0, -0.5])
+    browser.open(page, PHONE)
+    assert (browser.complaints(), browser.outside(), browser.overhang()) == ([], [], 0)
+    headings = browser.run("return [...document.querySelectorAll('h1, h2')].map(one => one.textContent)")
+    assert headings[:2] == ["What would have been?", "The answer"]
+    assert {"Where they differ", "The moments that matter", "What was held, and why"} <= set(headings)
+
+
+def test_everything_is_plain_for_json():
+    found = to_dict(counterfactual(shadow(), 0.0, None))
+    assert json.loads(json.dumps(found, allow_nan=False))["acting"] == "hpa_70"
