@@ -28,8 +28,8 @@ HALF_LIFE = 7200.0
 HEAD_STARTS = {SEASON: 750.0, ALL: 500.0}
 """What another way has to be cheaper by, in seconds of holding what was needed, to lead instead.
 
-One unforeseen step costs about 500. So being prepared is paid for until it has cost as much as one such step;
-a load that is calm until then is taken for calm. Less is cheaper on loads that stay calm, more is safer from a
+One unforeseen step costs about 500. Being prepared is paid for until it has cost as much as one such step; a
+load that is calm until then is taken for calm. Less is cheaper on loads that stay calm, more is safer from a
 cold start (docs/planning.md).
 
 Source: ski rental, as in Lin, Wierman, Andrew, Thereska (see `deepscaler.planning.plan`).
