@@ -316,6 +316,15 @@ def test_usage_floors_need_a_limit_and_a_fresh_sample():
 
 
 # ------------------------------------------------------------------------------------------------- deepscaler
+def test_a_tick_that_comes_early_puts_no_forecast_off():
+    cluster, forecaster = FakeCluster(), FakeForecaster([[3.2, 4.0, 5.0]])
+    policy = deepscaler(forecaster, demand_of())
+    for tick in range(9):
+        cluster.sleep_until(START + 15 * tick - (0.2 if tick % 4 == 0 and tick else 0.0))
+        policy.decide(observe(cluster))
+    assert [round(moment - START) for moment in forecaster.asked] == [0, 60, 120]
+
+
 def test_the_forecast_is_refreshed_each_period_and_the_floor_each_tick():
     cluster, forecaster = FakeCluster(), FakeForecaster([[3.2, 4.0, 5.0]])
     policy = deepscaler(forecaster, demand_of())
