@@ -18,8 +18,8 @@ from deepscaler.policies.outlook import Learned
 from deepscaler.policies.reactive import ReactiveFloor
 
 log = logging.getLogger(__name__)
-EARLY_SHARE = 0.25
-"""Ticks come early by less than this share of their period."""
+EARLY_SECONDS = 1.0
+"""Ticks come early by less than this."""
 LIFE_PERIODS = 2
 """A forecast that couldn't be renewed is used until it is this many periods old."""
 
@@ -117,12 +117,13 @@ class DeepScalerPolicy(Policy):
         """The bundle."""
         return self._learned
 
-    def _within(self, moment: float, now: float, seconds: float) -> bool:
+    @staticmethod
+    def _within(moment: float, now: float, seconds: float) -> bool:
         """Whether `moment` is less than `seconds` ago, by ticks that may come somewhat early.
 
         A moment that a clock set back put ahead is not.
         """
-        return -1e-6 <= now - moment < seconds - EARLY_SHARE * self.period_seconds
+        return -1e-6 <= now - moment < seconds - EARLY_SECONDS
 
     def _renew(self, observation: Observation) -> None:
         """Make a new forecast; if that fails, the last one stays for the rest of its life."""
