@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
+WORKERS ?= 2
 
 .PHONY: install install-dev python prometheus victoria-metrics chromium demo test fuzz live lint types bench fidelity soak schema docs clean
 
@@ -40,7 +41,7 @@ demo: install
 	$(PY) -m testbed.experiments.demo
 
 test: install-dev prometheus victoria-metrics chromium
-	$(PY) -m pytest -m "not live"
+	$(PY) -m pytest -m "not live" -n $(WORKERS) --dist loadfile
 
 # Broken inputs for every parser, 2,000 each, in two processes; DEEPSCALER_FUZZ_EXAMPLES=50000 make fuzz tries more.
 fuzz: install-dev
