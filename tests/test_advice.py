@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import re
 import shlex
@@ -44,7 +45,7 @@ PLACEHOLDERS = {"<name>": "req", "FILE": "config/boutique.yaml"}
 COMMAND = re.compile(r"python ((?:-m )?[\w./]+)((?: +--?[\w-]+(?:[= ](?!-)(?:[^\s;,)`]|,(?=\S))+)?)*)")
 SETTING = re.compile(
     r"(?<![\w./{])((?:app|cluster|collect|process|scale|evaluate|train|model)\.[a-z_][\w.\-]*\w)"
-    r"(=[^\s;,)'`]+)?"
+    r"(=(?:\[[^\]]*\]|[^\s;,)'`]+))?"  # a list may hold commas
 )
 SYNOPSES = re.compile(r"\[--|…|\.\.\.")
 """Docstrings that show what may be given; nobody pastes these."""
@@ -171,8 +172,10 @@ def accept(file: str, command: str) -> None:
         ("elsewhere/mine.pt", "AdapGLA", "data/boutique"),
     ],
 )
-def test_the_command_for_a_missing_bundle_trains_its_network_on_its_data(bundle, network, data) -> None:
-    with pytest.raises(DeepScalerError) as caught:
+def test_the_command_for_a_missing_bundle_trains_its_network_on_its_data(
+    bundle, network, data, tmp_path
+) -> None:
+    with contextlib.chdir(tmp_path), pytest.raises(DeepScalerError) as caught:
         read_bundle_file(bundle)
     command = str(caught.value).partition("make it with: ")[2]
     accept("deepscaler/learning/bundle_file.py", command)

@@ -611,7 +611,8 @@ def test_one_word_turns_a_configuration_to_the_cluster(tmp_path: Path) -> None:
 def test_the_command_in_a_files_head_names_that_file(path: Path) -> None:
     head = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     assert any(
-        f"-f {path.relative_to(ROOT)}" in line or f"--config {path.relative_to(ROOT)}" in line
+        f"{how} {path.relative_to(ROOT)}" in line
+        for how in ("-f", "--config", "promtool check rules", "promtool test rules")
         for line in head
     )
 

@@ -128,7 +128,8 @@ class Controller:
         highest recommendation does.
         """
         try:
-            stored = self.cluster.past_decisions(start, end)
+            with sharing(READING_SHARE * self._scale.tick_timeout):
+                stored = self.cluster.past_decisions(start, end)
         except MetricsError as error:
             log.warning("what was decided lately is known from decisions.csv alone: %s", error)
             return []

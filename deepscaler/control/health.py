@@ -26,7 +26,7 @@ LEAST_ERROR_HOURS = 6
 """Hours of decisions that an error needs before it is warned of."""
 RETRAIN = (
     "train again on newer data: python metrics_fetch.py, python data_process.py, "
-    "python main.py --init_from BUNDLE --gate (deploy/components/retraining does it every night)"
+    "python main.py --init_from BUNDLE --gate; deploy/components/retraining does it every night"
 )
 
 

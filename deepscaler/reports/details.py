@@ -153,9 +153,11 @@ def graphs_of(settings: Settings) -> PageSection:
         "learned": bundle.with_suffix(".affinity.csv"),
     }
     found = {name: path for name, path in paths.items() if path.is_file()}
-    if len(found) < 2:
+    read = {name: read_graph(path) for name, path in found.items()}
+    shared = set.intersection(*(set(names) for names, _ in read.values())) if read else set()
+    if len(found) < 2 or len(shared) < 2:
         return PageSection("graphs", "Graphs")
-    services, graphs = align({name: read_graph(path) for name, path in found.items()}, False)
+    services, graphs = align(read, False)
     threshold = settings.evaluate.edge_threshold
     reference = next(iter(graphs))
     rows = [

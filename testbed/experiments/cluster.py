@@ -35,7 +35,7 @@ LOCAL = {
 
 LEAN = (
     *("process.plots=false", "process.window=1", "process.horizon=1"),
-    "process.split=[0.85, 0.15, 0]",
+    "process.split=[0.85,0.15,0]",
 )
 """Settings of a data set from which no network learns, so that the fit gets most of the telemetry."""
 

@@ -78,6 +78,7 @@ class Doubling:
     """A policy that wants twice the replicas of every service."""
 
     name, period_seconds, history_seconds, guarded = "doubling", 15.0, 300.0, True
+    load_seconds = 0.0
 
     def decide(self, observation: Observation):
         return {item.service: Proposal(2.0 * item.replicas, Reason.STATIC) for item in observation.workloads}
