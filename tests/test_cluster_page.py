@@ -88,7 +88,8 @@ def test_the_python_commands_of_the_page_run_in_their_order(
             status = importlib.import_module(script.removesuffix(".py")).main(arguments)
             shown = capsys.readouterr()
             first = line == todo[0]  # the bundle isn't there yet, and nothing else is missing
-            assert status == first, f"{line}: {shown.err}"
+            short = "--counterfactual" in arguments and "run longer" in shown.err  # a week is a second here
+            assert status == (first or short), f"{line}: {shown.err}"
             missing = [text.split()[1:3] for text in shown.out.splitlines() if text.startswith("MISSING")]
             assert missing == ([["policy", "deepscaler:"]] if first else []), shown.out
             writes = not {"--dry-run", "--check"} & set(arguments) and script == "predict_scale.py"

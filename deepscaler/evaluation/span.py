@@ -91,6 +91,8 @@ def run_span(run: Run, warmup: float) -> Span:
         DataError: less than a minute is left.
     """
     times = np.unique(run.endpoints["time"].to_numpy(np.float64))
+    if not len(times):
+        raise DataError("the run has no step of endpoints.csv: run longer")
     step = float(np.min(np.diff(times))) if len(times) > 1 else MINUTE
     begin = moment_seconds(run.info["start"]) if run.info.get("start") is not None else float(times[0]) - step
     warmup = max(warmup, float(run.info.get("history_seconds") or 0.0))
