@@ -252,7 +252,7 @@ def test_the_page_is_worked_by_keyboard_alone(served, browser) -> None:
     shown = "[...document.querySelectorAll('.service')].filter((one) => !one.hidden).length"
     assert browser.run(f"return {shown}") == 1
     keys.send_keys(Keys.TAB, Keys.SPACE).perform()
-    assert browser.run("return document.querySelectorAll('#table tbody tr').length") == 3
+    wait_for(browser, "document.querySelectorAll('#table tbody tr').length === 3")
     assert browser.complaints() == []
 
 
