@@ -21,6 +21,8 @@ PIECE = 7200
 """Rows of one reading: five days, which a store answers at once."""
 NEWEST = 3
 """The newest rows are read again: late samples may have come."""
+LATEST = 60
+"""Rows without a value are read again as long as they are among so many: a store may be that late."""
 MOST_PAUSE = 3600.0
 """After failures older pieces are asked for again after one minute, two, four, ..., at most this long."""
 
@@ -40,6 +42,7 @@ class LongHistory:
         self._load: Array = np.full(self._rows, np.nan)
         self._end = -np.inf
         self._older = self._rows  # rows before this one weren't asked for yet
+        self._answered = -np.inf  # end of the newest rows that the store answered for
         self._pause, self._again = STEP, -np.inf
         self._on_change = OnChange(log)
 
@@ -57,6 +60,7 @@ class LongHistory:
         moved = (end - self._end) / STEP
         if not 0 < moved < self._rows:
             self._load, self._older = np.full(self._rows, np.nan), self._rows
+            self._answered = -np.inf
         else:
             gone = int(moved)
             self._load = np.concatenate([self._load[gone:], np.full(gone, np.nan)])
@@ -67,9 +71,10 @@ class LongHistory:
         """The rows from the last known one on, at most one piece."""
         known = np.flatnonzero(np.isfinite(self._load))
         first = int(known[-1]) + 1 - NEWEST if len(known) else self._rows
-        first = max(first, self._rows - PIECE, 0)
-        if first < self._rows:
-            self._read(end, first, self._rows)
+        unasked = min((end - self._answered) / STEP, PIECE)  # while nothing comes, nothing is asked for again
+        first = max(first, self._rows - int(unasked) - LATEST, self._rows - PIECE, 0)
+        if first < self._rows and self._read(end, first, self._rows):
+            self._answered = end
 
     def _read_older(self, end: float, now: float) -> None:
         """One piece of the past that wasn't asked for yet."""

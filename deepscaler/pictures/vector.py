@@ -45,7 +45,8 @@ def inline_svg(figure: Any, name: str, title: str, told: str) -> str:
     drawing = re.sub(r"(\d\.\d{2})\d+", r"\1", drawing)  # a hundredth of a point is finer than any screen
     [(box, rest)] = re.findall(r"^<svg[^>]*?(viewBox=\"[^\"]*\")[^>]*>(.*)$", drawing, flags=re.DOTALL)
     ids = f"{name}-title", f"{name}-told"
-    head = f'<svg {box} role="img" aria-labelledby="{ids[0]} {ids[1]}" xmlns:xlink="http://www.w3.org/1999/xlink">'
+    names = f'role="img" aria-labelledby="{ids[0]} {ids[1]}"'
+    head = f'<svg {box} {names} xmlns:xlink="http://www.w3.org/1999/xlink">'
     words = f'<title id="{ids[0]}">{html.escape(title)}</title><desc id="{ids[1]}">{html.escape(told)}</desc>'
     return str(head + words + rest.strip())
 

@@ -1,7 +1,6 @@
 """Counters known on paper go into a real Prometheus by remote write and come back as features over HTTP."""
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 import requests
 from helpers import stores
+from helpers.needs import had
 from helpers.paper_shop import LIMIT, SCRAPE, T0, Shop, settings_file, wave
 
 import metrics_fetch
@@ -39,12 +39,7 @@ from testbed.live.prometheus_server import remote_write, running
 
 def start_or_skip():
     """In CI a missing Prometheus is a failure, elsewhere a skip that says why."""
-    try:
-        prometheus_server.install()
-    except ClusterError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
+    had(prometheus_server.install)
     return running()
 
 

@@ -97,3 +97,12 @@ def test_what_the_store_never_knew_stays_unknown_and_isnt_asked_for_again():
         found = history.upto(NOW + minute * STEP)
     assert np.isfinite(found.load).sum() == 60 + 29
     assert sum(store.rows) < 4 * WEEK / STEP + 30 * 5 + PIECE
+
+
+@pytest.mark.stress
+def test_of_a_night_without_requests_little_is_read_again():
+    store = Store(load=lambda times: np.where(times > NOW + 600, np.nan, 1.0))
+    history = LongHistory(store, WEEK)
+    for minute in range(12 * 60):
+        history.upto(NOW + minute * STEP)
+    assert max(store.rows[20:]) <= 61 + 3

@@ -2,18 +2,16 @@
 
 import base64
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
-from deepscaler.errors import ClusterError
+from helpers.needs import had
 from testbed.live import chromium
 
 PHONE, DESKTOP = 375, 1280
@@ -94,12 +92,7 @@ class Browser:
 @contextmanager
 def browser_or_skip() -> Iterator[Browser]:
     """In CI a missing Chromium is a failure, elsewhere a skip that says why."""
-    try:
-        programs = chromium.install()
-    except ClusterError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
+    programs = had(chromium.install)
     options = Options()
     options.binary_location = str(programs.browser)
     for argument in ARGUMENTS:

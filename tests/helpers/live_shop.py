@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -10,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from deepscaler.calls import EXTERNAL
-from deepscaler.errors import ClusterError
 from deepscaler.settings import App
+from helpers.needs import had
 from testbed.cluster.exposition import (
     ISTIO_BOUNDS_SECONDS,
     CounterSnapshot,
@@ -85,12 +83,7 @@ class LiveShop:
 
 def prometheus_or_skip() -> AbstractContextManager[Server]:
     """In CI a missing Prometheus is a failure, elsewhere a skip that says why."""
-    try:
-        prometheus_server.install()
-    except ClusterError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
+    had(prometheus_server.install)
     return prometheus_server.running()
 
 

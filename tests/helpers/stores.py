@@ -1,11 +1,8 @@
 """Real servers of metrics for tests: Prometheus and VictoriaMetrics, each fed by remote write."""
 
-import os
 from contextlib import contextmanager
 
-import pytest
-
-from deepscaler.errors import ClusterError
+from helpers.needs import had
 from testbed.live import prometheus_server, victoria_metrics
 
 STORES = ("prometheus", "victoria_metrics")
@@ -34,11 +31,6 @@ class Store:
 def running(name):
     """The store of this name. In CI a missing program is a failure, elsewhere a skip that says why."""
     module = _MODULES[name]
-    try:
-        module.install()
-    except ClusterError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
+    had(module.install)
     with module.running() as server:
         yield Store(name, server)

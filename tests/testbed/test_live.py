@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import requests
+from helpers.needs import had
 from helpers.paths import ROOT
 
 import calculate
 import metrics_fetch
 from deepscaler.calls import read_calls
-from deepscaler.errors import ClusterError
 from deepscaler.panel import read_panel
 from deepscaler.runs import read_run
 from deepscaler.settings import load_settings
@@ -158,12 +158,7 @@ def mean_response(endpoints, start, end):
 
 @pytest.mark.live
 def test_the_load_doubles_and_the_controller_scales_a_live_cluster(tmp_path, web, monkeypatch):
-    try:
-        prometheus_server.install()
-    except ClusterError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
+    had(prometheus_server.install)
     state, runs, policy = tmp_path / "state", tmp_path / "runs", "hpa_80"
     if (ROOT / "model_states/demo/AdapGLA.json").exists():
         policy = "reactive_holistic"  # by the bundle's demand fit
