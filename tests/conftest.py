@@ -1,5 +1,6 @@
 """Settings and fixtures of all tests."""
 
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,17 @@ if TYPE_CHECKING:
 
 settings.register_profile("any machine", deadline=None, derandomize=True)
 settings.load_profile("any machine")
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """A command that a test runs sets levels of logging for its process, which is that of other tests, too."""
+    loggers = [logging.getLogger(), logging.getLogger("deepscaler")]
+    levels, disabled = [logger.level for logger in loggers], logging.root.manager.disable
+    yield
+    logging.disable(disabled)
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ settings.register_profile(
 )
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def _quiet():
     """What is logged of broken inputs isn't wanted; formatting it is a part of the test."""
     root = logging.getLogger()
