@@ -16,7 +16,7 @@ settings.load_profile("any machine")
 
 @pytest.fixture(autouse=True)
 def _logging_as_before() -> Iterator[None]:
-    """A command that a test runs sets levels of logging for its process, which is that of other tests, too."""
+    """A command that a test runs sets levels of logging for its process, in which other tests run, too."""
     loggers = [logging.getLogger(), logging.getLogger("deepscaler")]
     levels, disabled = [logger.level for logger in loggers], logging.root.manager.disable
     yield
