@@ -91,8 +91,14 @@ class AdapGLQ(Network):
     def _at_knots(self, graphs: Graphs, past: Tensor) -> Tensor:
         """Quantiles `[Q, B, K, N]` at the knots."""
         values = (past - self.zero).clamp(min=0)  # [B, T, N]
-        now = values[:, -1]  # [B, N]
-        level = values.mean(dim=1).clamp(min=LEAST_LEVEL)  # [B, N]
+        now, level = values[:, -1], _level(values)  # [B, N]
+        raw = self.head(functional.gelu(self._state(graphs, values)))  # [B, N, K * Q]
+        raw = raw.view(*raw.shape[:2], self.knots, len(LEVELS)).permute(3, 0, 2, 1)  # [Q, B, K, N]
+        return (now[:, None] + level[:, None] * _rising(raw)).clamp(min=0) + self.zero
+
+    def _state(self, graphs: Graphs, values: Tensor) -> Tensor:
+        """What each service's labels `[B, T, N]`, counted from 0, say beside its neighbours', `[B, N, C]`."""
+        now, level = values[:, -1], _level(values)  # [B, N]
         late = values[:, -LATE:].mean(dim=1)
         parts = [
             ((values - now[:, None]) / level[:, None]).transpose(1, 2),  # [B, N, T]
@@ -103,9 +109,8 @@ class AdapGLQ(Network):
         state = self.enter(torch.cat(parts, dim=-1)) + self.service  # [B, N, C]
         for block in self.blocks:
             state = block(state, graphs)
-        raw = self.head(functional.gelu(self.norm(state)))  # [B, N, K * Q]
-        raw = raw.view(*raw.shape[:2], self.knots, len(LEVELS)).permute(3, 0, 2, 1)  # [Q, B, K, N]
-        return (now[:, None] + level[:, None] * _rising(raw)).clamp(min=0) + self.zero
+        normed: Tensor = self.norm(state)
+        return normed
 
     @torch.no_grad()
     def forecast(
@@ -121,8 +126,19 @@ class AdapGLQ(Network):
         made = [self.grid(graphs, windows.known(part).past) for part in batches(ends, batch_size)]
         return torch.cat(made, dim=1)
 
+    @torch.no_grad()
+    def states(self, windows: Windows, graphs: Graphs, ends: Tensor, batch_size: int) -> Tensor:
+        """The mean of all services' states, `[M, C]`; see `Network.states`."""
+        self.eval()
+        pasts = [(windows.known(part).past - self.zero).clamp(min=0) for part in batches(ends, batch_size)]
+        return torch.cat([self._state(graphs, past).mean(dim=1) for past in pasts])
+
     def _past(self, x: Tensor, known: Known | None) -> Tensor:
         return torch.zeros_like(x[..., 0]) if known is None else known.past
+
+
+def _level(values: Tensor) -> Tensor:
+    return values.mean(dim=1).clamp(min=LEAST_LEVEL)
 
 
 def _rising(raw: Tensor) -> Tensor:

@@ -100,3 +100,10 @@ class Network(nn.Module):
         It is the quantiles at `model.joint.LEVELS`, or, where a network has others or none, its median alone.
         """
         return self.forecast(windows, graphs, ends, batch_size)[None]
+
+    def states(self, windows: Windows, graphs: Graphs, ends: Tensor, batch_size: int) -> Tensor | None:
+        """What the network makes of the windows that end at `ends [M]`, `[M, C]`: alike where the same comes.
+
+        None for networks that give no such state.
+        """
+        return None

@@ -31,6 +31,7 @@ from deepscaler.learning.bundle_file import (
     unusable,
 )
 from deepscaler.learning.dataset import Normalizer
+from model.analogs import Moments
 from model.layers import Graphs
 from model.network import Network, Shape
 from model.networks import build_network
@@ -73,6 +74,8 @@ class Bundle:
         graph: the 'is the graph real?' block.
         templates: float32 `[K, H, N]`, how forecasts of all services and steps missed together on validation
             (see `model.joint`); None unless the label is `offered`.
+        moments: what followed moments of the training (see `model.analogs`); None unless the label is
+            `offered` and the network has states.
     """
 
     network: str
@@ -88,6 +91,7 @@ class Bundle:
     errors: dict[str, Any]
     graph: dict[str, Any]
     templates: Tensor | None = field(default=None, repr=False)
+    moments: Moments | None = field(default=None, repr=False)
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -192,6 +196,8 @@ def save_bundle(bundle: Bundle, path: str | Path, run: Mapping[str, Any] | None 
     tensors["graphs"] = _tidy({name: getattr(bundle, name) for name in GRAPHS})
     if bundle.templates is not None:
         tensors["joint"] = _tidy({"templates": bundle.templates})
+    if bundle.moments is not None:
+        tensors["moments"] = _tidy(bundle.moments._asdict())
     statistics = {name: np.array(getattr(bundle.normalizer, name), np.float32) for name in STATISTICS}
     tensors["statistics"] = {name: torch.from_numpy(values) for name, values in statistics.items()}
     try:
@@ -229,6 +235,7 @@ def load_bundle(source: str | Path | BundleFile) -> Bundle:
             **graphs,
             normalizer=Normalizer(**statistics),
             **stored.get("joint", {}),
+            moments=Moments(**stored["moments"]) if "moments" in stored else None,
         )
         _check_shapes(bundle)
         bundle.build()
@@ -286,6 +293,10 @@ def _check_shapes(bundle: Bundle) -> None:
     joint = (bundle.shape.horizon, count)
     if bundle.templates is not None and (bundle.templates.dim() != 3 or bundle.templates.shape[1:] != joint):
         raise ValueError(f"templates have the shape {tuple(bundle.templates.shape)}, expected (any, {joint})")
+    if bundle.moments is not None:
+        states, followed = bundle.moments
+        if states.dim() != 2 or followed.shape != (len(states), *joint) or not len(states):
+            raise ValueError(f"moments have the shape {tuple(followed.shape)}, expected (any, {joint})")
     with torch.device("meta"):
         network = build_network(bundle.network, bundle.shape, bundle.sizes)
     for name, tensor in network.state_dict().items():

@@ -18,6 +18,7 @@ from deepscaler.learning.judging import round_up
 from deepscaler.learning.kept_rows import Arrays, KeptRows
 from deepscaler.learning.windowing import day_share, label_lag, label_zero
 from deepscaler.panel import MetricPanel, trailing_means
+from model.analogs import alike, from_here
 from model.joint import courses
 from model.layers import Graphs
 from model.windows import CYCLES, Windows
@@ -52,6 +53,7 @@ class Forecaster:
             )
         self._quantile = quantile
         self._kept: tuple[Any, KeptRows] | None = None
+        self._last: tuple[MetricPanel, tuple[Windows, torch.Tensor, NDArray[np.bool_]]] | None = None
         self.history_seconds = self._history()
 
     def _history(self) -> float:
@@ -140,16 +142,44 @@ class Forecaster:
         template = self.bundle.templates
         if template is None:
             raise BundleError("the bundle has no scenarios; train it on process.label=offered")
-        live, rows = self._live(panel, None)
-        labelled = live_labels(self.bundle.meta, live, rows)
-        series = trailing_means(live.select(self.services, self.bundle.features), rows)
-        windows = self._windows(series, live.times, labelled, rows, at_least=self.bundle.meta["window"])
-        newest = torch.tensor([len(windows.series) - 1], device=self._device)
+        windows, newest, known = self._seen(panel)
         grid = self._network.forecast_grid(windows, self._graphs, newest, 1)[:, 0]  # [Q, H, N]
         places = torch.linspace(0, len(template) - 1, min(count, len(template))).round().long()
-        made = courses(grid, template[places].to(self._device))  # [K, H, N]
-        values = self.bundle.normalizer.label_values(made.double().cpu().numpy())
-        return np.where(np.isfinite(labelled.labels[-1]), values, np.nan)
+        return self._courses(courses(grid, template[places].to(self._device)), known)
+
+    def analogs(self, panel: MetricPanel, count: int) -> NDArray[np.float64]:
+        """What followed the moments of the training that were most like now, `[K, H, N]`; else `scenarios`.
+
+        Raises:
+            MetricsError: no sample at all.
+            BundleError: it keeps no moments, a feature is missing, or the steps don't fit.
+        """
+        if self.bundle.moments is None:
+            raise BundleError("the bundle keeps no moments of its training; train AdapGLQ on offered rates")
+        windows, newest, known = self._seen(panel)
+        state = self._network.states(windows, self._graphs, newest, 1)
+        if state is None:
+            raise BundleError(f"{self.bundle.network} has no states by which moments are alike")
+        followed = alike(self.bundle.moments, state[0].cpu(), count).to(self._device)
+        return self._courses(from_here(followed, windows, newest), known)
+
+    def _seen(self, panel: MetricPanel) -> tuple[Windows, torch.Tensor, NDArray[np.bool_]]:
+        """The window up to now, its row `[1]`, and which services' newest label is known, `[N]`.
+
+        It is kept for the next who asks for the same panel.
+        """
+        if self._last is None or self._last[0] is not panel:
+            live, rows = self._live(panel, None)
+            labelled = live_labels(self.bundle.meta, live, rows)
+            series = trailing_means(live.select(self.services, self.bundle.features), rows)
+            windows = self._windows(series, live.times, labelled, rows, at_least=self.bundle.meta["window"])
+            newest = torch.tensor([len(windows.series) - 1], device=self._device)
+            self._last = panel, (windows, newest, np.isfinite(labelled.labels[-1]))
+        return self._last[1]
+
+    def _courses(self, scores: torch.Tensor, known: NDArray[np.bool_]) -> NDArray[np.float64]:
+        values = self.bundle.normalizer.label_values(scores.double().cpu().numpy())
+        return np.where(known, values, np.nan)
 
     def _windows(
         self,

@@ -16,6 +16,10 @@ from deepscaler.planning.scenarios import Moment, Scenarios
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
+NETWORK = "network"
+"""Name of the source of a network's quantiles."""
+ANALOGS = "analogs"
+"""Name of the source of what followed moments of the training."""
 NETWORK_SURPRISE = 0.25
 """Surprise of a network's scenarios: that of past increments, taken over. With 0 far too little was held."""
 
@@ -32,6 +36,10 @@ class JointForecaster(Protocol):
         """Rates `[K, H, N]` that may come; NaN where a service's can't be foreseen."""
         ...
 
+    def analogs(self, panel: MetricPanel, count: int) -> Array:
+        """The same, by what followed the moments of the training that were most like now."""
+        ...
+
 
 class NetworkScenarios:
     """Scenarios of a bundle that was trained on the label `offered`.
@@ -44,25 +52,38 @@ class NetworkScenarios:
         services: names of the services, in the order of the rates that the plan has.
         horizon: H rows that the plan looks ahead; the last of a shorter forecast holds on.
         count: M scenarios at most.
+        analogs: what followed moments of the training, instead of the forecast's quantiles.
     """
 
     def __init__(
-        self, forecaster: JointForecaster, services: Sequence[str], horizon: int, count: int
+        self,
+        forecaster: JointForecaster,
+        services: Sequence[str],
+        horizon: int,
+        count: int,
+        *,
+        analogs: bool = False,
     ) -> None:
         known = {name: index for index, name in enumerate(forecaster.services)}
-        self._forecaster, self._horizon, self._count = forecaster, horizon, count
+        self._ask = forecaster.analogs if analogs else forecaster.scenarios
+        self._name = ANALOGS if analogs else NETWORK
+        self._horizon, self._count = horizon, count
         self._columns = np.array([known.get(name, -1) for name in services])
         self.made = self.failed = 0
 
     def scenarios(self, moment: Moment) -> Scenarios | None:
         """See `ScenarioSource`."""
         try:
-            found = self._forecaster.scenarios(moment.panel, self._count)
+            found = self._ask(moment.panel, self._count)
         except Exception as error:
             self.failed += 1
             known = isinstance(error, DeepScalerError)
             log.log(
-                logging.WARNING if known else logging.ERROR, "no scenarios: %s", error, exc_info=not known
+                logging.WARNING if known else logging.ERROR,
+                "no scenarios of the %s: %s",
+                self._name,
+                error,
+                exc_info=not known,
             )
             return None
         ordered = np.where(self._columns >= 0, found[:, :, self._columns], np.nan)  # [K, H', N]
@@ -70,7 +91,7 @@ class NetworkScenarios:
         courses = np.where(np.isfinite(ordered), ordered, moment.rates[-1])[:, steps]  # [K, H, N]
         self.made += 1
         weights = np.full(len(courses), 1.0 / len(courses))
-        return Scenarios(courses, weights, "network", NETWORK_SURPRISE)
+        return Scenarios(courses, weights, self._name, NETWORK_SURPRISE)
 
     def describe(self) -> Mapping[str, Any]:
         """How many times scenarios were made, and how many times that failed."""

@@ -26,6 +26,7 @@ from deepscaler.learning.task import TrainingTask, pick_device
 from deepscaler.learning.windowing import make_windows, split_ends
 from deepscaler.planning.plan import Prices
 from model import parallel
+from model.analogs import Moments, remember
 from model.fitting import TrainingError
 from model.graph_learners import PRIOR_EDGE, GraphLearner, build_learner
 from model.joint import templates
@@ -220,6 +221,7 @@ def _make_bundle(task: TrainingTask, fitted: Fitted) -> Bundle:
     dataset, trainer = task.dataset, fitted.trainer
     affinity = trainer.affinity
     shown = trainer.learner.graphs(affinity)
+    offered = dataset.meta["label"] == "offered"
     bundle = Bundle(
         network=task.name,
         sizes=task.sizes,
@@ -246,7 +248,8 @@ def _make_bundle(task: TrainingTask, fitted: Fitted) -> Bundle:
             task.train.unrounded or trainer.network.unrounded,
         ),
         graph=judge_graph(_subject(task, fitted)),
-        templates=_templates(task, fitted, shown) if dataset.meta["label"] == "offered" else None,
+        templates=_templates(task, fitted, shown) if offered else None,
+        moments=_moments(task, fitted, shown) if offered else None,
     )
     return replace(bundle, errors={**bundle.errors, "decisions": _decisions(task, bundle)})
 
@@ -273,6 +276,13 @@ def _templates(task: TrainingTask, fitted: Fitted, shown: Graphs) -> Tensor | No
     made = fitted.trainer.network.forecast_grid(windows, shown, ends, task.config.dataset.batch_size)
     found = templates(made, windows.targets(ends), TEMPLATES)
     return found.cpu() if len(found) else None
+
+
+def _moments(task: TrainingTask, fitted: Fitted, shown: Graphs) -> Moments | None:
+    """What followed moments of the training."""
+    trainer, batch = fitted.trainer, task.config.dataset.batch_size
+    ends = torch.from_numpy(fitted.ends["train"]).to(trainer.affinity.device)
+    return remember(trainer.network, trainer.windows, shown, ends, batch)
 
 
 def _meta(task: TrainingTask, windows: Windows) -> dict[str, object]:

@@ -45,8 +45,8 @@ BEYOND_KNOWN = 0.25
 """A course above every rate seen so far counts only to this share of what exceeds it."""
 
 
-ALL = "all"
-"""Name of the way of foreseeing by all sources together."""
+TOGETHER = "together"
+"""Name of the way of foreseeing that leads until another one has proved cheaper: a mixture of sources."""
 SEASON = "season"
 """Name of the source and way of foreseeing by a short season."""
 SURPRISE = 0.25
@@ -188,36 +188,55 @@ class LivePast:
 
 
 class Together:
-    """Ways of foreseeing: a season, if there is one; several other sources together; each of these alone.
+    """Ways of foreseeing: mixtures of sources, a season if there is one, and each source alone.
 
-    What no source knows alone is among the scenarios of all together: the live past knows the noise and the
+    What no source knows alone is among the scenarios of a mixture: the live past knows the noise and the
     bursts of this very load, a network how loads of its kind go on, earlier days what comes at this hour.
-    Without a season, and for a source that knows nothing, their ways are that of all together.
+    Without a season, and for a source that knows nothing, their ways are the first mixture.
 
     Args:
         season: finds out whether the load repeats.
         sources: name -> source.
+        mixtures: name -> sources, of which each has the same weight in it; all of them make up `TOGETHER` by
+            default.
     """
 
-    def __init__(self, season: ScenarioSource, sources: Mapping[str, ScenarioSource]) -> None:
+    def __init__(
+        self,
+        season: ScenarioSource,
+        sources: Mapping[str, ScenarioSource],
+        mixtures: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self._season, self._sources = season, dict(sources)
+        self._mixtures = {TOGETHER: tuple(sources)} if mixtures is None else dict(mixtures)
 
     def ways(self, moment: Moment) -> Mapping[str, Scenarios]:
-        """See `deepscaler.planning.trials.Ways`: `all`, `season`, and the names of the sources."""
+        """See `deepscaler.planning.trials.Ways`: the mixtures, `season`, and the names of the sources."""
         found = {name: source.scenarios(moment) for name, source in self._sources.items()}
         known = {
             name: made for name, made in found.items() if made is not None and np.isfinite(made.rates).all()
         }
         season = self._season.scenarios(moment)
         if not known:
-            return {} if season is None else dict.fromkeys((ALL, SEASON, *self._sources), season)
-        together = _evenly(list(known.values()))
-        alone = {name: known.get(name, together) for name in self._sources}
-        return {ALL: together, SEASON: season or together, **alone}
+            return {} if season is None else dict.fromkeys((*self._mixtures, SEASON, *self._sources), season)
+        mixed = self._mixed(known)
+        first = next(iter(mixed.values()))
+        alone = {name: known.get(name, first) for name in self._sources}
+        return {**mixed, SEASON: season or first, **alone}
+
+    def _mixed(self, known: Mapping[str, Scenarios]) -> dict[str, Scenarios]:
+        """The mixtures of what is known; those of the same sources are the same object."""
+        made, mixed = dict[tuple[str, ...], Scenarios](), dict[str, Scenarios]()
+        for name, members in self._mixtures.items():
+            there = tuple(one for one in members if one in known) or tuple(known)
+            if there not in made:
+                made[there] = _evenly([known[one] for one in there])
+            mixed[name] = made[there]
+        return mixed
 
 
 def _evenly(parts: Sequence[Scenarios]) -> Scenarios:
-    """All scenarios of several sources, each source with the same weight."""
+    """The scenarios of several sources, each source with the same weight."""
     if len(parts) == 1:
         return parts[0]
     seasons = [part.season_seconds for part in parts if part.season_seconds is not None]

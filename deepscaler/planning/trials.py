@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepscaler.planning.paper import Paper
-from deepscaler.planning.scenarios import ALL, SEASON, Desk, Moment, Scenarios
+from deepscaler.planning.scenarios import SEASON, TOGETHER, Desk, Moment, Scenarios
 
 Array = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -25,7 +25,7 @@ Memory = dict[tuple[int, bytes, tuple[tuple[float, ...], ...]], Counts]
 
 HALF_LIFE = 7200.0
 """Seconds after which what a way cost counts half."""
-HEAD_STARTS = {SEASON: 750.0, ALL: 500.0}
+HEAD_STARTS = {SEASON: 750.0, TOGETHER: 500.0}
 """What another way has to be cheaper by, in seconds of holding what was needed, to lead instead.
 
 One unforeseen step costs about 500. Being prepared is paid for until it has cost as much as one such step; a

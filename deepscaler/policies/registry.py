@@ -12,11 +12,11 @@ from deepscaler.errors import BundleError, DataError, SettingsError
 from deepscaler.labels.demand import DemandModel
 from deepscaler.learning.bundle_file import BundleFile, read_bundle_file
 from deepscaler.learning.description import Expected, check_bundle, expected_by, load_demand
-from deepscaler.learning.scenarios import NetworkScenarios
+from deepscaler.learning.scenarios import ANALOGS, NETWORK, NetworkScenarios
 from deepscaler.planning.budget import Budget
 from deepscaler.planning.days import LongSeasons
 from deepscaler.planning.plan import Prices
-from deepscaler.planning.scenarios import LivePast, LiveSeason, ScenarioSource, Together
+from deepscaler.planning.scenarios import TOGETHER, LivePast, LiveSeason, ScenarioSource, Together
 from deepscaler.planning.trials import Trials
 from deepscaler.policies.analog import AnalogHistory
 from deepscaler.policies.base import Policy
@@ -110,11 +110,20 @@ def _deepscaler_nofloor(context: Context) -> Policy:
 
 
 def _deepscaler_network(context: Context) -> Policy:
-    """The plan over the network's scenarios alone, without those of the live history."""
-    file = _bundle(context.settings)
+    """The plan over the quantiles of the network alone, without the live history."""
+    return _alone(context.settings, NETWORK)
+
+
+def _deepscaler_analogs(context: Context) -> Policy:
+    """The plan over what followed the most alike moments of the training alone, without the live history."""
+    return _alone(context.settings, ANALOGS)
+
+
+def _alone(settings: Settings, source: str) -> Policy:
+    file, name = _bundle(settings), f"deepscaler_{source}"
     if file.description["label"] != OFFERED:
-        raise BundleError(f"{file.path}: deepscaler_network plans over scenarios: {TRAIN_OFFERED}")
-    return _planned(context.settings, file, "deepscaler_network", context.settings.scale.floor.enabled, False)
+        raise BundleError(f"{file.path}: {name} plans over scenarios: {TRAIN_OFFERED}")
+    return _planned(settings, file, name, settings.scale.floor.enabled, source)
 
 
 def _deepscaler_quantile(context: Context) -> Policy:
@@ -150,7 +159,7 @@ def _over_bundle(settings: Settings, name: str, with_floor: bool) -> Policy:
     """A plan over scenarios if the bundle was trained on offered rates, else its forecast of replicas."""
     file = _bundle(settings)
     if file.description["label"] == OFFERED:
-        return _planned(settings, file, name, with_floor, True)
+        return _planned(settings, file, name, with_floor)
     return _forecast(settings, file, name, with_floor)
 
 
@@ -161,15 +170,24 @@ def _bundle(settings: Settings) -> BundleFile:
     return file
 
 
-def _planned(settings: Settings, file: BundleFile, name: str, with_floor: bool, with_past: bool) -> Policy:
-    """The plan over the network's scenarios, and those of the live history `with_past`."""
+def _planned(
+    settings: Settings, file: BundleFile, name: str, with_floor: bool, alone: str | None = None
+) -> Policy:
+    """The plan over one of the network's sources `alone`, or over all sources on trial."""
     model, plan, step = load_demand(settings, file), settings.scale.plan, settings.collect.step
     horizon = round(plan.horizon / step)
-    network = NetworkScenarios(_load_forecaster(file, 0.5), model.services, horizon, plan.scenarios)
-    source = _trials(settings, model, {"network": network}) if with_past else network
+    forecaster = _load_forecaster(file, 0.5)
+    asked = (forecaster, model.services, horizon, plan.scenarios)
+    sources = {NETWORK: NetworkScenarios(*asked)}
+    if forecaster.bundle.moments is not None:
+        sources[ANALOGS] = NetworkScenarios(*asked, analogs=True)
+    if alone is not None and alone not in sources:
+        raise BundleError(f"{file.path}: keeps no moments of its training: {TRAIN_OFFERED}")
+    source = _trials(settings, model, sources) if alone is None else sources[alone]
 
     def about() -> Mapping[str, Any]:
-        return {"scenarios": network.describe(), "bundle_sha256": file.sha256}
+        told = {name: one.describe() for name, one in sources.items() if alone in (None, name)}
+        return {"scenarios": told, "bundle_sha256": file.sha256}
 
     learned = learned_from(file)
     return plan_policy(settings, model, source, name, with_floor=with_floor, about=about, learned=learned)
@@ -194,7 +212,11 @@ def _trials(settings: Settings, model: DemandModel, others: Mapping[str, Scenari
     horizon, entries = round(plan.horizon / step), model.entry_columns
     asked = (horizon, plan.scenarios, step, entries)
     sources: dict[str, ScenarioSource] = {"past": LivePast(*asked), "day": LongSeasons(*asked), **others}
-    return Trials(Together(LiveSeason(horizon, step, entries), sources), step)
+    mixtures = {TOGETHER: tuple(sources)}
+    if ANALOGS in sources:  # courses that really happened; the quantiles are rather wide, and wait for proof
+        live = ("past", "day")
+        mixtures = {TOGETHER: (*live, ANALOGS), f"{TOGETHER}_with_{NETWORK}": (*live, NETWORK)}
+    return Trials(Together(LiveSeason(horizon, step, entries), sources, mixtures), step)
 
 
 def bootstrap_policy(settings: Settings, model: DemandModel) -> PlanPolicy:
@@ -316,6 +338,7 @@ POLICIES: dict[str, Callable[[Context], Policy]] = {
     "deepscaler": _deepscaler,
     "deepscaler_nofloor": _deepscaler_nofloor,
     "deepscaler_network": _deepscaler_network,
+    "deepscaler_analogs": _deepscaler_analogs,
     "deepscaler_quantile": _deepscaler_quantile,
     "deepscaler_paper": _deepscaler_paper,
     "reactive_holistic": _reactive,
@@ -327,7 +350,7 @@ POLICIES: dict[str, Callable[[Context], Policy]] = {
     "explore": _explore,
 }
 """Name -> function that makes the policy. `make_policy` knows more names: `RIVALS` and `TOLD`."""
-OVER_BUNDLE = ("deepscaler", "deepscaler_nofloor", "deepscaler_network")
+OVER_BUNDLE = ("deepscaler", "deepscaler_nofloor", "deepscaler_network", "deepscaler_analogs")
 """Those that forecast from the bundle."""
 WITHOUT_FILES = ("hpa", "hpa_r", "predictive_hpa", "target_tracking", "static", "explore", "oracle")
 """Families that know nothing of the application beforehand: they read neither a bundle nor a demand fit."""
