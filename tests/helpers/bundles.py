@@ -10,6 +10,7 @@ import torch
 
 from deepscaler.learning.bundle import Bundle, save_bundle
 from deepscaler.learning.dataset import Normalizer
+from model.analogs import Moments
 from model.joint import LEVELS
 from model.network import Shape
 from model.networks import build_network
@@ -52,7 +53,11 @@ def write_bundle(
 
 
 def write_scenario_bundle(
-    path: Path, demand: dict[str, object], services: Sequence[str] = ("web", "api", "db"), rises: float = 0.0
+    path: Path,
+    demand: dict[str, object],
+    services: Sequence[str] = ("web", "api", "db"),
+    rises: float = 0.0,
+    followed: float | None = None,
 ) -> Path:
     """An AdapGLQ whose scenarios start at the present rates, and spread by a share of the recent level.
 
@@ -61,6 +66,7 @@ def write_scenario_bundle(
         demand: the demand fit.
         services: their names.
         rises: gap between neighbouring quantiles, as a share of the recent level.
+        followed: what followed every moment of the training, likewise; None: no moments are kept.
     """
     count, sizes = len(services), {"channels": 4, "blocks": 1, "dropout": 0.0}
     network = build_network("AdapGLQ", Shape(count, 2, 4, 8), sizes)
@@ -79,8 +85,9 @@ def write_scenario_bundle(
     )
     normalizer = Normalizer(blank, blank + 1, 0 * ones, ones)
     places = torch.tensor([0.02, 0.5, 0.98])[:, None, None].expand(3, 8, count)
+    moments = None if followed is None else Moments(torch.zeros(5, 4), torch.full((5, 8, count), followed))
     made = Bundle(
-        "AdapGLQ", sizes, weights, {}, graph, graph, graph, normalizer, meta, {}, {}, {}, templates=places
+        "AdapGLQ", sizes, weights, {}, graph, graph, graph, normalizer, meta, {}, {}, {}, places, moments
     )
     save_bundle(made, path)
     return path

@@ -86,9 +86,9 @@ def test_without_a_season_its_head_start_is_nobodys():
 
     class Ways:
         def ways(self, moment):
-            return {"all": both, "season": both, "past": lean}
+            return {"together": both, "season": both, "past": lean}
 
-    starts = {"all": 300.0, "season": 9000.0}
+    starts = {"together": 300.0, "season": 9000.0}
     leaders = played(Trials(Ways(), STEP, half_life=np.inf, head_starts=starts), [2] * 20)
     changed = leaders.index("2")
     assert 180 + 15 * (changed - 1) <= 300 < 180 + 15 * changed
@@ -96,9 +96,9 @@ def test_without_a_season_its_head_start_is_nobodys():
 
 def test_a_season_that_is_none_leads_no_longer_than_its_head_start_lasts():
     """The season says that four are needed when two are, and two when four are."""
-    false, needs = Says(season=2, all=4), [4] * 30
+    false, needs = Says(season=2, together=4), [4] * 30
     leaders = played(Trials(false, STEP), needs)
-    assert leaders[0] == "season" and leaders.count("season") < 5 and leaders[-1] == "all"
+    assert leaders[0] == "season" and leaders.count("season") < 5 and leaders[-1] == "together"
 
 
 def test_a_way_that_was_prepared_leads_again_after_a_jump():
@@ -119,7 +119,7 @@ def test_where_there_is_nothing_to_choose_nothing_is_planned_on_paper():
 
     class Same:
         def ways(self, moment):
-            return {"all": found, "live": found, "network": found}
+            return {"together": found, "live": found, "network": found}
 
     trials = Trials(Same(), STEP)
     assert {trials.scenarios(moment(STEP * tick, 3, planner)).source for tick in range(5)} == {"season"}
@@ -132,13 +132,13 @@ def test_ways_that_agree_with_the_same_replicas_are_planned_once():
 
     class Two:
         def ways(self, moment):
-            return {"all": found, "live": found, "network": other}
+            return {"together": found, "live": found, "network": other}
 
     trials = Trials(Two(), STEP)
     for tick in range(5):
         trials.scenarios(moment(STEP * tick, 3, planner))
     assert planner.asked == 10
-    assert trials.costs["all"] == trials.costs["live"] != trials.costs["network"]
+    assert trials.costs["together"] == trials.costs["live"] != trials.costs["network"]
 
 
 def test_after_a_pause_paper_starts_again_from_what_runs_and_keeps_the_costs():

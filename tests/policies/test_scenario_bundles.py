@@ -4,17 +4,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from helpers.bundles import write_bundle, write_scenario_bundle
 from helpers.fakes import START, make_settings
 
 from deepscaler.cluster import Workload
 from deepscaler.errors import BundleError
 from deepscaler.labels.demand import DemandModel
-from deepscaler.learning.bundle import load_bundle
+from deepscaler.learning.bundle import load_bundle, save_bundle
 from deepscaler.learning.forecaster import load_forecaster
 from deepscaler.panel import MetricPanel
 from deepscaler.policies.base import Observation, Reason
 from deepscaler.policies.registry import make_policy
+from model.analogs import Moments
 
 NAMES = ("web", "api", "db")
 STEP = 15.0
@@ -78,7 +80,7 @@ def test_the_plan_is_there_from_the_first_minute_and_prepares_for_what_may_come(
     found = targets(policy, panel([20.0] * 4))  # 20 requests per second take 3 replicas, 40 take 5
     assert {reason for _, reason in found.values()} == {Reason.PLAN}
     assert all(4 <= target <= 6 for target, _ in found.values())
-    assert policy.describe()["scenarios"] == {"made": 1, "failed": 0}
+    assert policy.describe()["scenarios"] == {"network": {"made": 1, "failed": 0}}
     assert len(policy.describe()["bundle_sha256"]) == 64
 
 
@@ -90,13 +92,58 @@ def test_the_sources_are_tried_against_one_another_and_the_run_tells_who_led(pat
         policy.decide(Observation(START + STEP * tick, seen, [Workload(n, 5, 1.0, 0.5) for n in NAMES], []))
     told = policy.describe()["trials"]
     assert told["led"] == {"bootstrap and network": 4}
-    assert told["cost_seconds"]["past"] < told["cost_seconds"]["all"]  # nothing came
-    assert set(told["cost_seconds"]) == {"season", "all", "past", "day", "network"}
+    assert told["cost_seconds"]["past"] < told["cost_seconds"]["together"]  # nothing came
+    assert set(told["cost_seconds"]) == {"season", "together", "past", "day", "network"}
 
 
-@pytest.mark.parametrize("name", ["deepscaler", "deepscaler_nofloor", "deepscaler_network"])
-def test_each_goes_by_its_name(name, path):
-    assert make_policy(name, settings_of(path)).name == name
+@pytest.fixture
+def remembering(tmp_path):
+    """A bundle whose training saw the load double after every moment."""
+    return write_scenario_bundle(tmp_path / "M.pt", demand().to_dict(), rises=0.1, followed=1.0)
+
+
+def test_what_followed_alike_moments_starts_at_the_present_rate(remembering):
+    found = load_forecaster(remembering).analogs(panel([20.0] * 10), 3)
+    assert found == pytest.approx(np.full((3, 8, 3), 40.0), rel=1e-3)
+
+
+def test_the_analogs_are_mixed_with_the_live_past_and_the_quantiles_wait_for_proof(remembering):
+    policy = make_policy("deepscaler", settings_of(remembering))
+    policy.decide(Observation(START, panel([20.0] * 240), [Workload(n, 5, 1.0, 0.5) for n in NAMES], []))
+    told = policy.describe()
+    assert told["scenarios"] == {name: {"made": 1, "failed": 0} for name in ("network", "analogs")}
+    assert told["trials"]["led"] == {"bootstrap and analogs": 1}
+    ways = ("together", "together_with_network", "season", "past", "day", "network", "analogs")
+    assert set(told["trials"]["cost_seconds"]) == set(ways)
+
+
+def test_analogs_alone_prepare_for_what_followed_them(remembering):
+    found = targets(make_policy("deepscaler_analogs", settings_of(remembering)), panel([20.0] * 4))
+    assert {target for target, _ in found.values()} == {5}  # 40 requests per second
+
+
+@pytest.mark.parametrize(
+    "name", ["deepscaler", "deepscaler_nofloor", "deepscaler_network", "deepscaler_analogs"]
+)
+def test_each_goes_by_its_name(name, remembering):
+    assert make_policy(name, settings_of(remembering)).name == name
+
+
+@pytest.mark.parametrize(
+    "moments",
+    [
+        Moments(torch.zeros(5), torch.zeros(5, 8, 3)),
+        Moments(torch.zeros(5, 4), torch.zeros(4, 8, 3)),
+        Moments(torch.zeros(5, 4), torch.zeros(5, 7, 3)),
+        Moments(torch.zeros(0, 4), torch.zeros(0, 8, 3)),
+        Moments(torch.zeros(5, 4), torch.full((5, 8, 3), torch.nan)),
+    ],
+)
+def test_moments_of_another_shape_or_without_a_number_are_refused(moments, remembering, tmp_path):
+    bundle = replace(load_bundle(remembering), moments=moments)
+    with pytest.raises(BundleError):
+        save_bundle(bundle, tmp_path / "bad.pt")
+        load_bundle(tmp_path / "bad.pt")
 
 
 def test_without_requests_the_plan_waits_and_the_floor_decides(path):
@@ -108,6 +155,7 @@ def test_without_requests_the_plan_waits_and_the_floor_decides(path):
     ("name", "label", "message"),
     [
         ("deepscaler_network", "required", "plans over scenarios: train it on process.label=offered"),
+        ("deepscaler_analogs", "offered", "keeps no moments of its training"),
         ("deepscaler_quantile", "offered", "needs replicas .* name such a bundle in scale.quantile_bundle"),
     ],
 )
