@@ -79,6 +79,7 @@ class FaultyCluster:
         self.inner, self.unsafe = inner, list[tuple[float, str, str]]()
         self._faults, self._random = list(faults), np.random.default_rng([seed, 8])
         self._done: set[Fault] = set()
+        self._store = Upstream()
 
     def active(self, *kinds: str) -> bool:
         """Whether a fault of one of these kinds acts now."""
@@ -127,8 +128,8 @@ class FaultyCluster:
 
     @property
     def upstreams(self) -> Mapping[str, Upstream]:
-        """Empty: nothing is asked over a network."""
-        return {}
+        """The store of metrics, whose clock nobody sets; requests aren't counted."""
+        return {"prometheus": self._store}
 
     def metrics(self, start: float, end: float, step: float) -> MetricPanel:
         """The features, as far as faults let them through.
@@ -138,6 +139,7 @@ class FaultyCluster:
         """
         if self.active("metrics_out"):
             raise MetricsError("http://prometheus: connection refused")
+        self._store.clock_ahead = self.inner.now() - self.now()
         panel = self.inner.metrics(start, end, step)
         if self.active("metrics_partial"):
             values = panel.values.copy()
