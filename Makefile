@@ -70,7 +70,8 @@ fidelity: install
 	@test -f "$(DATA)" || { echo "$(DATA): no such file; get ScalerEval's result.zip and run: make fidelity DATA=path/to/result.zip" >&2; exit 1; }
 	$(PY) -m testbed.fidelity --data "$(DATA)" --page docs/fidelity.md --write
 
-# Days of virtual time among faults: SOAK="--hours 2 --seeds 1" is what CI runs.
+# Days of virtual time among faults: SOAK="--hours 2 --seeds 1" is what CI runs; with SOAK="--out runs/soak" a soak
+# that was stopped goes on.
 soak: install
 	$(PY) -m testbed.experiments.soak $(SOAK)
 

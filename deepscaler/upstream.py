@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 
 BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds, in seconds, of the time that a request takes; the bucket above them is open."""
@@ -32,9 +33,15 @@ class Requests:
 
 
 class Upstream:
-    """Counts the requests to one server; several threads may do so at once."""
+    """Counts the requests to one server; several threads may do so at once.
+
+    Attributes:
+        clock_ahead: seconds that the server's clock was ahead of ours at its last answer; None if it never
+            told the time.
+    """
 
     def __init__(self) -> None:
+        self.clock_ahead: float | None = None
         self._lock = threading.Lock()
         self._buckets, self._seconds = [0] * (len(BUCKETS) + 1), 0.0
         self._errors: Counter[str] = Counter()
@@ -56,10 +63,15 @@ class Upstream:
             if error:
                 self.failed(error)
 
-    def answered(self, status: int) -> None:
-        """Count the status of an answer as an error, if it is one."""
+    def answered(self, status: int, date: str | None = None) -> None:
+        """Count the status of an answer as an error, if it is one, and read the clock of its header Date."""
         if status >= 400:
             self.failed(f"http_{status}")
+        try:
+            told = parsedate_to_datetime(date or "").timestamp()
+        except (ValueError, OverflowError):
+            return
+        self.clock_ahead = told - time.time()
 
     def failed(self, error: str) -> None:
         """Count an error."""

@@ -82,7 +82,7 @@ class Web:
         """
         with self.upstream.timed():
             reply = self._deadline.within(seconds, partial(self._once, method, url, seconds, options))
-        self.upstream.answered(reply.status)
+        self.upstream.answered(reply.status, reply.headers.get("Date"))
         return reply
 
     def _once(self, method: str, url: str, seconds: float, options: Mapping[str, Any]) -> Reply:

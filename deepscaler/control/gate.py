@@ -71,11 +71,30 @@ class Gate:
         else:
             self._on_change.well("metrics", "metrics are read again")
         features, scale = self._settings.process.features, self._scale
-        quality = assess(raw, features, now, scale.fill_samples, scale.stale_after)
+        behind = max(self._clock_ahead(step), 0.0)
+        quality = assess(raw, features, now, scale.fill_samples, scale.stale_after, behind)
         held = {service: reason for service, reason in quality.held.items() if service in running}
         held.update({service: Reason.HELD_MISSING for service in running if service not in raw.services})
         doubtful = frozenset(running) if raw.partial else quality.doubtful & frozenset(running)
         return Quality(quality.panel, quality.ages, held, doubtful - held.keys())
+
+    def _clock_ahead(self, step: float) -> float:
+        """Seconds that the clock of the metrics' source is ahead of ours; 0 if it doesn't tell.
+
+        A clock that is behind asks for old samples as if they were new ones.
+        """
+        source = self._cluster.upstreams.get("prometheus")
+        ahead = (source and source.clock_ahead) or 0.0
+        if abs(ahead) <= step:
+            self._on_change.well("clock", "the clock agrees with that of Prometheus again")
+        elif "clock" not in self._on_change:
+            way = "behind" if ahead > 0 else "ahead of"
+            self._on_change.trouble(
+                "clock",
+                f"this machine's clock is {abs(ahead):.0f} s {way} that of Prometheus, so its metrics are "
+                f"{'old' if ahead > 0 else 'missing'}: set the clock, or that of Prometheus",
+            )
+        return ahead
 
     def _newest(self, now: float, step: float) -> float:
         """The time of the newest sample: on the grid of the tick before, where that comes close to now.

@@ -46,16 +46,32 @@ class Quality:
 
 
 def assess(
-    raw: MetricPanel, needed: Collection[str], now: float, fill_samples: int, stale_after: float
+    raw: MetricPanel,
+    needed: Collection[str],
+    now: float,
+    fill_samples: int,
+    stale_after: float,
+    behind: float = 0.0,
 ) -> Quality:
-    """Judge the metrics of each service at `now`, by the features that are `needed`."""
+    """Judge the metrics of each service.
+
+    Args:
+        raw: the metrics as they were read.
+        needed: features by which a service is judged.
+        now: by our clock.
+        fill_samples: missing samples in a row that the last known value stands in for.
+        stale_after: seconds without a usable sample after which a service is held.
+        behind: seconds that our clock is behind that of the source: the samples are so much older.
+    """
     panel = fill_forward(raw, fill_samples)
     names = [name for name in raw.features if name in needed]
     usable = np.isfinite(raw.values[:, :, [raw.features.index(name) for name in names]])
     if "res" in names and "req" in raw.features:
         usable[:, :, names.index("res")] |= _silent(raw)
     since = np.where(usable, raw.times[:, None, None], -np.inf).max(axis=0, initial=-np.inf)
-    ages = np.maximum(now - since.min(axis=1, initial=np.inf), 0.0) if names else np.zeros(len(raw.services))
+    ages = np.zeros(len(raw.services))
+    if names:
+        ages = np.maximum(now - since.min(axis=1, initial=np.inf), 0.0) + behind
     step = (raw.times[-1] - raw.times[0]) / max(len(raw) - 1, 1) if len(raw) else 0.0
     filled_until = fill_samples * step + (now - raw.times[-1] if len(raw) else 0.0)
     held, doubtful = {}, set()

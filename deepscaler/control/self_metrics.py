@@ -113,6 +113,13 @@ class SelfMetrics(Collector):
         yield _counter(
             "upstream_errors", "Requests that failed, by the server and the kind of error.", errors
         )
+        clocks = [
+            ({"source": name}, one.clock_ahead)
+            for name, one in cluster.upstreams.items()
+            if one.clock_ahead is not None
+        ]
+        text = "How much the clock of the server was ahead of ours at its last answer."
+        yield _gauge("upstream_clock_ahead_seconds", text, clocks)
 
     def _of_entries(self, snapshot: Snapshot) -> Iterator[Metric]:
         newest, entries = snapshot.past[-1], self._watch.entries

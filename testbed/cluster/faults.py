@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -67,7 +68,7 @@ class FaultyCluster:
 
     Args:
         inner: the cluster itself.
-        faults: in the order of their times.
+        faults: one after the other.
         seed: of what a fault hits.
 
     Attributes:
@@ -78,12 +79,15 @@ class FaultyCluster:
     def __init__(self, inner: VirtualCluster, faults: Sequence[Fault], seed: int) -> None:
         self.inner, self.unsafe = inner, list[tuple[float, str, str]]()
         self._faults, self._random = list(faults), np.random.default_rng([seed, 8])
+        self._starts = [fault.start for fault in faults]
         self._done: set[Fault] = set()
+        self._store = Upstream()
 
     def active(self, *kinds: str) -> bool:
         """Whether a fault of one of these kinds acts now."""
         now = self.inner.now()
-        return any(fault.kind in kinds and fault.start <= now < fault.end for fault in self._faults)
+        begun = bisect_right(self._starts, now)
+        return begun > 0 and self._faults[begun - 1].kind in kinds and now < self._faults[begun - 1].end
 
     # ------------------------------------------------------------------------------------------------- clocks
     def now(self) -> float:
@@ -127,8 +131,8 @@ class FaultyCluster:
 
     @property
     def upstreams(self) -> Mapping[str, Upstream]:
-        """Empty: nothing is asked over a network."""
-        return {}
+        """The store of metrics, whose clock nobody sets; requests aren't counted."""
+        return {"prometheus": self._store}
 
     def metrics(self, start: float, end: float, step: float) -> MetricPanel:
         """The features, as far as faults let them through.
@@ -138,6 +142,7 @@ class FaultyCluster:
         """
         if self.active("metrics_out"):
             raise MetricsError("http://prometheus: connection refused")
+        self._store.clock_ahead = self.inner.now() - self.now()
         panel = self.inner.metrics(start, end, step)
         if self.active("metrics_partial"):
             values = panel.values.copy()

@@ -7,63 +7,49 @@ API that fails, writes that fail, restarts, edits by others, clocks that are set
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import multiprocessing
 import sys
 import tempfile
+import time
 import traceback
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from deepscaler.control.controller import Controller
 from deepscaler.control.guard_rails import HELD
 from deepscaler.control.recorder import DecisionRow, Recorder
+from deepscaler.errors import DataError, DeepScalerError
 from deepscaler.policies.base import Policy, Reason
 from deepscaler.policies.reactive import ReactiveFloor, ReactivePolicy
 from deepscaler.policies.registry import bootstrap_policy
 from deepscaler.settings import Settings, load_settings
-from testbed.cluster.faults import KINDS, FaultyCluster, Killed, draw_faults, failing_disk
+from testbed.cluster.faults import FaultyCluster, Killed, draw_faults, failing_disk
 from testbed.cluster.virtual import VirtualCluster
 from testbed.experiments.runs import true_demand
+from testbed.experiments.soaked import (
+    MINUTE,
+    Soaked,
+    place_of,
+    read_all,
+    read_soaked,
+    report,
+    to_dict,
+    write_soaked,
+)
 
-MINUTE = 60.0
 WARMUP_SECONDS = 600.0
 """Minutes before this don't count: replicas start from a guess."""
 TROUBLED = frozenset(reason.value for reason in (*HELD, Reason.WRITE_FAILED, Reason.CONFLICT))
 POLICIES = ("plan_bootstrap", "reactive_holistic")
-
-
-@dataclass
-class Soaked:
-    """What one run was like.
-
-    Attributes:
-        seed: of load, faults and requests.
-        ticks, failed_ticks: of all controllers of the run.
-        crash: the traceback of an error that isn't one of ours; "" without any.
-        unsafe: writes that took replicas away while metrics were out or partial, or from a service that was
-            held.
-        violating, minutes: minutes whose mean response broke the SLA, and all that count.
-        replica_hours: that were asked for.
-        recoveries: kind of fault -> seconds from each one's end until a tick was complete and held nothing.
-    """
-
-    seed: int
-    ticks: int = 0
-    failed_ticks: int = 0
-    crash: str = ""
-    unsafe: list[str] = field(default_factory=list)
-    violating: int = 0
-    minutes: int = 0
-    replica_hours: float = 0.0
-    recoveries: dict[str, list[float]] = field(default_factory=dict)
 
 
 def make_settings(application: str, hours: float, seed: int) -> Settings:
@@ -107,12 +93,16 @@ class Watch:
 
 def soak(config: str, policy: str, hours: float, seed: int, faulty: bool) -> Soaked:
     """One run, with faults or without."""
+    began = time.process_time()
     logging.getLogger("deepscaler").setLevel(logging.CRITICAL)
     settings = make_settings(config, hours, seed)
     inner = VirtualCluster(settings, seed=seed)
     start, end = inner.now(), inner.now() + hours * 3600.0
     faults = draw_faults(start, hours * 3600.0, seed) if faulty else []
-    cluster, result = FaultyCluster(inner, faults, seed), Soaked(seed)
+    cluster, result = (
+        FaultyCluster(inner, faults, seed),
+        Soaked(seed, faulty, asked_for(config, policy, hours)),
+    )
     watch = Watch(cluster, result)
     with (
         tempfile.TemporaryDirectory() as directory,
@@ -129,9 +119,21 @@ def soak(config: str, policy: str, hours: float, seed: int, faulty: bool) -> Soa
     result.unsafe += [f"{moment:.0f} {name} while {kind}" for moment, kind, name in cluster.unsafe]
     _judge(inner, settings, start, result)
     for fault in faults:
-        after = next((moment for moment in watch.calm_ticks if moment >= fault.end), float("inf"))
-        result.recoveries.setdefault(fault.kind, []).append(after - fault.end)
+        after = next((moment for moment in watch.calm_ticks if moment >= fault.end), None)
+        result.faults.append(replace(fault, start=fault.start - start, end=fault.end - start))
+        result.recoveries.append(None if after is None else after - fault.end)
+    result.cpu_seconds = time.process_time() - began
     return result
+
+
+def soak_into(directory: Path, config: str, policy: str, hours: float, seed: int, faulty: bool) -> None:
+    """Make one run and write it into the directory."""
+    write_soaked(directory, soak(config, policy, hours, seed, faulty))
+
+
+def asked_for(config: str, policy: str, hours: float) -> dict[str, str | float]:
+    """What has to be the same for runs in one directory."""
+    return {"config": Path(config).stem, "policy": policy, "hours": hours}
 
 
 def _life(
@@ -154,31 +156,13 @@ def _judge(inner: VirtualCluster, settings: Settings, start: float, result: Soak
     table = inner.latencies(start + WARMUP_SECONDS, inner.now(), settings.collect.step)
     minute = (table["time"] - start - 1e-6) // MINUTE
     sums = table.groupby(minute)[["duration_seconds", "done"]].sum()
-    result.minutes = int((sums["done"] > 0).sum())
-    result.violating = int((sums["duration_seconds"] > sla * sums["done"]).sum())
+    result.minutes = [int(one) for one in sums.index[sums["done"] > 0]]
+    result.violating = [int(one) for one in sums.index[sums["duration_seconds"] > sla * sums["done"]]]
     pods: pd.DataFrame = inner.pod_history(start, inner.now())
     result.replica_hours = float(pods["spec"].sum() * settings.collect.step / 3600.0)
 
 
-# ------------------------------------------------------------------------------------------------------ table
-def report(calm: Sequence[Soaked], among_faults: Sequence[Soaked]) -> str:
-    """The tables for people."""
-    lines = ["seed  ticks  failed  crashes  unsafe  violating minutes (calm)  replica hours (calm)"]
-    for one, other in zip(among_faults, calm, strict=True):
-        lines.append(
-            f"{one.seed:4d}{one.ticks:7d}{one.failed_ticks:8d}{bool(one.crash):9d}{len(one.unsafe):8d}"
-            f"{one.violating:12d} of {one.minutes} ({other.violating}){'':4s}"
-            f"{one.replica_hours:12.0f} ({other.replica_hours:.0f})"
-        )
-    lines += ["", "fault            times   recovery p50    p95    max (s)"]
-    for kind in KINDS:
-        taken = [seconds for one in among_faults for seconds in one.recoveries.get(kind, [])]
-        if taken:
-            p50, p95 = (float(np.quantile(taken, level, method="higher")) for level in (0.5, 0.95))
-            lines.append(f"{kind:16s}{len(taken):6d}{p50:15.0f}{p95:7.0f}{max(taken):7.0f}")
-    return "\n".join(lines)
-
-
+# ---------------------------------------------------------------------------------------------------- command
 def build_parser() -> argparse.ArgumentParser:
     """Flags of the soak."""
     parser = argparse.ArgumentParser(
@@ -190,28 +174,59 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=20, help="runs (default: %(default)s)")
     parser.add_argument("--first-seed", type=int, default=1000, help="default: %(default)s")
     parser.add_argument("--workers", type=int, default=2, help="runs side by side (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, help="keep each run in this directory; those that lie there aren't run again"
+    )
+    parser.add_argument(
+        "--table", action="store_true", help="run nothing, tell of the runs that lie in --out"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser
 
 
+def soak_all(arguments: argparse.Namespace, directory: Path) -> None:
+    """Make all runs that don't lie in the directory yet.
+
+    Raises:
+        DataError: a run of something else lies there.
+    """
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    asked = asked_for(arguments.config, arguments.policy, arguments.hours)
+    jobs = []
+    for seed, faulty in itertools.product(seeds, (False, True)):
+        place = place_of(directory, seed, faulty)
+        if not place.is_file():
+            jobs.append((seed, faulty))
+        elif (found := read_soaked(place).asked) != asked:
+            raise DataError(f"{place}: a run of {found}, asked is {asked}; choose another --out")
+    run = partial(soak_into, directory, arguments.config, arguments.policy, arguments.hours)
+    with tqdm(total=len(jobs), desc="soak", disable=None, leave=False) as progress, ExitStack() as stack:
+        if arguments.workers == 1:
+            done = (run(*job) for job in jobs)
+        else:
+            context = multiprocessing.get_context("spawn")
+            pool = stack.enter_context(ProcessPoolExecutor(arguments.workers, mp_context=context))
+            done = (future.result() for future in as_completed([pool.submit(run, *job) for job in jobs]))
+        for _ in done:
+            progress.update()
+
+
 def main(argv: list[str] | None = None) -> int:
     """Soak all seeds; 1 if anything crashed, or replicas were taken away on metrics that can't be trusted."""
-    arguments = build_parser().parse_args(argv)
-    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
-    jobs = [(seed, faulty) for seed in seeds for faulty in (False, True)]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(arguments.workers, len(jobs)), mp_context=context) as pool:
-        futures = [
-            pool.submit(soak, arguments.config, arguments.policy, arguments.hours, *job) for job in jobs
-        ]
-        found = [future.result() for future in tqdm(futures, desc="soak", disable=None, leave=False)]
-    calm, among_faults = found[::2], found[1::2]
-    if arguments.json:
-        print(
-            json.dumps({"calm": [asdict(one) for one in calm], "faults": [asdict(x) for x in among_faults]})
-        )
-    else:
-        print(report(calm, among_faults))
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.table and arguments.out is None:
+        parser.error("--table tells of the runs in --out")
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = arguments.out or Path(temporary)
+        try:
+            if not arguments.table:
+                soak_all(arguments, directory)
+            found = read_all(directory)
+        except DeepScalerError as error:
+            print(error, file=sys.stderr)
+            return 1
+    print(json.dumps(to_dict(found)) if arguments.json else report(found))
     for one in found:
         for text in (one.crash, *one.unsafe[:5]):
             if text:

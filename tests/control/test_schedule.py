@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from deepscaler.control.controller import Controller
 from deepscaler.control.recorder import Recorder
 from deepscaler.control.self_metrics import exposition
 from deepscaler.control.watch import Watch
+from deepscaler.upstream import Upstream
 
 pytestmark = pytest.mark.stress
 HOUR, DAY = 3600.0, 86_400.0
@@ -107,3 +109,49 @@ def test_decisions_from_the_future_are_left_out_and_that_is_said(
     assert told == (back > 0)
     assert row.reason == "forecast" and cluster.replicas["web"] == 3
     assert row.time == pytest.approx(START + 60.0 - back + 121.0)
+
+
+@pytest.mark.parametrize(
+    ("behind", "reason", "replicas"),
+    [(0.0, "forecast", 2), (50.0, "forecast", 2), (90.0, "held_trouble", 4), (HOUR, "held_stale", 4)],
+)
+def test_old_samples_arent_taken_for_new_ones_by_a_clock_that_is_behind(
+    behind: float, reason: str, replicas: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Upstream()
+    cluster = FakeCluster(replicas={"web": 4}, upstreams={"prometheus": store})
+    settings = make_settings(("web",), guard_rails={"scale_down_window": 0.0})
+    controller = Controller(cluster, wants(4.0), settings)
+    watch = Watch(controller, settings)
+    controller.tick()
+    cluster.jump(-behind)
+    store.clock_ahead = behind
+    controller.policy = wants(2.0)
+    for _ in range(3):
+        cluster.sleep_until(cluster.steady() + 15.0)
+        row = controller.tick()[0]
+    assert row.reason == (reason if replicas == 4 else "unchanged") and cluster.replicas["web"] == replicas
+    told = [line.message for line in caplog.records if "this machine's clock is" in line.message]
+    assert len(told) == (behind > 15.0)
+    assert all(f"{behind:.0f} s behind that of Prometheus" in text for text in told)
+    assert f'upstream_clock_ahead_seconds{{source="prometheus"}} {behind}' in exposition(watch).decode()
+    cluster.jump(behind)
+    store.clock_ahead = 0.0
+    cluster.sleep_until(cluster.steady() + 15.0)
+    controller.tick()
+    assert cluster.replicas["web"] == 2
+
+
+@pytest.mark.parametrize(
+    ("date", "ahead"),
+    [
+        ("Mon, 05 Jan 2026 00:00:00 GMT", True),
+        ("Mon, 05 Jan 2026 01:00:00 +0100", True),
+        *((text, False) for text in (None, "", "now", "Mon, 45 Jan 2026 00:00:00 GMT", "1 Jan 99999 0:0:0")),
+    ],
+)
+def test_the_clock_of_a_server_is_read_from_its_answers(date: str | None, ahead: bool) -> None:
+    store, now = Upstream(), time.time()
+    store.answered(200, date)
+    known = store.clock_ahead is not None
+    assert known == ahead and (not known or abs(store.clock_ahead - (START - now)) < 5.0)

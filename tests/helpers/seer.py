@@ -60,6 +60,7 @@ def watched(seconds: float = 700.0, **scale: object) -> tuple[FakeCluster, Seer,
     """A shop that was watched for so long."""
     settings = make_settings(**scale)
     cluster = FakeCluster(upstreams={"prometheus": Upstream()})
+    cluster.upstreams["prometheus"].clock_ahead = 0.0
     policy = Seer(lambda _now, _service: None)
     watch = Watch(Controller(cluster, policy, settings), settings)
     watch.controller.run(seconds)

@@ -20,6 +20,7 @@ from helpers.paths import ROOT
 import predict_scale
 from deepscaler.adapters.store import UNKNOWN, store_kind
 from deepscaler.settings import Prometheus, load_settings
+from deepscaler.upstream import Upstream
 
 CONFIG = ROOT / "config/boutique.yaml"
 APP = load_settings(CONFIG).app
@@ -67,10 +68,10 @@ def test_all_that_a_start_needs_is_there_and_nothing_is_written(
 ) -> None:
     before = {item["metadata"]["name"]: item for item in deployments(acting)}
     status, lines = check(acting, tmp_path, capsys)
-    assert status == 0 and lines[-1] == "ready: 25 ok, 7 to know of, 0 missing"
+    assert status == 0 and lines[-1] == "ready: 26 ok, 7 to know of, 0 missing"
     fine = about(lines, "ok")
     assert [one for one in fine if not one.startswith("right")] == [
-        *("settings", "Prometheus", "store", "metric pod", "metric cpu", "metric mem", "metric res"),
+        *("settings", "Prometheus", "store", "clock", "metric pod", "metric cpu", "metric mem", "metric res"),
         *("metric req", "requests at the entries", "window of metrics", "Kubernetes API", "Deployments"),
         *("Lease", "bundle", "fit", "policy deepscaler", "disk"),
     ]
@@ -239,6 +240,33 @@ def test_on_the_testbed_only_bundle_and_disk_are_needed(
     assert about(capsys.readouterr().out.splitlines(), "ok") == [
         *("settings", "cluster", "bundle", "policy deepscaler", "policy hpa_70", "disk")
     ]
+
+
+@pytest.mark.parametrize(
+    ("ahead", "state", "text"),
+    [
+        (2.0, "ok", "agrees with that of Prometheus"),
+        (-70.0, "note", "70 s ahead of that of Prometheus"),
+        (3600.0, "MISSING", "3600 s behind that of Prometheus; set it; from 120 s on all services are held"),
+    ],
+)
+def test_a_clock_that_isnt_prometheus_is_said(
+    ahead: float,
+    state: str,
+    text: str,
+    acting: LiveShop,
+    bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def answered(upstream: Upstream, _status: int, _date: str | None = None) -> None:
+        upstream.clock_ahead = ahead
+
+    monkeypatch.setattr(Upstream, "answered", answered)
+    status, lines = check(acting, tmp_path, capsys)
+    [line] = [line for line in lines if line[9:].startswith("clock: ")]
+    assert line.startswith(state) and text in line and status == (state == "MISSING")
 
 
 BUILD = "/api/v1/status/buildinfo"

@@ -60,6 +60,7 @@ class ClusterCheck:
         except MetricsError as error:
             yield Finding("MISSING", "Prometheus", str(error))
             return
+        yield self._clock()
         for feature, usual in FEATURE_QUERIES.items():
             query = self._settings.collect.queries.get(feature, usual)
             needed = feature in self._settings.process.features
@@ -68,6 +69,18 @@ class ClusterCheck:
         offered = self._settings.collect.entry_queries.get("offered", ENTRY_QUERIES["offered"])
         yield self._answering("requests at the entries", offered.query, offered.label, entries, False)
         yield self._window(now)
+
+    def _clock(self) -> Finding:
+        """Whether our clock is that of Prometheus: one that is behind takes old samples for new ones."""
+        ahead, stale = self._prometheus.upstream.clock_ahead, self._settings.scale.stale_after
+        if ahead is None:
+            return Finding("note", "clock", "Prometheus doesn't tell its time; keep the clocks of both alike")
+        if abs(ahead) <= self._settings.collect.step:
+            return Finding("ok", "clock", "agrees with that of Prometheus")
+        way = "behind" if ahead > 0 else "ahead of"
+        remedy = f"set it; from {stale:g} s on all services are held"
+        state: State = "MISSING" if abs(ahead) > stale else "note"
+        return Finding(state, "clock", f"{abs(ahead):.0f} s {way} that of Prometheus; {remedy}")
 
     def _answering(
         self, about: str, query: str, label: str, services: tuple[str, ...], needed: bool
