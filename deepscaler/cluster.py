@@ -336,3 +336,14 @@ class Cluster(Protocol):
     def announce(self, happenings: Sequence[Happening]) -> None:
         """Tell people who look at the Deployments of these services. It never raises."""
         ...
+
+    def reserve(self, spare: Mapping[str, int], until: float) -> None:
+        """Ask for nodes with room for so many more pods of each service. It never raises.
+
+        What was asked for services that aren't named is taken back.
+
+        Args:
+            spare: service -> pods beyond those that are there.
+            until: when it is over unless it is asked again, seconds since the epoch.
+        """
+        ...

@@ -34,7 +34,7 @@ from testbed.kubernetes_api.access import Attempt, Identity
 DEPLOY = ROOT / "deploy"
 MODES = ("shadow", "advise", "act")
 WAYS = ("bundle-image", "bundle-url", "bundle-claim", "bundle-configmap")
-EXTRAS = ("service-monitor", "more-reads", "events")
+EXTRAS = ("service-monitor", "more-reads", "events", "capacity-buffer")
 RETRAINING = ("bundle-claim", "retraining")
 BESIDE_ADVICE = ("give-back",)
 MODELS: dict[tuple[str, str], Any] = {
@@ -576,6 +576,16 @@ def test_events_have_a_role_of_their_own_that_writes_nothing_else(copy: Path) ->
     for mode in MODES:  # without the component there is neither the right nor the wish
         bare = kustomize.render(DEPLOY / "overlays" / mode)
         assert not any("events" in str(item) for item in bare)
+
+
+def test_room_on_nodes_has_a_role_of_its_own_that_reaches_nothing_else(copy: Path) -> None:
+    objects = kustomize.render(variant(copy, "advise", WAYS[0], *EXTRAS))
+    asked = {(verb, group, what) for verb, group, what, _ in rights.BUFFERS}
+    assert allowed(objects, "deepscaler-capacity-buffer") == asked and len(asked) == 4
+    assert "--set=scale.capacity_buffer.enabled=true" in controller(objects)[1]["args"]
+    for mode in MODES:  # without the component there is neither the right nor the wish
+        bare = kustomize.render(DEPLOY / "overlays" / mode)
+        assert not any("capacity" in str(item) for item in bare)
 
 
 @contextmanager

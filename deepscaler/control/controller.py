@@ -37,6 +37,7 @@ from deepscaler.control.recorder import (
 )
 from deepscaler.control.renewal import Model, Renewal
 from deepscaler.control.schedule import ClockWatch, Turns, sleep
+from deepscaler.control.spare import Spare
 from deepscaler.control.tick import Tick, Watcher
 from deepscaler.errors import DeepScalerError, MetricsError
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
@@ -102,6 +103,7 @@ class Controller:
         self._notices = Notices(self.statistics, self._scale.mode_of, level)
         self._calendar, self._behaviors = Calendar(rails.calendar), Behaviors(rails)
         self._modes = Modes(cluster, settings, self.statistics, self._notices, leading)
+        self._spare = Spare(cluster, settings.scale)
         self._survive_bugs = survive_bugs
         self._renewal = renewal
         self._sound: Observation | None = None  # the newest one that nothing was held for
@@ -309,6 +311,7 @@ class Controller:
         mode = self.mode()
         self._notices.entered(mode)
         report = self._modes.apply(decisions, writable, now, mode)
+        self._spare.ask(decisions, writable, self.policy, now, mode)
         ready = count_pods(pods)[0]
         rows = decision_rows(now, decisions, proposals, ready, lambda name: self._modes.of(name, mode))
         rows = [with_outcome(row, report) for row in rows]
@@ -339,6 +342,7 @@ class Controller:
     def end(self) -> None:
         """Give back what the cluster should not keep once this controller has ended."""
         self._modes.end()
+        self._spare.end(self.cluster.now(), self.mode())
 
     def _record_pods(self, now: float, workloads: Sequence[Workload], pods: Sequence[Pod]) -> None:
         if self._samples_pods:

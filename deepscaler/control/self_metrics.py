@@ -25,6 +25,7 @@ from deepscaler.control.renewal import Model
 from deepscaler.control.tally import ALL, LEADS, TICK_BUCKETS
 from deepscaler.control.watch import Snapshot, Watch
 from deepscaler.policies.base import Reason
+from deepscaler.policies.outlook import Budget
 from deepscaler.upstream import BUCKETS
 
 PREFIX = "deepscaler_"
@@ -227,9 +228,29 @@ def _of_the_model(snapshot: Snapshot) -> Iterator[Metric]:
         text = "Time of the newest sample that the bundle was trained on; its age is time() minus this."
         yield _gauge("model_trained_until_timestamp_seconds", text, known)
     if budget is not None:
-        unit = {"unit": budget.unit}
-        yield _gauge("budget_asked", "What the policy is to keep to.", [(unit, budget.asked)])
-        yield _gauge("budget_consumed", "What was used up of it.", [(unit, budget.consumed)])
+        yield from _of_the_budget(budget)
+
+
+def _of_the_budget(budget: Budget) -> Iterator[Metric]:
+    unit = {"unit": budget.unit}
+    yield _gauge("budget_asked", "What the policy is to keep to.", [(unit, budget.asked)])
+    yield _gauge("budget_consumed", "What was used up of it.", [(unit, budget.consumed)])
+    for name, text, value in (
+        (
+            "budget_shortage_price",
+            "Price of a missing replica now, in units of holding one for the same time.",
+            budget.price,
+        ),
+        ("budget_prior_shortage_price", "Price with which the first day began.", budget.prior_price),
+        (
+            "budget_spending_ratio",
+            "Core-hours of the last day over those at the prior price.",
+            budget.spending,
+        ),
+    ):
+        yield _gauge(name, text, [(_NONE, value)] if math.isfinite(value) else [])
+    standing = [({"standing": budget.standing}, 1.0)] if budget.standing else []
+    yield _gauge("budget_standing", "1 for how the budget stands.", standing)
 
 
 def _of_renewal(model: Model | None) -> Iterator[Metric]:

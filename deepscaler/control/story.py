@@ -180,7 +180,13 @@ def _services(services: Sequence[str], snapshot: Snapshot) -> list[Json | None]:
 def _budget(budget: Budget | None) -> Json | None:
     if budget is None:
         return None
-    return {"asked": _number(budget.asked), "consumed": _number(budget.consumed), "unit": budget.unit}
+    return {
+        "asked": _number(budget.asked),
+        "consumed": _number(budget.consumed),
+        "unit": budget.unit,
+        "price": _number(budget.price),
+        "note": budget.note,
+    }
 
 
 def _band(outlook: Outlook) -> Json | None:

@@ -17,6 +17,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
@@ -36,6 +37,18 @@ LEAST_CORES = 1e-6
 """Core-minutes below which nothing was held: the rest that sums leave behind."""
 EASE = 0.25
 """In the last quarter of what the budget may spend above the prior, the highest price falls to the prior."""
+
+
+class Standing(StrEnum):
+    """How a budget stands, in a word that metrics can count by."""
+
+    FIRST_DAY = "first_day"  # nothing is known of a whole day yet
+    KEPT = "kept"
+    KEPT_AT_LEAST = "kept_at_least"  # and no price could be lower
+    EXCEEDED = "exceeded"  # and the price rises, or doesn't fall
+    SPENT = "spent"  # a higher price would spend more than it may
+    LATE_PODS = "late_pods"  # pods start more slowly than load comes
+    NO_HELP = "no_help"  # violating minutes come without a lack of pods
 
 
 class Minute(NamedTuple):
@@ -69,7 +82,8 @@ class Account:
         price: of a shortage.
         prior_price: where it began.
         spending: core-hours of the targets over those at the prior price; NaN where that isn't watched.
-        note: how it goes, in a phrase.
+        standing: how it goes, in a word.
+        note: the same in a phrase.
     """
 
     asked: float
@@ -80,6 +94,7 @@ class Account:
     price: float
     prior_price: float
     spending: float
+    standing: Standing
     note: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -177,6 +192,7 @@ class Budget:
         first = self._first if self._first is not None else 0
         span = min((self.newest or 0) - first + 1, self._window) if self._minutes else 0
         consumed = bad / known if known else math.nan
+        standing, note = self._standing(consumed, bad)
         return Account(
             asked=self._asked,
             consumed=consumed,
@@ -186,27 +202,33 @@ class Budget:
             price=self.price,
             prior_price=self._prior,
             spending=self._spending(),
-            note=self._note(consumed, bad),
+            standing=standing,
+            note=note,
         )
 
-    def _note(self, consumed: float, bad: int) -> str:
+    def _standing(self, consumed: float, bad: int) -> tuple[Standing, str]:
         if not self._minutes or not self._settled():
-            return "the first day runs at the prior price"
+            return Standing.FIRST_DAY, "the first day runs at the prior price"
         lowest, highest = self._bounds()
         if not consumed > self._asked:
-            cheapest = self._offset <= lowest + 1e-9
-            return "the lowest price already keeps it" if cheapest else "kept"
+            if self._offset <= lowest + 1e-9:
+                return Standing.KEPT_AT_LEAST, "the lowest price already keeps it"
+            return Standing.KEPT, "kept"
         if self._offset < highest - 1e-9:
-            return "exceeded: the price doesn't fall before that is made up for"
-        return f"can't be met: {self._hindrance(bad, highest)}"
+            return Standing.EXCEEDED, "exceeded: the price doesn't fall before that is made up for"
+        standing, why = self._hindrance(bad, highest)
+        return standing, f"can't be met: {why}"
 
-    def _hindrance(self, bad: int, highest: float) -> str:
+    def _hindrance(self, bad: int, highest: float) -> tuple[Standing, str]:
         if highest < math.log(REACH) - 1e-9:
-            return f"more would spend over {self._most:g} times the core-hours of the prior price"
+            why = f"more would spend over {self._most:g} times the core-hours of the prior price"
+            return Standing.SPENT, why
         late = sum(1 for minute in self._minutes if minute.violating and minute.starting)
         if 2 * late >= bad:
-            return f"pods start more slowly than load comes (so in {late} of {bad} violating minutes)"
-        return f"more replicas don't help (no pod was starting in {bad - late} of {bad} violating minutes)"
+            why = f"pods start more slowly than load comes (so in {late} of {bad} violating minutes)"
+            return Standing.LATE_PODS, why
+        why = f"more replicas don't help (no pod was starting in {bad - late} of {bad} violating minutes)"
+        return Standing.NO_HELP, why
 
     # --------------------------------------------------------------------------------------------- its memory
     def state(self) -> dict[str, Any]:

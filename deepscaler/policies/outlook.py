@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,11 +66,21 @@ class Budget:
         asked: what is to be kept to.
         consumed: what was used up of it.
         unit: of both, in plain English: `violating minutes per month`.
+        price: of a shortage now, in units of holding one replica for the same time; NaN if none is moved.
+        prior_price: where it began.
+        spending: core-hours of the last day over those at the prior price; NaN where that isn't watched.
+        standing: how it goes, in a word; "" if it isn't said.
+        note: the same in a phrase.
     """
 
     asked: float
     consumed: float
     unit: str
+    price: float = math.nan
+    prior_price: float = math.nan
+    spending: float = math.nan
+    standing: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -150,7 +150,17 @@ class PlanPolicy(Policy):
         if self._budget is None:
             return found
         account = self._budget.account()
-        return replace(found, budget=Budget(account.asked, account.consumed, BUDGET_UNIT))
+        budget = Budget(
+            account.asked,
+            account.consumed,
+            BUDGET_UNIT,
+            price=account.price,
+            prior_price=account.prior_price,
+            spending=account.spending,
+            standing=account.standing.value,
+            note=account.note,
+        )
+        return replace(found, budget=budget)
 
     def learned(self) -> Learned | None:
         """The bundle that the source goes by."""

@@ -211,6 +211,21 @@ class Advise(Section):
     )
 
 
+class CapacityBuffer(Section):
+    """Room on nodes before a peak: CapacityBuffers, which the cluster-autoscaler and Karpenter understand."""
+
+    enabled: bool = Field(
+        False,
+        description="true: a CapacityBuffer per service asks for room for the pods that may be needed beyond "
+        "those that are there; it needs the rights of deploy/components/capacity-buffer, and in `shadow` "
+        "there are none",
+    )
+    horizon: Positive = Field(
+        600.0, description="seconds ahead that it covers; the plan foresees no more than `scale.plan.horizon`"
+    )
+    most: Count = Field(20, description="most pods of one service that it asks room for")
+
+
 class Scale(Section):
     """What predict_scale.py does."""
 
@@ -287,6 +302,7 @@ class Scale(Section):
         description="true: Events on the Deployments say what was done and why; it needs the rights of "
         "deploy/components/events, and in `shadow` there are none",
     )
+    capacity_buffer: CapacityBuffer = CapacityBuffer()
     dry_run: bool = Field(
         False,
         description="true: `mode: shadow` for all services, by another name; "

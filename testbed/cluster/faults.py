@@ -236,6 +236,9 @@ class FaultyCluster:
     def announce(self, happenings: Sequence[Happening]) -> None:
         """Nothing: nobody looks."""
 
+    def reserve(self, spare: Mapping[str, int], until: float) -> None:
+        """Nothing: there are no nodes."""
+
 
 @contextmanager
 def failing_disk(full: Callable[[], bool]) -> Iterator[None]:

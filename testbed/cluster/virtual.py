@@ -272,6 +272,9 @@ class VirtualCluster:
     def announce(self, happenings: Sequence[Happening]) -> None:
         """Nothing: nobody looks."""
 
+    def reserve(self, spare: Mapping[str, int], until: float) -> None:
+        """Nothing: there are no nodes."""
+
     def past_decisions(self, start: float, end: float) -> pd.DataFrame:
         """None: a run begins with nothing decided."""
         return pd.DataFrame(columns=list(PAST_COLUMNS))

@@ -20,8 +20,8 @@ tests/testbed/test_kubernetes_api.py compares it with the recorded answers of a 
 
 Differs: only those pods run that the serving side reports with `sync_pods`; a pod that a client has deleted
 is Terminating until its time is over, and comes back under its name. A new template doesn't roll the pods,
-autoscalers act only where the serving side lets them, and custom resources aren't served. Of what else was
-seen to differ from a real server:
+autoscalers act only where the serving side lets them. Of custom resources only CapacityBuffers can be had
+(`custom=`), and nothing acts on them. Of what else was seen to differ from a real server:
 
 * Taken, though the real one refuses: maxSurge and maxUnavailable both 0, a nodePort out of its range,
   duplicate fields of JSON, unknown words for fieldValidation and resourceVersionMatch, continue together with

@@ -166,8 +166,14 @@ _DEFAULTS: Mapping[str, Callable[[Object], None]] = {
     "Pod": _pod,
     "PersistentVolumeClaim": _claim,
     "LimitRange": complete_limit_range,
+    "CapacityBuffer": lambda obj: _default(
+        obj["spec"], provisioningStrategy="buffer.x-k8s.io/active-capacity"
+    ),
 }
-_WITH_SPEC = {"Deployment", "ReplicaSet", "StatefulSet", "Service", "HorizontalPodAutoscaler", "Pod", "Lease"}
+_WITH_SPEC = {
+    *("Deployment", "ReplicaSet", "StatefulSet", "Service", "Pod", "Lease"),
+    *("HorizontalPodAutoscaler", "CapacityBuffer"),
+}
 
 
 def fill_in(obj: Object, resource: Resource) -> None:
@@ -289,6 +295,23 @@ def _check_binding(obj: Object, old: Object | None) -> list[Cause]:
     return found
 
 
+def _check_buffer(obj: Object, old: Object | None) -> list[Cause]:
+    """As the definition's schema and its two rules in CEL say."""
+    del old
+    spec, found = obj["spec"], []
+    for name in ("replicas", "percentage"):
+        if spec.get(name, 0) < 0:
+            said = f"spec.{name} in body should be greater than or equal to 0"
+            found.append(_wrong(f"spec.{name}", spec[name], said))
+    for name, keys in (("podTemplateRef", ("name",)), ("scalableRef", ("kind", "name"))):
+        found += [_missing(f"spec.{name}.{key}") for key in keys if not spec.get(name, {key: 1}).get(key)]
+    if "podTemplateRef" in spec and "scalableRef" in spec:
+        found.append(_wrong("spec", "object", "podTemplateRef and scalableRef exclude each other"))
+    if "podTemplateRef" in spec and not {"replicas", "limits"} & set(spec):
+        found.append(_wrong("spec", "object", "podTemplateRef needs replicas or limits"))
+    return found
+
+
 _CHECKS: Mapping[str, Callable[[Object, Object | None], list[Cause]]] = {
     "Deployment": _check_workload,
     "ReplicaSet": _check_workload,
@@ -297,6 +320,7 @@ _CHECKS: Mapping[str, Callable[[Object, Object | None], list[Cause]]] = {
     "Service": _check_service,
     "Lease": _check_lease,
     "HorizontalPodAutoscaler": lambda obj, _: autoscaler_faults(obj),
+    "CapacityBuffer": _check_buffer,
     "RoleBinding": _check_binding,
     "ClusterRoleBinding": _check_binding,
 }

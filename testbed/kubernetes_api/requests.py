@@ -151,13 +151,13 @@ class _Request:
             group, version, rest = parts[1], parts[2], parts[3:]
         else:
             return None
-        if not rest or (group, version) not in resources.group_versions():
+        if not rest or (group, version) not in self.store.served.group_versions():
             return None
         namespace = ""
         if rest[0] == "namespaces" and len(rest) >= 3 and rest[2] not in ("status", "finalize"):
             namespace, rest = rest[1], rest[2:]
         plural, name, sub = (*rest, "", "")[:3]
-        resource = resources.find(group, version, plural)
+        resource = self.store.served.find(group, version, plural)
         target = None if resource is None else _Target(resource, namespace, name, sub)
         if target is None or len(rest) > 3 or not target.exists:
             raise Refused(404, "NotFound", "the server could not find the requested resource", {})
@@ -204,7 +204,7 @@ class _Request:
         """The answer to a question that needs neither an object nor a right; None if it is another one."""
         if self.path in ("/healthz", "/readyz", "/livez"):
             return Response(200, _TEXT, b"ok")
-        document = resources.discovery(self.path, self.headers.get("host", "127.0.0.1"))
+        document = self.store.served.discovery(self.path, self.headers.get("host", "127.0.0.1"))
         if document is not None and self.method != "GET":
             raise Refused(
                 405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {}
@@ -418,7 +418,7 @@ class _Request:
 
     def _patch(self, target: _Target) -> Response:
         validation.require_options("PatchOptions", self.options)
-        resource, style = target.resource, self._patch_style()
+        resource, style = target.resource, self._patch_style(target.resource.custom)
         if style == "apply":
             return self._apply(target)
         old = self.store.read(resource, target.namespace, target.name)
@@ -428,10 +428,16 @@ class _Request:
         new = self.store.modify(resource, old, obj, self._writer(target), target.sub, self._dry_run)
         return self._shown(resource, new)
 
-    def _patch_style(self) -> str:
+    def _patch_style(self, custom: bool = False) -> str:
         style = _PATCHES.get(self.headers.get("content-type", "").partition(";")[0].strip())
         if style is None:
             raise Refused(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
+        if style == "strategic" and custom:
+            said = (
+                "the body of the request was in an unknown format - accepted media types include: "
+                "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
+            )
+            raise Refused(415, "UnsupportedMediaType", said, {})
         return style
 
     def _patched(self, style: str, obj: Object, kind: str) -> Object:
@@ -582,7 +588,7 @@ class _Request:
 
     def _review(self, identity: Identity) -> Response:
         kind, version = "SelfSubjectAccessReview", "authorization.k8s.io/v1"
-        target = _Target(resources.of_kind(version, kind) or resources.RESOURCES[0], "", "", "")
+        target = _Target(self.store.served.of_kind(version, kind) or resources.RESOURCES[0], "", "", "")
         obj = self._decoded(target, kind, self._document())
         asked = (obj.get("spec") or {}).get("resourceAttributes") or {}
         verb, group, plural, namespace, name, sub = (

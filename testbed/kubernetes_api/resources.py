@@ -39,6 +39,7 @@ class Resource:
         fields: what a field selector may name beside name and namespace.
         stored: converts to the version that is kept; None if this is that version.
         served: converts back from the version that is kept; None if this is that version.
+        custom: whether a CustomResourceDefinition brings it: strategic merge patches are then refused.
     """
 
     group: str
@@ -55,6 +56,7 @@ class Resource:
     verbs: tuple[str, ...] = ALL_VERBS
     stored: Convert | None = None
     served: Convert | None = None
+    custom: bool = False
 
     @property
     def api_version(self) -> str:
@@ -263,22 +265,19 @@ RESOURCES: tuple[Resource, ...] = (
     Resource(_RBAC, "v1", "roles", "Role"),
     Resource("coordination.k8s.io", "v1", "leases", "Lease"),
 )
+CAPACITY_BUFFERS = Resource(
+    "autoscaling.x-k8s.io",
+    "v1beta1",
+    "capacitybuffers",
+    "CapacityBuffer",
+    short_names=("cb",),
+    status=True,
+    generation=True,
+    custom=True,
+)
+"""Spare nodes, as the cluster-autoscaler and Karpenter define them."""
 
 
-def find(group: str, version: str, plural: str) -> Resource | None:
-    """The resource of a path; None if it isn't served."""
-    return next(
-        (each for each in RESOURCES if (each.group, each.version, each.plural) == (group, version, plural)),
-        None,
-    )
-
-
-def of_kind(api_version: str, kind: str) -> Resource | None:
-    """The resource of an object; None if it isn't served."""
-    return next((each for each in RESOURCES if (each.api_version, each.kind) == (api_version, kind)), None)
-
-
-# -------------------------------------------------------------------------------------------------- discovery
 def _singular(resource: Resource) -> str:
     return resource.kind.lower()
 
@@ -305,112 +304,125 @@ def _listed(resource: Resource) -> list[Object]:
     return found
 
 
-def _versions(group: str) -> list[str]:
-    return list(dict.fromkeys(each.version for each in RESOURCES if each.group == group))
+class Catalogue:
+    """What one server serves: the resources of Kubernetes, and custom ones.
 
+    Args:
+        custom: resources that a cluster has only if somebody installed their definition.
+    """
 
-def group_versions() -> list[tuple[str, str]]:
-    """All (group, version) that are served."""
-    return list(dict.fromkeys((each.group, each.version) for each in RESOURCES))
+    def __init__(self, custom: Sequence[Resource] = ()) -> None:
+        self.resources = (*RESOURCES, *custom)
 
-
-def resource_list(group: str, version: str) -> Object | None:
-    """What `/apis/<group>/<version>` says; None if it isn't served."""
-    found = [each for each in RESOURCES if (each.group, each.version) == (group, version)]
-    if not found:
-        return None
-    head: Object = {
-        "kind": "APIResourceList",
-        **({"apiVersion": "v1"} if group else {}),
-        "groupVersion": found[0].api_version,
-    }
-    return {**head, "resources": [entry for each in found for entry in _listed(each)]}
-
-
-def api_group(group: str) -> Object | None:
-    """What `/apis/<group>` says; None if it isn't served."""
-    versions = _versions(group)
-    if not versions or not group:
-        return None
-    listed = [{"groupVersion": f"{group}/{version}", "version": version} for version in versions]
-    return {
-        "kind": "APIGroup",
-        "apiVersion": "v1",
-        "name": group,
-        "versions": listed,
-        "preferredVersion": listed[0],
-    }
-
-
-def api_groups() -> Object:
-    """What `/apis` says."""
-    names: Sequence[str] = list(dict.fromkeys(each.group for each in RESOURCES if each.group))
-    groups = [
-        {key: value for key, value in (api_group(name) or {}).items() if key not in ("kind", "apiVersion")}
-        for name in names
-    ]
-    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
-
-
-def openapi_index() -> Object:
-    """What `/openapi/v3` says."""
-    paths = [f"apis/{group}/{version}" if group else f"api/{version}" for group, version in group_versions()]
-    return {"paths": {path: {"serverRelativeURL": f"/openapi/v3/{path}"} for path in paths}}
-
-
-def openapi(group: str, version: str) -> Object:
-    """A document that says only which kinds take `fieldValidation`, which kubectl asks before it applies."""
-    paths: Object = {}
-    parameters = [
-        {"name": name, "in": "query", "schema": {"type": "string"}}
-        for name in ("dryRun", "fieldManager", "fieldValidation")
-    ]
-    for each in RESOURCES:
-        if (each.group, each.version) != (group, version):
-            continue
-        prefix = f"/apis/{group}/{version}" if group else f"/api/{version}"
-        kind = {"group": each.group, "version": each.version, "kind": each.kind}
-        path = (
-            f"{prefix}/namespaces/{{namespace}}/{each.plural}"
-            if each.namespaced
-            else f"{prefix}/{each.plural}"
+    def find(self, group: str, version: str, plural: str) -> Resource | None:
+        """The resource of a path; None if it isn't served."""
+        wanted = (group, version, plural)
+        return next(
+            (each for each in self.resources if (each.group, each.version, each.plural) == wanted), None
         )
-        operation = {
-            "parameters": parameters,
-            "x-kubernetes-group-version-kind": kind,
-            "responses": {"200": {"description": "OK"}},
+
+    def of_kind(self, api_version: str, kind: str) -> Resource | None:
+        """The resource of an object; None if it isn't served."""
+        return next(
+            (each for each in self.resources if (each.api_version, each.kind) == (api_version, kind)), None
+        )
+
+    def group_versions(self) -> list[tuple[str, str]]:
+        """All (group, version) that are served."""
+        return list(dict.fromkeys((each.group, each.version) for each in self.resources))
+
+    # ---------------------------------------------------------------------------------------------- discovery
+    def discovery(self, path: str, host: str) -> Object | None:
+        """What a path of discovery says; None if it isn't one. `host` is how the client calls this server."""
+        address = {"clientCIDR": "0.0.0.0/0", "serverAddress": host}
+        match path.strip("/").split("/"):
+            case ["version"]:
+                return VERSION
+            case ["api"]:
+                return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [address]}
+            case ["apis"]:
+                return self._api_groups()
+            case ["api", version]:
+                return self._resource_list("", version)
+            case ["apis", group]:
+                return self._api_group(group)
+            case ["apis", group, version]:
+                return self._resource_list(group, version)
+            case ["openapi", "v3", *rest]:
+                return self._openapi_of(rest)
+        return None
+
+    def _resource_list(self, group: str, version: str) -> Object | None:
+        """What `/apis/<group>/<version>` says; None if it isn't served."""
+        found = [each for each in self.resources if (each.group, each.version) == (group, version)]
+        if not found:
+            return None
+        head: Object = {
+            "kind": "APIResourceList",
+            **({"apiVersion": "v1"} if group else {}),
+            "groupVersion": found[0].api_version,
         }
-        paths[f"{path}/{{name}}"] = {"patch": {**operation, "x-kubernetes-action": "patch"}}
-    return {"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": "v1.36.0"}, "paths": paths}
+        return {**head, "resources": [entry for each in found for entry in _listed(each)]}
 
+    def _api_group(self, group: str) -> Object | None:
+        """What `/apis/<group>` says; None if it isn't served."""
+        versions = [version for name, version in self.group_versions() if name == group]
+        if not versions or not group:
+            return None
+        listed = [{"groupVersion": f"{group}/{version}", "version": version} for version in versions]
+        return {
+            "kind": "APIGroup",
+            "apiVersion": "v1",
+            "name": group,
+            "versions": listed,
+            "preferredVersion": listed[0],
+        }
 
-def discovery(path: str, host: str) -> Object | None:
-    """What a path of discovery says; None if it isn't one. `host` is how the client calls this server."""
-    address = {"clientCIDR": "0.0.0.0/0", "serverAddress": host}
-    match path.strip("/").split("/"):
-        case ["version"]:
-            return VERSION
-        case ["api"]:
-            return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [address]}
-        case ["apis"]:
-            return api_groups()
-        case ["api", version]:
-            return resource_list("", version)
-        case ["apis", group]:
-            return api_group(group)
-        case ["apis", group, version]:
-            return resource_list(group, version)
-        case ["openapi", "v3", *rest]:
-            return _openapi_of(rest)
-    return None
+    def _api_groups(self) -> Object:
+        """What `/apis` says."""
+        names: Sequence[str] = list(dict.fromkeys(each.group for each in self.resources if each.group))
+        told = [self._api_group(name) or {} for name in names]
+        groups = [
+            {key: value for key, value in each.items() if key not in ("kind", "apiVersion")} for each in told
+        ]
+        return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
 
+    def _openapi_of(self, rest: list[str]) -> Object | None:
+        match rest:
+            case []:
+                return self._openapi_index()
+            case ["api", version]:
+                return self._openapi("", version)
+            case ["apis", group, version]:
+                return self._openapi(group, version)
+        return None
 
-def _openapi_of(rest: list[str]) -> Object | None:
-    match rest:
-        case []:
-            return openapi_index()
-        case ["api", version]:
-            return openapi("", version)
-        case ["apis", group, version]:
-            return openapi(group, version)
-    return None
+    def _openapi_index(self) -> Object:
+        """What `/openapi/v3` says."""
+        paths = [
+            f"apis/{group}/{version}" if group else f"api/{version}"
+            for group, version in self.group_versions()
+        ]
+        return {"paths": {path: {"serverRelativeURL": f"/openapi/v3/{path}"} for path in paths}}
+
+    def _openapi(self, group: str, version: str) -> Object:
+        """Only which kinds take `fieldValidation`, which kubectl asks before it applies."""
+        paths: Object = {}
+        parameters = [
+            {"name": name, "in": "query", "schema": {"type": "string"}}
+            for name in ("dryRun", "fieldManager", "fieldValidation")
+        ]
+        prefix = f"/apis/{group}/{version}" if group else f"/api/{version}"
+        for each in self.resources:
+            if (each.group, each.version) != (group, version):
+                continue
+            kind = {"group": each.group, "version": each.version, "kind": each.kind}
+            where = "namespaces/{namespace}/" if each.namespaced else ""
+            operation = {
+                "parameters": parameters,
+                "x-kubernetes-group-version-kind": kind,
+                "responses": {"200": {"description": "OK"}},
+            }
+            path = f"{prefix}/{where}{each.plural}/{{name}}"
+            paths[path] = {"patch": {**operation, "x-kubernetes-action": "patch"}}
+        return {"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": "v1.36.0"}, "paths": paths}

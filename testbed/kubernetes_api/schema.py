@@ -126,6 +126,10 @@ TYPES: Mapping[str, Mapping[str, str]] = {
         "source:EventSource firstTimestamp:time lastTimestamp:time count:int32 type:string "
         "eventTime:microtime series:*obj action:string related:*obj reportingComponent:string "
         "reportingInstance:string",
+        "CapacityBuffer": "metadata:ObjectMeta spec:CapacityBufferSpec status:obj",
+        "CapacityBufferSpec": "provisioningStrategy:string podTemplateRef:*LocalReference "
+        "scalableRef:*ScalableRef replicas:int32 percentage:int32 limits:*map",
+        "ScalableRef": "apiGroup:string kind:string name:string",
         "MetricSpec": "type:string resource:*ResourceMetricSource containerResource:*obj pods:*obj "
         "object:*obj external:*obj",
         "ResourceMetricSource": "name:string target:MetricTarget",

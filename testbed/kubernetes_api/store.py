@@ -11,14 +11,14 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from testbed.kubernetes_api import ownership, resources
 from testbed.kubernetes_api.access import Access, Identity
 from testbed.kubernetes_api.defaults import faults, fill_in
 from testbed.kubernetes_api.ownership import Path, Writer
-from testbed.kubernetes_api.resources import Resource
+from testbed.kubernetes_api.resources import Catalogue, Resource
 from testbed.kubernetes_api.schema import time_text
 from testbed.kubernetes_api.status import Cause, Object, Refused, already_exists, conflict, invalid, not_found
 from testbed.kubernetes_api.validation import require_size
@@ -68,6 +68,10 @@ class Objects:
             API server alone.
         version: where resourceVersion starts.
         history: how many changes a watch can be behind.
+        custom: custom resources that are served, such as `resources.CAPACITY_BUFFERS`.
+
+    Attributes:
+        served: the resources that are served.
     """
 
     def __init__(
@@ -78,8 +82,9 @@ class Objects:
         controllers: bool = True,
         version: int = 0,
         history: int = 10_000,
+        custom: Sequence[Resource] = (),
     ) -> None:
-        self.clock = clock
+        self.clock, self.served = clock, Catalogue(custom)
         self.on_scale = on_scale
         self.access = Access(
             tokens, lambda plural: list(self._kept.get(f"rbac.authorization.k8s.io/{plural}", {}).values())
@@ -435,14 +440,14 @@ class Objects:
 
     def _collect(self, uid: str) -> None:
         """Delete what the owner with this uid has left behind."""
-        for resource in resources.RESOURCES:
+        for resource in self.served.resources:
             if resource.served is None:
                 for obj in list(self._kept.get(resource.storage, {}).values()):
                     if any(owner.get("uid") == uid for owner in obj["metadata"].get("ownerReferences") or ()):
                         self._erase(resource, obj)
 
     def _empty(self, namespace: str) -> None:
-        for resource in resources.RESOURCES:
+        for resource in self.served.resources:
             if resource.namespaced and resource.served is None:
                 for (where, _), obj in list(self._kept.get(resource.storage, {}).items()):
                     if where == namespace:
@@ -456,7 +461,7 @@ class Objects:
             Refused: the API would refuse it too.
             KeyError: the kind isn't served.
         """
-        resource = resources.of_kind(manifest["apiVersion"], manifest["kind"])
+        resource = self.served.of_kind(manifest["apiVersion"], manifest["kind"])
         if resource is None:
             raise KeyError(f"{manifest['apiVersion']} {manifest['kind']} isn't served")
         body = resource.stored(manifest) if resource.stored else manifest

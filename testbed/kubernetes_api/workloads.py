@@ -78,14 +78,16 @@ class Workloads(Objects):
     def _counted(self, namespace: str) -> set[str]:
         """The resources whose changes may change what is used of the namespace's quotas."""
         limits = self._of("resourcequotas", namespace)
-        counted = {each.plural for each in resources.RESOURCES for one in limits if quotas.counted(each, one)}
+        counted = {
+            each.plural for each in self.served.resources for one in limits if quotas.counted(each, one)
+        }
         return counted | {"pods", "resourcequotas"} if limits else counted
 
     def _recount(self, namespace: str) -> None:
         for quota in self._of("resourcequotas", namespace):
             counts = {
                 key: sum(place[0] == namespace for place in self._kept.get(each.storage, {}))
-                for each in resources.RESOURCES
+                for each in self.served.resources
                 if each.served is None and (key := quotas.counted(each, quota))
             }
             self._set_status(_QUOTAS, quota, quotas.used(quota, self._of("pods", namespace), counts))
@@ -151,7 +153,7 @@ class Workloads(Objects):
         Raises:
             KeyError: there is no such object.
         """
-        resource = resources.of_kind(api_version, kind)
+        resource = self.served.of_kind(api_version, kind)
         with self.changed:
             old = None if resource is None else self.peek(resource.storage, namespace, name)
             if resource is None or old is None:
@@ -334,7 +336,7 @@ class Workloads(Objects):
 
 # ----------------------------------------------------------------------------------------------------- pieces
 def _served(api_version: str, kind: str) -> Resource:
-    found = resources.of_kind(api_version, kind)
+    found = resources.Catalogue().of_kind(api_version, kind)
     assert found is not None
     return found
 

@@ -136,6 +136,7 @@ def test_the_panels_say_what_happened(prometheus: str) -> None:
         return sorted(float(series["values"][-1][1]) for series in ask(prometheus, query))
 
     assert newest("sum(deepscaler_source_weight)") == [1.0]
+    assert newest("deepscaler_budget_shortage_price / deepscaler_budget_prior_shortage_price") == [1.3]
     assert newest("deepscaler_failed_ticks_total") == [2.0]
     assert newest("deepscaler_foreign_edits_total") == [1.0]
     assert newest('increase(deepscaler_forecasts_matured_total{source="all",lead="300"}[10m])')[0] > 30

@@ -90,7 +90,8 @@ def test_the_story_tells_the_past_and_what_is_foreseen() -> None:
         ("season", 0.75), ("network", 0.25), ("all", None),
     ]  # fmt: skip
     assert now["sources"][1]["done"][0]["error"] == pytest.approx(0.5)
-    assert now["budget"] == {"asked": 30.0, "consumed": 12.0, "unit": BUDGET}
+    budget = {"asked": 30.0, "consumed": 12.0, "unit": BUDGET, "price": 130.0, "note": "kept"}
+    assert now["budget"] == budget
     assert now["model"]["calls"] == [[0, 1, 1.0]] and now["model"]["influence"] == [[0, 2, 1.0]]
 
 

@@ -106,6 +106,10 @@ def test_the_model_the_season_and_the_budget_are_told_where_there_are_any():
     assert found["deepscaler_season_seconds"] == {(): 720.0}
     assert one(found["deepscaler_way_cost_seconds"], way="network") == 8100.0
     assert one(found["deepscaler_budget_consumed"], unit=BUDGET) == 12.0
+    assert found["deepscaler_budget_shortage_price"] == {(): 130.0}
+    assert found["deepscaler_budget_prior_shortage_price"] == {(): 100.0}
+    assert found["deepscaler_budget_spending_ratio"] == {(): 1.2}
+    assert one(found["deepscaler_budget_standing"], standing="kept") == 1.0
     settings = make_settings()
     plain = Controller(FakeCluster(), ScriptedPolicy(lambda _now, _service: 6.0), settings)
     watch = Watch(plain, settings)

@@ -68,6 +68,7 @@ class FakeCluster:
     decided: list[tuple[float, str, int, float]] = field(default_factory=list)
     api_failures: dict[int, int] = field(default_factory=dict)
     told: list[Happening] = field(default_factory=list)
+    reserved: list[tuple[dict[str, int], float]] = field(default_factory=list)
     upstreams: dict[str, Upstream] = field(default_factory=dict)
     load: Callable[[float], float] = lambda time: float("nan")
     hooks: list[Callable[[float], None]] = field(default_factory=list)
@@ -195,6 +196,9 @@ class FakeCluster:
 
     def announce(self, happenings: Sequence[Happening]) -> None:
         self.told.extend(happenings)
+
+    def reserve(self, spare: Mapping[str, int], until: float) -> None:
+        self.reserved.append((dict(spare), until))
 
 
 @dataclass

@@ -49,7 +49,7 @@ class Seer(ScriptedPolicy):
             season_seconds=720.0,
             costs={"all": 7500.0, "season": 7200.0, "network": 8100.0},
             why={"web": self.why},
-            budget=Budget(30.0, self.consumed, BUDGET),
+            budget=Budget(30.0, self.consumed, BUDGET, 130.0, 100.0, 1.2, "kept", "kept"),
         )
 
     def learned(self) -> Learned:

@@ -139,7 +139,7 @@ class KubeApi:
         renewed.
 
         Args:
-            method: GET, POST, PUT or PATCH.
+            method: GET, POST, PUT, PATCH or DELETE.
             path: of the object or list.
             body: JSON to send; None: nothing.
             query: parameters of the URL.

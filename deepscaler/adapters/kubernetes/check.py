@@ -10,7 +10,14 @@ import numpy as np
 from deepscaler.adapters.kubernetes.api import ApiError, KubeApi
 from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
 from deepscaler.adapters.kubernetes.orchestrator import Orchestrator
-from deepscaler.adapters.kubernetes.rights import MORE_READS, missing_rights, needed_rights, reading_rights
+from deepscaler.adapters.kubernetes.rights import (
+    BUFFERS,
+    MORE_READS,
+    Right,
+    missing_rights,
+    needed_rights,
+    reading_rights,
+)
 from deepscaler.adapters.prometheus import PrometheusClient
 from deepscaler.adapters.queries import ENTRY_QUERIES, FEATURE_QUERIES, Names
 from deepscaler.adapters.store import store_kind
@@ -146,13 +153,20 @@ class ClusterCheck:
             remedy = f"no; bind a Role with it, as deploy/overlays/{mode} does"
             yield Finding("MISSING" if absent else "ok", f"right to {right}", remedy if absent else "yes")
         for right, without in MORE_READS.items():
-            whole = right.within(namespace)
-            try:
-                absent = bool(missing_rights(self._api, [whole]))
-            except ApiError:
-                continue  # said already
-            remedy = f"no, so {without}; add deploy/components/more-reads to have it"
-            yield Finding("note" if absent else "ok", f"right to {whole}", remedy if absent else "yes")
+            yield from self._optional(right, without, "more-reads")
+        if self._acting and self._settings.scale.capacity_buffer.enabled:
+            for parts in BUFFERS:
+                yield from self._optional(Right(*parts), "no room is asked for on nodes", "capacity-buffer")
+
+    def _optional(self, right: Right, without: str, component: str) -> Iterator[Finding]:
+        """A right that the controller does without, and the component that gives it."""
+        whole = right.within(self._settings.app.namespace)
+        try:
+            absent = bool(missing_rights(self._api, [whole]))
+        except ApiError:
+            return  # said already
+        remedy = f"no, so {without}; add deploy/components/{component} to have it"
+        yield Finding("note" if absent else "ok", f"right to {whole}", remedy if absent else "yes")
 
     def _deployments(self) -> Iterator[Finding]:
         about = "Deployments"

@@ -172,7 +172,7 @@ class Autoscaler(AnyObject):
     spec: _Autoscaling
 
 
-class _HpaCondition(Part):
+class _SaidCondition(Part):
     type: str | None = None
     status: str | None = None
     reason: str | None = None
@@ -184,15 +184,26 @@ class _HpaSpec(_Autoscaling):
     max_replicas: Annotated[int, Field(ge=1, lt=2**31)]
 
 
-class _HpaStatus(Part):
-    conditions: list[_HpaCondition] | None = None
+class _SaidStatus(Part):
+    conditions: list[_SaidCondition] | None = None
 
 
 class HpaObject(AnyObject):
     """A HorizontalPodAutoscaler of autoscaling/v2."""
 
     spec: _HpaSpec
-    status: _HpaStatus | None = None
+    status: _SaidStatus | None = None
+
+
+class _BufferSpec(Part):
+    replicas: int | None = None
+
+
+class BufferObject(AnyObject):
+    """A CapacityBuffer of autoscaling.x-k8s.io."""
+
+    spec: _BufferSpec
+    status: _SaidStatus | None = None
 
 
 class _ScopeRule(Part):

@@ -77,8 +77,8 @@ class KubernetesCluster:
         )
         self._telemetry = Telemetry(settings, prometheus, session, progress, self._stated, live=not past)
         self._measured = MeasuredObjects(settings, prometheus, clock, self._stated)
-        self._orchestrator = Orchestrator(settings)
-        self._announcer = self._orchestrator.announcer(clock)
+        self._orchestrator = Orchestrator(settings, clock=clock)
+        self._announcer = self._orchestrator.announcer()
         self._newest: Mapping[str, Workload] | None = None  # what the API said last
         self._on_change = OnChange(_LOG, logging.ERROR)
         self.api_failures: Counter[int] = Counter()
@@ -277,6 +277,10 @@ class KubernetesCluster:
         """Write Events on the Deployments of these services, aggregated and within a budget."""
         self._announcer.announce(happenings, self._orchestrator.regarding)
 
+    def reserve(self, spare: Mapping[str, int], until: float) -> None:
+        """Keep a CapacityBuffer for each of these services that needs room, and none for the others."""
+        self._orchestrator.buffers.keep(spare, self._orchestrator.regarding, until)
+
     def check(self) -> None:
         """Check that this user may read and scale all that is to be scaled.
 
@@ -334,7 +338,8 @@ class KubernetesCluster:
             return
         election = LeaseElection(self._settings)
         self.upstreams["lease"] = election.upstream
-        self._orchestrator.writer.fence = self._orchestrator.minimums.fence = election.seconds_left
+        for writer in (self._orchestrator.writer, self._orchestrator.minimums, self._orchestrator.buffers):
+            writer.fence = election.seconds_left
         with election.running():
             if wait and not election.wait():
                 raise ClusterError(

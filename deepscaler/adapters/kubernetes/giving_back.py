@@ -1,4 +1,4 @@
-"""Minimums that a controller raised and didn't live to give back: `predict_scale.py --give-back`."""
+"""What a controller raised or asked for and didn't live to give back: `predict_scale.py --give-back`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from deepscaler.adapters.kubernetes.api import ApiError, KubeApi
 from deepscaler.adapters.kubernetes.autoscalers import ADVICE, MinimumWriter, autoscaler_of
-from deepscaler.adapters.kubernetes.checked import Checker, HpaObject
+from deepscaler.adapters.kubernetes.buffers import expiry, listed, owned, path_of
+from deepscaler.adapters.kubernetes.checked import BufferObject, Checker, HpaObject
 from deepscaler.adapters.kubernetes.objects import name_of
 from deepscaler.logs import OnChange
 from deepscaler.settings import Settings
@@ -16,31 +17,52 @@ _LOG = logging.getLogger(__name__)
 
 
 class GivingBack:
-    """Gives minimums back in the application's namespace, whoever raised them and without a Lease.
+    """Gives back minimums and room on nodes in the application's namespace, whoever wrote them.
 
-    A live controller isn't disturbed: it renews what it needs before its time is over.
+    It takes no Lease. A live controller isn't disturbed: it renews what it needs before its time is over.
 
     Args:
         settings: those of the application.
 
     Attributes:
-        failures: number of autoscalers whose minimum couldn't be given back.
+        failures: number of objects that couldn't be given back.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._api, self.failures = KubeApi(settings.cluster), 0
-        self._path = f"/apis/autoscaling/v2/namespaces/{settings.app.namespace}/horizontalpodautoscalers"
+        self._namespace = settings.app.namespace
+        self._path = f"/apis/autoscaling/v2/namespaces/{self._namespace}/horizontalpodautoscalers"
+        self._room = settings.scale.capacity_buffer.enabled
 
     def run(self, now: float, *, every: bool) -> Iterator[str]:
-        """A line per minimum that was given back.
+        """A line per minimum that was given back, and per buffer that was taken away.
 
         Args:
             now: seconds since the epoch.
             every: also those whose time isn't over.
 
         Raises:
-            ApiError: the autoscalers can't be read.
+            ApiError: the autoscalers can't be read, or the buffers where they are switched on.
         """
+        yield from self._minimums(now, every=every)
+        if self._room:
+            yield from self._buffers(now, every=every)
+
+    def _buffers(self, now: float, *, every: bool) -> Iterator[str]:
+        version, found = listed(self._api, self._namespace)
+        sound = Checker(OnChange(_LOG)).sound(
+            BufferObject, "CapacityBuffer", found.values(), "it stays as it is"
+        )
+        for item in sound:
+            if owned(item) and (every or expiry(item) <= now):
+                try:
+                    self._api.send("DELETE", f"{path_of(version, self._namespace)}/{name_of(item)}")
+                    yield f"{name_of(item)}: room on nodes given back"
+                except ApiError as error:
+                    self.failures += 1
+                    _LOG.error("%s: stays: %s", name_of(item), error)
+
+    def _minimums(self, now: float, *, every: bool) -> Iterator[str]:
         items = self._api.items(self._path)
         advised = [
             item for item in items if ADVICE in ((item.get("metadata") or {}).get("annotations") or {})

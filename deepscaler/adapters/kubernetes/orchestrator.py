@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import socket
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from statistics import median
@@ -10,6 +12,7 @@ from statistics import median
 from deepscaler.adapters.kubernetes.announcer import Announcer
 from deepscaler.adapters.kubernetes.api import ApiError, KubeApi, Object
 from deepscaler.adapters.kubernetes.autoscalers import MinimumWriter, autoscaler_of
+from deepscaler.adapters.kubernetes.buffers import Buffers
 from deepscaler.adapters.kubernetes.checked import (
     AnyObject,
     Checker,
@@ -57,19 +60,23 @@ class Orchestrator:
     Args:
         settings: the application and where its cluster is.
         api: carries the requests; by default as `settings.cluster` says.
+        clock: seconds since the epoch.
 
     Attributes:
         strangers: the newest pods that look like those of a service by their names, but belong to others;
             None until pods have been listed.
         writer: writes replicas; the leader's lease sets its fence.
         minimums: writes minimums of autoscalers, likewise.
+        buffers: asks for room on nodes, likewise.
         regarding: service -> name and uid of its Deployment.
     """
 
-    def __init__(self, settings: Settings, api: KubeApi | None = None) -> None:
+    def __init__(
+        self, settings: Settings, api: KubeApi | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
         self._settings, self._names = settings, Names(settings.app)
         self._api = api or KubeApi(settings.cluster)
-        self._namespace = settings.app.namespace
+        self._namespace, self._clock = settings.app.namespace, clock
         self._owners = PodOwners(self._api, self._path("/apis/apps/v1", "replicasets"))
         self._boots = BootTimes(settings.process.boot_limit)
         self._seen: dict[str, Object] = {}  # service -> its newest pod
@@ -84,6 +91,8 @@ class Orchestrator:
         self.minimums = MinimumWriter(
             self._api, self._path("/apis/autoscaling/v2", "horizontalpodautoscalers")
         )
+        identity = settings.cluster.lease.identity or socket.gethostname()
+        self.buffers = Buffers(self._api, self._namespace, clock, identity)
         self.regarding: dict[str, tuple[str, str]] = {}
         self._hpas: dict[str, list[str]] = {}  # service -> names of its HorizontalPodAutoscalers
 
@@ -410,10 +419,10 @@ class Orchestrator:
                 failed[service] = f"HorizontalPodAutoscaler {self._namespace}/{names[0]}: {error}"
         return ScaleReport(applied, failed)
 
-    def announcer(self, clock: Callable[[], float]) -> Announcer:
+    def announcer(self) -> Announcer:
         """What writes Events on the Deployments."""
         identity = self._settings.cluster.lease.identity
-        return Announcer(self._api, self._namespace, clock, identity)
+        return Announcer(self._api, self._namespace, self._clock, identity)
 
     def missing_rights(self, lease_namespace: str | None = None) -> list[Right]:
         """Rights that reading and scaling need and this user doesn't have.

@@ -41,6 +41,9 @@ ADVISING_WRITES = (
     ("patch", "autoscaling", "horizontalpodautoscalers", ""),
 )
 EVENTS = (("create", "events.k8s.io", "events", ""), ("patch", "events.k8s.io", "events", ""))
+BUFFERS = tuple(
+    (verb, "autoscaling.x-k8s.io", "capacitybuffers", "") for verb in ("list", "create", "patch", "delete")
+)
 LEASE_VERBS = ("get", "create", "update")
 MORE_READS = {
     Right("list", "", "resourcequotas"): "plans aren't kept within the namespace's quotas",

@@ -385,7 +385,8 @@ function showSources() {
   byId("season").textContent = !now || !now.band ? "" : period ? `The load repeats every ${span(period)}.` : "No season was found in the load: its past is drawn on as a whole.";
   const budget = now && now.budget;
   byId("budget").hidden = !budget;
-  byId("budget").textContent = budget ? `Budget: ${digits(budget.consumed)} of ${digits(budget.asked)} ${budget.unit} are used up.` : "";
+  byId("budget").textContent = budget ? `Budget: ${digits(budget.consumed)} of ${digits(budget.asked)} ${budget.unit} are used up${
+    budget.note ? ` (${budget.note}; a shortage costs ${digits(budget.price)})` : ""}.` : "";
 }
 function showInputs() {
   const { now } = state.story;
