@@ -13,10 +13,11 @@ from deepscaler.labels.demand import DemandModel
 from deepscaler.learning.bundle_file import BundleFile, read_bundle_file
 from deepscaler.learning.description import Expected, check_bundle, expected_by, load_demand
 from deepscaler.learning.scenarios import NetworkScenarios
+from deepscaler.planning.altered import Altered
 from deepscaler.planning.budget import Budget
 from deepscaler.planning.days import LongSeasons
 from deepscaler.planning.plan import Prices
-from deepscaler.planning.scenarios import LivePast, LiveSeason, ScenarioSource, Together
+from deepscaler.planning.scenarios import LivePast, LiveSeason, NoSeason, ScenarioSource, Together
 from deepscaler.planning.trials import Trials
 from deepscaler.policies.analog import AnalogHistory
 from deepscaler.policies.base import Policy
@@ -194,7 +195,8 @@ def _trials(settings: Settings, model: DemandModel, others: Mapping[str, Scenari
     horizon, entries = round(plan.horizon / step), model.entry_columns
     asked = (horizon, plan.scenarios, step, entries)
     sources: dict[str, ScenarioSource] = {"past": LivePast(*asked), "day": LongSeasons(*asked), **others}
-    return Trials(Together(LiveSeason(horizon, step, entries), sources), step)
+    season: ScenarioSource = NoSeason() if plan.without == "seasons" else LiveSeason(horizon, step, entries)
+    return Trials(Together(season, sources), step)
 
 
 def bootstrap_policy(settings: Settings, model: DemandModel) -> PlanPolicy:
@@ -234,7 +236,19 @@ def plan_policy(
     trials = source if isinstance(source, Trials) else None
     load_seconds = 0.0 if trials is None else scale.plan.long_history  # only they look for days and weeks
     return PlanPolicy(
-        model, source, floor, prices, history, step, name, about, learned, trials, budget, load_seconds
+        model,
+        source,
+        floor,
+        prices,
+        history,
+        step,
+        name,
+        about,
+        learned,
+        trials,
+        budget,
+        load_seconds,
+        Altered(scale.plan.surprise, scale.plan.apart),
     )
 
 
