@@ -80,7 +80,8 @@ schema: install
 	$(PY) -m deepscaler.settings --schema
 	$(PY) -m deepscaler.settings --docs
 
-# The numbers of README.md and docs/results.md: from the newest `make demo` where there is one, else docs/results.json.
+# The numbers of README.md and docs/results.md: from the newest `make demo` where there is one, else docs/results.json,
+# which also keeps those of runs that take hours.
 docs: install
 	$(PY) -m testbed.experiments.documents $(addprefix --summary ,$(wildcard runs/demo/summary.json))
 

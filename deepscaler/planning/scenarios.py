@@ -165,6 +165,14 @@ class LiveSeason:
         return replace(_alike(courses, SEASON, 0.0), season_seconds=season.rows * self._step)
 
 
+class NoSeason:
+    """Stands for a season where none is looked for."""
+
+    def scenarios(self, moment: Moment) -> Scenarios | None:
+        """See `ScenarioSource`."""
+        return None
+
+
 class LivePast:
     """Scenarios that followed moments of the live history, moved to the present level.
 

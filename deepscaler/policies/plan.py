@@ -17,6 +17,7 @@ from deepscaler.cluster import Pod, Workload
 from deepscaler.labels.demand import DemandModel
 from deepscaler.labels.history import offered_history
 from deepscaler.labels.rule import replicas_within
+from deepscaler.planning.altered import AS_THEY_ARE, Altered
 from deepscaler.planning.plan import Plan, Prices, Running, plan_replicas
 from deepscaler.planning.scenarios import Desk, Moment, Scenarios, ScenarioSource
 from deepscaler.planning.trials import Trials
@@ -98,6 +99,7 @@ class PlanPolicy(Policy):
         trials: the source, if it is one that judges others: what each cost is told and remembered.
         budget: moves the price of a shortage; None for fixed prices.
         load_seconds: how far back the load at the entries is looked at.
+        altered: what is taken from the scenarios, for comparison.
     """
 
     guarded = True
@@ -116,6 +118,7 @@ class PlanPolicy(Policy):
         trials: Trials | None = None,
         budget: BudgetWatch | None = None,
         load_seconds: float = 0.0,
+        altered: Altered = AS_THEY_ARE,
     ) -> None:
         self.name = name
         self.period_seconds = step
@@ -123,6 +126,7 @@ class PlanPolicy(Policy):
         self.load_seconds = load_seconds
         self._model, self._source, self._floor, self._prices = model, source, floor, prices
         self._about, self._learned, self._trials, self._budget = about, learned, trials, budget
+        self._altered = altered
         self._made: _Made | None = None
         self._boot_seconds = np.nan_to_num(model.boot_seconds)
         self._column = {name: index for index, name in enumerate(model.services)}
@@ -201,6 +205,7 @@ class PlanPolicy(Policy):
         self._note(observation.now, found.source if found is not None and usable else NO_SOURCE)
         if found is None or not usable:
             return None
+        found = self._altered(found)
         needs = replicas_within(self._model, found.rates, limits)
         plan = self._cheapest(found, needs, running, prices)
         shadow = None if self._budget is None else self._budget.shadow(observation.now)
@@ -219,6 +224,7 @@ class PlanPolicy(Policy):
         """What a source may ask of the plan, to judge itself."""
 
         def decide(found: Scenarios, running: Running) -> Counts:
+            found = self._altered(found)
             needs = replicas_within(self._model, found.rates, limits)
             held: Counts = np.maximum(self._cheapest(found, needs, running, prices).replicas, least)
             return held

@@ -13,10 +13,18 @@ from deepscaler.labels.demand import DemandModel
 from deepscaler.learning.bundle_file import BundleFile, read_bundle_file
 from deepscaler.learning.description import Expected, check_bundle, expected_by, load_demand
 from deepscaler.learning.scenarios import ANALOGS, NETWORK, NetworkScenarios
+from deepscaler.planning.altered import Altered
 from deepscaler.planning.budget import Budget
 from deepscaler.planning.days import LongSeasons
 from deepscaler.planning.plan import Prices
-from deepscaler.planning.scenarios import TOGETHER, LivePast, LiveSeason, ScenarioSource, Together
+from deepscaler.planning.scenarios import (
+    TOGETHER,
+    LivePast,
+    LiveSeason,
+    NoSeason,
+    ScenarioSource,
+    Together,
+)
 from deepscaler.planning.trials import Trials
 from deepscaler.policies.analog import AnalogHistory
 from deepscaler.policies.base import Policy
@@ -216,7 +224,8 @@ def _trials(settings: Settings, model: DemandModel, others: Mapping[str, Scenari
     if ANALOGS in sources:  # courses that really happened; the quantiles are rather wide, and wait for proof
         live = ("past", "day")
         mixtures = {TOGETHER: (*live, ANALOGS), f"{TOGETHER}_with_{NETWORK}": (*live, NETWORK)}
-    return Trials(Together(LiveSeason(horizon, step, entries), sources, mixtures), step)
+    season: ScenarioSource = NoSeason() if plan.without == "seasons" else LiveSeason(horizon, step, entries)
+    return Trials(Together(season, sources, mixtures), step)
 
 
 def bootstrap_policy(settings: Settings, model: DemandModel) -> PlanPolicy:
@@ -256,7 +265,19 @@ def plan_policy(
     trials = source if isinstance(source, Trials) else None
     load_seconds = 0.0 if trials is None else scale.plan.long_history  # only they look for days and weeks
     return PlanPolicy(
-        model, source, floor, prices, history, step, name, about, learned, trials, budget, load_seconds
+        model,
+        source,
+        floor,
+        prices,
+        history,
+        step,
+        name,
+        about,
+        learned,
+        trials,
+        budget,
+        load_seconds,
+        Altered(scale.plan.surprise, scale.plan.apart),
     )
 
 

@@ -132,6 +132,20 @@ class PlanSettings(Section):
         description="seconds of the load at the entries, minute by minute, in which days and weeks are "
         "looked for; 0: none",
     )
+    without: Literal["seasons"] | None = Field(
+        None, description="for comparison: no season of the live history is looked for; null: one is"
+    )
+    surprise: Share | None = Field(
+        None,
+        description="for comparison: weight of courses that nobody foresees even shortly before; 0: each "
+        "course is planned for as if it were known (hindsight), 1: none is (two stages); null: as each "
+        "source says",
+    )
+    apart: Literal["services", "steps"] | None = Field(
+        None,
+        description="for comparison: scenarios of services, or moreover of their steps, are drawn "
+        "independently of each other; null: jointly",
+    )
 
 
 class Health(Section):

@@ -1,4 +1,4 @@
-"""Write the demo's numbers into README.md and docs/results.md, so that nobody types one.
+"""Write measured numbers into README.md and docs/results.md, so that nobody types one.
 
 python -m testbed.experiments.documents --summary runs/demo/summary.json
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,32 @@ from deepscaler.artefacts import read_json, read_text, write_json, write_text
 from deepscaler.errors import DeepScalerError
 from deepscaler.evaluation.text import OWN, TERMS, full_table, interval, main_table, number
 from deepscaler.text import put_blocks
+from testbed.experiments.kept_tables import (
+    networks_table,
+    policies_said,
+    policies_table,
+    shown_policies,
+    told_table,
+    with_comparison,
+    with_told,
+)
 
 KEPT = "docs/results.json"
-"""What the pages are written from: the part of summary.json that they show, kept beside them."""
+"""What the pages are written from: the parts of summaries that they show, kept beside them."""
 COMMAND = "make docs"
 ROW = (
     *("policy", "family", "knob", "directory", "seeds", "violation_minutes", "violation_rate"),
     *("violation_rate_ci", "slow_rate", "p95_seconds", "mean_seconds", "core_hours", "core_hours_ci"),
     *("changes_per_hour", "starts_per_hour", "mean_replicas", "unknown_rate"),
 )
+COMPARE = "python main.py --model_name all"
+LONG: Sequence[tuple[str, str, Callable[[Mapping[str, Any]], str]]] = (
+    ("train ticket", "train_ticket", policies_table),
+    ("train ticket, paired", "train_ticket", lambda kept: _filled(policies_said(kept))),
+    ("networks", "networks", networks_table),
+    ("networks, told", "told", told_table),
+)
+"""Blocks of docs/results.md whose runs take long: name, key of what is kept, text."""
 PAIRED = ("violation_rate", "slow_rate", "core_hours")
 WIDTH = 140
 """Columns of a line in the pages."""
@@ -38,6 +55,19 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--summary", metavar="FILE", help=f"a newer summary.json (default: keep {KEPT})")
+    parser.add_argument(
+        "--train-ticket", metavar="FILE", help="a newer summary.json of the runs on Train-Ticket"
+    )
+    parser.add_argument(
+        "--networks",
+        action="append",
+        default=[],
+        metavar="COLUMN=FILE",
+        help="a newer comparison.json of `main.py --model_name all` on one of the data sets",
+    )
+    parser.add_argument(
+        "--told", metavar="FILE", help="a newer comparison.json of `main.py --model_name STID,AdapGLS`"
+    )
     parser.add_argument("--root", default=".", metavar="DIR", help="where README.md lies")
     return parser
 
@@ -47,8 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     root = Path(arguments.root)
     try:
-        if arguments.summary:
-            write_json(root / KEPT, shown(read_json(arguments.summary, "make demo")))
+        renew(root / KEPT, arguments)
         written = documents(read_json(root / KEPT, "make demo docs"), root)
         for name, text in written.items():
             write_text(root / name, text)
@@ -57,6 +86,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     print(f"written: {', '.join(written)}")
     return 0
+
+
+def renew(path: Path, arguments: argparse.Namespace) -> None:
+    """Take what newer files say into what is kept; the rest of it stays.
+
+    Raises:
+        DataError: a file can't be read, or has nothing that the pages show.
+    """
+    kept = read_json(path, "make demo docs") if path.is_file() else {}
+    before = dict(kept)
+    if arguments.summary:
+        kept |= shown(read_json(arguments.summary, "make demo"))
+    if arguments.train_ticket:
+        kept["train_ticket"] = shown_policies(read_json(arguments.train_ticket, "python calculate.py"))
+    for text in arguments.networks:
+        title, _, file = text.rpartition("=")
+        kept["networks"] = with_comparison(kept["networks"], title, read_json(file, COMPARE))
+    if arguments.told:
+        kept["told"] = with_told(kept["told"], read_json(arguments.told, COMPARE))
+    if kept != before:
+        write_json(path, kept)
 
 
 def shown(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,7 +129,11 @@ def documents(kept: Mapping[str, Any], root: Path) -> dict[str, str]:
     """
     blocks = {
         "README.md": {"table": _fenced(main_table(kept)), "gains": gains(kept)},
-        "docs/results.md": {"table": _fenced(full_table(kept)), "findings": findings(kept)},
+        "docs/results.md": {
+            "table": _fenced(full_table(kept)),
+            "findings": findings(kept),
+            **{name: part for name, key, made in LONG if key in kept for part in [made(kept[key])]},
+        },
     }
     return {name: put_blocks(read_text(root / name), parts, COMMAND) for name, parts in blocks.items()}
 
@@ -130,6 +184,10 @@ def findings(kept: Mapping[str, Any]) -> str:
         f"{_rate(floor)} of the minutes at {_cost(floor, level)} than `{kept['baseline']}`, which violates "
         f"{_rate(level)}. What it loses, it loses in the first minute of a step.",
     )
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, WIDTH, break_on_hyphens=False, break_long_words=False)
 
 
 def _bullets(*texts: str) -> str:

@@ -13,10 +13,11 @@ from deepscaler.cluster import Pod, Workload
 from deepscaler.control.guard_rails import RecommendationHistory, Stance, decide
 from deepscaler.labels.demand import DemandModel
 from deepscaler.panel import MetricPanel
-from deepscaler.planning.plan import Prices
+from deepscaler.planning.plan import Prices, plan_replicas
 from deepscaler.planning.scenarios import Scenarios
 from deepscaler.policies.base import Observation, Proposal, Reason
 from deepscaler.policies.plan import PlanPolicy, running_now
+from deepscaler.policies.registry import plan_policy
 
 NOW, STEP = 10_000.0, 15.0
 MODEL = DemandModel(
@@ -96,6 +97,28 @@ def test_what_the_scenarios_need_is_proposed_for_all_services_at_once():
         "web": Proposal(4.0, Reason.PLAN, 4.0, None, planned=True),
         "db": Proposal(2.0, Reason.PLAN, 2.0, None, planned=True),
     }
+
+
+@pytest.mark.parametrize(("surprise", "passed"), [(None, 0.0), (1.0, 1.0)])
+def test_settings_for_comparison_change_what_the_plan_sees(monkeypatch, surprise, passed):
+    seen = []
+
+    def noted(needs, weights, *arguments):
+        seen.append((needs, arguments[-1]))
+        return plan_replicas(needs, weights, *arguments)
+
+    class Two(Told):
+        def scenarios(self, moment):
+            rates = np.stack([np.full((10, 2), 5.0 + 30 * k) for k in range(8)])
+            return Scenarios(rates, np.full(8, 0.125), "truth")
+
+    monkeypatch.setattr("deepscaler.policies.plan.plan_replicas", noted)
+    settings = make_settings(plan={"surprise": surprise, "apart": "services"}, floor={"enabled": False})
+    plan_policy(settings, MODEL, Two(), "plan_test").decide(observed(workload("web"), workload("db")))
+    (needs, told) = seen[0]
+    assert told == passed
+    assert (needs[:, 0, 0] != needs[:, 0, 1]).any()  # services no longer rise together
+    assert (needs == needs[:, :1]).all()  # steps still do
 
 
 def test_the_floor_only_raises():
