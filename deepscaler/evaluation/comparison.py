@@ -40,7 +40,7 @@ PAIRED = (
     "realised_cost",
 )
 """Measures that are paired with the baseline by seed."""
-REFERENCES = ("oracle", "foreseen", "plan_foreseen")
+REFERENCES = ("oracle", "foreseen", "plan_foreseen", "plan_informed")
 """Families of policies that know the future: they are shown, but are no rivals and never on the front."""
 BOUND = "plan_foreseen"
 """The policy that regret is measured against: the plan that is told the future."""

@@ -254,15 +254,21 @@ class ForeseenRates:
         times: `[K]` seconds since the epoch, rising.
         rates: `[K, N]` true rates, uncongested.
         horizon: rows that the scenario looks ahead.
+        surprises: rows, rising, with which something begins that isn't told before; until then the rates are
+            told to stay as they are.
     """
 
-    def __init__(self, times: Array, rates: Array, horizon: int) -> None:
+    def __init__(self, times: Array, rates: Array, horizon: int, surprises: Sequence[int] = ()) -> None:
         self._times, self._rates, self._horizon = times, rates, horizon
+        self._surprises = np.array([*surprises, len(rates)], np.int64)
 
     def scenarios(self, moment: Moment) -> Scenarios | None:
         """See `ScenarioSource`."""
         first = int(np.searchsorted(self._times, moment.now + 1e-6, side="right"))
-        rows = np.minimum(first + np.arange(self._horizon), len(self._rates) - 1)
+        told = int(
+            self._surprises[min(int(np.searchsorted(self._surprises, first)), len(self._surprises) - 1)]
+        )
+        rows = np.minimum(first + np.arange(self._horizon), max(told, 1) - 1)
         return Scenarios(self._rates[rows][None], np.ones(1), "truth")
 
 

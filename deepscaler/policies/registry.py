@@ -47,7 +47,7 @@ HPA = "hpa"
 """Family of the HPAs; its knob is the target, in percent of the CPU limit."""
 FORESEEN = "foreseen"
 """Family of the policies that know the future load; its knob is their highest utilisation, in percent."""
-TOLD = ("oracle", FORESEEN, "plan_foreseen")
+TOLD = ("oracle", FORESEEN, "plan_foreseen", "plan_informed")
 """Families of the policies that are told the future. An experiment makes them beforehand."""
 
 

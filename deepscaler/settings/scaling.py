@@ -247,7 +247,7 @@ class Scale(Section):
         "deepscaler",
         description="deepscaler, plan_bootstrap, reactive_holistic, static, explore or a rival: "
         "`hpa_<percent of limit>` and those listed in docs/decisions.md; on the testbed also foreseen, "
-        "plan_foreseen and oracle",
+        "plan_foreseen, plan_informed and oracle",
     )
     policies: list[str] = Field(
         [], description="testbed: several policies, one run for each; they replace `policy`"

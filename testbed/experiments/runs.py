@@ -47,6 +47,10 @@ def seed_use(seed: int) -> str:
     return {0: "train", 1: "validate", 2: "test"}.get(seed // 1000, "other")
 
 
+JUMP = 0.25
+"""A load jumps if it changes by more than this share within two rows."""
+
+
 @dataclass(frozen=True, eq=False)
 class Truth:
     """What the load of a run really asks of each service, taken from a run in which no service is ever short.
@@ -153,8 +157,8 @@ def look_ahead(
         if asked.family == FORESEEN:
             rho_max = None if asked.knob is None else asked.knob / 100
             found[name] = make_foreseen(settings, truth, name, rho_max)
-        elif name == "plan_foreseen":
-            found[name] = make_plan_foreseen(settings, truth)
+        elif name in ("plan_foreseen", "plan_informed"):
+            found[name] = make_plan_foreseen(settings, truth, name)
     return Ahead(oracle, find_needed(settings, truth), found)
 
 
@@ -193,15 +197,33 @@ def make_foreseen(settings: Settings, truth: Truth, name: str, rho_max: float | 
     return ForeseenPolicy(*_schedule(needed, reach, truth), settings.scale.period, name)
 
 
-def make_plan_foreseen(settings: Settings, truth: Truth) -> PlanPolicy:
+def make_plan_foreseen(settings: Settings, truth: Truth, name: str = "plan_foreseen") -> PlanPolicy:
     """The plan by cost that is told the true rates: the bound of every plan.
+
+    As `plan_informed` it is told of a jump only when that begins: the bound for jumps that nothing announces.
 
     Raises:
         DataError: there is no demand fit.
     """
     rows = round(settings.scale.plan.horizon / settings.collect.step)
-    source = ForeseenRates(truth.times, truth.rates, rows)
-    return plan_policy(settings, load_demand(settings), source, "plan_foreseen")
+    load = truth.rates[:, list(truth.model.entry_columns)].sum(axis=1)
+    surprises = find_jumps(load) if name == "plan_informed" else []
+    source = ForeseenRates(truth.times, truth.rates, rows, surprises)
+    return plan_policy(settings, load_demand(settings), source, name)
+
+
+def find_jumps(load: NDArray[np.float64]) -> list[int]:
+    """Rows with which a load `[L]` begins to jump.
+
+    It jumps where the means of two rows before and after differ by more than `JUMP` of the larger one. The
+    jump begins with the first row that is half as far from the mean before.
+    """
+    pairs = (load[1:] + load[:-1]) / 2  # the mean of each row and the next
+    before, after = pairs[:-2], pairs[2:]
+    far = JUMP * np.maximum(np.maximum(before, after), 1e-9)
+    jumping = np.abs(after - before) > far
+    begins = np.flatnonzero(jumping & ~np.concatenate([[False], jumping[:-1]]))
+    return [int(row + 2 + np.argmax(np.abs(load[row + 2 :] - before[row]) > far[row] / 2)) for row in begins]
 
 
 def _schedule(
