@@ -153,8 +153,11 @@ class Workload:
     hpas: tuple[Autoscaler, ...] = ()
 
 
-PAST_COLUMNS = ("time", "service", "current", "predicted")
-"""`predicted`: what the policy wanted, NaN where it wanted nothing. `current`: replicas in the spec."""
+PAST_COLUMNS = ("time", "service", "current", "predicted", "floor")
+"""`predicted`: what the policy wanted, NaN where it wanted nothing. `current`: replicas in the spec.
+
+`floor`: the reactive floor, NaN where none is known.
+"""
 
 
 @dataclass(frozen=True)
@@ -313,6 +316,16 @@ class Cluster(Protocol):
 
     def leadership(self, *, wait: bool = False) -> AbstractContextManager[Leadership]:
         """Make ready to write, and be a candidate for the leadership until the end of the `with` block.
+    def past_costs(self, start: float, end: float) -> tuple[float, Mapping[str, float]]:
+        """When a controller of the application last told in (start, end] what its ways cost, and these.
+
+        Minus infinity and nothing if that isn't known.
+
+        Raises:
+            MetricsError: the source can't be reached.
+        """
+        ...
+
 
         Args:
             wait: return only when it is known who leads.

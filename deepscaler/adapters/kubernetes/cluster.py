@@ -20,7 +20,7 @@ from deepscaler.adapters.kubernetes.lease import LeaseElection, steady_seconds
 from deepscaler.adapters.kubernetes.measured_objects import MeasuredObjects
 from deepscaler.adapters.kubernetes.objects import Usage
 from deepscaler.adapters.kubernetes.orchestrator import Orchestrator
-from deepscaler.adapters.kubernetes.past_decisions import past_decisions
+from deepscaler.adapters.kubernetes.past_decisions import past_costs, past_decisions
 from deepscaler.adapters.kubernetes.telemetry import Telemetry
 from deepscaler.adapters.prometheus import PrometheusClient
 from deepscaler.adapters.queries import Names
@@ -319,6 +319,14 @@ class KubernetesCluster:
     @contextmanager
     def leadership(self, *, wait: bool = False) -> Iterator[LeaseElection | Undisputed]:
         """Check the rights, then run an election until the block ends.
+
+    def past_costs(self, start: float, end: float) -> tuple[float, Mapping[str, float]]:
+        """As the controllers' own metrics tell it.
+
+        Raises:
+            MetricsError: Prometheus can't be reached.
+        """
+        return past_costs(self._settings, self._hasty, self._names, start, end)
 
         `scale` writes only while this process leads. With `cluster.lease` off there is no election, and this
         process always leads.
