@@ -202,6 +202,7 @@ class Happening:
         action: what was tried (`Scale`).
         note: a sentence: from what to what, and why.
         warning: whether somebody should look.
+        target: the replicas, or the minimum, that it is about; None if there is no such number.
     """
 
     service: str
@@ -209,6 +210,7 @@ class Happening:
     action: str
     note: str
     warning: bool = False
+    target: int | None = None
 
 
 class Leadership(Protocol):
@@ -314,8 +316,6 @@ class Cluster(Protocol):
         """
         ...
 
-    def leadership(self, *, wait: bool = False) -> AbstractContextManager[Leadership]:
-        """Make ready to write, and be a candidate for the leadership until the end of the `with` block.
     def past_costs(self, start: float, end: float) -> tuple[float, Mapping[str, float]]:
         """When a controller of the application last told in (start, end] what its ways cost, and these.
 
@@ -326,6 +326,8 @@ class Cluster(Protocol):
         """
         ...
 
+    def leadership(self, *, wait: bool = False) -> AbstractContextManager[Leadership]:
+        """Make ready to write, and be a candidate for the leadership until the end of the `with` block.
 
         Args:
             wait: return only when it is known who leads.
@@ -348,6 +350,10 @@ class Cluster(Protocol):
 
     def announce(self, happenings: Sequence[Happening]) -> None:
         """Tell people who look at the Deployments of these services. It never raises."""
+        ...
+
+    def annotate(self, happenings: Sequence[Happening]) -> None:
+        """Say on the Deployments of these services what happened last. It never raises."""
         ...
 
     def reserve(self, spare: Mapping[str, int], until: float) -> None:

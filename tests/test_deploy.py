@@ -34,7 +34,7 @@ from testbed.kubernetes_api.access import Attempt, Identity
 DEPLOY = ROOT / "deploy"
 MODES = ("shadow", "advise", "act")
 WAYS = ("bundle-image", "bundle-url", "bundle-claim", "bundle-configmap")
-EXTRAS = ("service-monitor", "more-reads", "events", "capacity-buffer")
+EXTRAS = ("service-monitor", "more-reads", "events", "annotations", "capacity-buffer")
 RETRAINING = ("bundle-claim", "retraining")
 BESIDE_ADVICE = ("give-back",)
 MODELS: dict[tuple[str, str], Any] = {
@@ -598,3 +598,15 @@ def serving(directory: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
+def test_annotations_have_a_role_of_their_own_and_no_overlay_has_it(copy: Path) -> None:
+    objects = kustomize.render(variant(copy, "act", WAYS[0], *EXTRAS))
+    assert allowed(objects, "deepscaler-annotations") == {("patch", "apps", "deployments")}
+    assert "--set=scale.annotations=true" in controller(objects)[1]["args"]
+    for mode in MODES:
+        bare = kustomize.render(DEPLOY / "overlays" / mode)
+        assert not any(
+            "annotations=true" in str(item) or "deepscaler-annotations" in str(item) for item in bare
+        )
+        assert ("patch", "apps", "deployments") not in allowed(bare)
+
+

@@ -70,6 +70,7 @@ class FakeCluster:
     costs: tuple[float, dict[str, float]] = (-np.inf, {})
     api_failures: dict[int, int] = field(default_factory=dict)
     told: list[Happening] = field(default_factory=list)
+    annotated: list[Happening] = field(default_factory=list)
     reserved: list[tuple[dict[str, int], float]] = field(default_factory=list)
     upstreams: dict[str, Upstream] = field(default_factory=dict)
     load: Callable[[float], float] = lambda time: float("nan")
@@ -183,13 +184,13 @@ class FakeCluster:
         rows = [(*row, np.nan)[:5] for row in self.decided if start < row[0] <= end]
         return pd.DataFrame(rows, columns=list(PAST_COLUMNS))
 
-    def leadership(self, *, wait: bool = False) -> AbstractContextManager[Undisputed]:
     def past_costs(self, start: float, end: float) -> tuple[float, Mapping[str, float]]:
         if self.metrics_down[0] <= self.clock < self.metrics_down[1]:
             raise MetricsError("http://prometheus: connection refused")
         time, costs = self.costs
         return (time, costs) if start < time <= end else (-np.inf, {})
 
+    def leadership(self, *, wait: bool = False) -> AbstractContextManager[Undisputed]:
         return nullcontext(Undisputed())
 
     def scale(self, targets: Mapping[str, int]) -> ScaleReport:
@@ -204,6 +205,9 @@ class FakeCluster:
 
     def announce(self, happenings: Sequence[Happening]) -> None:
         self.told.extend(happenings)
+
+    def annotate(self, happenings: Sequence[Happening]) -> None:
+        self.annotated.extend(happenings)
 
     def reserve(self, spare: Mapping[str, int], until: float) -> None:
         self.reserved.append((dict(spare), until))
