@@ -153,8 +153,11 @@ class Workload:
     hpas: tuple[Autoscaler, ...] = ()
 
 
-PAST_COLUMNS = ("time", "service", "current", "predicted")
-"""`predicted`: what the policy wanted, NaN where it wanted nothing. `current`: replicas in the spec."""
+PAST_COLUMNS = ("time", "service", "current", "predicted", "floor")
+"""`predicted`: what the policy wanted, NaN where it wanted nothing. `current`: replicas in the spec.
+
+`floor`: the reactive floor, NaN where none is known.
+"""
 
 
 @dataclass(frozen=True)
@@ -199,6 +202,7 @@ class Happening:
         action: what was tried (`Scale`).
         note: a sentence: from what to what, and why.
         warning: whether somebody should look.
+        target: the replicas, or the minimum, that it is about; None if there is no such number.
     """
 
     service: str
@@ -206,6 +210,7 @@ class Happening:
     action: str
     note: str
     warning: bool = False
+    target: int | None = None
 
 
 class Leadership(Protocol):
@@ -311,6 +316,16 @@ class Cluster(Protocol):
         """
         ...
 
+    def past_costs(self, start: float, end: float) -> tuple[float, Mapping[str, float]]:
+        """When a controller of the application last told in (start, end] what its ways cost, and these.
+
+        Minus infinity and nothing if that isn't known.
+
+        Raises:
+            MetricsError: the source can't be reached.
+        """
+        ...
+
     def leadership(self, *, wait: bool = False) -> AbstractContextManager[Leadership]:
         """Make ready to write, and be a candidate for the leadership until the end of the `with` block.
 
@@ -335,6 +350,10 @@ class Cluster(Protocol):
 
     def announce(self, happenings: Sequence[Happening]) -> None:
         """Tell people who look at the Deployments of these services. It never raises."""
+        ...
+
+    def annotate(self, happenings: Sequence[Happening]) -> None:
+        """Say on the Deployments of these services what happened last. It never raises."""
         ...
 
     def reserve(self, spare: Mapping[str, int], until: float) -> None:

@@ -23,6 +23,7 @@ from helpers import kustomize
 from helpers.bundles import write_bundle
 from helpers.live_shop import ACCOUNT, REPLICAS, TOKEN, LiveShop, live_shop
 from helpers.paths import ROOT
+from helpers.peak import hpa
 from helpers.pod import Image, Node, Running, lay_out, read_dockerfile, require_pods
 from kubernetes import client
 
@@ -34,7 +35,7 @@ from testbed.kubernetes_api.access import Attempt, Identity
 DEPLOY = ROOT / "deploy"
 MODES = ("shadow", "advise", "act")
 WAYS = ("bundle-image", "bundle-url", "bundle-claim", "bundle-configmap")
-EXTRAS = ("service-monitor", "more-reads", "events", "capacity-buffer")
+EXTRAS = ("service-monitor", "more-reads", "events", "annotations", "capacity-buffer")
 RETRAINING = ("bundle-claim", "retraining")
 BESIDE_ADVICE = ("give-back",)
 MODELS: dict[tuple[str, str], Any] = {
@@ -459,6 +460,68 @@ def test_two_replicas_act_by_turns(shop: LiveShop, node: Node, copy: Path, bundl
         assert shop.leases() == [""]  # given back
 
 
+ADVISED = 4.0
+"""Seconds that a raised minimum stands in the test below."""
+GIVEN_BACK = 60.0
+"""So long after that docs/modes.md states for the CronJob, which starts each minute."""
+HPAS = "autoscaling/horizontalpodautoscalers"
+
+
+def minimums(shop: LiveShop) -> set[int]:
+    return {item["spec"]["minReplicas"] for _, item in shop.store.snapshot(HPAS, "boutique")}
+
+
+def written(shop: LiveShop) -> list[str]:
+    """A list that gets each write of a pod from now on: method and resource."""
+    found, handle = list[str](), shop.store.handle
+
+    def noting(method: str, path: str, *rest: Any, **more: Any) -> Any:
+        parts = path.rsplit("/namespaces/", maxsplit=1)[-1].split("/")
+        if method != "GET" and "selfsubject" not in path:
+            found.append(f"{method} {parts[1]}")
+        return handle(method, path, *rest, **more)
+
+    shop.store.handle = noting  # type: ignore[method-assign]
+    return found
+
+
+def test_a_pod_advises_and_after_kill_9_the_cron_job_gives_back_in_time(
+    shop: LiveShop, node: Node, copy: Path, bundle: Path
+) -> None:
+    objects = kustomize.render(variant(copy, "advise", "bundle-claim", *BESIDE_ADVICE))
+    controller(objects)[1]["args"].append(f"--set=scale.advise.seconds={ADVISED}")
+    names = list(shop.replicas())
+    for name in names:
+        shop.store.create(hpa(name, low=REPLICAS, high=WANTED - 1, namespace="boutique"))
+    writes = written(shop)
+    with ExitStack() as stack:
+        pods = Pods(node, shop, objects, bundle)
+        running = pods.start(stack)
+        await_that(running, lambda: min(minimums(shop)) > REPLICAS)
+        assert samples(running)["deepscaler_leader"] == 1
+        running.kill()
+        killed = time.time()
+    assert minimums(shop) <= {WANTED - 2, WANTED - 1}  # never above the HPA's maximum
+    assert writes.count("PATCH horizontalpodautoscalers") == len(names)
+    assert set(writes) == {"POST leases", "PUT leases", "PATCH horizontalpodautoscalers"}
+    assert set(shop.replicas().values()) == {REPLICAS}
+    template = one(objects, "CronJob", "deepscaler-give-back")["spec"]["jobTemplate"]["spec"]["template"][
+        "spec"
+    ]
+    [container] = template["containers"]
+    for turn in range(3):  # a CronJob starts one after the other, and has the rights of the overlay only
+        volumes = {"config": node.directory / "config", "tmp": node.directory / f"tmp-{turn}"}
+        volumes["tmp"].mkdir()
+        job = node.running(template, container, stages()["controller"], volumes, {}, name=f"give-back-{turn}")
+        with job as giving:
+            assert giving.process.wait(60) == 0, giving.log.read_text()
+        if minimums(shop) == {REPLICAS}:
+            break
+    assert minimums(shop) == {REPLICAS}
+    assert time.time() - killed <= ADVISED + GIVEN_BACK
+    assert writes.count("PATCH horizontalpodautoscalers") == 2 * len(names)  # raised once, given back once
+
+
 def test_a_pod_without_a_bundle_or_a_right_ends_with_one_line(
     shop: LiveShop, node: Node, copy: Path, bundle: Path
 ) -> None:
@@ -576,6 +639,18 @@ def test_events_have_a_role_of_their_own_that_writes_nothing_else(copy: Path) ->
     for mode in MODES:  # without the component there is neither the right nor the wish
         bare = kustomize.render(DEPLOY / "overlays" / mode)
         assert not any("events" in str(item) for item in bare)
+
+
+def test_annotations_have_a_role_of_their_own_and_no_overlay_has_it(copy: Path) -> None:
+    objects = kustomize.render(variant(copy, "act", WAYS[0], *EXTRAS))
+    assert allowed(objects, "deepscaler-annotations") == {("patch", "apps", "deployments")}
+    assert "--set=scale.annotations=true" in controller(objects)[1]["args"]
+    for mode in MODES:
+        bare = kustomize.render(DEPLOY / "overlays" / mode)
+        assert not any(
+            "annotations=true" in str(item) or "deepscaler-annotations" in str(item) for item in bare
+        )
+        assert ("patch", "apps", "deployments") not in allowed(bare)
 
 
 def test_room_on_nodes_has_a_role_of_its_own_that_reaches_nothing_else(copy: Path) -> None:

@@ -1,4 +1,4 @@
-"""What of a tick is worth an Event on a Deployment. Pure but for what was said in the ticks before."""
+"""What of a tick is worth telling on a Deployment. Pure but for what was said in the ticks before."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ class Happenings:
             was = self._states.get(item.service, ("", ""))
             if held and held != was[0]:
                 note = f"replicas stay at {item.target} ({held})"
-                found.append(Happening(item.service, "Held", "Decide", note, warning=item.reason in HELD))
+                doubt = item.reason in HELD
+                found.append(Happening(item.service, "Held", "Decide", note, doubt, item.target))
             if said and said != was[1]:
                 found.append(Happening(item.service, "AutoscalerHolds", "Watch", said))
             self._states[item.service] = (held, said)
@@ -49,17 +50,18 @@ def _written(item: Decision, report: ScaleReport, change: Change | None) -> list
     service, why = item.service, item.reason.value
     if service in report.failed:
         action = "Scale" if change is None else "Advise"
-        return [Happening(service, f"{action}Failed", action, report.failed[service], warning=True)]
+        return [Happening(service, f"{action}Failed", action, report.failed[service], True, item.target)]
     if service not in report.applied:
         return []
     if change is None:
         reason = "ScaledUp" if item.target > item.current else "ScaledDown"
-        return [Happening(service, reason, "Scale", f"{item.current} -> {item.target} replicas ({why})")]
+        note = f"{item.current} -> {item.target} replicas ({why})"
+        return [Happening(service, reason, "Scale", note, target=item.target)]
     if change.advice is None:
         note = f"minimum {report.applied[service]} given back: {change.why}"
-        return [Happening(service, "MinimumGivenBack", "Advise", note)]
+        return [Happening(service, "MinimumGivenBack", "Advise", note, target=report.applied[service])]
     note = f"minimum {change.advice.minimum} -> {change.advice.raised} ({change.why})"
-    return [Happening(service, "MinimumRaised", "Advise", note)]
+    return [Happening(service, "MinimumRaised", "Advise", note, target=change.advice.raised)]
 
 
 def held_by(hpas: Sequence[Autoscaler]) -> str:

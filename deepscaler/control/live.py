@@ -75,7 +75,7 @@ def run_live(cluster: Cluster, policy: Policy, settings: Settings) -> Path:
             )
             leadership.require(controller.healthy)
             controller.watch_health()
-            controller.watchers.append(Memory(directory, lambda: controller.policy))
+            controller.watchers.append(Memory(directory, lambda: controller.policy, cluster))
             with serving(controller, settings):
                 controller.run(settings.scale.duration, stop=stop)
             with sharing(END_SECONDS):

@@ -114,9 +114,12 @@ class Modes:
         due = self._changes(by_mode["advise"], named, now)
         advised = self._rewrite(due, {service: named[service].hpas[0] for service in due})
         report = ScaleReport({**acted.applied, **advised.applied}, {**acted.failed, **advised.failed})
-        if self._scale.events:
+        if self._scale.events or self._scale.annotations:
             told = self._happenings.of([*by_mode["act"], *by_mode["advise"]], named, report, due)
-            self._cluster.announce(told)
+            if self._scale.events:
+                self._cluster.announce(told)
+            if self._scale.annotations:
+                self._cluster.annotate(told)
         return report
 
     def _act(self, decisions: Sequence[Decision]) -> ScaleReport:

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deepscaler import __version__
+from deepscaler.control.past import Moment
 from deepscaler.control.sentences import headline, sentence
 from deepscaler.control.tally import ALL, Matured
-from deepscaler.control.watch import Moment, Snapshot, Watch
+from deepscaler.control.watch import Snapshot, Watch
 from deepscaler.policies.outlook import Budget, Learned, Outlook
 from deepscaler.scrubbing import scrubbed
 from deepscaler.settings import App

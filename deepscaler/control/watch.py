@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepscaler.control.controller import Controller
+from deepscaler.control.past import SHOWN_SECONDS, Moment, earlier, read_before
 from deepscaler.control.recorder import DecisionRow
 from deepscaler.control.tally import Counts, Tally
 from deepscaler.control.tick import Tick
@@ -20,31 +21,8 @@ from deepscaler.policies.outlook import Learned, Outlook
 from deepscaler.settings import App, Settings
 
 Array = NDArray[np.float64]
-SHOWN_SECONDS = 10_800.0
-"""So much of the past is remembered."""
-READY, PROPOSED, FLOOR, APPLIED = range(4)
-"""Rows of `Moment.replicas`."""
 FORESEEN_LEAD = 300.0
 """The past shows what was foreseen this many seconds before."""
-
-
-@dataclass(frozen=True, eq=False)
-class Moment:
-    """One moment of the past; what isn't known is NaN.
-
-    Attributes:
-        time: seconds since the epoch.
-        load: requests per second of all entries.
-        responses: `[E]` mean response of each entry's service, in seconds.
-        replicas: `[4, N]` ready, proposed, floor and applied replicas of each service.
-        foreseen: the load that was foreseen for it `FORESEEN_LEAD` before.
-    """
-
-    time: float
-    load: float
-    responses: NDArray[np.float32]
-    replicas: NDArray[np.float32]
-    foreseen: float = float("nan")
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +83,9 @@ class Watch:
         self._tally = Tally()
         self._past: deque[Moment] = deque()
         self._foreseen: deque[tuple[float, float]] = deque()  # (time, load) in the order of the times
+        self._before = read_before(
+            controller.cluster, controller.recorder, self.services, settings.collect.step
+        )
         controller.watchers.append(self)
 
     def __call__(self, tick: Tick) -> None:
@@ -133,7 +114,8 @@ class Watch:
 
     def _remember(self, tick: Tick, panel: MetricPanel, load: Array) -> None:
         if not self._past:
-            self._past.extend(earlier(panel, self.services, self.entries, tick.now))
+            ready, responses = _columns(panel, self.services, "pod"), entry_responses(panel, self.entries)
+            self._past.extend(earlier(panel, load, responses, ready, tick.now, self._before))
         replicas = np.full((4, len(self.services)), np.nan, np.float32)
         column = {name: index for index, name in enumerate(self.services)}
         for row in tick.rows:
@@ -186,22 +168,6 @@ def entry_load(panel: MetricPanel, entries: Sequence[str]) -> Array:
 def entry_responses(panel: MetricPanel, entries: Sequence[str]) -> NDArray[np.float32]:
     """Mean response in seconds of each entry's service, `[L, E]`; NaN where it is unknown."""
     return _columns(panel, entries, "res").astype(np.float32)
-
-
-def earlier(
-    panel: MetricPanel, services: Sequence[str], entries: Sequence[str], before: float
-) -> list[Moment]:
-    """What the metrics say of the time before the first tick: load, responses and ready pods."""
-    load, responses = entry_load(panel, entries), entry_responses(panel, entries)
-    ready = _columns(panel, services, "pod")
-    found = []
-    for row, time in enumerate(panel.times.tolist()):
-        known = np.isfinite(load[row]) or np.isfinite(ready[row]).any()
-        if known and before - SHOWN_SECONDS <= time < before - 1.0:
-            replicas = np.full((4, len(services)), np.nan, np.float32)
-            replicas[READY] = ready[row]
-            found.append(Moment(time, float(load[row]), responses[row], replicas))
-    return found
 
 
 def number(value: float | None) -> float:

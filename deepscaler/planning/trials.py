@@ -99,7 +99,10 @@ class Trials:
         return dict(self.costs)
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what each way had cost before a restart; what isn't a number is left out."""
+        """Go on from what each way had cost before a restart; what isn't a number is left out.
+
+        How long ago that was doesn't count: nothing was learned since then.
+        """
         numbers = {name: cost for name, cost in state.items() if isinstance(cost, int | float)}
         self.costs = {name: float(cost) for name, cost in numbers.items() if np.isfinite(cost)}
 

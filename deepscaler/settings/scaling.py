@@ -316,6 +316,11 @@ class Scale(Section):
         description="true: Events on the Deployments say what was done and why; it needs the rights of "
         "deploy/components/events, and in `shadow` there are none",
     )
+    annotations: bool = Field(
+        False,
+        description="true: an annotation on each Deployment says what was decided last, why and when; it "
+        "needs the right to patch Deployments (deploy/components/annotations), and in `shadow` there is none",
+    )
     capacity_buffer: CapacityBuffer = CapacityBuffer()
     dry_run: bool = Field(
         False,

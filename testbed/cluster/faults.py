@@ -208,6 +208,10 @@ class FaultyCluster:
         """As the cluster itself."""
         return self.inner.past_decisions(start, end)
 
+    def past_costs(self, start: float, end: float) -> tuple[float, Mapping[str, float]]:
+        """As the cluster itself."""
+        return self.inner.past_costs(start, end)
+
     def leadership(self, *, wait: bool = False) -> AbstractContextManager[Undisputed]:
         """That of the one controller there is."""
         return nullcontext(Undisputed())
@@ -234,6 +238,9 @@ class FaultyCluster:
         return self.inner.advise(minimums)
 
     def announce(self, happenings: Sequence[Happening]) -> None:
+        """Nothing: nobody looks."""
+
+    def annotate(self, happenings: Sequence[Happening]) -> None:
         """Nothing: nobody looks."""
 
     def reserve(self, spare: Mapping[str, int], until: float) -> None:

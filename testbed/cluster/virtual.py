@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -272,12 +273,19 @@ class VirtualCluster:
     def announce(self, happenings: Sequence[Happening]) -> None:
         """Nothing: nobody looks."""
 
+    def annotate(self, happenings: Sequence[Happening]) -> None:
+        """Nothing: nobody looks."""
+
     def reserve(self, spare: Mapping[str, int], until: float) -> None:
         """Nothing: there are no nodes."""
 
     def past_decisions(self, start: float, end: float) -> pd.DataFrame:
         """None: a run begins with nothing decided."""
         return pd.DataFrame(columns=list(PAST_COLUMNS))
+
+    def past_costs(self, start: float, end: float) -> tuple[float, Mapping[str, float]]:
+        """None: a run begins with nothing known."""
+        return -math.inf, {}
 
     # ---------------------------------------------------------------------------------------- beyond the port
     def pod_history(self, start: float, end: float) -> pd.DataFrame:

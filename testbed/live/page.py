@@ -14,15 +14,9 @@ import requests
 
 from deepscaler.artefacts import parse_json
 from deepscaler.control.http_port import PLAIN, Answer
+from deepscaler.control.past import APPLIED, READY, SHOWN_SECONDS, Moment
 from deepscaler.control.story import Story, application, row_of
-from deepscaler.control.watch import (
-    APPLIED,
-    READY,
-    SHOWN_SECONDS,
-    Moment,
-    entry_services,
-    scaled_services,
-)
+from deepscaler.control.watch import entry_services, scaled_services
 from deepscaler.control.watching import Page
 from deepscaler.logs import OnChange
 from deepscaler.settings import App

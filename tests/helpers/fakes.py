@@ -41,7 +41,8 @@ class FakeCluster:
         failed_share: share of failed requests at the entry, of the time.
         refuse: service -> why a write is refused.
         writes: what was asked of `scale`, in order.
-        decided: what earlier controllers decided, as `PAST_COLUMNS`.
+        decided: what earlier controllers decided, as `PAST_COLUMNS`, with or without a floor.
+        costs: when they last told what their ways cost, and these.
         jumped: by how many seconds the wall clock was set so far.
         managers: service -> the field manager that set its replicas last.
         unready: service -> pods that haven't become ready.
@@ -66,8 +67,10 @@ class FakeCluster:
     jumped: float = 0.0
     writes: list[dict[str, int]] = field(default_factory=list)
     decided: list[tuple[float, str, int, float]] = field(default_factory=list)
+    costs: tuple[float, dict[str, float]] = (-np.inf, {})
     api_failures: dict[int, int] = field(default_factory=dict)
     told: list[Happening] = field(default_factory=list)
+    annotated: list[Happening] = field(default_factory=list)
     reserved: list[tuple[dict[str, int], float]] = field(default_factory=list)
     upstreams: dict[str, Upstream] = field(default_factory=dict)
     load: Callable[[float], float] = lambda time: float("nan")
@@ -178,8 +181,14 @@ class FakeCluster:
     def past_decisions(self, start: float, end: float) -> pd.DataFrame:
         if self.metrics_down[0] <= self.clock < self.metrics_down[1]:
             raise MetricsError("http://prometheus: connection refused")
-        rows = [row for row in self.decided if start < row[0] <= end]
+        rows = [(*row, np.nan)[:5] for row in self.decided if start < row[0] <= end]
         return pd.DataFrame(rows, columns=list(PAST_COLUMNS))
+
+    def past_costs(self, start: float, end: float) -> tuple[float, Mapping[str, float]]:
+        if self.metrics_down[0] <= self.clock < self.metrics_down[1]:
+            raise MetricsError("http://prometheus: connection refused")
+        time, costs = self.costs
+        return (time, costs) if start < time <= end else (-np.inf, {})
 
     def leadership(self, *, wait: bool = False) -> AbstractContextManager[Undisputed]:
         return nullcontext(Undisputed())
@@ -196,6 +205,9 @@ class FakeCluster:
 
     def announce(self, happenings: Sequence[Happening]) -> None:
         self.told.extend(happenings)
+
+    def annotate(self, happenings: Sequence[Happening]) -> None:
+        self.annotated.extend(happenings)
 
     def reserve(self, spare: Mapping[str, int], until: float) -> None:
         self.reserved.append((dict(spare), until))

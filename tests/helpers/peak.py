@@ -19,7 +19,7 @@ def hpa(name="web", low=2, high=12, **metadata):
     return {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
-        "metadata": {"name": name, "namespace": "shop", **metadata},
+        "metadata": {"name": name, **{"namespace": "shop", **metadata}},
         "spec": {
             "scaleTargetRef": {"kind": "Deployment", "name": name, "apiVersion": "apps/v1"},
             "minReplicas": low,

@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -337,6 +338,11 @@ class Running:
             return 0, str(error)
         finally:
             connection.close()
+
+    def kill(self) -> None:
+        """End what runs in it with SIGKILL, as a lost node or the kernel would."""
+        self.process.send_signal(signal.SIGUSR1)
+        self.process.wait(30)
 
     def await_probe(self, container: Mapping[str, Any], name: str = "startupProbe") -> None:
         """Ask as the kubelet would, until the answer is good.

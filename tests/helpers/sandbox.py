@@ -112,6 +112,7 @@ def main() -> int:
     process = subprocess.Popen(["chroot", *account, plan["root"], *inside])
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: process.send_signal(signal.SIGTERM))
+    signal.signal(signal.SIGUSR1, lambda *_: process.kill())  # as a lost node or the kernel ends it
     return process.wait()
 
 

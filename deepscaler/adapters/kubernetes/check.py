@@ -11,6 +11,7 @@ from deepscaler.adapters.kubernetes.api import ApiError, KubeApi
 from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
 from deepscaler.adapters.kubernetes.orchestrator import Orchestrator
 from deepscaler.adapters.kubernetes.rights import (
+    ANNOTATIONS,
     BUFFERS,
     MORE_READS,
     Right,
@@ -154,6 +155,9 @@ class ClusterCheck:
             yield Finding("MISSING" if absent else "ok", f"right to {right}", remedy if absent else "yes")
         for right, without in MORE_READS.items():
             yield from self._optional(right, without, "more-reads")
+        if self._acting and self._settings.scale.annotations:
+            for parts in ANNOTATIONS:
+                yield from self._optional(Right(*parts), "Deployments aren't annotated", "annotations")
         if self._acting and self._settings.scale.capacity_buffer.enabled:
             for parts in BUFFERS:
                 yield from self._optional(Right(*parts), "no room is asked for on nodes", "capacity-buffer")

@@ -20,7 +20,7 @@ from deepscaler.adapters.kubernetes.lease import LeaseElection, steady_seconds
 from deepscaler.adapters.kubernetes.measured_objects import MeasuredObjects
 from deepscaler.adapters.kubernetes.objects import Usage
 from deepscaler.adapters.kubernetes.orchestrator import Orchestrator
-from deepscaler.adapters.kubernetes.past_decisions import past_decisions
+from deepscaler.adapters.kubernetes.past_decisions import past_costs, past_decisions
 from deepscaler.adapters.kubernetes.telemetry import Telemetry
 from deepscaler.adapters.prometheus import PrometheusClient
 from deepscaler.adapters.queries import Names
@@ -277,6 +277,10 @@ class KubernetesCluster:
         """Write Events on the Deployments of these services, aggregated and within a budget."""
         self._announcer.announce(happenings, self._orchestrator.regarding)
 
+    def annotate(self, happenings: Sequence[Happening]) -> None:
+        """Write what happened last into an annotation of the Deployments of these services."""
+        self._orchestrator.annotator.annotate(happenings, self._orchestrator.regarding)
+
     def reserve(self, spare: Mapping[str, int], until: float) -> None:
         """Keep a CapacityBuffer for each of these services that needs room, and none for the others."""
         self._orchestrator.buffers.keep(spare, self._orchestrator.regarding, until)
@@ -316,6 +320,14 @@ class KubernetesCluster:
         """
         return past_decisions(self._settings, self._hasty, self._names, start, end)
 
+    def past_costs(self, start: float, end: float) -> tuple[float, Mapping[str, float]]:
+        """As the controllers' own metrics tell it.
+
+        Raises:
+            MetricsError: Prometheus can't be reached.
+        """
+        return past_costs(self._settings, self._hasty, self._names, start, end)
+
     @contextmanager
     def leadership(self, *, wait: bool = False) -> Iterator[LeaseElection | Undisputed]:
         """Check the rights, then run an election until the block ends.
@@ -338,7 +350,8 @@ class KubernetesCluster:
             return
         election = LeaseElection(self._settings)
         self.upstreams["lease"] = election.upstream
-        for writer in (self._orchestrator.writer, self._orchestrator.minimums, self._orchestrator.buffers):
+        api = self._orchestrator
+        for writer in (api.writer, api.minimums, api.annotator, api.buffers):
             writer.fence = election.seconds_left
         with election.running():
             if wait and not election.wait():

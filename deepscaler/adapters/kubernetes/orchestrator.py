@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from statistics import median
 
+from deepscaler.adapters.kubernetes.annotator import Annotator
 from deepscaler.adapters.kubernetes.announcer import Announcer
 from deepscaler.adapters.kubernetes.api import ApiError, KubeApi, Object
 from deepscaler.adapters.kubernetes.autoscalers import MinimumWriter, autoscaler_of
@@ -67,6 +68,7 @@ class Orchestrator:
             None until pods have been listed.
         writer: writes replicas; the leader's lease sets its fence.
         minimums: writes minimums of autoscalers, likewise.
+        annotator: says on Deployments what was decided last, likewise.
         buffers: asks for room on nodes, likewise.
         regarding: service -> name and uid of its Deployment.
     """
@@ -92,6 +94,9 @@ class Orchestrator:
             self._api, self._path("/apis/autoscaling/v2", "horizontalpodautoscalers")
         )
         identity = settings.cluster.lease.identity or socket.gethostname()
+        self.annotator = Annotator(
+            self._api, self._path("/apis/apps/v1", "deployments"), clock, settings.cluster.lease.identity
+        )
         self.buffers = Buffers(self._api, self._namespace, clock, identity)
         self.regarding: dict[str, tuple[str, str]] = {}
         self._hpas: dict[str, list[str]] = {}  # service -> names of its HorizontalPodAutoscalers
@@ -180,6 +185,9 @@ class Orchestrator:
         }
         self._checker.tell("Deployment", held)
         self.writer.remember(readable)
+        self.annotator.observe(
+            {name: item["metadata"].get("annotations") or {} for name, item in readable.items()}
+        )
         return readable
 
     def _workload(self, service: str, item: Object, rivals: Rivals) -> Workload:

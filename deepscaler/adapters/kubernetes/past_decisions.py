@@ -1,4 +1,4 @@
-"""What controllers of an application decided lately, from their own metrics in Prometheus.
+"""What controllers of an application decided lately and what their forecasts cost, from their own metrics.
 
 A controller that starts on another node has no decisions.csv, but it has to know what was recommended a
 minute ago. Where no controller was scraped, the replicas that the Deployments asked for stand in.
@@ -6,6 +6,7 @@ minute ago. Where no controller was scraped, the replicas that the Deployments a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -25,7 +26,13 @@ _OWN = (
     'and on (job, instance) deepscaler_info{{matchers}app="%s",mode=~"%s"})'
 )
 """The label `service` is called `exported_service` where Prometheus gives targets a label of that name."""
-_WISH, _STOOD = "proposed", "applied"
+_COSTS = (
+    "max by (way) (deepscaler_way_cost_seconds{{matchers}}\n"
+    'and on (job, instance) deepscaler_info{{matchers}app="%s",mode=~"%s"})'
+)
+COSTS_STEP = 60.0
+"""Seconds between the moments at which costs are looked for."""
+_WISH, _STOOD, _FLOOR = "proposed", "applied", "floor"
 
 
 def past_decisions(
@@ -38,10 +45,10 @@ def past_decisions(
     """
     step = settings.collect.step
     found: dict[str, RangeVector] = {}
-    for name in (_WISH, _STOOD):
+    for name in (_WISH, _STOOD, _FLOOR):
         query = _own(settings, names, name)
         found[name] = prometheus.query_range(query, start + step, end, step)
-    wishes, stood = (_by_service(found[name], names) for name in (_WISH, _STOOD))
+    wishes, stood, floors = (_by_service(found[name], names) for name in (_WISH, _STOOD, _FLOOR))
     spec = names.render(WORKLOAD_QUERIES["replicas"], window=settings.collect.window)
     asked = prometheus.query_range(spec, start + step, end, step)
     replicas = {
@@ -53,11 +60,38 @@ def past_decisions(
     for service in names.services:
         unknown = np.full(len(asked.times), np.nan)
         wish, current = wishes.get(service, unknown), stood.get(service, unknown)
+        floor = floors.get(service, unknown)
         current = np.where(np.isfinite(current), current, replicas.get(service, unknown))
-        for time, one, standing in zip(asked.times.tolist(), wish.tolist(), current.tolist(), strict=True):
-            if np.isfinite(standing) and standing >= 0:
-                rows.append((time, service, round(standing), one if np.isfinite(one) else np.nan))
+        columns = (asked.times.tolist(), current.tolist(), wish.tolist(), floor.tolist())
+        rows += [
+            (time, service, round(standing), one, least)
+            for time, standing, one, least in zip(*columns, strict=True)
+            if np.isfinite(standing) and standing >= 0
+        ]
     return pd.DataFrame(rows, columns=list(PAST_COLUMNS))
+
+
+def past_costs(
+    settings: Settings, prometheus: PrometheusClient, names: Names, start: float, end: float
+) -> tuple[float, Mapping[str, float]]:
+    """When a controller last told in (start, end] what each way of foreseeing cost, and these.
+
+    One that may write goes before one that stands by, whose trials are its own.
+
+    Raises:
+        MetricsError: Prometheus can't be reached.
+    """
+    for mode in ("dry_run",) if settings.scale.dry_run else ("act|advise", "standby"):
+        text = _COSTS % (quoted(settings.app.name), mode)
+        query = names.render(text, window=settings.collect.window)
+        found = prometheus.query_range(query, start + COSTS_STEP, end, COSTS_STEP)
+        ways = [labels.get("way", "") for labels in found.labels]
+        known = np.flatnonzero(np.isfinite(found.values).any(axis=0)).tolist() if ways else []
+        if known:
+            newest = known[-1]
+            costs = zip(ways, found.values[:, newest].tolist(), strict=True)
+            return float(found.times[newest]), {way: cost for way, cost in costs if np.isfinite(cost)}
+    return -math.inf, {}
 
 
 def _own(settings: Settings, names: Names, name: str) -> str:

@@ -41,6 +41,7 @@ ADVISING_WRITES = (
     ("patch", "autoscaling", "horizontalpodautoscalers", ""),
 )
 EVENTS = (("create", "events.k8s.io", "events", ""), ("patch", "events.k8s.io", "events", ""))
+ANNOTATIONS = (("patch", "apps", "deployments", ""),)
 BUFFERS = tuple(
     (verb, "autoscaling.x-k8s.io", "capacitybuffers", "") for verb in ("list", "create", "patch", "delete")
 )

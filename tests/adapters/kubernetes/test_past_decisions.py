@@ -1,5 +1,8 @@
 """What controllers decided lately, read back from a real Prometheus by one that starts on another node."""
 
+import json
+from dataclasses import dataclass, field
+
 import numpy as np
 import pytest
 from helpers.fakes import FakeCluster, ScriptedPolicy, make_settings
@@ -9,7 +12,9 @@ from helpers.paper_shop import T0, settings_file
 
 from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
 from deepscaler.control.controller import Controller
+from deepscaler.control.memory import Memory
 from deepscaler.control.recorder import Recorder
+from deepscaler.control.tick import Tick
 from deepscaler.errors import MetricsError
 from deepscaler.settings import load_settings
 from testbed.cluster.exposition import STALE, Series, labels
@@ -81,6 +86,81 @@ def test_without_any_controller_the_replicas_asked_for_stand_in(server, tmp_path
     found = decided(tmp_path, server, "four", names=("web",)).loc["web"]
     assert found["predicted"].isna().all() and list(found["current"]) == [2] * 4 + [3] * 4
     assert decided(tmp_path, server, "five").empty
+
+
+def told_costs(instance, app, mode, until=END, **costs):
+    """The costs of one controller's ways, up to a time."""
+    who, lived = {"job": "deepscaler", "instance": instance}, until >= TIMES
+    ends = np.append(TIMES[lived], TIMES[lived][-1] + 1.0)
+    values = {labels("deepscaler_info", app=app, mode=mode, policy="deepscaler", **who): 1.0}
+    values |= {labels("deepscaler_way_cost_seconds", way=way, **who): cost for way, cost in costs.items()}
+    return [Series(key, ends, np.append(np.full(lived.sum(), value), STALE)) for key, value in values.items()]
+
+
+def costs_of(tmp_path, server, app, *, dry_run=False, since=600.0):
+    path = settings_file(tmp_path, server, app, {"web": {}, "api": {}})
+    settings = load_settings(path, [f"app.name={app}", f"scale.dry_run={str(dry_run).lower()}"])
+    cluster = KubernetesCluster(settings, clock=lambda: END)
+    return cluster, cluster.past_costs(END - since, END)
+
+
+def test_what_ways_cost_comes_back_from_the_one_that_wrote(server, tmp_path):
+    series = told_costs("10.1.0.1:9464", "costly", "act", END - 120.0, all=700.0, season=150.0)
+    series += told_costs("10.1.0.2:9464", "costly", "standby", all=1.0, season=900.0)
+    series += told_costs("10.1.0.3:9464", "other", "act", all=3.0)
+    series += told_costs("10.1.0.4:9464", "costly", "dry_run", all=5.0)
+    prometheus_server.remote_write(server.url, series)
+    _, (time, costs) = costs_of(tmp_path, server, "costly")
+    assert costs == {"all": 700.0, "season": 150.0} and END - 180.0 <= time <= END - 120.0
+    assert costs_of(tmp_path, server, "costly", dry_run=True)[1][1] == {"all": 5.0}
+    assert costs_of(tmp_path, server, "costly", since=90.0)[1][1] == {"all": 1.0, "season": 900.0}
+    assert costs_of(tmp_path, server, "unknown")[1] == (-np.inf, {})
+
+
+@dataclass
+class Trying(ScriptedPolicy):
+    """A policy that has only costs to remember."""
+
+    costs: dict = field(default_factory=dict)
+
+    def state(self):
+        return {"trials": self.costs}
+
+    def restore(self, state):
+        self.costs = dict(state.get("trials", {}))
+
+
+def remembered(directory, cluster, written=None, **costs):
+    if written is not None:
+        (directory / "policy.json").write_text(json.dumps({"trials": costs, "written": written}))
+    policy = Trying(lambda _now, _service: 3.0)
+    return policy, Memory(directory, lambda: policy, cluster)
+
+
+def test_a_controller_on_another_node_goes_on_with_the_weights_of_the_one_before(server, tmp_path):
+    prometheus_server.remote_write(
+        server.url, told_costs("10.1.1.1:9464", "moved", "act", END - 30.0, all=50.0, season=10.0)
+    )
+    cluster, _ = costs_of(tmp_path, server, "moved")
+    assert remembered(tmp_path, cluster)[0].costs == {"all": 50.0, "season": 10.0}  # no file
+    assert remembered(tmp_path, cluster, END - 300.0, all=1.0)[0].costs == {"all": 50.0, "season": 10.0}
+    assert remembered(tmp_path, cluster, END - 5.0, all=1.0)[0].costs == {"all": 1.0}  # the file is newer
+    assert remembered(tmp_path, cluster, END + 900.0, all=1.0)[0].costs["season"] == 10.0  # a wrong clock
+
+
+def test_without_the_store_the_weights_of_the_file_are_what_there_is(tmp_path, caplog):
+    cluster = FakeCluster(metrics_down=(-np.inf, np.inf))
+    policy, memory = remembered(tmp_path, cluster, START - 90.0, all=1.0)
+    assert policy.costs == {"all": 1.0} and "known from policy.json alone" in caplog.text
+    memory(Tick(START, 0.0, 0.0, "act", (), {}, None))
+    assert json.loads((tmp_path / "policy.json").read_text()) == {"trials": {"all": 1.0}, "written": START}
+
+
+def test_a_policy_without_trials_asks_nothing(tmp_path):
+    cluster = FakeCluster()
+    cluster.past_costs = lambda *_: pytest.fail("asked")
+    policy = ScriptedPolicy(lambda _now, _service: 3.0)
+    Memory(tmp_path, lambda: policy, cluster)
 
 
 def controller_of(cluster, recorder=None):
