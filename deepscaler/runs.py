@@ -245,7 +245,10 @@ def _read(path: Path, columns: tuple[str, ...], texts: tuple[str, ...] = TEXTS) 
 
 def _numbers(texts: pd.Series, path: Path) -> pd.Series:
     numbers: pd.Series = pd.to_numeric(texts, errors="coerce")
-    wrong = (numbers.isna() & ~is_missing(texts)) | (numbers.abs() > _GREATEST)
+    wrong = numbers.abs() > _GREATEST
+    unread = numbers.isna()
+    if unread.any():
+        wrong |= unread & ~is_missing(texts)
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         found = one_line(texts.iloc[row], 60)

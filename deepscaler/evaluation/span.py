@@ -149,6 +149,10 @@ def minute_sums(endpoints: pd.DataFrame, span: Span, seconds: float) -> pd.DataF
 
 def replicas(pods: pd.DataFrame, column: str) -> pd.DataFrame:
     """One column of pods.csv as times x services; a service without a sample keeps its last value."""
-    return (
-        pods.pivot_table(index="time", columns="service", values=column, aggfunc="last").ffill().fillna(0.0)
-    )
+    known = pods[pods[column].notna()]
+    rows, times = pd.factorize(known["time"], sort=True)
+    columns, services = pd.factorize(known["service"], sort=True)
+    table = np.full((len(times), len(services)), np.nan)
+    table[rows, columns] = known[column]  # of several samples of one moment the last one stays
+    names = pd.Index(services, name="service")
+    return pd.DataFrame(table, pd.Index(times, name="time"), names).ffill().fillna(0.0)

@@ -12,6 +12,7 @@ from helpers.run_samples import START, endpoint_row, make_run
 from deepscaler.cluster import LATENCY_BUCKETS
 from deepscaler.errors import DataError
 from deepscaler.evaluation.measures import elasticity_measures, evaluate_run, quantile
+from deepscaler.evaluation.span import replicas
 from deepscaler.runs import DECISION_COLUMNS
 
 
@@ -136,6 +137,18 @@ def test_pods_that_are_still_starting_are_paid_for_and_do_not_serve():
     assert result["published_cost"] == pytest.approx(1.0)
     assert result["changes_per_hour"] == pytest.approx(1 / (240 / 3600))
     assert result["starts_per_hour"] == pytest.approx(2 / (240 / 3600))
+
+
+def test_replicas_are_the_last_sample_of_each_moment_and_go_on_through_gaps():
+    rows = [
+        (30.0, "web", 2.0), (15.0, "db", 1.0), (15.0, "web", 5.0), (15.0, "web", 3.0),
+        (45.0, "web", np.nan), (45.0, "db", 4.0), (60.0, "db", np.nan),
+    ]  # fmt: skip
+    table = replicas(pd.DataFrame(rows, columns=["time", "service", "ready"]), "ready")
+    assert table.index.tolist() == [15.0, 30.0, 45.0] and table.columns.tolist() == ["db", "web"]
+    assert table.to_numpy().tolist() == [[1.0, 3.0], [1.0, 2.0], [4.0, 2.0]]
+    late = replicas(pd.DataFrame(rows[::-1], columns=["time", "service", "ready"]), "ready")
+    assert late.to_numpy().tolist() == [[1.0, 5.0], [1.0, 2.0], [4.0, 2.0]]
 
 
 def test_a_service_without_limit_costs_its_request_or_is_refused():
