@@ -31,6 +31,8 @@ OWN = ("deepscaler.io/own", "true")
 PAUSE_SECONDS = 600.0
 """So long nothing is asked again where there are no CapacityBuffers, or no right to them."""
 _ABSENT, _FORBIDDEN = 404, 403
+WITHOUT = (_ABSENT, _FORBIDDEN)
+"""HTTP status where there are no CapacityBuffers, or no right to them."""
 _LONGEST = 240
 
 
@@ -71,7 +73,7 @@ class Buffers:
             for service, deployment in deployments.items():
                 self._try(version, found, spare.get(service, 0), deployment, (now, until))
         except ApiError as error:
-            self._again = now + PAUSE_SECONDS if error.status in (_ABSENT, _FORBIDDEN) else now
+            self._again = now + PAUSE_SECONDS if error.status in WITHOUT else now
             remedy = {
                 _ABSENT: "; install the CapacityBuffers of your cluster-autoscaler or Karpenter, or set "
                 "scale.capacity_buffer.enabled to false",
@@ -97,7 +99,7 @@ class Buffers:
                 raise ApiError("it isn't DeepScaler's own and is left alone; rename or delete it")
             self._settle(version, item, count, deployment, times)
         except ApiError as error:
-            if error.status in (_ABSENT, _FORBIDDEN):
+            if error.status in WITHOUT:
                 raise
             self._on_change.trouble(name, f"CapacityBuffer {name}: {error}")
         else:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from deepscaler.adapters.kubernetes.api import ApiError, KubeApi
 from deepscaler.adapters.kubernetes.autoscalers import ADVICE, MinimumWriter, autoscaler_of
-from deepscaler.adapters.kubernetes.buffers import expiry, listed, owned, path_of
+from deepscaler.adapters.kubernetes.buffers import WITHOUT, expiry, listed, owned, path_of
 from deepscaler.adapters.kubernetes.checked import BufferObject, Checker, HpaObject
 from deepscaler.adapters.kubernetes.objects import name_of
 from deepscaler.logs import OnChange
@@ -32,7 +32,6 @@ class GivingBack:
         self._api, self.failures = KubeApi(settings.cluster), 0
         self._namespace = settings.app.namespace
         self._path = f"/apis/autoscaling/v2/namespaces/{self._namespace}/horizontalpodautoscalers"
-        self._room = settings.scale.capacity_buffer.enabled
 
     def run(self, now: float, *, every: bool) -> Iterator[str]:
         """A line per minimum that was given back, and per buffer that was taken away.
@@ -42,14 +41,19 @@ class GivingBack:
             every: also those whose time isn't over.
 
         Raises:
-            ApiError: the autoscalers can't be read, or the buffers where they are switched on.
+            ApiError: the autoscalers can't be read, or the buffers though they are there for this user.
         """
         yield from self._minimums(now, every=every)
-        if self._room:
-            yield from self._buffers(now, every=every)
+        yield from self._buffers(now, every=every)
 
     def _buffers(self, now: float, *, every: bool) -> Iterator[str]:
-        version, found = listed(self._api, self._namespace)
+        try:
+            version, found = listed(self._api, self._namespace)
+        except ApiError as error:
+            if error.status not in WITHOUT:
+                raise
+            _LOG.info("there is no room on nodes to give back: %s", error)
+            return
         sound = Checker(OnChange(_LOG)).sound(
             BufferObject, "CapacityBuffer", found.values(), "it stays as it is"
         )

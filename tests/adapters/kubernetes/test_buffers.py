@@ -201,6 +201,15 @@ def test_after_a_crash_it_is_given_back_by_command(world, every, caplog):
     assert giving.failures == 0
 
 
+@pytest.mark.parametrize("world", [None, [READS]], indirect=True)
+def test_where_there_are_no_buffers_there_is_none_to_give_back(world):
+    world.api.store.served = Catalogue()
+    giving = GivingBack(world.settings)
+    assert list(giving.run(T0, every=True)) == [] and giving.failures == 0
+    world.api.store.served = Catalogue([CAPACITY_BUFFERS])
+    assert list(giving.run(T0, every=True)) == [] and giving.failures == 0
+
+
 def test_the_definition_is_served_as_it_is_published(world):
     def send(method, path, body, headers):
         return world.api.store.handle(method, path, "", headers, json.dumps(body).encode())
