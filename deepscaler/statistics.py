@@ -54,6 +54,44 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float] | 
     return float(known.mean()) - half, float(known.mean()) + half
 
 
+def prediction_half(values: ArrayLike, usual: float, weight: float, level: float = 0.95) -> float:
+    """Half of the interval around the mean of a few values in which one more lies; NaN without any value.
+
+    So few values tell little of their spread, so what is usual counts, too.
+
+    Args:
+        values: independent, of the same kind as the one to come.
+        usual: the standard deviation that such values have elsewhere.
+        weight: of `usual`, in values.
+        level: share of such intervals that hold the value to come.
+
+    Source: the posterior predictive of a normal distribution whose variance has a scaled inverse chi-squared
+    prior (Gelman et al.: "Bayesian Data Analysis", 2013, 2.6 and 3.2).
+    """
+    from scipy import stats
+
+    known = _known(values)
+    if not len(known):
+        return math.nan
+    freedom = weight + len(known) - 1
+    squares = weight * usual**2 + float(((known - known.mean()) ** 2).sum())
+    spread = math.sqrt(squares / freedom * (1 + 1 / len(known)))
+    return float(stats.t.ppf(0.5 + level / 2, freedom)) * spread
+
+
+def slope_interval(times: ArrayLike, values: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
+    """The slope of `values` over `times`, and its interval; a few outliers change neither.
+
+    Neighbouring values are taken for independent, so for what rises in few steps the interval is too narrow.
+
+    Source: Theil 1950 and Sen 1968: the median of the slopes between all pairs.
+    """
+    from scipy import stats
+
+    found = stats.theilslopes(np.asarray(values, np.float64), np.asarray(times, np.float64), level)
+    return float(found.slope), float(found.low_slope), float(found.high_slope)
+
+
 def percentile_tail(units: int, level: float = 0.95) -> float:
     """Share of the draws that a percentile interval of `level` leaves out at either end, for so few units.
 

@@ -64,6 +64,8 @@ HOMES = {
     "distributed": ("testbed/experiments/",),
     "dask": ("testbed/experiments/",),  # distributed's other half
     "tqdm": ("testbed/", *(f"{script}.py" for script in SCRIPTS)),
+    "selenium": ("testbed/live/",),
+    "psutil": ("testbed/live/",),
     "prometheus_client": ("deepscaler/control/",),
     "numpy": ("",),
 }

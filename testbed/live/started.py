@@ -29,7 +29,12 @@ class Server:
 
 @contextmanager
 def started(
-    title: str, command: Sequence[str], url: str, directory: Path, ready: Callable[[requests.Session], bool]
+    title: str,
+    command: Sequence[str],
+    url: str,
+    directory: Path,
+    ready: Callable[[requests.Session], bool],
+    seconds: float = READY_SECONDS,
 ) -> Iterator[Server]:
     """Start a program, yield it when it is ready, and stop it by its pid.
 
@@ -39,6 +44,7 @@ def started(
         url: where it will answer.
         directory: takes its `log`.
         ready: asks it whether it is ready; an answer that can't be had or read counts as no.
+        seconds: to become ready in.
 
     Raises:
         ClusterError: it doesn't become ready.
@@ -48,7 +54,7 @@ def started(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        if not _becomes_ready(process, ready):
+        if not _becomes_ready(process, ready, seconds):
             said = one_line((directory / "log").read_text(encoding="utf-8", errors="replace")[-400:])
             raise ClusterError(f"{title} at {url} didn't become ready; its log ends: {said}")
         yield Server(url, process.pid, directory)
@@ -56,8 +62,10 @@ def started(
         stop(process)
 
 
-def _becomes_ready(process: subprocess.Popen[bytes], ready: Callable[[requests.Session], bool]) -> bool:
-    deadline = time.monotonic() + READY_SECONDS
+def _becomes_ready(
+    process: subprocess.Popen[bytes], ready: Callable[[requests.Session], bool], seconds: float
+) -> bool:
+    deadline = time.monotonic() + seconds
     with requests.Session() as session:
         session.trust_env = False  # a proxy has no business on loopback
         while time.monotonic() < deadline and process.poll() is None:
@@ -68,3 +76,13 @@ def _becomes_ready(process: subprocess.Popen[bytes], ready: Callable[[requests.S
                 pass
             time.sleep(0.05)
     return False
+
+
+def text_at(url: str, seconds: float = 10.0) -> str | None:
+    """What a server on loopback answers, whatever its status; None if it doesn't."""
+    with requests.Session() as session:
+        session.trust_env = False  # a proxy has no business on loopback
+        try:
+            return session.get(url, timeout=seconds).text
+        except requests.RequestException:
+            return None

@@ -13,7 +13,9 @@ from deepscaler.statistics import (
     holm,
     nan_mean,
     paired,
+    prediction_half,
     rank_biserial,
+    slope_interval,
     welch_p_below,
     wilcoxon_p,
 )
@@ -93,3 +95,27 @@ def test_pairs_are_made_by_seed_and_unknown_ones_are_left_out():
         (1.0, 1.0),
         1.0,
     )
+
+
+def test_a_slope_and_its_interval_are_those_of_the_line_whatever_a_few_outliers_say():
+    times = np.arange(60.0)
+    slope, low, high = slope_interval(times, 3.0 + 0.5 * times)
+    assert (slope, low, high) == pytest.approx((0.5, 0.5, 0.5))
+    values = 3.0 + 0.5 * times
+    values[::20] += 100.0
+    slope, low, high = slope_interval(times, values)
+    assert low <= 0.5 <= high and slope == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_next_value_lies_as_far_away_as_is_usual_and_as_the_values_tell():
+    # One value tells nothing of a spread: Student's t of 4 degrees of freedom, the spread of a difference
+    assert prediction_half([7.0], 0.5, 4.0) == pytest.approx(2.7764 * 0.5 * math.sqrt(2.0), rel=1e-4)
+    assert prediction_half([1.0, 3.0], 0.0, 0.0) == pytest.approx(12.706 * math.sqrt(2.0 * 1.5), rel=1e-4)
+    assert math.isnan(prediction_half([NAN], 0.5, 4.0))
+
+
+def test_nineteen_of_twenty_next_values_lie_inside():
+    drawn = np.random.default_rng(0).normal(size=(4000, 4))
+    halves = np.array([prediction_half(row[:3], 1.0, 4.0) for row in drawn[:400]])
+    inside = np.abs(drawn[:400, 3] - drawn[:400, :3].mean(axis=1)) <= halves
+    assert 0.92 <= inside.mean() <= 0.98
