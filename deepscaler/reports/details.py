@@ -50,7 +50,7 @@ def _course(compared: Compared, kind: str, chosen: Portrait) -> tuple[str, str]:
     unit = chosen.outcome.unit
     there = {one.name: one.outcome for one in compared.portraits if one.outcome.unit == unit}
     rivals = [name for name in compared.rivals if name in there]
-    names = drawn_policies(rivals, compared.main, compared.baseline)[:3]
+    names = drawn_policies(rivals or [compared.main], compared.main, compared.baseline)[:3]
     places = {name: place for name in names if (place := there[name].place) is not None}
     runs = {name: read_run(place) for name, place in places.items()}
     said = "; ".join(

@@ -148,13 +148,14 @@ def test_a_picture_takes_the_pages_colours_and_keeps_its_ids_to_itself():
     assert set(re.findall(r"url\(#([^)]+)\)", one)) <= ids[0]
 
 
-def test_a_run_without_a_policy_of_ours_still_gets_its_page(tmp_path):
+@pytest.mark.parametrize("policy", ["static", "plan_informed"])
+def test_a_run_without_a_policy_of_ours_still_gets_its_page(tmp_path, policy):
     rows = [endpoint_row(t, "GET /", 0, 0.1, offered=5) for t in range(15, 121, 15)]
-    run, page = tmp_path / "runs" / "static-1", tmp_path / "page.html"
-    write_run(make_run(rows, policy="static"), run)
+    run, page = tmp_path / "runs" / f"{policy}-1", tmp_path / "page.html"
+    write_run(make_run(rows, policy=policy), run)
     config = ["--config", str(ROOT / "config/boutique.yaml"), "--runs", str(tmp_path / "runs")]
     config += ["--set", "evaluate.timelines=0", "--set", "evaluate.warmup=0", "--output", str(tmp_path)]
     assert calculate.main([*config, "--report", str(page)]) == 0
     assert "There is no run of deepscaler" in page.read_text(encoding="utf-8")
-    [portrait] = portray([Outcome(ComparedPolicy(PolicyName.parse("static")), "1", {}, run)], 0)
+    [portrait] = portray([Outcome(ComparedPolicy(PolicyName.parse(policy)), "1", {}, run)], 0)
     assert portrait.load == "the load" and not portrait.realised
