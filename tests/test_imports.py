@@ -54,7 +54,7 @@ HOMES = {
         "deepscaler/graphs/",
         "deepscaler/labels/",
         "testbed/fidelity/",
-        "testbed/experiments/replay.py",
+        "testbed/experiments/recorded.py",
     ),
     "matplotlib": ("deepscaler/pictures/",),
     "networkx": ("deepscaler/pictures/", "deepscaler/policies/pbscaler.py"),

@@ -25,6 +25,7 @@ from deepscaler.control.recorder import DecisionRow, Recorder
 from deepscaler.control.renewal import renewal_of
 from deepscaler.control.serving import serving
 from deepscaler.errors import ClusterError, MetricsError
+from deepscaler.panel import MetricPanel
 from deepscaler.policies.base import Policy
 from deepscaler.runs import PolicyName, Run, write_run
 from deepscaler.settings import Settings
@@ -181,6 +182,14 @@ def _recorded(
     endpoints = part("endpoints.csv", lambda: cluster.latencies(start, end, step), none)
     panel = None
     if end - start >= step:
-        panel = part("metrics.csv", lambda: cluster.metrics(start + step, end, step), panel)
+        # What was before the run counts in a shadow's decisions, too: a replay has to know it.
+        shadow = settings.watching and not stop.is_set()
+        known = start - controller.policy.history_seconds if shadow else start
+        panel = part("metrics.csv", lambda: _measured(cluster, known + step, end, step), panel)
     info = {**info, "missing": missing} if missing else info
     return Run(info, endpoints, pd.DataFrame(), pd.DataFrame(), panel)
+
+
+def _measured(cluster: Cluster, start: float, end: float, step: float) -> MetricPanel | None:
+    """The metrics from the first sample on."""
+    return cluster.metrics(start, end, step).since_first_sample()

@@ -29,8 +29,15 @@ from deepscaler.reports.decided import (
 )
 from deepscaler.reports.rendering import PageSection, PageTable, render, write_page
 from deepscaler.runs import Run
-from deepscaler.statistics import nan_mean, t_interval
+from deepscaler.statistics import nan_mean, prediction_half
 from deepscaler.text import aligned
+
+USUAL_COST, USUAL_MINUTES, USUAL_WEIGHT = 0.02, 0.025, 4.0
+"""By how much what happens differs from what replays foretell: the standard deviation, in shares of what was
+held and of all minutes, and for how many replays that counts.
+
+`python -m testbed.experiments.shadow_judge` measures it; docs/results.md has the figures.
+"""
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,8 @@ class ByReplay:
         was_core_hours, was_minutes: what the replay makes of the recorded replicas (core-hours, violating
             minutes).
         core_hours, minutes: what would have been: what was, plus the difference between the two replays. The
-            interval covers the replays' random streams and how far they miss what was.
+            interval should hold what would have happened in 95 % of the cases: it covers the luck of one run,
+            as the replays' random streams and `USUAL` tell it, and how far replays miss what was.
     """
 
     was_core_hours: float
@@ -113,8 +121,8 @@ def replayed(
     was: Mapping[str, Any], before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
 ) -> ByReplay:
     """What follows from replays of the recorded replicas (`before`) and of the policy in charge (`after`)."""
-    hours = _estimate(was, before, after, "core_hours")
-    minutes = _estimate(was, before, after, "violation_minutes")
+    hours = _estimate(was, before, after, "core_hours", USUAL_COST * float(was["core_hours"]))
+    minutes = _estimate(was, before, after, "violation_minutes", USUAL_MINUTES * float(was["minutes"]))
     return ByReplay(
         nan_mean([one["core_hours"] for one in before]),
         nan_mean([one["violation_minutes"] for one in before]),
@@ -128,14 +136,14 @@ def _estimate(
     before: Sequence[Mapping[str, Any]],
     after: Sequence[Mapping[str, Any]],
     measure: str,
+    usual: float,
 ) -> Estimate:
     differences = [
         float(would[measure]) - float(seen[measure]) for seen, would in zip(before, after, strict=True)
     ]
     value = max(float(was[measure]) + nan_mean(differences), 0.0)
     missed = abs(nan_mean([float(one[measure]) for one in before]) - float(was[measure]))
-    bounds = t_interval(differences) or (math.nan, math.nan)
-    half = math.hypot((bounds[1] - bounds[0]) / 2, missed)
+    half = math.hypot(prediction_half(differences, usual, USUAL_WEIGHT), missed)
     return Estimate(value, max(value - half, 0.0), value + half)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from deepscaler.errors import SettingsError
@@ -28,15 +30,22 @@ def make_program(settings: Settings) -> Program:
     return program
 
 
-def make_simulator(settings: Settings, program: Program, plan: LoadPlan, seed: int) -> Simulator:
-    """The engine with `testbed.initial_replicas` of every service.
+def make_simulator(
+    settings: Settings,
+    program: Program,
+    plan: LoadPlan,
+    seed: int,
+    replicas: Mapping[str, int] | None = None,
+) -> Simulator:
+    """The engine with `testbed.initial_replicas` of every service that `replicas` doesn't name.
 
     Raises:
         SettingsError: the application has other endpoints than `app.entries`.
     """
     bed = settings.testbed
+    counts = [(replicas or {}).get(name, bed.initial_replicas) for name in program.services]
     return Simulator(
-        program, plan, seed=seed, replicas=[bed.initial_replicas] * program.num_services,
+        program, plan, seed=seed, replicas=counts,
         balancing=bed.balancing, demand=program.demand, slo_seconds=_slo_seconds(settings, program),
     )  # fmt: skip
 

@@ -44,6 +44,7 @@ class VirtualCluster:
         seed: seed of the load and of every random stream; None: `testbed.seed`.
         plan: the load; None: that of `testbed.load` for `testbed.duration` seconds.
         program: the application; None: that of `testbed.application`.
+        replicas: those that run at the beginning, by service; `testbed.initial_replicas` of others.
         keep_counters: keep the cumulative counters of every scrape, for remote write.
 
     Time starts `testbed.warmup` before `testbed.start`; the clock stands at `testbed.start` after
@@ -57,6 +58,7 @@ class VirtualCluster:
         seed: int | None = None,
         plan: LoadPlan | None = None,
         program: Program | None = None,
+        replicas: Mapping[str, int] | None = None,
         keep_counters: bool = False,
     ) -> None:
         bed = settings.testbed
@@ -69,7 +71,7 @@ class VirtualCluster:
         self._origin = utc_seconds(bed.start) - bed.warmup
         self.end = utc_seconds(bed.start) + bed.duration
         self.plan = plan or make_plan(settings, self.program, self.seed)
-        self._simulator = make_simulator(settings, self.program, self.plan, self.seed)
+        self._simulator = make_simulator(settings, self.program, self.plan, self.seed, replicas)
         self._history = ScrapeHistory(self.program)
         self._snapshots: list[Snapshot] = []
         self._usage = PodUsage(self._step)

@@ -61,6 +61,7 @@ def follow(
         dry = settings.model_copy(update={"scale": scale})
         controllers.insert(0, Controller(cluster, make_policy(shadow, dry, seed=seed), dry))
     start, step = cluster.now(), settings.collect.step
+    earlier = controllers[0].policy.history_seconds if shadow is not None else 0.0
     Watched(cluster, controllers).go_on(seconds)
     kept = controllers[0]
     info = {
@@ -74,5 +75,5 @@ def follow(
         endpoints=cluster.latencies(start, cluster.now(), step),
         decisions=kept.recorder.decisions(),
         pods=cluster.pod_history(start, cluster.now()),
-        panel=cluster.metrics(start + step, cluster.now(), step),
+        panel=cluster.metrics(start - earlier + step, cluster.now(), step).since_first_sample(),
     )

@@ -175,6 +175,15 @@ def test_at_the_end_of_a_live_run_the_rows_on_disk_stay_as_they_are(tmp_path, mo
     assert len(run.decisions) == len(run.pods) == 12 and run.info["counters"]["lost_rows"] == 0
 
 
+@pytest.mark.parametrize(("dry", "earlier"), [(True, 600.0), (False, 0.0)])
+def test_a_shadow_keeps_the_metrics_from_before_the_run_that_it_decided_by(tmp_path, dry, earlier):
+    policy = wants(6.0)
+    policy.history_seconds = 600.0
+    settings = make_settings(run_dir=str(tmp_path), duration=60.0, dry_run=dry)
+    run = read_run(run_live(FakeCluster(), policy, settings))
+    assert run.panel.times[0] == run.endpoints["time"].min() - earlier
+
+
 def test_after_months_the_start_reads_the_tail_only_and_a_signal_ends_within_seconds(tmp_path, monkeypatch):
     directory, hours = tmp_path / "scripted-0", 60
     directory.mkdir()

@@ -77,15 +77,30 @@ def test_a_rise_counts_after_the_start_up_and_a_fall_at_once():
     assert found[:, 1].tolist() == [1, 3, 3, 3, 2, 2]
 
 
+def measured(core_hours, violation_minutes):
+    return {"core_hours": core_hours, "violation_minutes": violation_minutes, "minutes": 60}
+
+
 def test_a_replay_that_misses_what_was_widens_the_interval():
-    was = {"core_hours": 4.0, "violation_minutes": 3}
-    exact = replayed(was, [was, was], [{"core_hours": 3.0, "violation_minutes": 1}] * 2)
-    assert (exact.core_hours.value, exact.core_hours.low, exact.core_hours.high) == (3.0, 3.0, 3.0)
-    off = {"core_hours": 4.5, "violation_minutes": 5}
-    would = {"core_hours": 3.5, "violation_minutes": 1}
-    found = replayed(was, [off, off], [would, would])
-    assert (found.core_hours.value, found.core_hours.low, found.core_hours.high) == (3.0, 2.5, 3.5)
+    was, would = measured(4.0, 3), measured(3.0, 1)
+    exact = replayed(was, [was, was], [would, would])
+    # Two replays that agree: 4 of 5 degrees of freedom are what is usual, 2 % of 4 core-hours.
+    half = 2.5706 * np.sqrt(4 / 5 * 1.5) * 0.02 * 4.0
+    assert exact.core_hours.value == 3.0
+    assert (exact.core_hours.low, exact.core_hours.high) == pytest.approx((3 - half, 3 + half), rel=1e-4)
+    off = measured(4.5, 5)
+    found = replayed(was, [off, off], [measured(3.5, 1)] * 2)
+    assert found.core_hours.value == 3.0
+    assert found.core_hours.high == pytest.approx(3 + np.hypot(half, 0.5), rel=1e-4)
     assert (found.minutes.value, found.minutes.low) == (0.0, 0.0)  # never below none
+
+
+def test_replays_that_differ_widen_the_interval_and_one_alone_has_one():
+    was = measured(4.0, 3)
+    apart = replayed(was, [was] * 3, [measured(hours, 1) for hours in (2.5, 3.0, 3.5)])
+    assert apart.core_hours.high - apart.core_hours.value > 0.8
+    [alone] = [replayed(was, [was], [measured(3.0, 1)])]
+    assert 0.3 < alone.core_hours.high - 3.0 < 0.4 and alone.core_hours.value == 3.0
 
 
 @pytest.mark.parametrize("mode", ["act", "standby", None])

@@ -11,12 +11,16 @@ from helpers.paths import ROOT
 import calculate
 from deepscaler.evaluation.measures import evaluate_run
 from deepscaler.labels.demand import DemandModel
+from deepscaler.labels.record import fitted_to
+from deepscaler.policies.explore import SMOOTH_SECONDS
 from deepscaler.runs import write_run
 from deepscaler.settings import load_settings
 from testbed.applications.loading import load_application
 from testbed.applications.truth import expected_visits
+from testbed.cluster.virtual import VirtualCluster
 from testbed.experiments import replay as replaying
-from testbed.experiments.replay import endpoint_counts, fitted_application, recorded_load
+from testbed.experiments.recorded import endpoint_counts, fitted_application, recorded_load
+from testbed.experiments.replay import _at_first, _busiest, _stage
 from testbed.experiments.shadow import shadow_run
 
 OVERRIDES = [
@@ -61,6 +65,56 @@ def test_the_users_of_a_closed_loop_are_found_again(settings, record):
     )
 
 
+@pytest.fixture(scope="module")
+def stage(settings, record):
+    patch = pytest.MonkeyPatch()
+    patch.setattr(replaying, "TRIED_SECONDS", 1800.0)
+    yield _stage(record, settings, fitted_to(record, settings))
+    patch.undo()
+
+
+def test_requests_are_shared_out_as_makes_what_was(stage):
+    assert stage.settings.testbed.balancing == "two_choices"
+
+
+def test_a_policy_sees_the_recorded_rates_and_what_was_before_unless_users_wait(stage, record):
+    cluster = stage.cluster(9001)
+    start = cluster.now()
+    cluster.sleep_until(start + 600)
+    seen, made = (
+        cluster.metrics(start + 15, start + 600, 15),
+        VirtualCluster.metrics(cluster, start + 15, start + 600, 15),
+    )
+    told = record.panel.select(seen.services, seen.features).between(start, start + 600)
+    assert (seen.times == told.times).all()
+    factor = seen.feature("req") / told.feature("req")
+    factor = factor[:, told.feature("req").min(axis=0) > 1.0]
+    assert np.ptp(factor, axis=1).max() < 1e-5  # the same for all services
+    assert np.abs(np.median(factor[20:]) - 1.0) < 0.02  # nobody waits long, there or here
+    assert not np.array_equal(made.feature("req"), seen.feature("req"))
+    for name in ("pod", "cpu", "res"):
+        assert np.array_equal(made.feature(name), seen.feature(name), equal_nan=True)
+
+
+def test_a_shadow_record_begins_with_what_its_policy_could_look_back_at(settings):
+    short = settings.model_copy(update={"testbed": settings.testbed.model_copy(update={"duration": 60.0})})
+    record = shadow_run(short, "hpa_70", "explore", 1000)
+    first = record.endpoints["time"].min()
+    assert record.panel.times[0] == first - SMOOTH_SECONDS
+    replicas = dict(zip(record.decisions["service"][::-1], record.decisions["current"][::-1], strict=True))
+    assert _at_first(record) == replicas == dict.fromkeys(short.app.services, short.testbed.initial_replicas)
+
+
+def test_the_busiest_part_is_cut_out_of_a_long_record(record, monkeypatch):
+    monkeypatch.setattr(replaying, "TRIED_SECONDS", 900.0)
+    part = _busiest(record)
+    assert len(part.endpoints["time"].unique()) == 60
+    assert part.info["start"] == part.endpoints["time"].min() - 15
+    assert part.decisions["time"].min() == part.info["start"]
+    rate = part.endpoints["offered"].sum() / 900
+    assert rate >= record.endpoints["offered"].sum() / 4500
+
+
 def test_numbers_of_calls_and_demands_are_those_that_were_fitted(record):
     application = load_application("boutique")
     counts = endpoint_counts(record, application)
@@ -87,6 +141,7 @@ def test_the_page_foretells_what_happens_when_the_shadow_acts(
     settings, record, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(replaying.replay, "__defaults__", ((9001, 9002),))
+    monkeypatch.setattr(replaying, "TRIED_SECONDS", 900.0)
     write_run(record, tmp_path / "run")
     arguments = [
         "--config",
