@@ -64,6 +64,8 @@ HOMES = {
     "distributed": ("testbed/experiments/",),
     "dask": ("testbed/experiments/",),  # distributed's other half
     "tqdm": ("testbed/", *(f"{script}.py" for script in SCRIPTS)),
+    "causallearn": ("testbed/experiments/graph_rivals.py",),  # requirements-graphs.txt
+    "tigramite": ("testbed/experiments/graph_rivals.py",),
     "prometheus_client": ("deepscaler/control/",),
     "numpy": ("",),
 }
