@@ -66,6 +66,8 @@ HOMES = {
     "tqdm": ("testbed/", *(f"{script}.py" for script in SCRIPTS)),
     "selenium": ("testbed/live/",),
     "psutil": ("testbed/live/",),
+    "causallearn": ("testbed/experiments/graph_rivals.py",),  # requirements-graphs.txt
+    "tigramite": ("testbed/experiments/graph_rivals.py",),
     "prometheus_client": ("deepscaler/control/",),
     "numpy": ("",),
 }

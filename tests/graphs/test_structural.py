@@ -91,6 +91,16 @@ def test_a_doubtful_share_counts_less_than_a_sure_one() -> None:
     assert shrunk[0] < shrunk[1] < 1
 
 
+def test_calls_to_a_quick_service_are_as_likely_as_calls_to_a_slow_one() -> None:
+    panel = chain(3000)
+    values = panel.values.copy()
+    values[:, 0, 2] += 0.05 * values[:, 0, 1]  # what the database takes is little beside web's own time
+    found = fit_structure(MetricPanel(panel.times, panel.services, FEATURES, values))
+    np.testing.assert_allclose(found.calls[0], [0, 2, 1], atol=0.1)
+    assert found.score[0, 2] < 0.2 and found.likelihood[0, 2] > 0.9
+    assert found.likelihood[2].max() == 0 and found.likelihood.max() <= 1
+
+
 def test_dead_constant_and_new_services_leave_zeros_and_no_nan() -> None:
     panel = chain(300)
     values = panel.values.copy()

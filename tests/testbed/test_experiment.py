@@ -19,6 +19,8 @@ from testbed.experiment import main
 from testbed.experiments.choice import choose
 from testbed.experiments.expected import Pace, guess, told
 from testbed.experiments.matrix import cases_of, entrants_of, tasks_of
+from testbed.experiments.smoke import covering, ends_of_sweeps
+from testbed.experiments.smoke import main as smoke
 
 SHIPPED = sorted((ROOT / "config" / "experiments").glob("*.yaml"))
 
@@ -274,6 +276,34 @@ def test_the_expected_time_follows_finished_runs():
     assert [told(seconds) for seconds in (40, 720, 12600)] == ["40 s", "12 min", "3.5 h"]
 
 
+def test_a_trial_has_each_application_load_and_level_and_the_ends_of_each_sweep(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    experiment = load_section(Experiment, ROOT / "config/experiments/sensitivity.yaml", [])
+    cases = covering(cases_of(experiment), 50)
+    seen = {item for case in cases for item in case.place.items()}
+    assert seen == {item for case in cases_of(experiment) for item in case.place.items()}
+    assert len(cases) < 10 and all(case.seeds == (1000,) for case in cases)
+    assert not covering(cases_of(experiment), 9)  # ten services are too many
+    ends = ends_of_sweeps(load_section(Experiment, ROOT / "config/experiments/headline.yaml", []))
+    assert ends.sweeps["hpa"].values == [40, 90]
+
+
+def test_a_trial_runs_each_file_in_short_and_tells_the_broken_one(
+    written, cluster, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(ROOT)
+    good = written(set=["scale.duration=100000"])
+    bad = Path(good).with_name("broken.yaml")
+    bad.write_text("loads: {}\n")
+    arguments = ["--output", str(tmp_path / "smoke"), "--scheduler", cluster.scheduler_address]
+    assert smoke(["--expect", good]) == 0
+    assert "not tried" in capsys.readouterr().out
+    assert smoke([good, str(bad), *arguments]) == 1
+    tried, broken = capsys.readouterr().out.splitlines()[-2:]
+    assert tried.split()[0] == "experiment" and tried.split()[-1] == "ok" and "loads" in broken
+    assert (tmp_path / "smoke" / "experiment" / "report.html").is_file()
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=[path.stem for path in SHIPPED])
 def test_shipped_experiments_load_and_choose_on_validation_seeds(path: Path, monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -282,7 +312,9 @@ def test_shipped_experiments_load_and_choose_on_validation_seeds(path: Path, mon
     assert all(1000 <= seed < 2000 for case in cases for seed in case.seeds)
     for case in (cases[0], cases[-1]):
         assert tasks_of([case])
-    assert all(f"config/experiments/{path.name}" in line for line in commands(path))
+    assert all("config/experiments/" in line for line in commands(path) if ".yaml" in line)
+    assert any(f"config/experiments/{path.name}" in line for line in commands(path))
+    assert "Two cores: " in path.read_text(), "say how long it takes"
 
 
 def commands(path):
