@@ -146,8 +146,16 @@ class _WorkloadSpec(Part):
     strategy: _Strategy | None = None
 
 
+class _SaidCondition(Part):
+    type: str | None = None
+    status: str | None = None
+    reason: str | None = None
+    message: str | None = None
+
+
 class _WorkloadStatus(Part):
     replicas: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    conditions: list[_SaidCondition] | None = None
 
 
 class WorkloadObject(AnyObject):
@@ -172,20 +180,13 @@ class Autoscaler(AnyObject):
     spec: _Autoscaling
 
 
-class _HpaCondition(Part):
-    type: str | None = None
-    status: str | None = None
-    reason: str | None = None
-    message: str | None = None
-
-
 class _HpaSpec(_Autoscaling):
     min_replicas: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     max_replicas: Annotated[int, Field(ge=1, lt=2**31)]
 
 
 class _HpaStatus(Part):
-    conditions: list[_HpaCondition] | None = None
+    conditions: list[_SaidCondition] | None = None
 
 
 class HpaObject(AnyObject):
@@ -228,6 +229,7 @@ class _LimitRangeItem(Part):
     min: _Quantities = None
     default: _Quantities = None
     default_request: _Quantities = None
+    max_limit_request_ratio: _Quantities = None
 
 
 class _LimitRangeSpec(Part):
