@@ -36,6 +36,7 @@ from deepscaler.reports.counterfactual import (
 from deepscaler.reports.counterfactual import text as counterfactual_text
 from deepscaler.runs import read_run
 from deepscaler.settings import Evaluate, Settings, load_settings
+from deepscaler.settings.advice import follow
 
 log = logging.getLogger("calculate")
 MAX_LINES = 4
@@ -81,6 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Read runs, print the comparison, write summary.json and the pictures."""
     arguments = build_parser().parse_args(argv)
+    follow(arguments.config, arguments.overrides)
     start_logging()
     if arguments.counterfactual:
         return _counterfactual(arguments)

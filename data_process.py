@@ -22,6 +22,7 @@ from deepscaler.learning.dataset import SPLITS, Dataset, write_dataset
 from deepscaler.logs import start_logging
 from deepscaler.pictures.labels import draw_labels
 from deepscaler.settings import Settings, load_settings
+from deepscaler.settings.advice import follow
 
 log = logging.getLogger("data_process")
 
@@ -53,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Read metrics, write the data set, its graphs and how far to trust its labels, print one line."""
     arguments = build_parser().parse_args(argv)
+    follow(arguments.config, arguments.overrides)
     start_logging()
     try:
         settings = load_settings(arguments.config, arguments.overrides)

@@ -38,6 +38,7 @@ from deepscaler.learning.train import Trained, train
 from deepscaler.logs import start_logging
 from deepscaler.pictures.history import draw_history
 from deepscaler.settings import GateSettings, ModelConfig, Train, load_section
+from deepscaler.settings.advice import follow_training
 from model.course import Progress
 from model.networks import NETWORKS
 from model.parallel import launched
@@ -103,6 +104,7 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.rollback:
             return rolled_back(arguments.model_save_path)
         config, settings = read_settings(arguments)
+        follow_training(config.dataset.data_dir, sys.argv[1:] if argv is None else argv)
         log.info("settings: %s %s", settings.model_dump_json(), config.dataset.model_dump_json())
         dataset = read_dataset(config.dataset.data_dir)
         several = arguments.model_name == ALL or "," in arguments.model_name

@@ -22,6 +22,7 @@ from deepscaler.collecting.span import asked_span
 from deepscaler.errors import DeepScalerError
 from deepscaler.logs import start_logging
 from deepscaler.settings import Settings, load_settings
+from deepscaler.settings.advice import follow
 
 log = logging.getLogger("metrics_fetch")
 
@@ -61,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Fetch what isn't there yet, write the three files and print one line."""
     arguments = build_parser().parse_args(argv)
+    follow(arguments.config, arguments.overrides)
     start_logging()
     try:
         settings = load_settings(arguments.config, arguments.overrides)

@@ -21,6 +21,7 @@ from deepscaler.findings import summary
 from deepscaler.logs import FORMATS, start_logging
 from deepscaler.policies.registry import make_policy
 from deepscaler.settings import Settings, load_settings
+from deepscaler.settings.advice import follow
 
 log = logging.getLogger("predict_scale")
 
@@ -77,7 +78,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     start_logging(arguments.log_format)
     try:
-        settings = load_settings(arguments.config, [*arguments.overrides, *_flags(arguments)])
+        overrides = [*arguments.overrides, *_flags(arguments)]
+        follow(arguments.config, overrides)
+        settings = load_settings(arguments.config, overrides)
         log.info("settings: %s", settings.model_dump_json())
         policies = settings.scale.policies or [settings.scale.policy]
         if arguments.check:

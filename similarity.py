@@ -21,6 +21,7 @@ from deepscaler.graphs.similarity import align, edges_above_share
 from deepscaler.logs import start_logging
 from deepscaler.pictures.graphs import draw_graphs
 from deepscaler.settings import load_settings
+from deepscaler.settings.advice import follow
 
 log = logging.getLogger("similarity")
 
@@ -70,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Read graphs, print their similarities, write similarity.json and similarity.png."""
     arguments = build_parser().parse_args(argv)
+    follow(arguments.config, arguments.overrides)
     start_logging()
     try:
         settings = load_settings(arguments.config, arguments.overrides)

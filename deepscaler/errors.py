@@ -9,9 +9,10 @@ DeepScalerError
 
 A message says what is wrong and where, what was expected, what was found and what to do. Scripts catch only
 this family: they print one line on stderr and exit with 1. Any other error is a bug and keeps its traceback.
-Secrets are taken out of every message.
+Secrets are taken out of every message, and the commands in it name the settings that were given.
 """
 
+from deepscaler.commands import complete
 from deepscaler.scrubbing import scrubbed
 
 
@@ -19,7 +20,7 @@ class DeepScalerError(Exception):
     """Base of every error a user can mend."""
 
     def __init__(self, message: object = "") -> None:
-        super().__init__(scrubbed(str(message)))
+        super().__init__(scrubbed(complete(str(message))))
 
 
 class SettingsError(DeepScalerError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from deepscaler.commands import complete
+
 State = Literal["ok", "note", "MISSING"]
 
 
@@ -24,7 +26,7 @@ class Finding:
 
     def __str__(self) -> str:
         """`ok       Prometheus: it answers`."""
-        return f"{self.state:<8} {self.about}: {self.text}"
+        return f"{self.state:<8} {self.about}: {complete(self.text)}"
 
 
 def summary(findings: list[Finding]) -> str:

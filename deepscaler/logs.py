@@ -8,6 +8,7 @@ import os
 import sys
 
 from deepscaler.artefacts import utc_text
+from deepscaler.commands import complete
 from deepscaler.scrubbing import scrubbed
 
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -33,11 +34,14 @@ def start_logging(form: str = "text") -> None:
 
 
 class Scrubbing(logging.Formatter):
-    """A formatter that takes secrets out of whole records, their tracebacks included. Times are UTC."""
+    """A formatter that takes secrets out of whole records, their tracebacks included. Times are UTC.
+
+    Commands in them name the settings that were given.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """The text of the record."""
-        return scrubbed(super().format(record))
+        return scrubbed(complete(super().format(record)))
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         """When it was logged."""
@@ -53,7 +57,7 @@ class JsonLines(Scrubbing):
             "time": self.formatTime(record),
             "level": record.levelname,
             "logger": record.name,
-            "message": scrubbed(record.getMessage()),
+            "message": scrubbed(complete(record.getMessage())),
         }
         if record.exc_info:
             said["traceback"] = scrubbed(self.formatException(record.exc_info))

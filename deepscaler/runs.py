@@ -29,8 +29,11 @@ DECISION_COLUMNS = (
     "applied",
     "reason",
     "mode",
+    "why",
 )
-TEXTS = ("endpoint", "service", "reason", "mode")
+ADDED_LATER = ("why",)
+"""Columns of texts that runs of earlier versions don't have; they read as empty."""
+TEXTS = ("endpoint", "service", "reason", "mode", "why")
 """Columns of a run's tables that hold texts; beside `time`, the others hold numbers."""
 AGAIN = "make runs with: python predict_scale.py"
 _GREATEST = 1e15
@@ -232,7 +235,10 @@ def _read(path: Path, columns: tuple[str, ...], texts: tuple[str, ...] = TEXTS) 
     Raises:
         DataError: there is no such file, a column is missing, or a cell holds something else.
     """
-    frame = read_csv(path, columns=columns, command="python predict_scale.py")
+    needed = [name for name in columns if name not in ADDED_LATER]
+    frame = read_csv(path, columns=needed, command="python predict_scale.py")
+    for name in set(columns) - set(frame.columns):
+        frame[name] = ""
     times = iso_seconds(frame["time"])
     if np.isnan(times).any():
         raise DataError(f"{path}: line {int(np.isnan(times).argmax()) + 2}: broken time")

@@ -25,6 +25,16 @@ def _logging_as_before() -> Iterator[None]:
         logger.setLevel(level)
 
 
+@pytest.fixture(autouse=True)
+def _advice_as_before() -> Iterator[None]:
+    """A command that a test or a fixture runs has messages name its own settings from then on."""
+    from deepscaler import commands
+
+    commands.remember()
+    yield
+    commands.remember()
+
+
 @pytest.fixture(scope="session")
 def browser() -> "Iterator[Browser]":
     """A headless Chromium, started once; each test opens its own page in it. See helpers/browser.py."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib
+import logging
 import re
 import shlex
 from collections.abc import Iterator
@@ -18,9 +19,13 @@ from pydantic import BaseModel
 
 import main as training
 from deepscaler.errors import DeepScalerError
+from deepscaler.findings import Finding
 from deepscaler.graphs.choice import train_command
 from deepscaler.learning.bundle_file import read_bundle_file
+from deepscaler.logs import JsonLines, Scrubbing
 from deepscaler.settings import ModelConfig, Settings, Train, load_settings
+from deepscaler.settings.advice import follow, follow_training, train_with
+from testbed.experiments.demo import STAGES as STAGES_OF_THE_DEMO
 
 pytestmark = pytest.mark.field
 FOLDERS = ("deepscaler", "model", "testbed", "sendFlow")
@@ -168,7 +173,7 @@ def accept(file: str, command: str) -> None:
     [
         ("model_states/demo/AdapGLQ.pt", "AdapGLQ", "data/demo_scenarios"),
         ("model_states/demo/AdapGLA.pt", "AdapGLA", "data/demo"),
-        ("model_states/train_ticket/AdapGLA-od.pt", "AdapGLA", "data/train_ticket"),
+        ("model_states/train_ticket/AdapGLA-od.pt", "AdapGLA", "data/train_ticket-od"),
         ("elsewhere/mine.pt", "AdapGLA", "data/boutique"),
     ],
 )
@@ -184,6 +189,115 @@ def test_the_command_for_a_missing_bundle_trains_its_network_on_its_data(
     assert (taken.data_dir or training.read_settings(taken)[0].dataset.data_dir) == data
     planned = load_settings(ROOT / "config/demo_scenarios.yaml").process.output_dir
     assert network != "AdapGLQ" or data == planned
+
+
+STAGES = tuple(f"{script}.py" for script in SCRIPTS if script != "main")
+
+
+def test_every_command_in_a_message_names_the_settings_that_were_given() -> None:
+    overrides = ["process.output_dir=data/my own", "cluster.prometheus.token=secret-token-1"]
+    follow("config/demo.yaml", overrides)
+    for command in sorted({command for _, command in commands()}):
+        told = str(DeepScalerError(f"found none; make it with: {command}")).partition("make it with: ")[2]
+        assert str(DeepScalerError(told)) == told and "secret-token" not in told
+        script = command.split()[1]
+        if script in STAGES and "--config" not in command:
+            assert "--config config/demo.yaml --set 'process.output_dir=data/my own'" in told, told
+        if script == "main.py":
+            assert "--data_dir" in told or "--model_config_path" in told, told
+        accept("deepscaler/commands.py", told)
+
+
+def test_logs_and_findings_name_them_too(capsys: pytest.CaptureFixture[str]) -> None:
+    follow("config/train_ticket.yaml")
+    record = logging.LogRecord("x", logging.INFO, "", 0, "then: python metrics_fetch.py", None, None)
+    expected = "python metrics_fetch.py --config config/train_ticket.yaml"
+    assert expected in Scrubbing("%(message)s").format(record) and expected in JsonLines().format(record)
+    told = str(Finding("note", "fit", "train again: python main.py"))
+    assert told.endswith(
+        "python main.py --model_name AdapGLA --data_dir data/train_ticket "
+        "--model_save_path model_states/train_ticket/AdapGLA.pt"
+    )
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        ("data_process", []),
+        ("predict_scale", ["--policy", "deepscaler", "--check"]),
+        ("predict_scale", ["--policy", "deepscaler", "--set", "testbed.duration=60"]),
+        ("similarity", []),
+        ("calculate", []),
+    ],
+)
+def test_a_script_that_lacks_its_input_names_its_own_settings(
+    script: str, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = str(ROOT / "config/demo.yaml")
+    with contextlib.chdir(tmp_path):
+        assert importlib.import_module(script).main(["--config", config, *arguments]) == 1
+    out, err = capsys.readouterr()
+    told = [match[0] for match in COMMAND.finditer("\n".join([out, *err.splitlines()[-1:]]))]
+    assert told and all(config in one or "model_states/demo/" in one for one in told), told
+
+
+@pytest.mark.parametrize(
+    ("directory", "expected"),
+    [
+        ("data/boutique", "python data_process.py"),
+        ("data/demo", "python data_process.py --config config/demo.yaml"),
+        ("data/demo_scenarios", "python data_process.py --config config/demo_scenarios.yaml"),
+        (
+            "data/train_ticket-cc",
+            "python data_process.py --config config/train_ticket.yaml --set 'process.priors=[cc]' "
+            "--set process.output_dir=data/train_ticket-cc",
+        ),
+        ("data/train_ticket-x", "python data_process.py --set process.output_dir=data/train_ticket-x"),
+        ("elsewhere/demo", "python data_process.py --set process.output_dir=elsewhere/demo"),
+    ],
+)
+def test_training_names_the_settings_that_make_the_data_set_it_lacks(
+    directory: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    follow_training(directory, ["--data_dir", directory])
+    assert str(DeepScalerError("make it with: python data_process.py")) == f"make it with: {expected}"
+    accept("deepscaler/settings/advice.py", expected)
+    assert str(DeepScalerError("python main.py")) == f"python main.py --data_dir {directory}"
+
+
+def test_a_data_set_that_isnt_there_names_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert training.main(["--data_dir", str(tmp_path / "none")]) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.endswith(f"make it with: python data_process.py --set process.output_dir={tmp_path / 'none'}")
+
+
+@pytest.mark.parametrize(
+    ("bundle", "words"),
+    [
+        (
+            "model_states/demo/AdapGLA.pt",
+            "--model_config_path config/demo_datasets.yaml --train_config_path config/demo_train.yaml",
+        ),
+        (
+            "model_states/demo/AdapGLQ.pt",
+            "--model_config_path config/demo_scenario_datasets.yaml "
+            "--train_config_path config/scenario_train.yaml",
+        ),
+        ("model_states/boutique/AdapGLA.pt", ""),
+    ],
+)
+def test_the_command_for_a_bundle_is_the_one_that_made_it(
+    bundle: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `make demo` has it."""
+    monkeypatch.chdir(ROOT)
+    told = train_with(bundle)
+    assert words in told and ("config_path" in told) == bool(words)
+    made = [stage for stage in STAGES_OF_THE_DEMO.values() if "main.py" in stage and words and words in stage]
+    assert len(made) == bool(words)
 
 
 @pytest.mark.parametrize("prior", ["od", "cc"])

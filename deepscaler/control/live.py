@@ -60,7 +60,6 @@ def run_live(cluster: Cluster, policy: Policy, settings: Settings) -> Path:
     Raises:
         ClusterError: the rights to write are missing, the port of the metrics page is taken, or another
             controller writes to the same run directory.
-        DataError: a file in the run directory has other columns.
     """
     seed = (settings.scale.seeds or [0])[0]
     directory = Path(settings.scale.run_dir) / f"{policy.name}-{seed}"

@@ -16,9 +16,9 @@ import pandas as pd
 from deepscaler.artefacts import utc_text
 from deepscaler.cluster import Pod, ScaleReport, Workload
 from deepscaler.control.guard_rails import Decision
-from deepscaler.control.tables import Parser, Table, moment, optional_number, whole, word
+from deepscaler.control.tables import Parser, Table, moment, optional_number, phrase, whole, word
 from deepscaler.policies.base import Proposal, Reason
-from deepscaler.runs import DECISION_COLUMNS, POD_COLUMNS
+from deepscaler.runs import ADDED_LATER, DECISION_COLUMNS, POD_COLUMNS
 
 ACTING, ADVISING, DRY_RUN, STANDBY = "act", "advise", "dry_run", "standby"
 """Values of the column `mode`."""
@@ -32,6 +32,7 @@ _CELLS: dict[str, Parser] = {
     "time": moment,
     **dict.fromkeys(("service", "reason", "mode"), word),
     **dict.fromkeys(("predicted", "floor", "applied"), optional_number),
+    "why": phrase,
 }
 """What reads the cells of a column; the other columns are counts."""
 
@@ -41,7 +42,7 @@ class DecisionRow(NamedTuple):
 
     `predicted` is what the policy wants if it makes no forecast. `applied` are the replicas that this tick
     wrote, or the minimum of the autoscaler (advise); None if nothing was to be written, nothing may be
-    written (dry run, standby) or the write failed.
+    written (dry run, standby) or the write failed. `why` is what the policy says of its wish.
     """
 
     time: float
@@ -54,6 +55,7 @@ class DecisionRow(NamedTuple):
     applied: int | None
     reason: str
     mode: str
+    why: str = ""
 
     @property
     def left(self) -> int:
@@ -79,18 +81,16 @@ class Recorder:
     Args:
         directory: append to the files in it, after the rows of earlier controllers; None keeps the rows in
             memory.
-
-    Raises:
-        DataError: a file in the directory has other columns.
     """
 
     def __init__(self, directory: str | Path | None = None) -> None:
         self._rows: dict[str, list[Any]] = {"decisions": [], "pods": []}
         self._tables: dict[str, Table] = {}
+        self._said: dict[str, str] = {}  # service -> `why` of its newest decision
         if directory is not None:
             for name, columns in (("decisions", DECISION_COLUMNS), ("pods", POD_COLUMNS)):
                 cells = {column: _CELLS.get(column, whole) for column in columns}
-                self._tables[name] = Table(Path(directory) / f"{name}.csv", cells)
+                self._tables[name] = Table(Path(directory) / f"{name}.csv", cells, added=ADDED_LATER)
 
     @property
     def lost(self) -> int:
@@ -103,8 +103,12 @@ class Recorder:
         return sum(table.skipped for table in self._tables.values())
 
     def add_decisions(self, rows: Sequence[DecisionRow]) -> None:
-        """Add the rows of one tick."""
-        self._add("decisions", rows)
+        """Add the rows of one tick; a `why` that is the service's last one is left out, as it takes space."""
+        said = self._said
+        self._said = {row.service: row.why for row in rows}
+        self._add(
+            "decisions", [row._replace(why="") if said.get(row.service) == row.why else row for row in rows]
+        )
 
     def add_pods(self, rows: Sequence[PodRow]) -> None:
         """Add the rows of one moment."""
@@ -211,6 +215,7 @@ def decision_rows(
             applied=None,
             reason=item.reason.value,
             mode=mode_of(item.service),
+            why=proposal.why,
         )
         rows.append(row)
     return rows

@@ -42,22 +42,16 @@ PHRASES = {
 MOST_NAMED = 4
 
 
-def sentence(row: DecisionRow, wish: float | None, why: str) -> str:
-    """What was decided for one service, and why.
-
-    Args:
-        row: the decision.
-        wish: replicas that the policy proposed, if it did.
-        why: what speaks for its plan, if it makes one.
-    """
+def sentence(row: DecisionRow, wish: float | None) -> str:
+    """What was decided for one service, and why; `wish` are the replicas that its policy proposed."""
     given = {
         "wish": "as many" if wish is None else f"{wish:.3g}",
         "floor": "more" if row.floor is None else f"{row.floor:.3g}",
-        "why": why or ("as it is" if wish is None else f"{wish:.3g} wanted"),
+        "why": row.why or ("as it is" if wish is None else f"{wish:.3g} wanted"),
     }
     phrase = PHRASES[Reason(row.reason)].format(**given)
-    if row.reason == Reason.UNCHANGED and why:
-        phrase = why
+    if row.reason == Reason.UNCHANGED and row.why:
+        phrase = row.why
     move = (
         f"stays at {row.target}" if row.target == row.current else f"goes from {row.current} to {row.target}"
     )

@@ -172,7 +172,7 @@ def _services(services: Sequence[str], snapshot: Snapshot) -> list[Json | None]:
                 "ready": row.ready,
                 "target": row.target,
                 "reason": row.reason,
-                "why": scrubbed(sentence(row, wish, snapshot.outlook.why.get(name, ""))),
+                "why": scrubbed(sentence(row, wish)),
             }
         )
     return found

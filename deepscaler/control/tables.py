@@ -10,12 +10,11 @@ import csv
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deepscaler.artefacts import replacing, utc_seconds
-from deepscaler.errors import DataError
+from deepscaler.artefacts import one_line, replacing, utc_seconds
 from deepscaler.logs import OnChange
 
 log = logging.getLogger(__name__)
@@ -26,6 +25,7 @@ KEPT = 4
 _BLOCK_BYTES = 2**18
 Row = tuple[Any, ...]
 Parser = Callable[[str], Any]
+Places = tuple[list[int | None], int]
 
 
 def optional_number(text: str) -> float:
@@ -40,22 +40,26 @@ class Table:
         path: of the file. Its directory is made, and lines at its end that aren't sound are taken out of it;
             those before them are left out when they are read.
         columns: name -> what reads a cell, by a ValueError where it isn't sound.
+        added: those that files of earlier versions don't have; they read as the parser reads "".
         largest: size in bytes above which the file is moved aside.
         kept: how many files that were moved aside are kept.
 
     Attributes:
         lost: rows that couldn't be written.
         skipped: lines that weren't sound.
-
-    Raises:
-        DataError: the file has other columns.
     """
 
     def __init__(
-        self, path: Path, columns: Mapping[str, Parser], largest: int = LARGEST_BYTES, kept: int = KEPT
+        self,
+        path: Path,
+        columns: Mapping[str, Parser],
+        largest: int = LARGEST_BYTES,
+        kept: int = KEPT,
+        *,
+        added: Collection[str] = (),
     ) -> None:
         self.path, self.lost, self.skipped = path, 0, 0
-        self._parsers, self._largest, self._kept = tuple(columns.values()), largest, kept
+        self._columns, self._added, self._largest, self._kept = dict(columns), frozenset(added), largest, kept
         self._header = (",".join(columns) + "\n").encode()
         self._on_change = OnChange(log, logging.ERROR)
         self._guarded(self._open, 0)
@@ -81,7 +85,8 @@ class Table:
         """The time of the first sound row of the file; None if there is none."""
         try:
             with self.path.open("rb") as file:
-                rows = (self._parsed(line) for line in file.read(_BLOCK_BYTES).split(b"\n")[1:])
+                header, *lines = file.read(_BLOCK_BYTES).split(b"\n")
+                rows = (self._parsed(line, self._places(header)) for line in lines)
                 return next((float(row[0]) for row in rows if row is not None), None)
         except OSError:
             return None
@@ -109,21 +114,30 @@ class Table:
             first = file.readline(_BLOCK_BYTES)
             named = first.endswith(b"\n")
             if named and first != self._header:
-                raise DataError(
-                    f"{self.path}: columns {first.decode(errors='replace').strip()[:200]!r}, "
-                    f"expected {self._header.decode().strip()!r}; "
-                    "move the file away or choose another scale.run_dir"
-                )
+                self._begin_anew(first)
+                return
             if file.seek(0, os.SEEK_END) - len(first) > _BLOCK_BYTES:
                 file.seek(-_BLOCK_BYTES, os.SEEK_END)
                 file.readline()
             else:
                 file.seek(len(first))
             begin, lines = file.tell(), file.read().splitlines(keepends=True)
-        sound = [line for line in lines if line.endswith(b"\n") and self._parsed(line) is not None]
+        places = self._places(self._header)
+        sound = [line for line in lines if line.endswith(b"\n") and self._parsed(line, places) is not None]
         if len(sound) < len(lines) or not named:
             self._skip(len(lines) - len(sound))
             self._mend(begin if named else 0, sound)
+
+    def _begin_anew(self, header: bytes) -> None:
+        """Move a file with other columns aside; of the rows in it those that can be read count on."""
+        self._move_aside()
+        log.warning(
+            "%s has the columns of another version (%s), so a new file begins; the old one is kept as %s",
+            self.path,
+            one_line(header.decode(errors="replace"), 200),
+            self._aside(1),
+        )
+        self._append(b"")
 
     def _mend(self, begin: int, lines: Sequence[bytes]) -> None:
         """Replace what follows the first `begin` bytes by these lines; a file without a header gets one."""
@@ -165,12 +179,15 @@ class Table:
         """Sound rows of one file: all from `moment` on, and usually some before it."""
         try:
             with path.open("rb") as file:
+                places = self._places(file.readline(_BLOCK_BYTES))
+                if places is None:
+                    return []
                 size = file.seek(0, os.SEEK_END)
                 length = _BLOCK_BYTES
                 while True:
                     file.seek(max(size - length, 0))
                     lines = file.read().split(b"\n")[1:]  # the first is the header, or cut
-                    found = [self._parsed(line) for line in lines if line]
+                    found = [self._parsed(line, places) for line in lines if line]
                     rows = [row for row in found if row is not None]
                     if length >= size or any(row[0] < moment for row in rows):
                         self._skip(len(found) - len(rows))
@@ -186,13 +203,27 @@ class Table:
             self.skipped += lines
             log.warning("%s: %d torn or broken lines left out", self.path, lines)
 
-    def _parsed(self, line: bytes) -> Row | None:
-        """The cells of one line; None if it isn't sound."""
+    def _places(self, header: bytes) -> Places | None:
+        """Where a file has each column (None: it was added later), and how many the file has.
+
+        None for a file that lacks one of the other columns: it has no row of this table.
+        """
+        names = header.decode(errors="replace").strip().split(",")
+        if set(self._columns) - self._added - set(names):
+            return None
+        return [names.index(name) if name in names else None for name in self._columns], len(names)
+
+    def _parsed(self, line: bytes, places: Places | None) -> Row | None:
+        """The cells of one line of a file with the columns at these places; None if it isn't sound."""
+        if places is None:
+            return None
+        where, count = places
         try:
             cells = next(csv.reader([line.decode().rstrip("\n")], strict=True))
-            if len(cells) != len(self._parsers):
+            if len(cells) != count:
                 return None
-            return tuple(parse(cell) for parse, cell in zip(self._parsers, cells, strict=True))
+            texts = ("" if place is None else cells[place] for place in where)
+            return tuple(parse(text) for parse, text in zip(self._columns.values(), texts, strict=True))
         except (ValueError, OverflowError, StopIteration, csv.Error):
             return None
 
@@ -217,6 +248,15 @@ def whole(text: str) -> int:
     if not text.isdecimal():
         raise ValueError(f"not a count: {text!r}")
     return int(text)
+
+
+def phrase(text: str) -> str:
+    """A text that may be empty.
+
+    Raises:
+        ValueError: it holds a NUL.
+    """
+    return word(text) if text else text
 
 
 def word(text: str) -> str:

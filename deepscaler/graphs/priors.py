@@ -18,12 +18,11 @@ from deepscaler.calls import CallGraph
 from deepscaler.errors import DataError
 from deepscaler.graphs.similarity import scaled, without_diagonal
 from deepscaler.graphs.structural import NEEDED, Structure
+from deepscaler.settings.stages import BUILT_IN_PRIORS
 
 log = logging.getLogger(__name__)
 CORNER = "caller"
 """The heading of the first column: each row is a caller."""
-BUILT_IN = ("call", "od", "structural", "cc", "identity")
-"""Priors that are made from the collected data; any other name is the path of a CSV."""
 
 
 def write_graph(path: str | Path, names: Sequence[str], matrix: NDArray[np.floating]) -> None:
@@ -178,7 +177,7 @@ def build_prior(
     """The prior `name` over `services`, float32 `[N, N]`.
 
     Args:
-        name: one of `BUILT_IN`, or the path of a CSV.
+        name: one of `BUILT_IN_PRIORS`, or the path of a CSV.
         services: N names.
         requests: request rates `[L, N]` of the training rows; None where the data has none.
         calls: recorded calls; None where there are none.
@@ -199,7 +198,8 @@ def build_prior(
         return _prior_of_structure(structure)
     if not name.endswith(".csv"):
         raise DataError(
-            f"prior {name!r} is unknown; process.priors takes {', '.join(BUILT_IN)} or the path of a CSV"
+            f"prior {name!r} is unknown; process.priors takes {', '.join(BUILT_IN_PRIORS)} "
+            "or the path of a CSV"
         )
     names, matrix = read_graph(name, services)
     return match_graph(names, matrix, services, source=name)

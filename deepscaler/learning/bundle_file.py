@@ -21,6 +21,7 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from deepscaler.artefacts import LARGEST_BUNDLE_BYTES, one_line
 from deepscaler.errors import BundleError
+from deepscaler.settings.advice import train_with
 
 VERSION = 2
 LARGEST_TEXT_BYTES = 16 * 1024**2
@@ -36,25 +37,6 @@ _REFERRING = ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT
 _TEXTS = ("app", "label")
 _LISTS = ("services", "features")
 _NUMBERS = ("step", "base_step", "window", "horizon")
-
-
-def train_with(path: str | Path) -> str:
-    """The command that makes a bundle, as it stands in messages.
-
-    The file is called after its network (`AdapGLQ.pt`, `AdapGLA-od.pt`), its folder in `model_states/` after
-    the application; what these don't tell is left to the defaults.
-    """
-    path = Path(path)
-    network, words = path.stem.partition("-")[0], ["python main.py"]
-    offered = network == "AdapGLQ"  # it learns another label, and so from another data set
-    if re.fullmatch(r"[A-Z]\w*", network):
-        words.append(f"--model_name {network}")
-    if offered:
-        words.append("--model_config_path config/demo_scenario_datasets.yaml")
-        words.append("--train_config_path config/scenario_train.yaml")
-    if path.parent.parent.name == "model_states":
-        words.append(f"--data_dir data/{path.parent.name}{'_scenarios' if offered else ''}")
-    return " ".join([*words, f"--model_save_path {path}"])
 
 
 def make_again(path: str | Path) -> str:

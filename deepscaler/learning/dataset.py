@@ -26,7 +26,7 @@ NEEDED = ("train", "validation")
 """Splits that have to hold a window; without a test split, errors are those of validation."""
 ADVICE = (
     "collect longer (collect.last, then python metrics_fetch.py), lower process.window or give that split a "
-    "larger share (process.split), then run data_process.py again"
+    "larger share (process.split), then: python data_process.py"
 )
 """What helps where a split holds no window."""
 OPTIONAL = ("unrounded", "present")
@@ -224,7 +224,9 @@ def read_dataset(directory: str | Path) -> Dataset:
         ) from error
     if version != VERSION:
         found = one_line(version, 40)
-        raise DataError(f"{path}: version {found}, expected {VERSION}; run data_process.py again")
+        raise DataError(
+            f"{path}: version {found}, expected {VERSION}; make it again with: python data_process.py"
+        )
     return Dataset(
         times=arrays["times"],
         series=arrays["series"],

@@ -144,7 +144,7 @@ def _read_demand(settings: Settings, file: BundleFile | None) -> DemandModel:
         found = "holds none" if file is not None else "isn't there"
         raise DataError(
             f"no demand fit: {bundle} {found}, and {meta} isn't there; "
-            "make one with: python data_process.py (and python main.py)"
+            "make one with: python data_process.py, and then: python main.py"
         ) from error
     except ValueError as error:
         raise DataError(

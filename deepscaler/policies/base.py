@@ -62,6 +62,7 @@ class Proposal:
         floor: replicas of the reactive floor, if there is one.
         planned: the policy itself weighed how long to hold replicas, so its targets wait for no stabilization
             window.
+        why: what speaks for the target, in a phrase; "" where the reason and the numbers say it all.
     """
 
     target: float | None
@@ -69,6 +70,7 @@ class Proposal:
     predicted: float | None = None
     floor: float | None = None
     planned: bool = False
+    why: str = ""
 
 
 @dataclass(frozen=True)

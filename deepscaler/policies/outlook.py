@@ -97,7 +97,6 @@ class Outlook:
         season_seconds: period of the load, if it repeats.
         costs: way of foreseeing -> what following it would have cost lately, in seconds of holding what was
             needed; the one that cost least decides.
-        why: service -> what speaks for its replicas, in a phrase.
         budget: None for a policy without one.
     """
 
@@ -109,7 +108,6 @@ class Outlook:
     sources: Mapping[str, Source] = field(default_factory=dict)
     season_seconds: float | None = None
     costs: Mapping[str, float] = field(default_factory=dict)
-    why: Mapping[str, str] = field(default_factory=dict)
     budget: Budget | None = None
 
 

@@ -47,13 +47,11 @@ class _Made:
         now: when.
         found: the scenarios.
         needs: `[M, H, N]` replicas in them.
-        plan: what came of them.
     """
 
     now: float
     found: Scenarios
     needs: NDArray[np.int64]
-    plan: Plan
 
     def outlook(self, model: DemandModel, step: float) -> Outlook:
         """The same for people to see."""
@@ -75,7 +73,6 @@ class _Made:
             every=every,
             sources=sources,
             season_seconds=found.season_seconds,
-            why={name: self.plan.why(column) for column, name in enumerate(model.services)},
         )
 
 
@@ -212,7 +209,7 @@ class PlanPolicy(Policy):
         if self._budget is not None and shadow is not None:
             prior = self._cheapest(found, needs, shadow, self._budget.prior)
             self._budget.shadowed(prior, np.maximum(least, 1), observation.now)
-        self._made = _Made(observation.now, found, needs, plan)
+        self._made = _Made(observation.now, found, needs)
         return plan
 
     def _note(self, now: float, source: str) -> None:
@@ -242,9 +239,10 @@ class PlanPolicy(Policy):
         planned = float(plan.replicas[column])
         if floor is not None and floor > planned:
             return Proposal(floor, Reason.FLOOR, planned, floor, planned=True)
+        why = plan.why(column)
         if planned != workload.replicas:
-            log.info("%s: %s", workload.service, plan.why(column))
-        return Proposal(planned, Reason.PLAN, planned, floor, planned=True)
+            log.info("%s: %s", workload.service, why)
+        return Proposal(planned, Reason.PLAN, planned, floor, planned=True, why=why)
 
 
 class ForeseenRates:

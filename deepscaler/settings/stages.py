@@ -37,6 +37,8 @@ class CallsQuery(Query):
     )
 
 
+BUILT_IN_PRIORS = ("call", "od", "structural", "cc", "identity")
+"""Priors that are made from the collected data; any other name is the path of a CSV."""
 EntryPart = Literal["offered", "done", "milliseconds", "buckets"]
 """What is asked of requests that enter: their rate; rate, time and histogram of those that were answered."""
 

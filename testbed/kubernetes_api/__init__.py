@@ -34,8 +34,8 @@ autoscalers act only where the serving side lets them. Of custom resources only 
 * Different: what owns pods takes them along at once, and so do namespaces, without a Terminating phase; the
   finalizer `orphan`; `remainingItemCount` with selectors; a changed uid is 409 (422); managedFields in an
   apply is 409 (400); an unknown field in a strict patch of `scale` is 400 (422); `scale` has no Table.
-  LimitRanges hold for containers only, quotas with the scope CrossNamespacePodAffinity count nothing, and
-  quantities stay as they were sent.
+  LimitRanges hold for pods and containers only, quotas with the scope CrossNamespacePodAffinity count
+  nothing, and quantities stay as they were sent.
 """
 
 from testbed.kubernetes_api.access import Identity, Rule

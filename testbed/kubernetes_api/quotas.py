@@ -1,7 +1,8 @@
 """ResourceQuotas and LimitRanges: what a pod counts, what a namespace has used, and what is refused.
 
 Source: the public documentation of resource quotas, limit ranges and effective requests of pods.
-Differs: quotas with the scope CrossNamespacePodAffinity count nothing, and LimitRanges hold for containers.
+Differs: quotas with the scope CrossNamespacePodAffinity count nothing, and LimitRanges hold for pods and
+containers only.
 """
 
 from __future__ import annotations
@@ -57,20 +58,63 @@ def complete_limit_range(obj: Object) -> None:
 
 def outside(spec: Object, ranges: Iterable[Object]) -> list[str]:
     """What of a pod lies outside of the LimitRanges, in words."""
-    found = []
+    found = list[str]()
+    every = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
     for item in (item for each in ranges for item in (each.get("spec") or {}).get("limits") or ()):
-        for container in spec.get("containers") or () if item.get("type") == "Container" else ():
-            stated = container.get("resources") or {}
-            for resource, most in (item.get("max") or {}).items():
-                limit = (stated.get("limits") or {}).get(resource)
-                if limit is not None and quantities.value(limit) > quantities.value(most):
-                    found.append(f"maximum {resource} usage per Container is {most}, but limit is {limit}")
-            for resource, least in (item.get("min") or {}).items():
-                request = (stated.get("requests") or {}).get(resource)
-                if request is not None and quantities.value(request) < quantities.value(least):
-                    found.append(
-                        f"minimum {resource} usage per Container is {least}, but request is {request}"
-                    )
+        if item.get("type") == "Container":
+            for container in every:
+                stated = container.get("resources") or {}
+                found += _breaches(item, stated.get("limits") or {}, stated.get("requests") or {})
+        elif item.get("type") == "Pod":
+            found += _breaches(item, _whole(spec, "limits"), _whole(spec, "requests"))
+    return found
+
+
+def _whole(spec: Object, kind: str) -> dict[str, str]:
+    """What the containers of a pod state together: nothing of a resource that none of them states."""
+    every = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
+    names = {name for each in every for name in (each.get("resources") or {}).get(kind) or ()}
+    return {name: quantities.text(_effective(spec, kind, name), name == "memory") for name in sorted(names)}
+
+
+def _breaches(item: Object, limits: Mapping[str, str], requests: Mapping[str, str]) -> list[str]:
+    """Which bounds of one item of a LimitRange aren't kept, as the API server words it."""
+    found, kind = list[str](), item["type"]
+    for resource, most in (item.get("max") or {}).items():
+        said = f"maximum {resource} usage per {kind} is {most}"
+        if resource not in limits:
+            found.append(f"{said}.  No limit is specified")
+        found += _first_beyond(said, resource, {"limit": limits, "request": requests}, most, 1)
+    for resource, least in (item.get("min") or {}).items():
+        said = f"minimum {resource} usage per {kind} is {least}"
+        if resource not in requests:
+            found.append(f"{said}.  No request is specified")
+        found += _first_beyond(said, resource, {"request": requests, "limit": limits}, least, -1)
+    return found + _ratios(item, limits, requests)
+
+
+def _first_beyond(
+    said: str, resource: str, stated: Mapping[str, Mapping[str, str]], bound: str, sign: int
+) -> list[str]:
+    """The first of limit and request that lies above the bound (sign 1) or below it (-1), in words."""
+    for kind, amounts in stated.items():
+        found = amounts.get(resource)
+        if found is not None and sign * (quantities.value(found) - quantities.value(bound)) > 0:
+            return [f"{said}, but {kind} is {found}"]
+    return []
+
+
+def _ratios(item: Object, limits: Mapping[str, str], requests: Mapping[str, str]) -> list[str]:
+    found = list[str]()
+    for resource, most in (item.get("maxLimitRequestRatio") or {}).items():
+        said = f"{resource} max limit to request ratio per {item['type']} is {most}"
+        request, limit = (quantities.value(each.get(resource, 0)) for each in (requests, limits))
+        if not request:
+            found.append(f"{said}, but no request is specified or request is 0")
+        elif not limit:
+            found.append(f"{said}, but no limit is specified or limit is 0")
+        elif limit / request > quantities.value(most):
+            found.append(f"{said}, but provided ratio is {limit / request:.6f}")
     return found
 
 

@@ -11,8 +11,9 @@ from decimal import Decimal
 from testbed.kubernetes_api import quotas, resources
 from testbed.kubernetes_api.resources import Resource
 from testbed.kubernetes_api.schema import time_text
-from testbed.kubernetes_api.status import Object, Refused
+from testbed.kubernetes_api.status import Object, Refused, invalid
 from testbed.kubernetes_api.store import Key, Objects
+from testbed.kubernetes_api.validation import object_faults
 
 
 @dataclass(frozen=True)
@@ -52,18 +53,28 @@ class Workloads(Objects):
         """Complete a pod by the LimitRanges; refuse what they or a quota don't let in."""
         namespace, name = obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
         if resource.kind == "Pod":
-            ranges = self._of("limitranges", namespace)
-            obj["spec"] = quotas.with_limits(obj["spec"], ranges)
-            outside = quotas.outside(obj["spec"], ranges)
-            if outside:
-                said = outside[0] if len(outside) == 1 else f"[{', '.join(outside)}]"
-                raise quotas.forbidden("pods", "", name, said)
+            obj["spec"] = quotas.with_limits(obj["spec"], self._of("limitranges", namespace))
+            self._within_limits(obj, namespace, name)
             quotas.require(self._of("resourcequotas", namespace), obj, name)
             return
         for quota in self._of("resourcequotas", namespace):
             key = quotas.counted(resource, quota)
             if key:
                 quotas.exceed(quota, {key: Decimal(1)}, {}, resource.plural, resource.group, name)
+
+    def _within_limits(self, pod: Object, namespace: str, name: str) -> None:
+        """Return if the LimitRanges let a pod in that they have completed.
+
+        Raises:
+            Refused: 403 if they don't; 422 if what they filled in makes no valid pod.
+        """
+        faults = object_faults({"kind": "Pod", "metadata": {}, "spec": pod["spec"]})
+        if faults:
+            raise invalid("Pod", "", name, faults)
+        outside = quotas.outside(pod["spec"], self._of("limitranges", namespace))
+        if outside:
+            said = outside[0] if len(outside) == 1 else f"[{', '.join(outside)}]"
+            raise quotas.forbidden("pods", "", name, said)
 
     def committed(self, resource: Resource, namespace: str) -> None:
         """Bring the status of the namespace's quotas to what is used."""
@@ -93,11 +104,11 @@ class Workloads(Objects):
             self._set_status(_QUOTAS, quota, quotas.used(quota, self._of("pods", namespace), counts))
 
     def wanted(self, key: Key, obj: Object) -> int:
-        """The replicas that may run: those that run already, and as many more as the quotas admit."""
+        """The replicas that may run: those that run already, and as many more as quotas and ranges admit."""
         replicas: int = obj["spec"]["replicas"]
         namespace = key[0]
         limits = self._of("resourcequotas", namespace)
-        if not limits:
+        if not limits and not self._of("limitranges", namespace):
             return replicas
         running = max(self._told.get(key, 0), self._running.get(key, 0))
         reserved = [
@@ -109,6 +120,7 @@ class Workloads(Objects):
         pod = self._next(obj)
         while running < replicas:
             try:
+                self._within_limits(pod, namespace, key[1])
                 quotas.require(limits, pod, key[1], reserved)
             except Refused:
                 break

@@ -20,7 +20,7 @@ from deepscaler.control.controller import Controller
 from deepscaler.control.guard_rails import PAUSE_ANNOTATION
 from deepscaler.control.quality import DropWatch, assess, error_share, fill_forward
 from deepscaler.control.recorder import DecisionRow, Recorder
-from deepscaler.errors import ClusterError, DataError, MetricsError
+from deepscaler.errors import ClusterError, MetricsError
 from deepscaler.panel import MetricPanel
 from deepscaler.policies.base import Proposal, Reason
 from deepscaler.policies.hpa.policy import HpaPolicy
@@ -530,12 +530,6 @@ def test_rows_on_disk_read_back_as_they_were(tmp_path):
     pd.testing.assert_frame_equal(
         memory.decisions().astype(object), disk.decisions().astype(object), check_dtype=False
     )
-
-
-def test_a_file_with_other_columns_is_refused(tmp_path):
-    (tmp_path / "decisions.csv").write_text("time,service\n")
-    with pytest.raises(DataError, match="choose another scale"):
-        Recorder(tmp_path)
 
 
 def test_a_stop_ends_after_the_tick_under_way():

@@ -23,6 +23,7 @@ from deepscaler.control.self_metrics import exposition
 from deepscaler.control.tables import Table, moment, whole, word
 from deepscaler.control.watch import Watch
 from deepscaler.errors import ClusterError
+from deepscaler.policies.base import Proposal, Reason
 from deepscaler.runs import read_run
 
 pytestmark = pytest.mark.stress
@@ -75,8 +76,8 @@ def test_a_directory_that_cant_be_written_costs_rows_and_no_decision(obstacle, t
     assert cluster.replicas == {"web": 6, "api": 6, "db": 6}
 
 
-WHOLE = "2026-01-05T00:00:{:02d}Z,web,4,4,8.0,,8,8,forecast,act\n"
-HEADER = "time,service,current,ready,predicted,floor,target,applied,reason,mode\n"
+WHOLE = "2026-01-05T00:00:{:02d}Z,web,4,4,8.0,,8,8,forecast,act,\n"
+HEADER = "time,service,current,ready,predicted,floor,target,applied,reason,mode,why\n"
 
 
 @pytest.mark.parametrize(
@@ -104,6 +105,57 @@ def test_torn_and_glued_lines_are_left_out_counted_and_dont_end_the_start(broken
     assert list(rows.loc[rows["service"] == "web", "target"]) == [8, 8, 8]  # the history was restored
     assert controller.statistics.skipped_rows == lines
     assert f"{lines} torn or broken lines left out" in caplog.text
+
+
+EARLIER = HEADER.replace(",why", "")
+"""The columns of earlier versions."""
+
+
+@pytest.mark.parametrize(
+    ("header", "line", "restored"),
+    [
+        (EARLIER, WHOLE.replace(",\n", "\n"), [8]),
+        (HEADER.replace("mode,why", "why,mode,more"), WHOLE.replace("act,", ",act,x"), [8]),
+        ("time,service\n", "2026-01-05T00:00:{:02d}Z,web\n", []),
+        ("a,b,c\n", "1,2,3\n", []),
+    ],
+    ids=[
+        "of an earlier version",
+        "of a later version",
+        "without columns that are needed",
+        "of something else",
+    ],
+)
+def test_a_file_of_other_columns_is_kept_aside_and_what_it_tells_counts(
+    header, line, restored, tmp_path, caplog
+):
+    content = header + line.format(0)
+    (tmp_path / "decisions.csv").write_text(content)
+    recorder = Recorder(tmp_path)
+    assert list(recorder.recent(START)["target"]) == restored
+    Controller(FakeCluster(clock=START + 15), wants(2.0), make_settings(), recorder).run(30.0)
+    kept = tmp_path / "decisions.1.csv"
+    assert kept.read_text() == content and recorder.skipped == 0
+    [told] = [one.message for one in caplog.records if "another version" in one.message]
+    assert told.startswith(f"{tmp_path / 'decisions.csv'} has the columns") and told.endswith(
+        f"kept as {kept}"
+    )
+    lines = (tmp_path / "decisions.csv").read_text().splitlines()
+    assert f"{lines[0]}\n" == HEADER and len(lines) == 7
+    again = Recorder(tmp_path)  # which has nothing to move any more
+    assert sorted(path.name for path in tmp_path.glob("d*")) == ["decisions.1.csv", "decisions.csv"]
+    assert len(again.recent(START)) == 6 + len(restored)
+
+
+def test_what_a_policy_says_is_written_when_it_changes(tmp_path):
+    policy = wants(4.0)
+    policy.decide = lambda _observation: {"web": Proposal(4.0, Reason.PLAN, 4.0, why=next(said))}
+    memory, disk = Recorder(), Recorder(tmp_path)
+    for recorder in (memory, disk):
+        said = iter(['a, "b"', 'a, "b"', "c", "", "c", "c"])
+        Controller(FakeCluster(("web",)), policy, make_settings(("web",)), recorder).run(90.0)
+        assert list(recorder.decisions()["why"]) == ['a, "b"', "", "c", "", "c", ""]
+    assert disk.skipped == 0
 
 
 @pytest.mark.parametrize("start", [b"", b"time,serv", b"\0" * 512, b"\xff\xfe"])
@@ -151,7 +203,7 @@ def test_only_the_tail_is_read_to_find_the_newest_rows(tmp_path, monkeypatch):
     long.append("".join(row(second) for second in range(20_000)), 20_000)
     parsed: list[bytes] = []
     parse = long._parsed
-    monkeypatch.setattr(long, "_parsed", lambda line: (parsed.append(line), parse(line))[1])
+    monkeypatch.setattr(long, "_parsed", lambda line, at: (parsed.append(line), parse(line, at))[1])
     assert [int(found[2]) for found in long.since(START + 19_990)] == list(range(19_990, 20_000))
     assert len(parsed) < 100
     assert long.first_time() == START
@@ -188,11 +240,13 @@ def test_after_months_the_start_reads_the_tail_only_and_a_signal_ends_within_sec
     directory, hours = tmp_path / "scripted-0", 60
     directory.mkdir()
     moments = [START - 3600.0 * hours + 15.0 * row for row in range(240 * hours)]
-    lines = (f"{utc_text(moment)},web,4,4,8.0,,8,8,forecast,act\n" for moment in moments)
+    lines = (f"{utc_text(moment)},web,4,4,8.0,,8,8,forecast,act,\n" for moment in moments)
     (directory / "decisions.csv").write_text(HEADER + "".join(lines))
     parsed: list[bytes] = []
     parse = Table._parsed
-    monkeypatch.setattr(Table, "_parsed", lambda self, line: (parsed.append(line), parse(self, line))[1])
+    monkeypatch.setattr(
+        Table, "_parsed", lambda self, line, at: (parsed.append(line), parse(self, line, at))[1]
+    )
 
     def wish(_now: float, _service: str) -> float:
         os.kill(os.getpid(), signal.SIGTERM)

@@ -161,7 +161,7 @@ def test_a_service_without_limit_costs_its_request_or_is_refused():
 def test_planned_cost_holds_each_target_until_the_next():
     run = make_run(steady())
     rows = [
-        (START + t, "web", 1, 1, np.nan, np.nan, target, 1, "forecast", "dry-run")
+        (START + t, "web", 1, 1, np.nan, np.nan, target, 1, "forecast", "dry-run", "")
         for t, target in ((0, 2), (60, 4))
     ]
     run.decisions = pd.DataFrame(rows, columns=DECISION_COLUMNS)

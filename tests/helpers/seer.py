@@ -35,8 +35,12 @@ class Seer(ScriptedPolicy):
 
     def decide(self, observation: Observation) -> Mapping[str, Proposal]:
         self.made.append(observation.now)
-        proposal = Proposal(self.wants, Reason.PLAN, self.wants, 5.0, planned=True)
-        return {item.service: proposal for item in observation.workloads}
+        names = [item.service for item in observation.workloads]
+        said = {name: self.why if name == "web" else "" for name in names}
+        return {
+            name: Proposal(self.wants, Reason.PLAN, self.wants, 5.0, planned=True, why=said[name])
+            for name in names
+        }
 
     def outlook(self) -> Outlook:
         sources = {"season": Source(0.75, np.full(40, 10.0)), "network": Source(0.25, np.full(40, 15.0))}
@@ -48,7 +52,6 @@ class Seer(ScriptedPolicy):
             sources=sources,
             season_seconds=720.0,
             costs={"all": 7500.0, "season": 7200.0, "network": 8100.0},
-            why={"web": self.why},
             budget=Budget(30.0, self.consumed, BUDGET, 130.0, 100.0, 1.2, "kept", "kept"),
         )
 

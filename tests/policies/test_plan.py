@@ -94,8 +94,8 @@ def policy(source, floor=None):
 def test_what_the_scenarios_need_is_proposed_for_all_services_at_once():
     found = policy(Told([35.0, 12.0])).decide(observed(workload("web"), workload("db")))
     assert found == {
-        "web": Proposal(4.0, Reason.PLAN, 4.0, None, planned=True),
-        "db": Proposal(2.0, Reason.PLAN, 2.0, None, planned=True),
+        "web": Proposal(4.0, Reason.PLAN, 4.0, None, True, "4 needed now in 1 of 1 scenarios"),
+        "db": Proposal(2.0, Reason.PLAN, 2.0, None, True, "2 needed now in 1 of 1 scenarios"),
     }
 
 

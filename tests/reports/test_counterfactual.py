@@ -35,8 +35,8 @@ def shadow(mode="dry_run", wanted=1, slow_minutes=3):
     for t in times:
         late = t > HOUR
         reason, target = ("plan", wanted) if late else ("unchanged", 2)
-        decisions.append((START + t - 15, "web", 2, 2, 2.0, 1.0, target, np.nan, reason, mode))
-        decisions.append((START + t - 15, "db", 2, 2, 2.0, 1.0, 2, np.nan, "held_stale", mode))
+        decisions.append((START + t - 15, "web", 2, 2, 2.0, 1.0, target, np.nan, reason, mode, ""))
+        decisions.append((START + t - 15, "db", 2, 2, 2.0, 1.0, 2, np.nan, "held_stale", mode, ""))
     run = make_run(rows, pods, policy="plan_bootstrap", mode=mode, acting="hpa_70", start=START)
     run.decisions = pd.DataFrame(decisions, columns=DECISION_COLUMNS)
     return run

@@ -93,6 +93,53 @@ def test_a_limit_range_fills_in_and_refuses(world):
     )
 
 
+@pytest.mark.parametrize(
+    ("item", "resources", "status", "said"),
+    [
+        ({"type": "Container", "min": {"cpu": "1"}}, {"limits": {"cpu": "2"}}, 201, ""),
+        (
+            {"type": "Container", "max": {"memory": "1Gi"}},
+            {"requests": {"memory": "2Gi"}},
+            422,
+            'Pod "a" is invalid: spec.containers[0].resources.requests: Invalid value: "2Gi": must be less '
+            "than or equal to memory limit of 1Gi",
+        ),
+        (
+            {"type": "Container", "default": {"cpu": "500m"}},
+            {"requests": {"cpu": "1"}},
+            422,
+            'Pod "a" is invalid: spec.containers[0].resources.requests: Invalid value: "1": must be less '
+            "than or equal to cpu limit of 500m",
+        ),
+        (
+            {"type": "Container", "maxLimitRequestRatio": {"cpu": "2"}},
+            {"limits": {"cpu": "1"}, "requests": {"cpu": "250m"}},
+            403,
+            'pods "a" is forbidden: cpu max limit to request ratio per Container is 2, but provided ratio is '
+            "4.000000",
+        ),
+        (
+            {"type": "Pod", "max": {"cpu": "1"}},
+            {},
+            403,
+            'pods "a" is forbidden: maximum cpu usage per Pod is 1.  No limit is specified',
+        ),
+        (
+            {"type": "Pod", "max": {"cpu": "1"}, "min": {"cpu": "1"}},
+            {"limits": {"cpu": "1500m"}, "requests": {"cpu": "500m"}},
+            403,
+            'pods "a" is forbidden: [maximum cpu usage per Pod is 1, but limit is 1500m, '
+            "minimum cpu usage per Pod is 1, but request is 500m]",
+        ),
+        ({"type": "Pod", "max": {"cpu": "2"}}, {"limits": {"cpu": "2"}}, 201, ""),
+    ],
+)
+def test_a_pod_that_a_limit_range_doesnt_let_in(world, item, resources, status, said):
+    world.object("LimitRange", "l", {"limits": [item]})
+    answer = world.send("POST", PODS, pod("a", **resources))
+    assert (answer[0], answer[1].get("message", "")) == (status, said)
+
+
 def test_other_objects_are_counted(world):
     world.object("ResourceQuota", "q", {"hard": {"count/deployments.apps": "1", "configmaps": "1"}})
     path = "/apis/apps/v1/namespaces/shop/deployments"

@@ -146,7 +146,18 @@ class _WorkloadSpec(Part):
     strategy: _Strategy | None = None
 
 
-class _WorkloadStatus(Part):
+class _SaidCondition(Part):
+    type: str | None = None
+    status: str | None = None
+    reason: str | None = None
+    message: str | None = None
+
+
+class _SaidStatus(Part):
+    conditions: list[_SaidCondition] | None = None
+
+
+class _WorkloadStatus(_SaidStatus):
     replicas: Annotated[int, Field(ge=0, lt=2**31)] | None = None
 
 
@@ -172,20 +183,9 @@ class Autoscaler(AnyObject):
     spec: _Autoscaling
 
 
-class _SaidCondition(Part):
-    type: str | None = None
-    status: str | None = None
-    reason: str | None = None
-    message: str | None = None
-
-
 class _HpaSpec(_Autoscaling):
     min_replicas: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     max_replicas: Annotated[int, Field(ge=1, lt=2**31)]
-
-
-class _SaidStatus(Part):
-    conditions: list[_SaidCondition] | None = None
 
 
 class HpaObject(AnyObject):
@@ -239,6 +239,7 @@ class _LimitRangeItem(Part):
     min: _Quantities = None
     default: _Quantities = None
     default_request: _Quantities = None
+    max_limit_request_ratio: _Quantities = None
 
 
 class _LimitRangeSpec(Part):

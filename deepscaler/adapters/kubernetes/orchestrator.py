@@ -26,6 +26,7 @@ from deepscaler.adapters.kubernetes.checked import (
     called,
     check,
 )
+from deepscaler.adapters.kubernetes.limit_ranges import refusal
 from deepscaler.adapters.kubernetes.objects import (
     BootTimes,
     Usage,
@@ -40,7 +41,7 @@ from deepscaler.adapters.kubernetes.objects import (
 )
 from deepscaler.adapters.kubernetes.owners import PodOwners
 from deepscaler.adapters.kubernetes.pod_needs import next_pod
-from deepscaler.adapters.kubernetes.quota import NextPod, quota_claims
+from deepscaler.adapters.kubernetes.quota import NextPod, failure, pods_of, quota_claims
 from deepscaler.adapters.kubernetes.replicas import DeploymentState, ReplicaWriter
 from deepscaler.adapters.kubernetes.rights import Right, missing_rights, needed_rights
 from deepscaler.adapters.kubernetes.rivals import Rivals, rival_autoscalers
@@ -252,30 +253,24 @@ class Orchestrator:
         return found
 
     def _quota_claims(self, scaled: Mapping[str, Object]) -> dict[str, tuple[QuotaClaim, ...]]:
-        """Service -> what one more pod of it takes of the namespace's quotas."""
+        """Service -> what one more pod of it takes of the namespace's quotas, or what lets it have none."""
         quotas = self._checker.sound(
             Quota,
             "ResourceQuota",
             self._optional("resourcequotas", "so plans aren't checked against them"),
             "plans aren't checked against it",
         )
-        if not quotas:
-            return {}
         ranges = self._checker.sound(
             LimitRange,
             "LimitRange",
-            self._optional("limitranges", "so their defaults don't count in what a pod takes of quotas"),
-            "its defaults don't count in what a pod takes of quotas",
+            self._optional("limitranges", "so what they fill in and forbid doesn't count in plans"),
+            "what it fills in and forbids doesn't count in plans",
         )
-        pods = {
-            service: NextPod(
-                next_pod(
-                    item["spec"]["template"]["spec"], (self._seen.get(service) or {}).get("spec"), ranges
-                ),
-                pods_of(item),
-            )
-            for service, item in scaled.items()
-        }
+        pods = dict[str, NextPod]()
+        for service, item in scaled.items():
+            seen = (self._seen.get(service) or {}).get("spec")
+            spec = next_pod(item["spec"]["template"]["spec"], seen, ranges)
+            pods[service] = NextPod(spec, pods_of(item), refusal(spec, ranges) or failure(item))
         return quota_claims(quotas, pods)
 
     def _optional(self, resource: str, consequence: str) -> list[Object]:
@@ -447,11 +442,6 @@ class Orchestrator:
                 self._namespace, lease_namespace, self._settings.modes, self._settings.scale.events
             ),
         )
-
-
-def pods_of(deployment: Object) -> int:
-    """The pods that a Deployment has, besides those that are going."""
-    return int((deployment.get("status") or {}).get("replicas") or 0)
 
 
 def _created(item: Object | None) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from deepscaler.adapters.kubernetes.api import Object
 from deepscaler.adapters.kubernetes.objects import Kind, name_of, quantity
 from deepscaler.adapters.kubernetes.pod_needs import effective, in_scopes, states
+from deepscaler.artefacts import one_line
 from deepscaler.cluster import QuotaClaim
 
 _COUNTS = frozenset({"pods", "count/pods"})
@@ -23,10 +24,31 @@ class NextPod:
     Attributes:
         spec: what it will be.
         pods: how many there are already, besides those that are going.
+        refused: why it can't be created whatever is free; "" if it can be.
     """
 
     spec: Object
     pods: int
+    refused: str = ""
+
+
+def pods_of(deployment: Object) -> int:
+    """The pods that a Deployment has, besides those that are going."""
+    return int((deployment.get("status") or {}).get("replicas") or 0)
+
+
+def failure(deployment: Object) -> str:
+    """Why a Deployment fails to create the pods that it lacks, as its status says it; "" if it doesn't fail.
+
+    It tells of whatever refuses pods: an admission webhook, pod security, a LimitRange that isn't to be read.
+    """
+    if pods_of(deployment) >= int(deployment["spec"].get("replicas", 1)):
+        return ""
+    for condition in (deployment.get("status") or {}).get("conditions") or ():
+        if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
+            said = one_line(condition.get("message") or condition.get("reason") or "", 200)
+            return f"Deployment/{name_of(deployment)}: its pods can't be created: {said}"
+    return ""
 
 
 def quota_claims(
@@ -34,9 +56,13 @@ def quota_claims(
 ) -> dict[str, tuple[QuotaClaim, ...]]:
     """Service -> what its next pod takes of each quota that counts it, and what that quota has left.
 
-    A quota that was made just now doesn't say yet what is used of it; then the pods of these services count.
+    What lets no further pod of a service come up counts as a quota that has no room for one. A quota that was
+    made just now doesn't say yet what is used of it; then the pods of these services count.
     """
-    claims: dict[str, list[QuotaClaim]] = {service: [] for service in services}
+    claims = {
+        service: [QuotaClaim(item.refused, 0.0, math.inf)] if item.refused else []
+        for service, item in services.items()
+    }
     for quota in quotas:
         spec, status = quota.get("spec") or {}, quota.get("status") or {}
         counted = {service: item for service, item in services.items() if in_scopes(item.spec, spec)}

@@ -48,7 +48,7 @@ BUFFERS = tuple(
 LEASE_VERBS = ("get", "create", "update")
 MORE_READS = {
     Right("list", "", "resourcequotas"): "plans aren't kept within the namespace's quotas",
-    Right("list", "", "limitranges"): "their defaults don't count in what a pod takes of quotas",
+    Right("list", "", "limitranges"): "what they fill in and forbid doesn't count in plans",
     Right("list", "apps", "replicasets"): "names tell which pods a Deployment has",
     Right("list", "apps", "statefulsets"): "a service that is a StatefulSet isn't named as one",
     Right("list", "apps", "daemonsets"): "a service that is a DaemonSet isn't named as one",

@@ -5,7 +5,7 @@ import math
 
 import pytest
 from helpers.kube_shop import CREATED, READY, T0, make
-from helpers.kube_stub import PODS, QUOTAS, deployment, pod
+from helpers.kube_stub import DEPLOYMENTS, PODS, QUOTAS, deployment, pod
 
 from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
 from deepscaler.adapters.kubernetes.pod_needs import effective, in_scopes, next_pod
@@ -225,6 +225,119 @@ def test_a_quota_that_refuses_every_pod_leaves_a_service_as_it_is(emulated, tmp_
     assert world.store.replicas("shop") == {"own": 1, "web": 6, "api": 2}
 
 
+LARGE = container(cpu=("250m", "2"), memory=("64Mi", "1Gi"))
+FORBIDDEN = {
+    "a limit above the most": (
+        {"type": "Container", "max": {"cpu": "1"}},
+        [LARGE],
+        "limit of cpu 2, at most 1",
+    ),
+    "a request below the least": (
+        {"type": "Container", "min": {"memory": "128Mi"}},
+        [LARGE],
+        "request of memory 6.71089e+07, at least 128Mi",
+    ),
+    "limit and request too far apart": (
+        {"type": "Container", "maxLimitRequestRatio": {"cpu": "4"}},
+        [LARGE],
+        "limit 2 of cpu to request 0.25, at most 4 to 1",
+    ),
+    "containers that are too much together": (
+        {"type": "Pod", "max": {"cpu": "3"}},
+        [LARGE, {**LARGE, "name": "second"}],
+        "containers together: limit of cpu 4, at most 3",
+    ),
+    "a pod without the limit that it has to state": (
+        {"type": "Pod", "max": {"memory": "1Gi"}},
+        [BARE],
+        "containers together: limit of memory missing, at most 1Gi",
+    ),
+    "a request above the limit that is filled in": (
+        {"type": "Container", "default": {"cpu": "500m"}},
+        [container(cpu=("1", None))],
+        "request of cpu 1 above limit 0.5",
+    ),
+    "an init container that is too large": (
+        {"type": "Container", "max": {"cpu": "1"}},
+        [WEB, {**SETUP, "init": True}],
+        "container setup: limit of cpu 2, at most 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FORBIDDEN)
+def test_a_service_whose_pods_a_limit_range_forbids_isnt_raised_and_is_told(case, emulated, tmp_path, caplog):
+    """The LimitRange comes after the pod that runs; whatever is written, no further one could."""
+    item, containers, said = FORBIDDEN[case]
+    spec = {"containers": [one for one in containers if "init" not in one]}
+    spec["initContainers"] = [
+        {k: v for k, v in one.items() if k != "init"} for one in containers if "init" in one
+    ]
+    world = Running(emulated, spec)
+    assert world.pods("own") == 1
+    world.store.create(
+        {
+            "apiVersion": "v1",
+            "kind": "LimitRange",
+            "metadata": {"name": "team", "namespace": "shop"},
+            "spec": {"limits": [item]},
+        }
+    )
+    controller = wanting(emulated, tmp_path, own=4, web=3)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            row = next(row for row in controller.tick() if row.service == "own")
+    assert (row.target, row.reason) == (1, "quota") and world.store.replicas("shop")["own"] == 1
+    [told] = [one.message for one in caplog.records if one.message.startswith("own: gets")]
+    assert "LimitRange/team: " in told and said in told
+    world.store.handle(
+        "PATCH",
+        "/apis/apps/v1/namespaces/shop/deployments/own/scale",
+        headers={"Content-Type": "application/merge-patch+json"},
+        body=b'{"spec": {"replicas": 4}}',
+    )
+    world.bring_up("shop", "own", 4)
+    assert world.pods("own") == 1  # it was right not to ask for more
+    world.store.handle("DELETE", "/api/v1/namespaces/shop/limitranges/team")
+    world.bring_up("shop", "own", 4)
+    controller.tick()
+    assert world.store.replicas("shop")["own"] == world.pods("own") == 4
+
+
+@pytest.mark.parametrize(
+    ("item", "spec"),
+    [
+        ({"type": "Container", "max": {"cpu": "2"}, "min": {"cpu": "250m"}}, {"containers": [LARGE]}),
+        ({"type": "Container", "max": {"cpu": "1"}}, {"containers": [BARE]}),
+        ({"type": "Container", "maxLimitRequestRatio": {"cpu": "8"}}, {"containers": [LARGE]}),
+        (
+            {"type": "Pod", "max": {"cpu": "4", "memory": "2Gi"}},
+            {"containers": [LARGE, {**LARGE, "name": "b"}]},
+        ),
+        ({"type": "PersistentVolumeClaim", "max": {"storage": "1Gi"}}, {"containers": [BARE]}),
+    ],
+)
+def test_a_limit_range_that_pods_keep_to_costs_nothing(item, spec, emulated, tmp_path):
+    world = Running(emulated, spec, item)
+    wanting(emulated, tmp_path, own=4).tick()
+    assert world.store.replicas("shop")["own"] == world.pods("own") == 4
+
+
+def test_a_deployment_that_fails_to_create_pods_isnt_raised_whoever_refuses_them(stub, shop):
+    """An admission webhook, say, or a LimitRange that this user may not read."""
+    item = deployment("web", replicas=4, namespace="shop")
+    said = 'admission webhook "policy.example.org" denied the request'
+    failing = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": said}
+    item["status"] = {"replicas": 2, "conditions": [failing]}
+    stub.put(DEPLOYMENTS, item)
+    [web, _] = shop().workloads()
+    [claim] = web.quotas
+    assert claim.quota == f"Deployment/web: its pods can't be created: {said}" and not claim.admits
+    item["status"]["replicas"] = 4  # the condition is of the past
+    stub.put(DEPLOYMENTS, item)
+    assert shop().workloads()[0].quotas == ()
+
+
 def test_what_a_quota_leaves_is_shared_among_the_services(emulated, tmp_path):
     Running(emulated, None, None, quota({"pods": "10"}))
     controller = wanting(emulated, tmp_path, web=12, api=6)
@@ -263,7 +376,7 @@ def test_where_limit_ranges_cant_be_read_plans_go_on(stub, shop, caplog):
     assert [(item.quota, item.free, item.takes) for item in web.quotas] == [
         ("ResourceQuota/q pods", 1.0, 1.0)
     ]
-    assert "limitranges can't be read, so their defaults don't count" in caplog.text
+    assert "limitranges can't be read, so what they fill in and forbid doesn't count" in caplog.text
 
 
 def test_a_quota_without_a_status_counts_the_pods_of_the_services(stub, shop):
