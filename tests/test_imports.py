@@ -66,7 +66,7 @@ HOMES = {
     "tqdm": ("testbed/", *(f"{script}.py" for script in SCRIPTS)),
     "selenium": ("testbed/live/",),
     "psutil": ("testbed/live/",),
-    "prometheus_client": ("deepscaler/control/",),
+    "prometheus_client": ("deepscaler/control/", "testbed/live/"),
     "numpy": ("",),
 }
 """Where each third-party package may be imported; a package that isn't here may be imported nowhere."""
