@@ -68,7 +68,7 @@ HOMES = {
     "psutil": ("testbed/live/",),
     "causallearn": ("testbed/experiments/graph_rivals.py",),  # requirements-graphs.txt
     "tigramite": ("testbed/experiments/graph_rivals.py",),
-    "prometheus_client": ("deepscaler/control/",),
+    "prometheus_client": ("deepscaler/control/", "testbed/live/"),
     "numpy": ("",),
 }
 """Where each third-party package may be imported; a package that isn't here may be imported nowhere."""

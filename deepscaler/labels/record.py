@@ -13,6 +13,9 @@ from deepscaler.labels.fit import fit_demand
 from deepscaler.runs import Run
 from deepscaler.settings import Settings
 
+BORROWED = "response_of_another_fit"
+"""Key of `DemandModel.quality`: the response wasn't fitted to this run."""
+
 
 def fitted_to(run: Run, settings: Settings, known: DemandModel | None = None) -> DemandModel:
     """The demand model of a run: its CPU, requests and responses.
@@ -43,5 +46,5 @@ def fitted_to(run: Run, settings: Settings, known: DemandModel | None = None) ->
         sla_seconds=min(run.info["sla"].values()),
     )
     if found.response is None and known is not None:
-        return replace(found, response=known.response)
+        return replace(found, response=known.response, quality={**found.quality, BORROWED: True})
     return found

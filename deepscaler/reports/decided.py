@@ -14,6 +14,7 @@ from deepscaler.errors import DataError
 from deepscaler.evaluation.span import Span, entry_sla, limits, minute_sums, replicas
 from deepscaler.labels.demand import DemandModel
 from deepscaler.labels.history import offered_history
+from deepscaler.labels.record import BORROWED
 from deepscaler.runs import Run
 from deepscaler.statistics import nan_mean
 
@@ -126,9 +127,10 @@ def by_response(run: Run, span: Span, there: Course, model: DemandModel) -> ByRe
     The fit's error is drawn from the minutes in which the fit sees no overload: measured over predicted.
 
     Raises:
-        DataError: the record has no metrics, or the fit no response.
+        DataError: the record has no metrics, or the fit no response of its own: that of another fit misjudges
+            up to 85 % of the minutes.
     """
-    if run.panel is None or model.response is None:
+    if run.panel is None or model.response is None or model.quality.get(BORROWED):
         raise DataError("metrics.csv: too little load to fit the response, or no metrics were recorded")
     rates = offered_history(model, run.panel)
     if rates is None:

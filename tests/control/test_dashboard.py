@@ -29,6 +29,7 @@ from deepscaler.panel import MetricPanel
 from deepscaler.upstream import Upstream
 from testbed.cluster.exposition import Series
 from testbed.live import prometheus_server
+from testbed.live.dashboard import panels as pictured
 
 DEPLOY = ROOT / "deploy"
 SECONDS = 1800.0
@@ -127,6 +128,17 @@ def test_every_query_of_the_dashboard_finds_numbers(prometheus: str) -> None:
             if not np.isfinite(values).any():
                 empty.append((panel["title"], target["expr"]))
     assert len(panels()) > 20 and not empty
+
+
+def test_panels_for_pictures_have_the_lines_and_names_of_the_dashboard(prometheus: str) -> None:
+    found = {panel.title: panel for panel in pictured(prometheus, START + 300, START + SECONDS)}
+    drawn = [panel["title"] for panel in panels() if panel["type"] == "timeseries"]
+    assert list(found) == [
+        title.replace("$service", "frontend") for title in drawn if "$service" not in title
+    ]
+    weights = found["Who decides"].lines
+    assert sum(values[-1] for _, values in weights.values()) == pytest.approx(1.0)
+    assert all(label and "{{" not in label for label in weights)
 
 
 def test_the_panels_say_what_happened(prometheus: str) -> None:

@@ -14,6 +14,7 @@ from helpers.run_samples import LIMITS, endpoint_row, make_run
 
 import calculate
 from deepscaler.evaluation.span import run_span
+from deepscaler.labels.record import BORROWED
 from deepscaler.reports.counterfactual import counterfactual, replayed, to_dict
 from deepscaler.reports.decided import by_hour, course, held, moments, ready_after
 from deepscaler.runs import DECISION_COLUMNS, write_run
@@ -136,3 +137,15 @@ def test_text_json_and_page_say_the_same_and_what_is_missing(tmp_path, capsys, b
 def test_everything_is_plain_for_json():
     found = to_dict(counterfactual(shadow(), 0.0, None))
     assert json.loads(json.dumps(found, allow_nan=False))["acting"] == "hpa_70"
+
+
+def test_the_response_of_another_fit_judges_nothing():
+    """A record that is too calm for a response of its own is told to be so."""
+
+    class Borrowed:
+        response, quality = object(), {BORROWED: True}
+
+    run = shadow()
+    run.panel = object()
+    found = counterfactual(run, 0.0, Borrowed())
+    assert found.response is None and "too little load to fit the response" in found.response_why
