@@ -224,7 +224,7 @@ def test_the_page_draws_itself_and_follows_the_ticks(served, browser) -> None:
     assert text_of(browser, "season") == "The load repeats every 12 min."
     assert text_of(browser, "trials") == (
         "Followed on paper, the season would have cost least lately. In time of holding what was needed: "
-        "all together 5 min more, the network 15 min more."
+        "several together 5 min more, the network's quantiles 15 min more."
     )
     assert "budget" in text_of(browser, "budget").lower() and "a1b2" in text_of(browser, "bundle")
     assert browser.run("return document.querySelectorAll('#influence path.new').length") == 1

@@ -51,7 +51,7 @@ class Seer(ScriptedPolicy):
             replicas={"web": np.tile([5.0, 6.0, 7.0], (40, 1))},
             sources=sources,
             season_seconds=720.0,
-            costs={"all": 7500.0, "season": 7200.0, "network": 8100.0},
+            costs={"together": 7500.0, "season": 7200.0, "network": 8100.0},
             budget=Budget(30.0, self.consumed, BUDGET, 130.0, 100.0, 1.2, "kept", "kept"),
         )
 

@@ -4,8 +4,13 @@
 const AHEAD_SECONDS = 600;
 const PAST_SECONDS = 10800;
 const [TIME, LOAD, FORESEEN, RESPONSES, READY, PROPOSED, FLOOR, APPLIED] = [0, 1, 2, 3, 4, 5, 6, 7];
-const NAMES = { bootstrap: "live past", season: "season", day: "days before", network: "network", all: "all together" };
-const WAYS = { all: "all together", season: "the season", past: "the live past", day: "days before", network: "the network" };
+const NAMES = {
+  bootstrap: "live past", season: "season", day: "days before", network: "network", analogs: "analogs", all: "all together",
+};
+const WAYS = {
+  together: "several together", together_with_network: "several with the network's quantiles", season: "the season",
+  past: "the live past", day: "days before", network: "the network's quantiles", analogs: "the network's analogs",
+};
 const HELD = /^(held_|unknown_service|conflict|write_failed|rival_|quota)/;
 const state = { story: null, range: PAST_SECONDS, pulse: null, heard: 0, skew: 0, charts: [], cards: [] };
 const byId = (id) => document.getElementById(id);
