@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
 import re
 import shlex
@@ -95,7 +96,8 @@ def test_the_python_commands_of_the_page_run_in_their_order(
             writes = not {"--dry-run", "--check"} & set(arguments) and script == "predict_scale.py"
             assert shop.replicas() == before or writes, line
         assert shop.leases() == [""]  # it led, and gave the lead back
-        rows = Path("runs/boutique/deepscaler-1000/decisions.csv").read_text().splitlines()
-        assert rows[1].endswith(",dry_run") and rows[-1].endswith(",act")
-        assert float(rows[-1].split(",")[4]) > 0  # what the trained bundle predicted
+        with Path("runs/boutique/deepscaler-1000/decisions.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert (rows[0]["mode"], rows[-1]["mode"]) == ("dry_run", "act")
+        assert float(rows[-1]["predicted"]) > 0  # what the trained bundle predicted
         assert Path("model_states/boutique/AdapGLA.pt").is_file()

@@ -503,20 +503,20 @@ def test_a_pod_advises_and_after_kill_9_the_cron_job_gives_back_in_time(
         killed = time.time()
     assert minimums(shop) <= {WANTED - 2, WANTED - 1}  # never above the HPA's maximum
     assert writes.count("PATCH horizontalpodautoscalers") == len(names)
-    assert set(writes) == {"POST leases", "PUT leases", "PATCH horizontalpodautoscalers"}
+    assert set(writes) - {"PUT leases"} == {"POST leases", "PATCH horizontalpodautoscalers"}
     assert set(shop.replicas().values()) == {REPLICAS}
     template = one(objects, "CronJob", "deepscaler-give-back")["spec"]["jobTemplate"]["spec"]["template"][
         "spec"
     ]
     [container] = template["containers"]
-    for turn in range(3):  # a CronJob starts one after the other, and has the rights of the overlay only
+    turn = 0
+    while minimums(shop) != {REPLICAS} and time.time() - killed <= ADVISED + GIVEN_BACK:
+        turn += 1  # a CronJob starts one after the other, and has the rights of the overlay only
         volumes = {"config": node.directory / "config", "tmp": node.directory / f"tmp-{turn}"}
         volumes["tmp"].mkdir()
         job = node.running(template, container, stages()["controller"], volumes, {}, name=f"give-back-{turn}")
         with job as giving:
             assert giving.process.wait(60) == 0, giving.log.read_text()
-        if minimums(shop) == {REPLICAS}:
-            break
     assert minimums(shop) == {REPLICAS}
     assert time.time() - killed <= ADVISED + GIVEN_BACK
     assert writes.count("PATCH horizontalpodautoscalers") == 2 * len(names)  # raised once, given back once
