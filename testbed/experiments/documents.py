@@ -154,8 +154,9 @@ def gains(kept: Mapping[str, Any]) -> str:
         f"{_against(level, own)}; {_against(near, own)} ({place}). "
         "It plans by cost over what a network foresees.",
         f"**What the network adds**: without it (`plan_bootstrap`) {_rate(plan)} violate at "
-        f"{_cost(plan, own)}. It prepares for steps that come for the first time, and on calm loads that "
-        "insurance costs more than it saves ([docs/planning.md](docs/planning.md)).",
+        f"{_cost(plan, own)}. It recalls what followed moments like this one in its training. With shortages "
+        "and starts priced in, that costs less wherever loads move, and hardly more where they are calm "
+        "([docs/planning.md](docs/planning.md)).",
     )
 
 
@@ -175,7 +176,7 @@ def findings(kept: Mapping[str, Any]) -> str:
         f"{_difference(slow, 'slow or failed requests')}.",
         "**What the network adds to the plan**: `plan_bootstrap`, which learns nothing, violates "
         f"{_rate(plan)} at {plan['core_hours']:.2f} core-hours, which is {_cost(plan, own)}. The network was "
-        "trained on three days of a load that is made of such shapes, so it knows that steps come.",
+        "trained on three days of a load that is made of such shapes, so it knows what follows what.",
         "**A forecast of replicas without a plan** (`deepscaler_quantile`, AdapGLA as published): "
         f"{_rate(quantile)} of the minutes, where the reactive floor alone has {_rate(floor)}, at "
         f"{_cost(quantile, floor)} than that.",

@@ -184,7 +184,7 @@ def test_all_waits_of_a_tick_share_one_time(dripping: int, tmp_path: Path) -> No
         began = time.monotonic()
         with pytest.raises(ClusterError):
             controller.tick()
-        assert time.monotonic() - began < 1.4
+        assert time.monotonic() - began < 0.9 + 2.0  # one request alone might take 30 s
 
 
 def test_time_is_left_for_writing_when_reading_takes_all_of_its_own(dripping: int, tmp_path: Path) -> None:
