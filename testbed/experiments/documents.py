@@ -154,9 +154,8 @@ def gains(kept: Mapping[str, Any]) -> str:
         f"{_against(level, own)}; {_against(near, own)} ({place}). "
         "It plans by cost over what a network foresees.",
         f"**What the network adds**: without it (`plan_bootstrap`) {_rate(plan)} violate at "
-        f"{_cost(plan, own)}. It recalls what followed moments like this one in its training. With shortages "
-        "and starts priced in, that costs less wherever loads move, and hardly more where they are calm "
-        "([docs/planning.md](docs/planning.md)).",
+        f"{_cost(plan, own)}. It recalls what followed moments like this one in training: cheaper, all told, "
+        "where loads move, hardly dearer where they don't ([docs/planning.md](docs/planning.md)).",
     )
 
 
