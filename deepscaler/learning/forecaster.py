@@ -148,7 +148,9 @@ class Forecaster:
         return self._courses(courses(grid, template[places].to(self._device)), known)
 
     def analogs(self, panel: MetricPanel, count: int) -> NDArray[np.float64]:
-        """What followed the moments of the training that were most like now, `[K, H, N]`; else `scenarios`.
+        """What followed the moments of the training that were most like now, `[K, H, N]`.
+
+        Services without requests are NaN, as in `scenarios`.
 
         Raises:
             MetricsError: no sample at all.
