@@ -1,4 +1,4 @@
-"""The page of what experiments answered: one policy a column, the best of a sweep, how sure differences are."""
+"""The page of answers: one policy per column, of a sweep the best, and how sure differences are."""
 
 from __future__ import annotations
 
