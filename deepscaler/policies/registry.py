@@ -12,12 +12,13 @@ from deepscaler.errors import BundleError, DataError, SettingsError
 from deepscaler.labels.demand import DemandModel
 from deepscaler.learning.bundle_file import BundleFile, read_bundle_file
 from deepscaler.learning.description import Expected, check_bundle, expected_by, load_demand
-from deepscaler.learning.scenarios import ANALOGS, NETWORK, NetworkScenarios
+from deepscaler.learning.scenarios import NETWORK, NetworkScenarios
 from deepscaler.planning.altered import Altered
 from deepscaler.planning.budget import Budget
 from deepscaler.planning.days import LongSeasons
 from deepscaler.planning.plan import Prices
 from deepscaler.planning.scenarios import (
+    ANALOGS,
     TOGETHER,
     LivePast,
     LiveSeason,
