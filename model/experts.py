@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +28,8 @@ def weigh(made: Tensor, actual: Tensor, rows: Tensor, delay: Tensor, half_life: 
     error = torch.nan_to_num((made - actual).abs().double())  # [K, M, H, N]
     counted = torch.isfinite(actual).double()  # [M, H, N]
     decay = 0.5 ** (torch.diff(rows, prepend=rows[:1]).double() / half_life)  # [M]
-    sums, counts = _discounted(error, decay), _discounted(counted[None], decay)
+    discounted = _discounted(torch.cat((error, counted[None])), decay)  # [K + 1, M, H, N]
+    sums, counts = discounted[:-1], discounted[-1:]
     weights = made.new_empty(made.shape)
     for step, late in enumerate(delay.tolist()):
         newest = (
@@ -42,9 +44,11 @@ def weigh(made: Tensor, actual: Tensor, rows: Tensor, delay: Tensor, half_life: 
 
 
 def _discounted(values: Tensor, decay: Tensor) -> Tensor:
-    """Running sums over dim 1 of `values [K, M, ...]`, each step first scaled by `decay [M]`."""
-    out, running = torch.empty_like(values), torch.zeros_like(values[:, 0])
-    for index, factor in enumerate(decay.tolist()):
-        running = factor * running + values[:, index]
-        out[:, index] = running
-    return out
+    """Running sums over dim 1 of `values [K, M, ...]`, each step first scaled by `decay [M]`.
+
+    By numpy, to which a step of a few numbers costs a quarter of what it costs torch.
+    """
+    steps = np.ascontiguousarray(values.detach().cpu().numpy().swapaxes(0, 1))  # [M, K, ...]
+    for index, factor in enumerate(decay.tolist()[1:], start=1):
+        steps[index] += factor * steps[index - 1]
+    return torch.from_numpy(steps.swapaxes(0, 1)).to(values.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,10 @@ class Network(nn.Module):
     unrounded: ClassVar[bool] = False
     quantiles: tuple[float, ...] = (0.5,)
     memory: int = 0
+
+    def eval(self) -> Self:
+        """As for any module, but layers aren't gone through again where the network doesn't train anyway."""
+        return super().eval() if self.training else self
 
     def forward(self, x: Tensor, graphs: Graphs, known: Known | None = None) -> Tensor:
         """z-scored labels `[B, H, N]` from z-scored x `[B, T, N, F]`.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from model.adapgls import AdapGLS, base
-from model.experts import weigh
+from model.experts import _discounted, weigh
 from model.layers import Graphs
 from model.network import Shape
 from model.networks import parameter_count
@@ -112,6 +112,17 @@ def test_weights_follow_a_change_of_who_is_right() -> None:
     made = torch.stack([0.1 + 0.9 * (1 - early), 0.1 + 0.9 * early])
     weights = weigh(made, actual, rows, torch.tensor([1]), half_life=10)
     assert weights[0, 90] > 0.99 and weights[1, 150] > 0.99
+
+
+def test_sums_are_discounted_as_one_by_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(3, 40, 2, 5, generator=generator, dtype=torch.float64)
+    decay = torch.rand(40, generator=generator, dtype=torch.float64)
+    before, running = values.clone(), torch.zeros(3, 2, 5, dtype=torch.float64)
+    for row in range(40):
+        running = decay[row] * running + before[:, row]
+        assert torch.equal(_discounted(values, decay)[:, row], running)
+    assert torch.equal(values, before)
 
 
 def test_labels_to_come_change_no_weight() -> None:

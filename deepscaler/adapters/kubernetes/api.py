@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from functools import partial
 from typing import Any
 
 from deepscaler.adapters.deadline import Deadline, seconds_left
+from deepscaler.adapters.kubernetes.listed import Lists
 from deepscaler.adapters.web import CHUNK_BYTES, USER_AGENT, TooLarge, bounded
 from deepscaler.artefacts import one_line, parse_json
 from deepscaler.errors import ClusterError
@@ -64,6 +65,7 @@ class KubeApi:
         self._client: Any = None
         self._credentials = _Credentials(section)
         self._deadline = Deadline()
+        self._lists = Lists()
 
     def get(self, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The object or list at `path`.
@@ -87,7 +89,7 @@ class KubeApi:
             raise
 
     def items(self, path: str) -> list[Object]:
-        """All objects of a list, read page by page.
+        """All objects of a list, read page by page; those that it had before are the same ones (`Lists`).
 
         Where a page has expired meanwhile, the reading starts again.
 
@@ -107,8 +109,8 @@ class KubeApi:
     def _pages(self, path: str) -> list[Object]:
         found: list[Object] = []
         query: dict[str, Any] = {"limit": _PAGE}
-        for _ in range(_MOST_PAGES):
-            page = self.get(path, query)
+        for number in range(_MOST_PAGES):
+            page = self.send("GET", path, query=query, read=partial(self._lists.page, path, number))
             items, meta = page.get("items") or [], page.get("metadata") or {}
             following = meta.get("continue") if isinstance(meta, dict) else 0
             if not isinstance(items, list) or not isinstance(following, str | None):
@@ -120,6 +122,7 @@ class KubeApi:
                 raise ApiError(f"{path}: the list holds {one_line(repr(strange[0]), 60)}, which is no object")
             found += items
             if not following:
+                self._lists.ended(path, number + 1)
                 return found
             query["continue"] = following
         raise ApiError(f"{path}: the list has no end: more than {_MOST_PAGES} pages of {_PAGE} objects")
@@ -132,6 +135,7 @@ class KubeApi:
         *,
         query: Mapping[str, Any] | None = None,
         time_out: float | None = None,
+        read: Callable[[bytes], Any] = parse_json,
     ) -> dict[str, Any]:
         """The answer to one request; a PATCH is a merge patch.
 
@@ -144,21 +148,23 @@ class KubeApi:
             body: JSON to send; None: nothing.
             query: parameters of the URL.
             time_out: seconds; None, or more than the configured time-out: the configured one.
+            read: what reads the answer's JSON.
 
         Raises:
             ApiError: as `get`.
         """
         try:
-            return self._once(method, path, body, query, time_out)
+            return _parsed(*self._once(method, path, body, query, time_out), read)
         except ApiError as error:
             if error.status != 401:
                 raise
         self._client = None  # reads the kubeconfig again
-        return self._once(method, path, body, query, time_out)
+        return _parsed(*self._once(method, path, body, query, time_out), read)
 
     def _once(
         self, method: str, path: str, body: Any, query: Mapping[str, Any] | None, time_out: float | None
-    ) -> dict[str, Any]:
+    ) -> tuple[str, int, bytes]:
+        """What answered, with which status, and the body."""
         from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError
 
@@ -191,17 +197,7 @@ class KubeApi:
             self.upstream.answered(answer.status)
         if not 200 <= answer.status <= 299:
             raise ApiError(_refusal(where, answer.status, answer.reason, text), answer.status)
-        try:
-            found = parse_json(text)
-        except ValueError as error:
-            raise ApiError(
-                f"{where}: the answer is not JSON; is this a Kubernetes API server?", answer.status
-            ) from error
-        if not isinstance(found, dict):
-            raise ApiError(
-                f"{where}: not a Kubernetes object; is this a Kubernetes API server?", answer.status
-            )
-        return found
+        return where, answer.status, text
 
     def _connected(self) -> Any:
         if self._client is None:
@@ -224,6 +220,19 @@ class KubeApi:
                 kept["ssl_context"] = _lenient_context()
             self._client.user_agent = USER_AGENT
         return self._client
+
+
+def _parsed(where: str, status: int, text: bytes, read: Callable[[bytes], Any]) -> dict[str, Any]:
+    """The object that an answer states."""
+    try:
+        found = read(text)
+    except ValueError as error:
+        raise ApiError(
+            f"{where}: the answer is not JSON; is this a Kubernetes API server?", status
+        ) from error
+    if not isinstance(found, dict):
+        raise ApiError(f"{where}: not a Kubernetes object; is this a Kubernetes API server?", status)
+    return found
 
 
 def _way_to_it(said: str) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from deepscaler.adapters.kubernetes.api import ApiError, KubeApi, Object
-from deepscaler.adapters.kubernetes.checked import BufferObject, called, check
+from deepscaler.adapters.kubernetes.checked import BufferObject, check, stated_name
 from deepscaler.adapters.kubernetes.replicas import FIELD_MANAGER, Fence
 from deepscaler.artefacts import one_line, parse_json, utc_seconds, utc_text
 from deepscaler.logs import OnChange
@@ -194,7 +194,7 @@ def listed(api: KubeApi, namespace: str) -> tuple[str, dict[str, Object]]:
             if error.status != _ABSENT or version == VERSIONS[-1]:
                 raise
         else:
-            return version, {called(item): item for item in items}
+            return version, {stated_name(item): item for item in items}
     raise AssertionError("unreachable")
 
 

@@ -8,12 +8,14 @@ sound, everything that these models name has its type or is null; other fields a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from deepscaler.adapters.kubernetes.api import ApiError, Object
+from deepscaler.adapters.kubernetes.listed import remembered
 from deepscaler.adapters.kubernetes.objects import span_seconds
 from deepscaler.artefacts import one_line
 from deepscaler.logs import OnChange
@@ -310,7 +312,7 @@ def check(kind: type[Part], item: Item, what: str) -> Item:
         ApiError: it isn't sound; names the object, the field and what is wrong with it.
     """
     try:
-        kind.model_validate(item)
+        remembered(item, kind, partial(_is_sound, kind))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"])) or "the object"
@@ -319,11 +321,21 @@ def check(kind: type[Part], item: Item, what: str) -> Item:
     return item
 
 
-def called(item: object) -> str:
-    """The name of an object that may not be sound; `?` where it has none."""
+def _is_sound(kind: type[Part], item: object) -> bool:
+    kind.model_validate(item)
+    return True
+
+
+def stated_name(item: object) -> str:
+    """The name of an object that may not be sound; "" where it has none."""
     meta = item.get("metadata") if isinstance(item, Mapping) else None
     name = meta.get("name") if isinstance(meta, Mapping) else None
-    return one_line(name, 100) if isinstance(name, str) and name else "?"
+    return name if isinstance(name, str) else ""
+
+
+def called(item: object) -> str:
+    """The name of an object as messages have it; `?` where it has none."""
+    return one_line(stated_name(item), 100) or "?"
 
 
 class Checker:

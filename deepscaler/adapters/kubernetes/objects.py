@@ -173,10 +173,11 @@ class BootTimes:
     def observe(self, service: str, pod: Object) -> None:
         """Learn from a pod; nothing unless it is ready."""
         meta, status = pod["metadata"], pod.get("status") or {}
-        uid, created = str(meta.get("uid")), seconds_since_epoch(meta.get("creationTimestamp"))
-        ready, since = ready_condition(status)
+        uid = str(meta.get("uid"))
         if uid in self._known or meta.get("deletionTimestamp"):
             return
+        created = seconds_since_epoch(meta.get("creationTimestamp"))
+        ready, since = ready_condition(status)
         if not ready or since is None or created is None:
             return
         self._known.add(uid)

@@ -25,24 +25,21 @@ from deepscaler.adapters.kubernetes.checked import (
     WorkloadObject,
     called,
     check,
+    stated_name,
+)
+from deepscaler.adapters.kubernetes.facts import (
+    live_cpu_limit,
+    manager_of,
+    pod_of,
+    state_of,
+    stated_amounts,
 )
 from deepscaler.adapters.kubernetes.limit_ranges import refusal
-from deepscaler.adapters.kubernetes.objects import (
-    BootTimes,
-    Usage,
-    actual_amounts,
-    amounts,
-    manager_of_replicas,
-    name_of,
-    own_container,
-    ready_condition,
-    seconds_since_epoch,
-    usage_of,
-)
+from deepscaler.adapters.kubernetes.objects import BootTimes, Usage, name_of, usage_of
 from deepscaler.adapters.kubernetes.owners import PodOwners
 from deepscaler.adapters.kubernetes.pod_needs import next_pod
 from deepscaler.adapters.kubernetes.quota import NextPod, failure, pods_of, quota_claims
-from deepscaler.adapters.kubernetes.replicas import DeploymentState, ReplicaWriter
+from deepscaler.adapters.kubernetes.replicas import ReplicaWriter
 from deepscaler.adapters.kubernetes.rights import Right, missing_rights, needed_rights
 from deepscaler.adapters.kubernetes.rivals import Rivals, rival_autoscalers
 from deepscaler.adapters.queries import Names
@@ -172,7 +169,7 @@ class Orchestrator:
         """The application's Deployments by name. Their versions are remembered."""
         names = {*self._names.deployments, *self._names.scaled.values()}
         listed = self._api.items(self._path("/apis/apps/v1", "deployments"))
-        ours = {called(item): item for item in listed if called(item) in names}
+        ours = {name: item for item in listed if (name := stated_name(item)) in names}
         self._unsound, readable = {}, dict[str, Object]()
         for name, item in ours.items():
             try:
@@ -185,7 +182,7 @@ class Orchestrator:
             for name, why in self._unsound.items()
         }
         self._checker.tell("Deployment", held)
-        self.writer.remember(readable)
+        self.writer.remember({name: state_of(item) for name, item in readable.items()})
         self.annotator.observe(
             {name: item["metadata"].get("annotations") or {} for name, item in readable.items()}
         )
@@ -193,12 +190,11 @@ class Orchestrator:
 
     def _workload(self, service: str, item: Object, rivals: Rivals) -> Workload:
         if name_of(item) in self._unsound:
-            state = DeploymentState.of(item)
+            state = state_of(item)
             why = self._unsound[name_of(item)]
             return Workload(service, state.replicas, None, None, annotations=state.annotations, unsound=why)
-        container = own_container(item["spec"]["template"]["spec"], self._container(service))
-        cores, memory = amounts(container, "cpu"), amounts(container, "memory")
-        state, measured = DeploymentState.of(item), self._boots.seconds(service)
+        cores, memory = stated_amounts(self._container(service), item)
+        state, measured = state_of(item), self._boots.seconds(service)
         return Workload(
             service=service,
             replicas=state.replicas,
@@ -210,7 +206,7 @@ class Orchestrator:
             annotations=state.annotations,
             autoscalers=tuple(rivals.names.get(name_of(item), ())),
             hpas=tuple(map(autoscaler_of, rivals.hpas.get(name_of(item), ()))),
-            manager=manager_of_replicas(item),
+            manager=manager_of(item),
             pods=pods_of(item),
         )
 
@@ -249,7 +245,7 @@ class Orchestrator:
             except ApiError as error:
                 _LOG.debug("%ss can't be read: %s", kind, error)
                 continue
-            found.update({called(item): kind for item in items})
+            found.update({stated_name(item): kind for item in items})
         return found
 
     def _quota_claims(self, scaled: Mapping[str, Object]) -> dict[str, tuple[QuotaClaim, ...]]:
@@ -269,7 +265,9 @@ class Orchestrator:
         pods = dict[str, NextPod]()
         for service, item in scaled.items():
             seen = (self._seen.get(service) or {}).get("spec")
-            spec = next_pod(item["spec"]["template"]["spec"], seen, ranges)
+            template = item["spec"]["template"]["spec"]
+            # What the next pod will be matters only where something counts it or bounds it.
+            spec = next_pod(template, seen, ranges) if quotas or ranges else template
             pods[service] = NextPod(spec, pods_of(item), refusal(spec, ranges) or failure(item))
         return quota_claims(quotas, pods)
 
@@ -328,7 +326,7 @@ class Orchestrator:
             if not item["metadata"].get("deletionTimestamp"):
                 if _created(item) >= _created(self._seen.get(service)):
                     self._seen[service] = item
-                limit = actual_amounts(item, self._container(service), "cpu")["limits"]
+                limit = live_cpu_limit(self._container(service), item)
                 live.setdefault(service, []).extend([] if limit is None else [limit])
         self._live_cores = {service: median(limits) for service, limits in live.items() if limits}
         self._pods_seen = True
@@ -343,13 +341,13 @@ class Orchestrator:
             consequence = f"{service} is held" if service else "it is left out"
             doubts[f"Pod {called(item)}"] = f"{error}; {consequence}"
             if service:
-                unsound.append(_unsound_pod(service, called(item), str(error)))
+                unsound.append(_unsound_pod(service, stated_name(item), str(error)))
 
         for item in items:
             try:
                 named.append(check(AnyObject, item, "Pod"))
             except ApiError as error:
-                doubt(self._names.service("pod", called(item)), item, error)
+                doubt(self._names.service("pod", stated_name(item)), item, error)
         deployments, found = self._names.deployments, list[tuple[str, Object]]()
         for name, item in self._owners.deployments(named):
             try:
@@ -359,7 +357,7 @@ class Orchestrator:
                 doubt(deployments[name], item, error)
         self._checker.tell("Pod", doubts)
         self._unsound_pods = unsound
-        self._remember_strangers({called(item) for item in named} - {called(item) for _, item in found})
+        self._remember_strangers({name_of(item) for item in named} - {name_of(item) for _, item in found})
         return found
 
     def _remember_strangers(self, others: Iterable[str]) -> None:
@@ -369,23 +367,11 @@ class Orchestrator:
         self.strangers = [*before, *sorted(alike)][-_MOST_STRANGERS:]
 
     def _pod(self, service: str, item: Object, usage: Mapping[str, Usage]) -> Pod:
-        name, status = name_of(item), item.get("status") or {}
-        ready, since = ready_condition(status)
-        cores, time, window = usage.get(name, (None, None, 0.0))
-        container = own_container(item["spec"], self._container(service))
-        return Pod(
-            service=service,
-            name=name,
-            phase=str(status.get("phase", "Unknown")),
-            deleting=bool(item["metadata"].get("deletionTimestamp")),
-            start_time=seconds_since_epoch(status.get("startTime")),
-            ready=ready,
-            ready_since=since,
-            usage_cores=cores,
-            usage_time=time,
-            usage_window_seconds=window,
-            cpu_request_cores=amounts(container, "cpu")["requests"],
-        )
+        found = pod_of(service, self._container(service), item)
+        if found.name not in usage:
+            return found
+        cores, time, window = usage[found.name]
+        return replace(found, usage_cores=cores, usage_time=time, usage_window_seconds=window)
 
     # ------------------------------------------------------------------------------------------------ writing
     def scale(self, targets: Mapping[str, int]) -> ScaleReport:

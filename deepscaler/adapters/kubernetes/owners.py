@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from deepscaler.adapters.kubernetes.api import ApiError, KubeApi, Object
 from deepscaler.adapters.kubernetes.checked import AnyObject, Checker
+from deepscaler.adapters.kubernetes.listed import remembered
 from deepscaler.logs import OnChange
 
 _LOG = logging.getLogger(__name__)
@@ -36,11 +37,13 @@ class PodOwners:
         Where ReplicaSets can't be read, the name of a pod's ReplicaSet stands in: the Deployment controller
         calls it `<Deployment>-<pod-template-hash>`, and that hash is a label of the pod.
         """
-        owned = [(owner, pod) for pod in pods if (owner := _controller(pod, "ReplicaSet")) is not None]
-        guesses = {str(owner.get("uid")): _by_hash(owner, pod) for owner, pod in owned}
+        owned = [
+            (owner, pod) for pod in pods if (owner := remembered(pod, "owner", _replica_set)) is not None
+        ]
+        guesses = dict(owner for owner, _ in owned)
         read = self._read() if guesses.keys() - self._deployments.keys() else self._deployments
         self._deployments = {uid: read.get(uid, guess) for uid, guess in guesses.items()}
-        found = [(self._deployments[str(owner.get("uid"))], pod) for owner, pod in owned]
+        found = [(self._deployments[uid], pod) for (uid, _), pod in owned]
         return [(name, pod) for name, pod in found if name is not None]
 
     def _read(self) -> Mapping[str, str | None]:
@@ -66,6 +69,12 @@ def _controller(item: Object, kind: str) -> Object | None:
         if owner.get("controller") and owner.get("kind") == kind:
             return dict(owner)
     return None
+
+
+def _replica_set(pod: Object) -> tuple[str, str | None] | None:
+    """The uid of a pod's ReplicaSet, and the Deployment by its name; None where none controls the pod."""
+    owner = _controller(pod, "ReplicaSet")
+    return None if owner is None else (str(owner.get("uid")), _by_hash(owner, pod))
 
 
 def _by_hash(replica_set: Object, pod: Object) -> str | None:

@@ -67,9 +67,9 @@ class ReplicaWriter:
         self._believed: dict[str, int] = {}
         self.fence: Fence | None = None
 
-    def remember(self, deployments: Mapping[str, Object]) -> None:
+    def remember(self, deployments: Mapping[str, DeploymentState]) -> None:
         """The Deployments by name, as they are now: the next writes are based on them."""
-        self._read_before = {name: DeploymentState.of(item) for name, item in deployments.items()}
+        self._read_before = dict(deployments)
         self._believed = {}
 
     def believe(self, replicas: Mapping[str, int]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from deepscaler.adapters.kubernetes.api import ApiError, KubeApi, Object
-from deepscaler.adapters.kubernetes.checked import Autoscaler, Checker, HpaObject, called
+from deepscaler.adapters.kubernetes.checked import Autoscaler, Checker, HpaObject, called, stated_name
 from deepscaler.adapters.kubernetes.objects import name_of
 from deepscaler.logs import OnChange
 
@@ -60,5 +60,5 @@ def rival_autoscalers(api: KubeApi, namespace: str, on_change: OnChange, checker
             if any(item is other for other in sound):
                 rivals.add(kind, item)
             else:
-                rivals.names.setdefault(called(item), []).append(f"{kind}/{called(item)}")
+                rivals.names.setdefault(stated_name(item), []).append(f"{kind}/{called(item)}")
     return rivals
