@@ -256,4 +256,6 @@ def test_costs_are_told_at_the_prices_that_were_set(tmp_path):
         costs.append(summary["policies"]["hpa_70"]["realised_cost"])
     minute = 1 / 60
     held = 2 * minute * 1.5
-    assert costs == pytest.approx([held + 2 * minute * 0.5, held + 100 * 2 * minute * 0.5, held + 100 * 2 * minute * 0.5 + 1.5])
+    assert costs == pytest.approx(
+        [held + 2 * minute * 0.5, held + 100 * 2 * minute * 0.5, held + 100 * 2 * minute * 0.5 + 1.5]
+    )
