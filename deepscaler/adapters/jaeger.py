@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from deepscaler.adapters.batches import DAY_SECONDS, Requests, in_batches, spread
-from deepscaler.adapters.queries import Names
+from deepscaler.adapters.names import Names
 from deepscaler.adapters.web import TooLarge, Web
 from deepscaler.artefacts import one_line
 from deepscaler.calls import COLUMNS, EXTERNAL, CallGraph

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from deepscaler.cluster import Advice, Autoscaler, Workload
-from deepscaler.control.guard_rails import HELD, LEFT_ALONE, Decision
+from deepscaler.control.decision import HELD, LEFT_ALONE, Decision
 from deepscaler.settings import Scale
 
 SYNC_SECONDS = 15.0

@@ -14,7 +14,7 @@ from typing import Any
 
 from deepscaler.artefacts import one_line, parse_json
 from deepscaler.cluster import ScaleReport, Workload
-from deepscaler.control.guard_rails import Decision, Rules
+from deepscaler.control.decision import Decision, Rules
 from deepscaler.errors import SettingsError
 from deepscaler.logs import OnChange
 from deepscaler.policies.base import Reason

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from deepscaler.control.guard_rails import HELD, LEFT_ALONE, Decision, Stance
+from deepscaler.control.decision import HELD, LEFT_ALONE, Decision, Stance
 from deepscaler.policies.base import Reason
 from deepscaler.settings import Constraint, GuardRails
 

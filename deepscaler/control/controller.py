@@ -7,7 +7,7 @@ import math
 import platform
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -19,13 +19,15 @@ from deepscaler.cluster import Cluster, Pod, Workload
 from deepscaler.control.behavior import Behaviors
 from deepscaler.control.calendar import Calendar
 from deepscaler.control.constraints import shared
+from deepscaler.control.decision import Stance
+from deepscaler.control.earlier import earlier_decisions
 from deepscaler.control.gate import Gate
-from deepscaler.control.guard_rails import RecommendationHistory, Stance, decide
+from deepscaler.control.guard_rails import decide
 from deepscaler.control.health import Health, HealthWatch
 from deepscaler.control.long_history import LongHistory
 from deepscaler.control.modes import Modes
 from deepscaler.control.notices import Notices
-from deepscaler.control.quality import Quality
+from deepscaler.control.recommendations import RecommendationHistory
 from deepscaler.control.recorder import (
     DecisionRow,
     Recorder,
@@ -39,11 +41,11 @@ from deepscaler.control.renewal import Model, Renewal
 from deepscaler.control.schedule import ClockWatch, Turns, sleep
 from deepscaler.control.spare import Spare
 from deepscaler.control.tick import Tick, Watcher
-from deepscaler.errors import DeepScalerError, MetricsError
-from deepscaler.policies.base import Observation, Policy, Proposal, Reason
-from deepscaler.policies.reactive import usage_floor
+from deepscaler.control.trusted import trusted_proposals
+from deepscaler.errors import DeepScalerError
+from deepscaler.policies.base import Observation, Policy
 from deepscaler.runs import PolicyName
-from deepscaler.settings import GuardRails, Settings
+from deepscaler.settings import Settings
 
 log = logging.getLogger(__name__)
 PATIENCE_PERIODS = 4
@@ -96,7 +98,9 @@ class Controller:
         rails = self._scale.guard_rails
         self._history = RecommendationHistory(rails.scale_down_window)
         self._clock_watch = ClockWatch(cluster)
-        self._restore(rails)
+        seconds = READING_SHARE * self._scale.tick_timeout
+        earlier = earlier_decisions(cluster, self.recorder, rails.scale_down_window, seconds)
+        self._history.restore(earlier, cluster.steady(), rails.round_up_threshold)
         self._gate = Gate(cluster, settings, self.statistics)
         self._load = self._long_history(policy)
         level = logging.INFO if survive_bugs else logging.DEBUG  # an experiment isn't watched
@@ -110,35 +114,6 @@ class Controller:
         self._completed, self._failed_in_a_row = cluster.steady(), 0
         self._samples_pods = cluster.pod_history(cluster.now(), cluster.now()) is None
         self._count_rows()
-
-    def _restore(self, rails: GuardRails) -> None:
-        """Remember what an earlier controller recommended, by the steady clock."""
-        now, steady = self.cluster.now(), self.cluster.steady()
-        rows = self.recorder.recent(now - rails.scale_down_window)
-        ahead = rows["time"] > now
-        if ahead.any():
-            newest = utc_text(float(rows["time"].max()))
-            log.warning("%d earlier decisions are of the future, up to %s: left out", ahead.sum(), newest)
-        earlier = pd.concat([*self._stored(now - rails.scale_down_window, now), rows[~ahead]])
-        earlier = earlier.assign(time=earlier["time"] - (now - steady))
-        self._history.restore(earlier, steady, rails.round_up_threshold)
-
-    def _stored(self, start: float, end: float) -> list[pd.DataFrame]:
-        """What controllers on whatever node decided, as the store of metrics tells it; none if it doesn't.
-
-        decisions.csv tells only what was decided on this node. What both tell counts once, because the
-        highest recommendation does.
-        """
-        try:
-            with sharing(READING_SHARE * self._scale.tick_timeout):
-                stored = self.cluster.past_decisions(start, end)
-        except MetricsError as error:
-            log.warning("what was decided lately is known from decisions.csv alone: %s", error)
-            return []
-        if stored.empty:
-            return []
-        log.info("%d recommendations of the last %g s are taken over", len(stored), end - start)
-        return [stored.assign(floor=math.nan, target=stored["current"], reason=Reason.FORECAST.value)]
 
     @property
     def decision_seconds(self) -> list[float]:
@@ -292,7 +267,7 @@ class Controller:
             quality = self._gate.judge(now, running, self.policy.history_seconds)
             load = None if self._load is None else self._load.upto(now)
             observation = Observation(now, quality.panel, workloads, pods, load)
-            proposals = self._proposals(observation, quality)
+            proposals = trusted_proposals(self.policy, observation, quality, self._scale, self.statistics)
             self._sound = self._sound if quality.held else observation
             troubled = self._gate.no_scale_down(quality, now)
         for workload in workloads:
@@ -355,38 +330,3 @@ class Controller:
     def _sample(self) -> None:
         with sharing(self._scale.tick_timeout):
             self._record_pods(self.cluster.now(), self.cluster.workloads(), self.cluster.pods())
-
-    def _proposals(self, observation: Observation, quality: Quality) -> dict[str, Proposal]:
-        """The proposals of the policy; services whose data can't be trusted are held instead.
-
-        Only the cores that its pods use now may raise the replicas of a service that is held.
-        """
-        proposals: dict[str, Proposal] = {}
-        running = {item.service: item.replicas for item in observation.workloads if item.replicas > 0}
-        seen: list[Workload | Pod] = [*observation.workloads, *observation.pods]
-        unsound = {item.service for item in seen if item.unsound and item.service in running}
-        held = {**quality.held, **dict.fromkeys(sorted(unsound), Reason.HELD_UNSOUND)}
-        if set(running) - set(held):
-            try:
-                proposals = dict(self.policy.decide(observation))
-            except MetricsError as error:
-                self.statistics.metrics_failures += 1
-                log.error("%s can't decide: %s", self.policy.name, error)
-                held.update(dict.fromkeys(running, Reason.HELD_MISSING))
-        floors = self._usage_floors(observation) if held else {}
-        for service, reason in held.items():
-            floor = floors.get(service)
-            if floor is not None and floor > running[service]:
-                proposals[service] = Proposal(floor, Reason.FLOOR, floor=floor)
-            else:
-                proposals[service] = Proposal(None, reason, floor=floor)
-        self.statistics.held += len(held)
-        return proposals
-
-    def _usage_floors(self, observation: Observation) -> Mapping[str, float]:
-        floor = self._scale.floor
-        if not floor.enabled:
-            return {}
-        return usage_floor(
-            observation.workloads, observation.pods, observation.now, self._scale.stale_after, floor.rho_max
-        )

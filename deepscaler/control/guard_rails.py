@@ -6,170 +6,19 @@ opt-outs, pauses, forced values -> tolerance -> scale-down stabilization -> step
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol
-
-import pandas as pd
+from dataclasses import replace
 
 from deepscaler.cluster import QuotaClaim, Workload
+from deepscaler.control.decision import Decision, Rules, Stance
 from deepscaler.control.quotas import Wish, share_out
+from deepscaler.control.recommendations import RecommendationHistory, round_replicas
 from deepscaler.policies.base import Proposal, Reason
 from deepscaler.settings import GuardRails
 
 PAUSE_ANNOTATION = "deepscaler.io/paused"
 """Annotation that keeps a Deployment from being scaled, unless its value is "false", "0", "no" or ""."""
-LEFT_ALONE = frozenset({Reason.SCALED_TO_ZERO, Reason.PAUSED, Reason.RIVAL_AUTOSCALER})
-"""Services with these reasons are never written, whatever the other rails say."""
-HELD = frozenset(
-    {
-        Reason.HELD_STALE,
-        Reason.HELD_MISSING,
-        Reason.HELD_UNSOUND,
-        Reason.HELD_TROUBLE,
-        Reason.UNKNOWN_SERVICE,
-    }
-)
-"""Services with these reasons keep their replicas, because their data can't be trusted."""
-RESTRICTING = (
-    LEFT_ALONE
-    | HELD
-    | {
-        Reason.FORCED,
-        Reason.WITHIN_TOLERANCE,
-        Reason.STABILIZED,
-        Reason.STEP_LIMIT,
-        Reason.MIN_REPLICAS,
-        Reason.MAX_REPLICAS,
-        Reason.CALENDAR,
-        Reason.CONSTRAINT,
-        Reason.QUOTA,
-        Reason.CONFLICT,
-        Reason.WRITE_FAILED,
-    }
-)
-"""Services with these reasons don't get what the policy wants."""
-_REMEMBERED = ["time", "service", "current", "predicted", "floor", "target", "reason"]
 _SLACK = 1e-9
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What is decided for one service.
-
-    Attributes:
-        current: replicas in the spec when they were read.
-        target: replicas to have, a Python int; at least 1, unless the owner set 0, which is respected.
-        reason: the rail that changed the target last, or else the policy's own reason; `unchanged` if the
-            policy wants the current replicas.
-        recommended: what the stabilization history remembers: the rounded wish before the rails, or the
-            current replicas of a service that is held or left alone.
-        bound_by: the quota that cut the target, if one did.
-    """
-
-    service: str
-    current: int
-    target: int
-    reason: Reason
-    recommended: int
-    bound_by: str = ""
-
-
-class Rules(Protocol):
-    """Windows, step limits and tolerance of one service, in the place of the general ones."""
-
-    def tolerance(self, up: bool, usual: float) -> float:
-        """Relative change in a direction that is too small to act on."""
-        ...
-
-    def limit(self, current: int, wish: int, now: float) -> tuple[int, Reason | None]:
-        """What windows and rates leave of a wish, and the reason if they change it."""
-        ...
-
-
-@dataclass(frozen=True)
-class Stance:
-    """How strict the rails are in this tick.
-
-    Attributes:
-        acting: False in a dry run. There a rival autoscaler is what the policy is compared with, no reason to
-            refuse.
-        guarded: False for a policy with its own tolerance, stabilization and step limits.
-        no_scale_down: services whose traffic fell together with errors or missing data.
-        beside: services whose autoscaler stays in charge, because they are only advised or watched.
-        minimums: service -> the minimum that the calendar asks for now.
-        rules: service -> its own windows, step limits and tolerance, where it has some.
-    """
-
-    acting: bool = True
-    guarded: bool = True
-    no_scale_down: frozenset[str] = frozenset()
-    beside: frozenset[str] = frozenset()
-    minimums: Mapping[str, int] = field(default_factory=dict)
-    rules: Mapping[str, Rules] = field(default_factory=dict)
-
-
-class RecommendationHistory:
-    """Recommendations of the last `window` seconds by service: the memory of the scale-down stabilization.
-
-    When a service is seen first, record its current replicas, so that its first scale-down waits for a
-    window, too. A service at 0 is forgotten: its owner switched it off, which says nothing of what it needs,
-    and once it is switched on again it is seen first.
-    """
-
-    def __init__(self, window: float) -> None:
-        self.window = window
-        self._records: dict[str, list[tuple[float, int]]] = {}
-
-    def restore(self, rows: pd.DataFrame, now: float, round_up_threshold: float) -> None:
-        """Remember what an earlier controller did, from its rows of decisions.csv.
-
-        Their times, and `now`, are of the clock that the history goes by.
-        """
-        settled = {reason.value for reason in (*LEFT_ALONE, *HELD, Reason.FORCED)}
-        recent = rows[rows["time"] > now - self.window].sort_values("time", kind="stable")
-        entries = recent[_REMEMBERED].itertuples(index=False, name=None)
-        for time, service, current, predicted, floor, target, reason in entries:
-            if reason in settled:
-                remembered = int(target)
-            else:
-                wishes = [float(value) for value in (predicted, floor) if pd.notna(value)]
-                wish = round_replicas(max(wishes, default=None), round_up_threshold)
-                remembered = int(current) if wish is None else wish
-            self.record(str(service), float(time), remembered)
-
-    def knows(self, service: str) -> bool:
-        """Whether anything was recorded for `service` since it was last at 0."""
-        return service in self._records
-
-    def record(self, service: str, time: float, replicas: int) -> None:
-        """Remember a recommendation and forget those out of the window; at 0 replicas, all of them."""
-        if replicas == 0:
-            self._records.pop(service, None)
-            return
-        kept = [entry for entry in self._records.get(service, ()) if time - entry[0] < self.window]
-        self._records[service] = [*kept, (time, replicas)]
-
-    def highest(self, service: str, now: float) -> int | None:
-        """Highest recommendation that is younger than the window; None if there is none."""
-        return max(
-            (replicas for time, replicas in self._records.get(service, ()) if now - time < self.window),
-            default=None,
-        )
-
-
-def round_replicas(target: float | None, threshold: float) -> int | None:
-    """The target as a whole number of at least 1; None if it is no finite number.
-
-    It is rounded up if its fraction exceeds `threshold`, else down.
-
-    Source: the published controller (0.35).
-    """
-    if target is None or not math.isfinite(target):
-        return None
-    whole = math.floor(target + _SLACK)
-    return max(whole + int(target - whole > threshold + _SLACK), 1)
 
 
 def decide(

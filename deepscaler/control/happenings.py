@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from deepscaler.cluster import Autoscaler, Condition, Happening, ScaleReport, Workload
 from deepscaler.control.advice import Change
-from deepscaler.control.guard_rails import HELD, LEFT_ALONE, Decision
+from deepscaler.control.decision import HELD, LEFT_ALONE, Decision
 
 
 class Happenings:

@@ -12,7 +12,7 @@ from deepscaler.artefacts import utc_text
 from deepscaler.cluster import Autoscaler, Cluster, ScaleReport, Workload
 from deepscaler.control.advice import Change, advisable, change, lead_seconds
 from deepscaler.control.contests import Contests
-from deepscaler.control.guard_rails import Decision
+from deepscaler.control.decision import Decision
 from deepscaler.control.happenings import Happenings
 from deepscaler.control.notices import Notices
 from deepscaler.control.recorder import ACTING, ADVISING, DRY_RUN, STANDBY, WRITING, Statistics

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from deepscaler.cluster import ScaleReport, Workload
-from deepscaler.control.guard_rails import HELD, LEFT_ALONE, Decision
+from deepscaler.control.decision import HELD, LEFT_ALONE, Decision
 from deepscaler.control.happenings import held_by
 from deepscaler.control.recorder import Statistics
 from deepscaler.logs import OnChange

@@ -15,7 +15,7 @@ import pandas as pd
 
 from deepscaler.artefacts import utc_text
 from deepscaler.cluster import Pod, ScaleReport, Workload
-from deepscaler.control.guard_rails import Decision
+from deepscaler.control.decision import Decision
 from deepscaler.control.tables import Parser, Table, moment, optional_number, phrase, whole, word
 from deepscaler.policies.base import Proposal, Reason
 from deepscaler.runs import ADDED_LATER, DECISION_COLUMNS, POD_COLUMNS

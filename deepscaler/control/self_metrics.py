@@ -18,7 +18,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from deepscaler import __version__
-from deepscaler.control.guard_rails import RESTRICTING
+from deepscaler.control.decision import RESTRICTING
 from deepscaler.control.health import Health
 from deepscaler.control.recorder import WRITING, DecisionRow
 from deepscaler.control.renewal import Model

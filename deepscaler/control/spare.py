@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from deepscaler.cluster import Cluster, Workload
-from deepscaler.control.guard_rails import HELD, LEFT_ALONE, Decision
+from deepscaler.control.decision import HELD, LEFT_ALONE, Decision
 from deepscaler.control.recorder import WRITING
 from deepscaler.policies.base import Policy
 from deepscaler.policies.outlook import Outlook

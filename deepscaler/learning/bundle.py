@@ -8,29 +8,27 @@ decided by them.
 from __future__ import annotations
 
 import io
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from deepscaler.artefacts import one_line, plain, replacing, write_json
+from deepscaler.artefacts import plain, replacing, write_json
 from deepscaler.errors import BundleError
 from deepscaler.graphs.priors import write_graph
 from deepscaler.learning.bundle_file import (
     VERSION,
     BundleFile,
-    make_again,
     read_bundle_file,
     seal,
     unusable,
 )
 from deepscaler.learning.dataset import Normalizer
+from deepscaler.learning.tensor_files import check_finite, check_plain, unpack
 from model.analogs import Moments
 from model.layers import Graphs
 from model.network import Network, Shape
@@ -201,7 +199,7 @@ def save_bundle(bundle: Bundle, path: str | Path, run: Mapping[str, Any] | None 
     statistics = {name: np.array(getattr(bundle.normalizer, name), np.float32) for name in STATISTICS}
     tensors["statistics"] = {name: torch.from_numpy(values) for name, values in statistics.items()}
     try:
-        _check_finite(tensors)
+        check_finite(tensors)
     except ValueError as error:
         raise BundleError(f"{path}: not written: {error}; train with a smaller learning rate") from error
     buffer = io.BytesIO()
@@ -225,8 +223,8 @@ def load_bundle(source: str | Path | BundleFile) -> Bundle:
     file = source if isinstance(source, BundleFile) else read_bundle_file(source)
     stored = unpack(file.path, io.BytesIO(file.content))
     try:
-        _check_plain(stored, len(file.content))
-        _check_finite(stored)
+        check_plain(stored, len(file.content))
+        check_finite(stored)
         statistics = {name: stored["statistics"][name].numpy() for name in STATISTICS}
         states, graphs = {name: stored[name] for name in STATES}, stored["graphs"]
         bundle = Bundle(
@@ -242,36 +240,6 @@ def load_bundle(source: str | Path | BundleFile) -> Bundle:
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise unusable(file.path, error) from error
     return bundle
-
-
-def _check_plain(stored: Mapping[str, Any], most: int) -> None:
-    """Refuse anything but groups of dense tensors that take at most `most` bytes together.
-
-    Raises:
-        ValueError: there is something else, or it takes more.
-    """
-    taken = 0
-    for group, tensors in stored.items():
-        if not isinstance(tensors, dict):
-            raise ValueError(f"{group}: expected tensors by name, found {type(tensors).__name__}")
-        for name, tensor in tensors.items():
-            if type(tensor) is not Tensor or tensor.layout != torch.strided or not isinstance(name, str):
-                raise ValueError(f"{group}: {name} is no plain tensor")
-            taken += tensor.numel() * tensor.element_size()
-    if taken > most:
-        raise ValueError(f"its tensors take {taken} bytes, the file {most}")
-
-
-def _check_finite(stored: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Refuse NaN and infinity.
-
-    Raises:
-        ValueError: there is one; the message names the tensor.
-    """
-    for group, tensors in stored.items():
-        for name, tensor in tensors.items():
-            if not bool(torch.isfinite(tensor).all()):
-                raise ValueError(f"{group}: {name} holds NaN or infinity")
 
 
 def _check_shapes(bundle: Bundle) -> None:
@@ -302,39 +270,3 @@ def _check_shapes(bundle: Bundle) -> None:
     for name, tensor in network.state_dict().items():
         if name not in bundle.weights or bundle.weights[name].shape != tensor.shape:
             raise ValueError(f"weights: {name} isn't there in the shape {tuple(tensor.shape)}")
-
-
-def load_tensors(path: str | Path, absent: str) -> dict[str, Any]:
-    """A mapping that `torch.save` wrote, tensors and plain values only.
-
-    Raises:
-        BundleError: `absent` where there is no file; broken, or something else than a mapping.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise BundleError(absent)
-    return unpack(path, path)
-
-
-def unpack(path: Path, source: Path | io.BytesIO) -> dict[str, Any]:
-    """The mapping that `torch.save` wrote into `source`; messages call it `path`.
-
-    Raises:
-        BundleError: broken, or something else than a mapping.
-    """
-    try:
-        stored = torch.load(source, map_location="cpu", weights_only=True)
-    except (
-        RuntimeError,
-        pickle.UnpicklingError,
-        EOFError,
-        BadZipFile,
-        ValueError,
-        KeyError,
-        OSError,
-        AttributeError,
-    ) as error:
-        raise BundleError(f"{path}: broken ({one_line(error, 160)}); {make_again(path)}") from error
-    if not isinstance(stored, dict):
-        raise BundleError(f"{path}: expected a mapping, found {type(stored).__name__}; {make_again(path)}")
-    return stored

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deepscaler.artefacts import plain, replacing
 from deepscaler.errors import BundleError, DataError, SettingsError
-from deepscaler.learning.bundle import Bundle, load_bundle, load_tensors
+from deepscaler.learning.bundle import Bundle, load_bundle
 from deepscaler.learning.decisions import decide_over
 from deepscaler.learning.description import Expected, check_bundle
 from deepscaler.learning.graph_report import Subject, judge_graph
@@ -23,6 +23,7 @@ from deepscaler.learning.inputs import training_inputs
 from deepscaler.learning.judging import judge_forecasts
 from deepscaler.learning.saved_forecasts import save_forecasts
 from deepscaler.learning.task import TrainingTask, pick_device
+from deepscaler.learning.tensor_files import load_tensors
 from deepscaler.learning.windowing import make_windows, split_ends
 from deepscaler.planning.plan import Prices
 from model import parallel

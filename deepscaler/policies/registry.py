@@ -13,27 +13,13 @@ from deepscaler.labels.demand import DemandModel
 from deepscaler.learning.bundle_file import BundleFile, read_bundle_file
 from deepscaler.learning.description import Expected, check_bundle, expected_by, load_demand
 from deepscaler.learning.scenarios import NETWORK, NetworkScenarios
-from deepscaler.planning.altered import Altered
-from deepscaler.planning.budget import Budget
-from deepscaler.planning.days import LongSeasons
-from deepscaler.planning.plan import Prices
-from deepscaler.planning.scenarios import (
-    ANALOGS,
-    TOGETHER,
-    LivePast,
-    LiveSeason,
-    NoSeason,
-    ScenarioSource,
-    Together,
-)
-from deepscaler.planning.trials import Trials
+from deepscaler.planning.scenarios import ANALOGS
 from deepscaler.policies.analog import AnalogHistory
 from deepscaler.policies.base import Policy
-from deepscaler.policies.budget import MINUTE_SECONDS, BudgetWatch
 from deepscaler.policies.deepscaler import DeepScalerPolicy
 from deepscaler.policies.explore import ExplorePolicy, SlaWatch
-from deepscaler.policies.outlook import Learned, learned_from
-from deepscaler.policies.plan import PlanPolicy
+from deepscaler.policies.outlook import learned_from
+from deepscaler.policies.planned import bootstrap_policy, plan_policy, trials_of
 from deepscaler.policies.reactive import FrontPolicy, OneByOnePolicy, ReactiveFloor, ReactivePolicy
 from deepscaler.policies.rivals import RIVALS, make_rival
 from deepscaler.policies.static import StaticPolicy
@@ -56,8 +42,6 @@ OFFERED = "offered"
 TRAIN_OFFERED = "train it on process.label=offered"
 PAPER_BUNDLE = "paper.pt"
 """The bundle of `deepscaler_paper` lies beside that of `deepscaler` (`scale.bundle`)."""
-FLOOR_SECONDS = 60.0
-"""The floor under a plan goes by the mean rate of at least this long."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +176,7 @@ def _planned(
         sources[ANALOGS] = NetworkScenarios(*asked, analogs=True)
     if alone is not None and alone not in sources:
         raise BundleError(f"{file.path}: keeps no moments of its training: {TRAIN_OFFERED}")
-    source = _trials(settings, model, sources) if alone is None else sources[alone]
+    source = trials_of(settings, model, sources) if alone is None else sources[alone]
 
     def about() -> Mapping[str, Any]:
         told = {name: one.describe() for name, one in sources.items() if alone in (None, name)}
@@ -215,25 +199,6 @@ def _forecast(settings: Settings, file: BundleFile, name: str, with_floor: bool)
     )
 
 
-def _trials(settings: Settings, model: DemandModel, others: Mapping[str, ScenarioSource]) -> Trials:
-    """A live season, the live past, earlier days and `others`, followed on trial."""
-    step, plan = settings.collect.step, settings.scale.plan
-    horizon, entries = round(plan.horizon / step), model.entry_columns
-    asked = (horizon, plan.scenarios, step, entries)
-    sources: dict[str, ScenarioSource] = {"past": LivePast(*asked), "day": LongSeasons(*asked), **others}
-    mixtures = {TOGETHER: tuple(sources)}
-    if ANALOGS in sources:  # courses that really happened; the quantiles are rather wide, and wait for proof
-        live = ("past", "day")
-        mixtures = {TOGETHER: (*live, ANALOGS), f"{TOGETHER}_with_{NETWORK}": (*live, NETWORK)}
-    season: ScenarioSource = NoSeason() if plan.without == "seasons" else LiveSeason(horizon, step, entries)
-    return Trials(Together(season, sources, mixtures), step)
-
-
-def bootstrap_policy(settings: Settings, model: DemandModel) -> PlanPolicy:
-    """`plan_bootstrap`: the plan over what live history says, without any learning."""
-    return plan_policy(settings, model, _trials(settings, model, {}), "plan_bootstrap")
-
-
 def _plan_bootstrap(context: Context) -> Policy:
     return bootstrap_policy(context.settings, load_demand(context.settings))
 
@@ -243,55 +208,6 @@ def _plan_analog(context: Context) -> Policy:
     step, plan = settings.collect.step, settings.scale.plan
     source = AnalogHistory(round(plan.horizon / step), plan.scenarios, step)
     return plan_policy(settings, model, source, "plan_analog")
-
-
-def plan_policy(
-    settings: Settings,
-    model: DemandModel,
-    source: ScenarioSource,
-    name: str,
-    *,
-    with_floor: bool = True,
-    about: Callable[[], Mapping[str, Any]] = dict,
-    learned: Learned | None = None,
-) -> PlanPolicy:
-    """The plan by cost over the scenarios of `source`, with the reactive floor under it."""
-    scale = settings.scale
-    seconds = max(scale.floor.seconds, FLOOR_SECONDS)  # what passes sooner is the plan's to weigh
-    below = scale.floor.model_copy(update={"seconds": seconds})
-    floor = ReactiveFloor(model, below) if with_floor and scale.floor.enabled else None
-    prices = Prices(scale.prices.shortage, scale.prices.start)
-    step, history = settings.collect.step, scale.plan.history
-    budget = budget_watch(settings, model, prices)
-    trials = source if isinstance(source, Trials) else None
-    load_seconds = 0.0 if trials is None else scale.plan.long_history  # only they look for days and weeks
-    return PlanPolicy(
-        model,
-        source,
-        floor,
-        prices,
-        history,
-        step,
-        name,
-        about,
-        learned,
-        trials,
-        budget,
-        load_seconds,
-        Altered(scale.plan.surprise, scale.plan.apart),
-    )
-
-
-def budget_watch(settings: Settings, model: DemandModel, prices: Prices) -> BudgetWatch | None:
-    """What keeps a plan to `scale.budget`; None without one."""
-    asked = settings.scale.budget
-    if asked is None:
-        return None
-    step = settings.collect.step
-    day = round(asked.window / max(MINUTE_SECONDS, step))
-    budget = Budget(asked.share, prices.shortage, asked.spending, day)
-    sla = min(entry.sla for entry in settings.app.entries)
-    return BudgetWatch(budget, prices, model, sla, step, limited=asked.spending is not None)
 
 
 def _fit(settings: Settings, file: BundleFile) -> DemandModel | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import date
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
@@ -21,7 +22,17 @@ Count = Annotated[int, Field(ge=1)]
 """A whole number that is 1 or more."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 """A TCP port; 0 is any free one where we listen."""
-Url = Annotated[str, Field(pattern=r"^https?://[^/\s@?#]+(/[^\s@?#]*)?$")]
+
+
+def _with_a_way(url: str) -> str:
+    """The URL, if it leads to a host and a port that can be."""
+    parts = urlsplit(url)  # a ValueError says what is wrong with host or port
+    if not parts.hostname or parts.port == 0:
+        raise ValueError("a host is missing, or the port is 0")
+    return url
+
+
+Url = Annotated[str, Field(pattern=r"^https?://[^/\s@?#]+(/[^\s@?#]*)?$"), AfterValidator(_with_a_way)]
 """An http(s) URL without a user name, parameters or a fragment in it: those are no place for secrets."""
 Feature = Literal["pod", "cpu", "mem", "res", "req"]
 """A metric of one service, by the names that the README explains."""

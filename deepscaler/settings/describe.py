@@ -13,7 +13,8 @@ from pydantic.fields import FieldInfo
 
 from deepscaler.settings.base import Section
 from deepscaler.settings.experiment import Experiment
-from deepscaler.settings.loading import EXTENDS, MOST_BASES, load_section, read_document
+from deepscaler.settings.layers import EXTENDS, MOST_BASES
+from deepscaler.settings.loading import load_section, read_document
 from deepscaler.settings.stages import Settings
 from deepscaler.settings.training import ModelConfig, Train
 

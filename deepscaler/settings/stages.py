@@ -12,6 +12,9 @@ from deepscaler.settings.base import Count, Feature, Moment, Name, NotNegative, 
 from deepscaler.settings.scaling import Mode, Scale
 from deepscaler.settings.testbed import Testbed
 
+_SPAN = r"^([0-9]+(ms|s|m|h|d))*0*[1-9][0-9]*(ms|s|m|h|d)([0-9]+(ms|s|m|h|d))*$"
+"""A Prometheus duration above 0."""
+
 
 class Query(Section):
     """One PromQL template for all services; `deepscaler/adapters/queries.py` says which placeholders it has.
@@ -65,9 +68,7 @@ class Collect(Section):
         3600.0, description="seconds back from now (testbed: seconds from testbed.start on)"
     )
     output_dir: str = Field("data/app", description="directory for metrics.csv, calls.csv and workloads.json")
-    window: Annotated[str, Field(pattern=r"^([0-9]+(ms|s|m|h|d))+$")] = Field(
-        "1m", description="range of rate() in the queries"
-    )
+    window: Annotated[str, Field(pattern=_SPAN)] = Field("1m", description="range of rate() in the queries")
     calls_window: Positive = Field(300.0, description="seconds that each row of calls.csv covers")
     chunk_points: Annotated[int, Field(ge=2, le=11000)] = Field(
         10000, description="most points per series that one request asks for"

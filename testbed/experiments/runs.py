@@ -27,7 +27,8 @@ from deepscaler.panel import MetricPanel
 from deepscaler.policies.base import Policy
 from deepscaler.policies.oracle import ForeseenPolicy, OraclePolicy
 from deepscaler.policies.plan import ForeseenRates, PlanPolicy
-from deepscaler.policies.registry import FORESEEN, make_policy, plan_policy
+from deepscaler.policies.planned import plan_policy
+from deepscaler.policies.registry import FORESEEN, make_policy
 from deepscaler.runs import PolicyName, Run, write_run
 from deepscaler.settings import Settings
 from testbed.applications.loading import load_application

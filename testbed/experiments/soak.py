@@ -25,12 +25,12 @@ import pandas as pd
 from tqdm import tqdm
 
 from deepscaler.control.controller import Controller
-from deepscaler.control.guard_rails import HELD
+from deepscaler.control.decision import HELD
 from deepscaler.control.recorder import DecisionRow, Recorder
 from deepscaler.errors import DataError, DeepScalerError
 from deepscaler.policies.base import Policy, Reason
+from deepscaler.policies.planned import bootstrap_policy
 from deepscaler.policies.reactive import ReactiveFloor, ReactivePolicy
-from deepscaler.policies.registry import bootstrap_policy
 from deepscaler.settings import Settings, load_settings
 from testbed.cluster.faults import FaultyCluster, Killed, draw_faults, failing_disk
 from testbed.cluster.virtual import VirtualCluster

@@ -32,8 +32,8 @@ from deepscaler.learning.scenarios import NetworkScenarios
 from deepscaler.learning.untrained import untrained_forecaster
 from deepscaler.policies.base import Policy
 from deepscaler.policies.deepscaler import DeepScalerPolicy
+from deepscaler.policies.planned import bootstrap_policy, plan_policy
 from deepscaler.policies.reactive import ReactiveFloor
-from deepscaler.policies.registry import bootstrap_policy, plan_policy
 from deepscaler.settings import Settings
 from testbed.experiments.tick_server import LIMIT_CORES, document, serving
 

@@ -10,7 +10,7 @@ from helpers.http_script import Script
 
 from deepscaler.adapters.jaeger import Dependency, JaegerClient, service_of
 from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
-from deepscaler.adapters.queries import Names
+from deepscaler.adapters.names import Names
 from deepscaler.calls import EXTERNAL
 from deepscaler.errors import MetricsError, SettingsError
 from deepscaler.settings import App, Jaeger, Settings, load_settings

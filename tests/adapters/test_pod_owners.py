@@ -10,8 +10,8 @@ from helpers.paper_shop import SCRAPE, T0, Shop, settings_file, wave
 
 from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
 from deepscaler.adapters.kubernetes.measured_objects import MeasuredObjects
+from deepscaler.adapters.names import Names
 from deepscaler.adapters.prometheus import PrometheusClient
-from deepscaler.adapters.queries import Names
 from deepscaler.settings import Settings, load_settings
 from testbed.cluster.exposition import Series, exposition_series, labels
 

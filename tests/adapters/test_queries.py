@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from deepscaler.adapters.queries import FEATURE_QUERIES, Names, alternatives, duration, seconds
+from deepscaler.adapters.names import Names, alternatives, duration, seconds
+from deepscaler.adapters.queries import FEATURE_QUERIES
 from deepscaler.errors import MetricsError, SettingsError
 from deepscaler.settings import App
 

@@ -16,7 +16,7 @@ from helpers.peak import BOOT, TICK, Peak, hpa
 import predict_scale
 from deepscaler.cluster import Advice, Autoscaler, Workload
 from deepscaler.control.advice import LONGEST_SECONDS, Change, advisable, change, lead_seconds
-from deepscaler.control.guard_rails import Decision
+from deepscaler.control.decision import Decision
 from deepscaler.policies.base import Reason
 from deepscaler.settings import Scale
 

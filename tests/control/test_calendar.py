@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from deepscaler.control.calendar import Calendar
 from deepscaler.control.constraints import excess_of, within_constraints
 from deepscaler.control.controller import Controller
-from deepscaler.control.guard_rails import Decision
+from deepscaler.control.decision import Decision
 from deepscaler.policies.base import Reason
 from deepscaler.settings import CalendarEntry, Constraint
 

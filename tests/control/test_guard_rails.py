@@ -11,16 +11,9 @@ from pydantic import ValidationError
 
 from deepscaler.cluster import QuotaClaim, Workload
 from deepscaler.control.controller import Controller
-from deepscaler.control.guard_rails import (
-    PAUSE_ANNOTATION,
-    Decision,
-    RecommendationHistory,
-    Stance,
-    cores_of,
-    decide,
-    round_replicas,
-    within_quotas,
-)
+from deepscaler.control.decision import Decision, Stance
+from deepscaler.control.guard_rails import PAUSE_ANNOTATION, cores_of, decide, within_quotas
+from deepscaler.control.recommendations import RecommendationHistory, round_replicas
 from deepscaler.policies.base import Proposal, Reason
 from deepscaler.settings import GuardRails
 

@@ -24,8 +24,8 @@ from deepscaler.adapters.kubernetes.lease import LeaseElection
 from deepscaler.adapters.kubernetes.measured_objects import MeasuredObjects
 from deepscaler.adapters.kubernetes.orchestrator import Orchestrator
 from deepscaler.adapters.kubernetes.telemetry import Telemetry
+from deepscaler.adapters.names import Names
 from deepscaler.adapters.prometheus import PrometheusClient
-from deepscaler.adapters.queries import Names
 from deepscaler.adapters.web import Reply
 from deepscaler.artefacts import parse_json
 from deepscaler.errors import ClusterError, DeepScalerError, MetricsError
@@ -171,7 +171,7 @@ class Api(KubeApi):
         super().__init__(ClusterSection(kind="kubernetes"))
         self.lists, self.one = lists, one
 
-    def _once(self, method: str, path: str, *_: object) -> dict[str, Any]:
+    def _once(self, method: str, path: str, *_: object) -> tuple[str, int, bytes]:
         name = "metrics" if "metrics.k8s.io" in path else path.rpartition("/")[2]
         if name in self.lists:
             found = self.lists[name]
@@ -179,9 +179,7 @@ class Api(KubeApi):
             answer = answer.get("raw", answer)
         else:
             answer = self.one if self.one is not None else {"items": []}
-        if not isinstance(answer, dict):
-            raise ClusterError("not an object")
-        return answer
+        return path, 200, json.dumps(answer).encode()
 
 
 def use(api: Api) -> None:

@@ -38,6 +38,10 @@ APP = "app: {name: shop, services: {web: }, entries: [{name: GET /, service: web
         f"Location: https://login.example/cb?id_token={SECRET}",
         f"header {{'Authorization': 'Bearer {SECRET}'}}",
         f"Basic {base64.b64encode(SECRET.encode()).decode()} refused",
+        f"the plugin said: password={SECRET}",
+        json.dumps({"token": SECRET}),
+        f"Authorization: ApiKey {SECRET}",
+        f"client_secret: '{SECRET}' is wrong",
     ],
 )
 def test_what_looks_like_a_secret_is_taken_out_wherever_it_comes_from(text):
@@ -53,10 +57,18 @@ def test_what_looks_like_a_secret_is_taken_out_wherever_it_comes_from(text):
         "basic authentication; it needs `password` as well",
         "ResourceQuota/team limits.cpu: bearer token",
         "https://example.com/a?page=2&size=10",
+        "token: expired; password: wrong; authorization: required",
+        "Basic Authentication is needed, or set cluster.prometheus.token_file=/run/secrets/prometheus",
+        "deepscaler_token_total=12345678",
     ],
 )
 def test_ordinary_messages_stay_as_they_are(text):
     assert scrubbed(text) == text
+
+
+@pytest.mark.parametrize("written", ["basic dXNlcjpwYXNz", "Bearer abcdefGhijkl", "password=hunterHunter"])
+def test_a_secret_of_letters_alone_is_told_by_its_capitals(written):
+    assert scrubbed(written) == written[: -len(written.replace("=", " ").split()[1])] + "…"
 
 
 @pytest.mark.parametrize("written", [str, repr, json.dumps, lambda text: quote(text, safe=""), str.encode])

@@ -10,14 +10,16 @@ from helpers.fakes import make_settings
 
 from deepscaler.artefacts import utc_text
 from deepscaler.cluster import Pod, Workload
-from deepscaler.control.guard_rails import RecommendationHistory, Stance, decide
+from deepscaler.control.decision import Stance
+from deepscaler.control.guard_rails import decide
+from deepscaler.control.recommendations import RecommendationHistory
 from deepscaler.labels.demand import DemandModel
 from deepscaler.panel import MetricPanel
 from deepscaler.planning.plan import Prices, plan_replicas
 from deepscaler.planning.scenarios import Scenarios
 from deepscaler.policies.base import Observation, Proposal, Reason
 from deepscaler.policies.plan import PlanPolicy, running_now
-from deepscaler.policies.registry import plan_policy
+from deepscaler.policies.planned import plan_policy
 
 NOW, STEP = 10_000.0, 15.0
 MODEL = DemandModel(

@@ -10,6 +10,8 @@ import yaml
 from deepscaler.errors import SettingsError
 from deepscaler.settings import ModelConfig, Settings, Train, load_section, load_settings
 
+BOUTIQUE = Path(__file__).parents[2] / "config" / "boutique.yaml"
+
 APP = {
     "app": {
         "name": "shop",
@@ -313,3 +315,35 @@ def test_whole_numbers_are_what_people_read(tmp_path: Path, text: str, value: in
         assert "max_replicas" in refusal(shop(tmp_path), override)
     else:
         assert load_settings(shop(tmp_path), [override]).scale.guard_rails.max_replicas == value
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize(
+    ("override", "why"),
+    [
+        ("collect.window=0s", "should match pattern"),
+        ("collect.window=0m0s", "should match pattern"),
+        ("cluster.prometheus.url=http://prometheus:99999", "0-65535"),
+        ("cluster.prometheus.url=http://prometheus:http", "[Pp]ort"),
+        ("cluster.prometheus.url=http://prometheus:0", "port is 0"),
+        ("cluster.prometheus.url=http://:9090", "a host is missing"),
+        ("cluster.jaeger.url='http://[::1'", "IPv6|netloc"),
+    ],
+)
+def test_what_no_server_would_answer_is_refused_at_start(override: str, why: str) -> None:
+    with pytest.raises(SettingsError, match=why):
+        load_settings(BOUTIQUE, [override])
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "collect.window=0m30s",
+        "collect.window=1m0s",
+        "collect.window=010s",
+        "cluster.prometheus.url='http://[::1]:9090/prometheus'",
+        "cluster.prometheus.url='http://prometheus:'",
+    ],
+)
+def test_unusual_spans_and_addresses_are_taken(override: str) -> None:
+    assert load_settings(BOUTIQUE, [override])

@@ -12,8 +12,8 @@ from deepscaler.adapters.discover.services import CHECKER, FoundService, items_o
 from deepscaler.adapters.kubernetes.api import ApiError, KubeApi
 from deepscaler.adapters.kubernetes.checked import Route, ServiceObject, WorkloadObject
 from deepscaler.adapters.kubernetes.objects import name_of, selects
+from deepscaler.adapters.names import quoted
 from deepscaler.adapters.prometheus import PrometheusClient
-from deepscaler.adapters.queries import quoted
 from deepscaler.errors import MetricsError, SettingsError
 from deepscaler.settings import Prometheus
 

@@ -19,8 +19,9 @@ from deepscaler.adapters.kubernetes.rights import (
     needed_rights,
     reading_rights,
 )
+from deepscaler.adapters.names import Names
 from deepscaler.adapters.prometheus import PrometheusClient
-from deepscaler.adapters.queries import ENTRY_QUERIES, FEATURE_QUERIES, Names
+from deepscaler.adapters.queries import ENTRY_QUERIES, FEATURE_QUERIES
 from deepscaler.adapters.store import store_kind
 from deepscaler.artefacts import one_line
 from deepscaler.cluster import Workload

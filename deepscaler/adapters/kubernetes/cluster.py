@@ -22,8 +22,8 @@ from deepscaler.adapters.kubernetes.objects import Usage
 from deepscaler.adapters.kubernetes.orchestrator import Orchestrator
 from deepscaler.adapters.kubernetes.past_decisions import past_costs, past_decisions
 from deepscaler.adapters.kubernetes.telemetry import Telemetry
+from deepscaler.adapters.names import Names
 from deepscaler.adapters.prometheus import PrometheusClient
-from deepscaler.adapters.queries import Names
 from deepscaler.calls import CallGraph
 from deepscaler.cluster import Advice, Happening, Pod, ScaleReport, Undisputed, Workload
 from deepscaler.errors import ClusterError, MetricsError

@@ -11,15 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from deepscaler.adapters.kubernetes.limits import Stated
 from deepscaler.adapters.kubernetes.objects import BootTimes, Usage
+from deepscaler.adapters.names import Names, seconds
 from deepscaler.adapters.prometheus import PrometheusClient, no_such_series
-from deepscaler.adapters.queries import (
-    POD_OWNERS,
-    POD_QUERIES,
-    POD_STRANGERS,
-    WORKLOAD_QUERIES,
-    Names,
-    seconds,
-)
+from deepscaler.adapters.queries import POD_OWNERS, POD_QUERIES, POD_STRANGERS, WORKLOAD_QUERIES
 from deepscaler.cluster import Pod, Workload
 from deepscaler.settings import Settings
 

@@ -42,7 +42,7 @@ from deepscaler.adapters.kubernetes.quota import NextPod, failure, pods_of, quot
 from deepscaler.adapters.kubernetes.replicas import ReplicaWriter
 from deepscaler.adapters.kubernetes.rights import Right, missing_rights, needed_rights
 from deepscaler.adapters.kubernetes.rivals import Rivals, rival_autoscalers
-from deepscaler.adapters.queries import Names
+from deepscaler.adapters.names import Names
 from deepscaler.cluster import Advice, Pod, QuotaClaim, ScaleReport, Workload
 from deepscaler.errors import ClusterError
 from deepscaler.logs import OnChange

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from deepscaler.adapters.names import Names, quoted
 from deepscaler.adapters.prometheus import PrometheusClient, RangeVector
-from deepscaler.adapters.queries import WORKLOAD_QUERIES, Names, quoted
+from deepscaler.adapters.queries import WORKLOAD_QUERIES
 from deepscaler.cluster import PAST_COLUMNS
 from deepscaler.settings import Settings
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from deepscaler.adapters.growing import GrowingAnswers, Rows
 from deepscaler.adapters.jaeger import JaegerClient
 from deepscaler.adapters.kubernetes.limits import Limits, Stated
+from deepscaler.adapters.names import Names, duration, seconds
 from deepscaler.adapters.prometheus import (
     PrometheusClient,
     RangeVector,
@@ -20,16 +21,7 @@ from deepscaler.adapters.prometheus import (
     no_such_series,
     requests_needed,
 )
-from deepscaler.adapters.queries import (
-    CALLS_QUERY,
-    ENTRY_QUERIES,
-    FEATURE_QUERIES,
-    LIMITED,
-    REQUESTS_QUERY,
-    Names,
-    duration,
-    seconds,
-)
+from deepscaler.adapters.queries import CALLS_QUERY, ENTRY_QUERIES, FEATURE_QUERIES, LIMITED, REQUESTS_QUERY
 from deepscaler.calls import COLUMNS as CALL_COLUMNS
 from deepscaler.calls import EXTERNAL, CallGraph
 from deepscaler.cluster import ENDPOINT_COLUMNS, LATENCY_BUCKETS

@@ -18,8 +18,9 @@ from helpers.paths import ROOT
 import predict_scale
 from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
 from deepscaler.adapters.kubernetes.measured_objects import MeasuredObjects
+from deepscaler.adapters.names import Names
 from deepscaler.adapters.prometheus import PrometheusClient
-from deepscaler.adapters.queries import WORKLOAD_QUERIES, Names
+from deepscaler.adapters.queries import WORKLOAD_QUERIES
 from deepscaler.artefacts import utc_text
 from deepscaler.errors import ClusterError, MetricsError
 

@@ -248,7 +248,8 @@ def test_the_namespaces_quota_bounds_the_plan_sidecars_counted(stub, shop):
 
 
 def decisions(workloads, wishes):
-    from deepscaler.control.guard_rails import RecommendationHistory, Stance
+    from deepscaler.control.decision import Stance
+    from deepscaler.control.recommendations import RecommendationHistory
     from deepscaler.settings import GuardRails
 
     proposals = {name: Proposal(wish, Reason.FORECAST, predicted=wish) for name, wish in wishes.items()}
