@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
         settings = whole.evaluate
         log.info("settings: %s", settings.model_dump_json())
         output = Path(arguments.output or settings.output_dir)
-        outcomes = gather(arguments.runs or [settings.runs], settings.warmup)
+        outcomes = gather(arguments.runs or [settings.runs], settings.warmup, whole.scale.prices)
         summary = summarize(outcomes, settings.baseline)
         write_summary(output / "summary.json", summary)
         pictures = draw(summary, outcomes, settings, output)

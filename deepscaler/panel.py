@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -154,11 +155,23 @@ def write_panel(panel: MetricPanel, path: str | Path) -> None:
 
     `read_panel` returns an equal panel.
     """
-    names = [f"{service}_{feature}" for service in panel.services for feature in panel.features]
-    frame = pd.DataFrame(panel.values.reshape(len(panel), -1), columns=names)
-    frame.insert(0, "time", [utc_text(moment) for moment in panel.times])
     with replacing(path) as temporary:
-        frame.to_csv(temporary, index=False, na_rep="", float_format=_shortest)
+        temporary.write_text(panel_lines(panel, header=True), encoding="utf-8")
+
+
+def panel_columns(services: Sequence[str], features: Sequence[str]) -> list[str]:
+    """The names of the columns of `metrics.csv` beside `time`."""
+    return [f"{service}_{feature}" for service in services for feature in features]
+
+
+def panel_lines(panel: MetricPanel, *, header: bool = False) -> str:
+    """The rows of `metrics.csv`."""
+    columns = panel_columns(panel.services, panel.features)
+    frame = pd.DataFrame(panel.values.reshape(len(panel), -1), columns=columns)
+    frame.insert(0, "time", [utc_text(moment) for moment in panel.times])
+    return str(
+        frame.to_csv(index=False, na_rep="", float_format=_shortest, header=header, lineterminator="\n")
+    )
 
 
 def _shortest(value: Any) -> str:
@@ -187,7 +200,7 @@ def read_panel(
     pairs = [name.rpartition("_")[::2] for name in names]
     services = services or tuple(dict.fromkeys(service for service, _ in pairs))
     features = features or tuple(dict.fromkeys(feature for _, feature in pairs))
-    columns = [f"{service}_{feature}" for service in services for feature in features]
+    columns = panel_columns(services, features)
     absent = [column for column in columns if column not in names]
     if absent:
         raise DataError(

@@ -36,6 +36,7 @@ ADDED_LATER = ("why",)
 TEXTS = ("endpoint", "service", "reason", "mode", "why")
 """Columns of a run's tables that hold texts; beside `time`, the others hold numbers."""
 AGAIN = "make runs with: python predict_scale.py"
+FLOATS = "%.9g"
 _GREATEST = 1e15
 _Finite = Annotated[float, Field(ge=-_GREATEST, le=_GREATEST)]
 _Positive = Annotated[float, Field(gt=0, le=_GREATEST)]
@@ -152,9 +153,17 @@ def _place(directory: Path, name: str) -> Path:
 
 
 def _write(frame: pd.DataFrame, path: Path) -> None:
-    texts = [utc_text(moment) for moment in frame["time"]]
     packed = {"method": "gzip", "compresslevel": 6, "mtime": 1} if path.suffix == ".gz" else None
-    frame.assign(time=texts).to_csv(path, index=False, float_format="%.9g", compression=packed)
+    _told(frame).to_csv(path, index=False, float_format=FLOATS, compression=packed)
+
+
+def table_lines(frame: pd.DataFrame) -> str:
+    """The rows of a table of a run directory as they stand on disk, without the header."""
+    return str(_told(frame).to_csv(index=False, header=False, float_format=FLOATS, lineterminator="\n"))
+
+
+def _told(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(time=[utc_text(moment) for moment in frame["time"]])
 
 
 def read_run(directory: str | Path) -> Run:

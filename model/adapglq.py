@@ -16,7 +16,7 @@ from torch.nn import functional
 from model.adapgls import Mixing, bounded
 from model.joint import LEVELS
 from model.layers import Graphs
-from model.network import Network, Shape
+from model.network import LEAST_LEVEL, Network, Shape
 from model.windows import Known, Windows, batches
 
 KNOTS = (1, 2, 3, 4, 6, 8, 12, 16, 22, 30, 40, 60, 90, 130)
@@ -26,8 +26,6 @@ NARROW = 3.0
 MEDIAN = LEVELS.index(0.5)
 LATE = 4
 """The mean of this many newest steps is shown beside the window."""
-LEAST_LEVEL = 1e-3
-"""A recent level is taken for at least this, in units of the label's training deviation."""
 
 
 class AdapGLQ(Network):

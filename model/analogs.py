@@ -1,12 +1,13 @@
 """Analogs: what followed the moments of the training that were most like now.
 
-Which moments are alike is told by a network's state at the end of a window. The state is trained to tell what
-comes, so moments are alike if they tell the same, and it mixes over the graph, so it knows of callers and
-callees. What followed such a moment is a course that really happened, of all services and steps together: it
-needs no assumption about how they hang together, and knows when a step is followed by a step.
+Which moments are alike is told by a network's state at the end of a window. That of AdapGLQ is trained to
+tell what comes, so moments are alike if they tell the same, and it mixes over the graph, so it knows of
+callers and callees. Other networks go by the outline of the load (`model.network.outline`), in which nothing
+is learned. What followed such a moment is a course that really happened, of all services and steps together:
+it needs no assumption about how they hang together, and knows when a step is followed by a step.
 
 Source: analog ensembles (Delle Monache, Eckel, Rife, Nagarajan, Searight: "Probabilistic weather prediction
-with an analog ensemble", 2013), here with likeness that was learned.
+with an analog ensemble", 2013), here with likeness that may be learned.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from model.layers import Graphs
-from model.network import Network
+from model.network import LEAST_LEVEL, NEWEST, Network
 from model.windows import Windows, batches
 
 MOST = 2048
@@ -26,10 +27,6 @@ MOST_BYTES = 16 * 2**20
 """What they take at most; with hundreds of services fewer moments are kept."""
 BATCH = 512
 """Windows at a time."""
-NEWEST = 2
-"""Courses start from the mean of this many newest labels: one alone is noise, more come late."""
-LEAST_LEVEL = 1e-3
-"""A level is taken for at least this, in units of the label's training deviation."""
 
 
 class Moments(NamedTuple):
@@ -50,7 +47,7 @@ def remember(
 ) -> Moments | None:
     """Moments among the windows that end at `ends [M]` (rising), of those that all labels are known after.
 
-    None if there is no such window, or the network has no states.
+    None if there is no such window.
     """
     known = torch.cat([torch.isfinite(windows.targets(part)).all(2).all(1) for part in batches(ends, BATCH)])
     ends = ends[known]
@@ -61,8 +58,6 @@ def remember(
     places = (torch.arange(count, dtype=torch.float64) + 0.5) * len(ends) / count
     ends = ends[torch.unique(places.long()).to(ends.device)]
     states = network.states(windows, graphs, ends, batch_size)
-    if states is None:
-        return None
     followed = [_relative(windows, part) for part in batches(ends, BATCH)]
     return Moments(states.half().cpu(), torch.cat(followed).half().cpu())
 
@@ -93,7 +88,7 @@ def _relative(windows: Windows, ends: Tensor) -> Tensor:
 
 def _standing(windows: Windows, ends: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Where the labels stand and what is usual for them, `[M, 1, N]` each, counted from the label 0 `[N]`."""
-    zero = windows.labels.new_zeros(windows.labels.shape[1]) if windows.zero is None else windows.zero
+    zero = windows.nothing
     past = (windows.known(ends).past - zero).clamp(min=0)  # [M, T, N]
     here = past[:, -NEWEST:].mean(dim=1, keepdim=True)
     return here, past.mean(dim=1, keepdim=True).clamp(min=LEAST_LEVEL), zero

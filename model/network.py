@@ -7,9 +7,17 @@ from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from model.layers import Graphs
 from model.windows import Known, Windows, absolute_error, batches
+
+OUTLINE = 20
+"""Values of an outline; a window's steps are taken together to so many means."""
+NEWEST = 2
+"""Where the labels stand is the mean of this many newest ones: one alone is noise, more come late."""
+LEAST_LEVEL = 1e-3
+"""A level is taken for at least this, in units of the label's training deviation."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +113,17 @@ class Network(nn.Module):
         """
         return self.forecast(windows, graphs, ends, batch_size)[None]
 
-    def states(self, windows: Windows, graphs: Graphs, ends: Tensor, batch_size: int) -> Tensor | None:
+    def states(self, windows: Windows, graphs: Graphs, ends: Tensor, batch_size: int) -> Tensor:
         """What the network makes of the windows that end at `ends [M]`, `[M, C]`: alike where the same comes.
 
-        None for networks that give no such state.
+        The outline of the load, nothing learned, for networks that make nothing of their own.
         """
-        return None
+        return torch.cat([outline(windows, part) for part in batches(ends, batch_size)])
+
+
+def outline(windows: Windows, ends: Tensor) -> Tensor:
+    """How the sum of all labels came to where it stands, `[M, C]`, in shares of its mean over the window."""
+    past = (windows.known(ends).past - windows.nothing).clamp(min=0).sum(dim=2)  # [M, T]
+    here, level = past[:, -NEWEST:].mean(dim=1, keepdim=True), past.mean(dim=1, keepdim=True)
+    course = functional.adaptive_avg_pool1d(past - here, min(OUTLINE, past.shape[1]))
+    return course / level.clamp(min=LEAST_LEVEL)

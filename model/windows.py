@@ -80,6 +80,11 @@ class Windows:
         if self.present is not None:
             object.__setattr__(self, "present", _fill_forward(self.present))
 
+    @property
+    def nothing(self) -> Tensor:
+        """`[N]`, z-score of the label 0; where that is unknown, 0."""
+        return self.labels.new_zeros(self.labels.shape[1]) if self.zero is None else self.zero
+
     def inputs(self, ends: Tensor) -> Tensor:
         """Inputs `[B, T, N, F]` of windows that end at rows `ends [B]`; rows before the first repeat it."""
         return self.series[(ends[:, None] - self._behind(ends)).clamp(min=0)]

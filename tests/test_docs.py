@@ -178,6 +178,11 @@ def test_the_architecture_names_what_exists():
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+def test_pictures_are_small():
+    sizes = {path.name: path.stat().st_size for path in (ROOT / "docs").glob("*.png")}
+    assert len(sizes) >= 9 and max(sizes.values()) <= 150 * 1024, sizes
+
+
 def test_the_architecture_is_drawn_and_small(tmp_path):
     draw_architecture(tmp_path / "architecture.png")
     for drawn in (tmp_path / "architecture.png", ROOT / "docs" / "architecture.png"):

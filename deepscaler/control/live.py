@@ -11,23 +11,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
-
-import pandas as pd
+from typing import Any, TypeVar
 
 from deepscaler.adapters.deadline import sharing
-from deepscaler.cluster import ENDPOINT_COLUMNS, Cluster, Leadership, Undisputed
+from deepscaler.artefacts import write_json
+from deepscaler.cluster import Cluster, Leadership, Undisputed
 from deepscaler.control.controller import Controller
+from deepscaler.control.keeping import FILES, Keeper
 from deepscaler.control.lock import only_writer
 from deepscaler.control.memory import Memory
 from deepscaler.control.recorder import DecisionRow, Recorder
 from deepscaler.control.renewal import renewal_of
 from deepscaler.control.serving import serving
 from deepscaler.errors import ClusterError, MetricsError
-from deepscaler.panel import MetricPanel
 from deepscaler.policies.base import Policy
-from deepscaler.runs import PolicyName, Run, write_run
+from deepscaler.runs import PolicyName
 from deepscaler.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -35,8 +35,6 @@ GRACE_SECONDS = 10.0
 """So long after a signal a controller may take to end; Kubernetes waits for 30 s before it kills."""
 END_SECONDS = 4.0
 """So long giving back what was raised may take; the run directory has half of the grace."""
-LAST_SECONDS = 3600.0
-"""So much of a run is read from the cluster once more after a signal."""
 COLLECTOR_THRESHOLDS = (100_000, 50, 50)
 _Part = TypeVar("_Part")
 
@@ -76,13 +74,17 @@ def run_live(cluster: Cluster, policy: Policy, settings: Settings) -> Path:
             leadership.require(controller.healthy)
             controller.watch_health()
             controller.watchers.append(Memory(directory, lambda: controller.policy, cluster))
+            # What was before the run counts in a shadow's decisions, too: a replay has to know it.
+            history = policy.history_seconds if settings.watching else 0.0
+            keeper = Keeper(directory, cluster, settings.collect.step, start, history)
+            controller.watchers.append(keeper)
             with serving(controller, settings):
                 controller.run(settings.scale.duration, stop=stop)
             with sharing(END_SECONDS):
                 controller.end()
         try:
-            # The recorder wrote the rows of decisions and pods already; the disk keeps them as they are.
-            write_run(_recorded(controller, settings, seed, start, stop), directory, tables=["endpoints"])
+            seconds = GRACE_SECONDS / 2 if stop.is_set() else math.inf
+            write_json(directory / "run.json", _ended(controller, keeper, seed, start, seconds))
         except OSError as error:
             log.error("%s is incomplete: %s", directory, error)
     return directory
@@ -147,21 +149,13 @@ def _leave_to_write(cluster: Cluster, settings: Settings, wait: bool) -> Abstrac
     return nullcontext(Undisputed()) if settings.watching else cluster.leadership(wait=wait)
 
 
-def _recorded(
-    controller: Controller, settings: Settings, seed: int, start: float, stop: threading.Event
-) -> Run:
-    """What the run leaves behind beside the recorder's rows.
+def _ended(controller: Controller, keeper: Keeper, seed: int, start: float, seconds: float) -> dict[str, Any]:
+    """What run.json says; the keeper adds what its files still lack.
 
-    After a signal there is little time: no more than the last hour is read, however long the controller ran.
-    Each part that can't be read any more is left out and logged by name; `run.json` lists it as missing. The
-    decisions alone are worth keeping.
+    After a signal there is little time: `seconds` bounds all of it. Each part that can't be read any more is
+    logged by name, and run.json lists it as missing. The decisions alone are worth keeping.
     """
-    cluster, step = controller.cluster, settings.collect.step
-    end = cluster.now()
-    start = min(start, end)  # the clock may have been set back
-    if stop.is_set() and end - start > LAST_SECONDS:
-        log.info("endpoints.csv and metrics.csv hold the last hour; metrics_fetch.py collects more")
-        start = end - LAST_SECONDS
+    start = min(start, controller.cluster.now())  # the clock may have been set back
     missing: list[str] = []
     began = time.monotonic()
 
@@ -174,21 +168,8 @@ def _recorded(
             log.error("the run directory is incomplete, %s is missing: %s", name, error)
             return otherwise
 
-    seconds = GRACE_SECONDS / 2 if stop.is_set() else math.inf
     policy = {**PolicyName.parse(controller.policy.name).to_dict(), "seed": seed, "start": start}
     info = part("run.json", lambda: controller.describe(seed, start), policy)
-    none = pd.DataFrame(columns=list(ENDPOINT_COLUMNS))
-    endpoints = part("endpoints.csv", lambda: cluster.latencies(start, end, step), none)
-    panel = None
-    if end - start >= step:
-        # What was before the run counts in a shadow's decisions, too: a replay has to know it.
-        shadow = settings.watching and not stop.is_set()
-        known = start - controller.policy.history_seconds if shadow else start
-        panel = part("metrics.csv", lambda: _measured(cluster, known + step, end, step), panel)
-    info = {**info, "missing": missing} if missing else info
-    return Run(info, endpoints, pd.DataFrame(), pd.DataFrame(), panel)
-
-
-def _measured(cluster: Cluster, start: float, end: float, step: float) -> MetricPanel | None:
-    """The metrics from the first sample on."""
-    return cluster.metrics(start, end, step).since_first_sample()
+    for name in FILES:
+        part(name, partial(keeper.finish, name), None)
+    return {**info, "missing": missing} if missing else info

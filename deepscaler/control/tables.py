@@ -43,6 +43,7 @@ class Table:
         added: those that files of earlier versions don't have; they read as the parser reads "".
         largest: size in bytes above which the file is moved aside.
         kept: how many files that were moved aside are kept.
+        eager: make a file without rows at once; else the first row makes it.
 
     Attributes:
         lost: rows that couldn't be written.
@@ -57,12 +58,14 @@ class Table:
         kept: int = KEPT,
         *,
         added: Collection[str] = (),
+        eager: bool = True,
     ) -> None:
         self.path, self.lost, self.skipped = path, 0, 0
         self._columns, self._added, self._largest, self._kept = dict(columns), frozenset(added), largest, kept
         self._header = (",".join(columns) + "\n").encode()
         self._on_change = OnChange(log, logging.ERROR)
-        self._guarded(self._open, 0)
+        if eager or path.is_file():
+            self._guarded(self._open, 0)
 
     def append(self, lines: str, rows: int) -> None:
         """Add these lines, `rows` in number, or none of them; what can't be written is lost and counted."""
@@ -90,6 +93,11 @@ class Table:
                 return next((float(row[0]) for row in rows if row is not None), None)
         except OSError:
             return None
+
+    def last_time(self) -> float | None:
+        """The time of the last sound row of the file; None if there is none."""
+        rows = self._tail(self.path, float("inf"))
+        return float(rows[-1][0]) if rows else None
 
     # ---------------------------------------------------------------------------------------------- the files
     def _guarded(self, action: Callable[[], object], rows: int) -> None:

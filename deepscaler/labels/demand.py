@@ -28,6 +28,8 @@ FORMS: dict[str, Callable[[Array, Array], Array]] = {
 Source: one M/M/1 queue per replica (random balancing); one pooled server; Sakasegawa 1977, M/M/n (least
 request).
 """
+WARM_UP = "warm_up_seconds"
+"""Key of `DemandModel.quality`: service -> seconds for which a replica that is ready is slow."""
 ARRAYS = ("idle_cores", "demand_seconds", "limit_cores", "boot_seconds", "visits", "external_share")
 
 
@@ -56,7 +58,7 @@ class DemandModel:
             never seen.
         demand_seconds: s, `[N]` CPU-seconds per request; NaN where a service's CPU was never seen.
         limit_cores: `[N]` CPU limit of a replica.
-        boot_seconds: `[N]` time until a new replica is ready.
+        boot_seconds: `[N]` time until a new replica is ready and serves as the others do.
         entries: the E services at which requests enter the application.
         visits: `[E, N]` requests that each service serves per external request at each entry.
         external_share: `[E]` share of each entry in the external requests.
@@ -114,6 +116,13 @@ class DemandModel:
     def entry_columns(self) -> list[int]:
         """Columns of the entries among the services."""
         return [self.services.index(name) for name in self.entries]
+
+    @property
+    def ready_seconds(self) -> Array:
+        """`[N]` time until a new replica is ready, however slow it is at first."""
+        slow = self.quality.get(WARM_UP, {})
+        ready: Array = self.boot_seconds - np.array([slow.get(name) or 0.0 for name in self.services])
+        return ready
 
     @property
     def unloaded(self) -> float:

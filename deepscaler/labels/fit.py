@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from deepscaler.calls import CallGraph
 from deepscaler.errors import DataError
-from deepscaler.labels.demand import DemandModel
+from deepscaler.labels.demand import WARM_UP, DemandModel
 from deepscaler.labels.facts import Facts
 from deepscaler.labels.minutes import (
     FEWEST_MINUTES,
@@ -23,6 +23,7 @@ from deepscaler.labels.minutes import (
 )
 from deepscaler.labels.regression import FEWEST_HOT, HOT, fit_cores, fit_response
 from deepscaler.labels.visits import follow_visits
+from deepscaler.labels.warm_up import warm_up_seconds
 from deepscaler.panel import MetricPanel
 from deepscaler.settings import Process
 
@@ -68,6 +69,7 @@ def fit_demand(
     if usable.sum() < FEWEST_MINUTES:
         raise DataError(f"demand fit: {_lacking(panel, entries, usable, sla_seconds)}")
     idle, demand, explained, count = fit_cores(minutes, usable)
+    slow = warm_up_seconds(panel, facts.limit_cores)
     visits = follow_visits(panel, calls, entries, process.visit_window)
     routed, external = visits.routed(minutes.times, minutes.req, columns)
     model = DemandModel(
@@ -75,7 +77,7 @@ def fit_demand(
         idle_cores=idle,
         demand_seconds=demand,
         limit_cores=facts.limit_cores,
-        boot_seconds=facts.boot_seconds,
+        boot_seconds=facts.boot_seconds + slow,
         entries=entries,
         visits=visits.values[-1],
         external_share=np.nansum(external, axis=0) / max(float(np.nansum(external)), 1e-12),
@@ -92,6 +94,7 @@ def fit_demand(
     by_service = {
         "minutes": count,
         "cpu_r2": explained,
+        WARM_UP: slow,
         "explained_by_visits": explained_by_visits(minutes.req, routed),
     }
     quality = _quality(minutes, usable, model, by_service, errors)
@@ -171,6 +174,15 @@ def _report_service(model: DemandModel, index: int) -> None:
             quality["cpu_r2"][service],
             minutes,
             (model.external_share @ model.visits)[index],
+        )
+    slow = quality[WARM_UP][service]
+    if slow:
+        log.info(
+            "%s: a new replica needs more CPU per request for %g s after it is ready, so %g s in all pass "
+            "until it counts",
+            service,
+            slow,
+            model.boot_seconds[index],
         )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from deepscaler.errors import DataError
-from deepscaler.labels.demand import DemandModel
+from deepscaler.labels.demand import WARM_UP, DemandModel
 from deepscaler.labels.facts import DEFAULT_BOOT_SECONDS, Facts
 from deepscaler.labels.fit import fit_demand
 from deepscaler.runs import Run
@@ -24,7 +24,8 @@ def fitted_to(run: Run, settings: Settings, known: DemandModel | None = None) ->
         run: with metrics.
         settings: of the application.
         known: a fit to other data, such as the bundle's: it gives the start-up times that
-            `process.boot_seconds` doesn't, and the response where the run has too few busy minutes for one.
+            `process.boot_seconds` doesn't, how long replicas are slow at first where the run doesn't tell,
+            and the response where the run has too few busy minutes for one.
 
     Raises:
         DataError: no metrics were recorded, or too few for a fit.
@@ -35,7 +36,7 @@ def fitted_to(run: Run, settings: Settings, known: DemandModel | None = None) ->
     limits = [run.info["limits"].get(name) or requests.get(name) or np.nan for name in run.panel.services]
     boots = dict.fromkeys(run.panel.services, DEFAULT_BOOT_SECONDS)
     if known is not None:
-        boots |= dict(zip(known.services, known.boot_seconds.tolist(), strict=True))
+        boots |= dict(zip(known.services, known.ready_seconds.tolist(), strict=True))
     boots |= settings.process.boot_seconds
     found = fit_demand(
         run.panel,
@@ -45,6 +46,17 @@ def fitted_to(run: Run, settings: Settings, known: DemandModel | None = None) ->
         entries=[entry.service for entry in settings.app.entries],
         sla_seconds=min(run.info["sla"].values()),
     )
-    if found.response is None and known is not None:
+    if known is None:
+        return found
+    found = as_slow_at_first(found, known)
+    if found.response is None:
         return replace(found, response=known.response, quality={**found.quality, BORROWED: True})
     return found
+
+
+def as_slow_at_first(found: DemandModel, known: DemandModel) -> DemandModel:
+    """The fit with new replicas as slow as in `known` where it has none that are."""
+    before, slow = known.quality.get(WARM_UP, {}), dict(found.quality[WARM_UP])
+    taken = {name: before[name] for name in found.services if not slow.get(name) and before.get(name)}
+    boots = found.boot_seconds + np.array([taken.get(name, 0.0) for name in found.services])
+    return replace(found, boot_seconds=boots, quality={**found.quality, WARM_UP: {**slow, **taken}})

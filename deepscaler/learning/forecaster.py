@@ -157,11 +157,9 @@ class Forecaster:
             BundleError: it keeps no moments, a feature is missing, or the steps don't fit.
         """
         if self.bundle.moments is None:
-            raise BundleError("the bundle keeps no moments of its training; train AdapGLQ on offered rates")
+            raise BundleError("the bundle keeps no moments of its training; train it on offered rates")
         windows, newest, known = self._seen(panel)
         state = self._network.states(windows, self._graphs, newest, 1)
-        if state is None:
-            raise BundleError(f"{self.bundle.network} has no states by which moments are alike")
         followed = alike(self.bundle.moments, state[0].cpu(), count).to(self._device)
         return self._courses(from_here(followed, windows, newest), known)
 

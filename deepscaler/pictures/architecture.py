@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from deepscaler.artefacts import replacing
-from deepscaler.pictures.style import INK
+from deepscaler.pictures.style import INK, write_small
 
 WIDTH, HEIGHT = 117.0, 74.0
 """Size of the drawing in its own units, ten to an inch."""
@@ -120,7 +120,6 @@ ARROWS = (
 def draw_architecture(path: str | Path) -> None:
     """PNG of the whole system on white: learn, compare and scale, above the three clusters they share."""
     from matplotlib.figure import Figure
-    from PIL import Image
 
     figure = Figure(figsize=(WIDTH / 10, HEIGHT / 10))
     axis = figure.add_axes((0.0, 0.0, 1.0, 1.0))
@@ -135,7 +134,7 @@ def draw_architecture(path: str | Path) -> None:
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=DOTS_PER_INCH, facecolor=PAPER)
     with replacing(path) as temporary:
-        Image.open(drawn).convert("RGB").quantize(PALETTE).save(temporary, "PNG", optimize=True)
+        write_small(drawn, temporary, PALETTE)
 
 
 def _draw_band(axis: Any, band: Band) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepscaler.pictures.style import INK, QUIET, SERIES, new_figure, put_title, save, shrink, tidy
+from deepscaler.pictures.style import INK, QUIET, SERIES, new_figure, put_title, save, tidy
 
 Array = NDArray[np.float64]
 COLUMNS = 3
@@ -45,7 +45,6 @@ def draw_panels(panels: Sequence[Panel], path: str | Path) -> None:
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
     save(figure, path)
-    shrink(path)
 
 
 def _draw(axis: Any, panel: Panel, begin: float) -> None:
@@ -76,4 +75,3 @@ def draw_text(lines: Sequence[str], path: str | Path) -> None:
         0.15 / figure.get_figwidth(), 0.5, "\n".join(lines), family="monospace", fontsize=9, va="center"
     )
     save(figure, path)
-    shrink(path)

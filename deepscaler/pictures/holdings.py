@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from deepscaler.pictures.style import INK, SERIES, new_figure, put_title, save, shrink, tidy
+from deepscaler.pictures.style import INK, SERIES, new_figure, put_title, save, tidy
 
 SHOWN = ("memory MiB", "handles", "threads", "heap MiB")
 """What is drawn, a panel each."""
@@ -32,4 +32,3 @@ def draw_holdings(found: pd.DataFrame, path: str | Path) -> None:
     lines = {line.get_label(): line for axis in axes for line in axis.get_lines()}
     figure.legend(lines.values(), lines, loc="outside lower center", ncols=7, frameon=False, labelcolor=INK)
     save(figure, path)
-    shrink(path)

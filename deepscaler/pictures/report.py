@@ -17,6 +17,10 @@ from deepscaler.runs import Run
 
 WIDTH = 5.2
 """Inches; half of a wide window, all of a phone."""
+SHADOW_HEIGHT = 4.2
+"""Of the pictures of a shadow run, which stand side by side."""
+MOST_STEPS = 320
+"""More can't be told apart, so means are drawn."""
 
 
 def course_figure(runs: Mapping[str, Run], warmup: float) -> Any:
@@ -105,41 +109,81 @@ def drawn_policies(names: Sequence[str], first: str, baseline: str) -> list[str]
     return [*dict.fromkeys([*chosen, *names])][:4]
 
 
-def counterfactual_figure(
+def shadow_response_figure(
     run: Run,
     warmup: float,
-    cores: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
     expected: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
     names: tuple[str, str],
 ) -> Any:
-    """A shadow run over time: offered load, response as measured and as expected, cores as held and wanted.
+    """A shadow run over time: offered load, and the response as measured and as it was to be expected.
+
+    Args:
+        run: the record.
+        warmup: seconds at the beginning that aren't drawn.
+        expected: times `[K]` and seconds of the response that was to be expected; None if unknown.
+        names: who was in charge, who decided in the shadow.
+    """
+    figure, span = new_figure(WIDTH, SHADOW_HEIGHT), run_span(run, warmup)
+    load, latency = figure.subplots(2, 1, sharex=True, height_ratios=(0.6, 1.0))
+    minutes, sums, seconds = windows(run, span)
+    unit, label = _unit(span.end - span.begin)
+    times = minutes * 60 / unit
+    load.fill_between(times, sums["offered"].to_numpy() / seconds, color=INK, alpha=0.18, linewidth=0)
+    load.set(ylabel="load\n(requests/s)", ylim=(0, None))
+    mean = (sums["duration_seconds"] / sums["done"].where(sums["done"] > 0)).to_numpy() * 1000
+    latency.plot(times, mean, color=SERIES[1], label=f"{names[0]}, measured", linewidth=1.1)
+    if expected is not None:
+        moments = (expected[0] - span.begin) / unit
+        style = {"color": SERIES[0], "linewidth": 1.1, "label": f"{names[1]}, by the fit"}
+        latency.plot(moments, expected[1] * 1000, **style)
+    latency_axis(latency, entry_sla(run) * 1000)
+    latency.set(ylabel="mean response\n(ms)", xlabel=label)
+    _finished(figure, (load, latency))
+    return figure
+
+
+def shadow_cores_figure(
+    run: Run,
+    warmup: float,
+    cores: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
+    names: tuple[str, str],
+) -> Any:
+    """A shadow run over time: cores that were held, and those that were wanted.
 
     Args:
         run: the record.
         warmup: seconds at the beginning that aren't drawn.
         cores: times `[L]`, cores held, cores wanted.
-        expected: times `[K]` and seconds of the response that was to be expected; None if unknown.
         names: who was in charge, who decided in the shadow.
     """
-    figure, span = new_figure(2 * WIDTH, 6.0), run_span(run, warmup)
-    load, latency, pods = figure.subplots(3, 1, sharex=True, height_ratios=(0.7, 1.3, 1.3))
-    moments, sums, seconds = windows(run, span)
-    load.fill_between(moments, sums["offered"].to_numpy() / seconds, color=INK, alpha=0.18, linewidth=0)
-    load.set(ylabel="load\n(requests/s)", ylim=(0, None))
-    mean = (sums["duration_seconds"] / sums["done"].where(sums["done"] > 0)).to_numpy() * 1000
-    latency.plot(moments, mean, color=SERIES[1], label=f"{names[0]}, measured")
-    if expected is not None:
-        minutes = (expected[0] - span.begin) / 60
-        latency.plot(minutes, expected[1] * 1000, color=SERIES[0], label=f"{names[1]}, by the fit")
-    latency_axis(latency, entry_sla(run) * 1000)
-    latency.set_ylabel("mean response\n(ms)")
-    for values, name, colour in zip(cores[1:], names, (SERIES[1], SERIES[0]), strict=True):
-        pods.step((cores[0] - span.begin) / 60, values, where="pre", color=colour, label=name)
-    pods.set(ylabel="cores", xlabel="minutes since the start", ylim=(0, None))
-    for axis in (load, latency, pods):
+    figure, span = new_figure(WIDTH, SHADOW_HEIGHT), run_span(run, warmup)
+    pods = figure.subplots()
+    unit, label = _unit(span.end - span.begin)
+    told = (f"{names[0]}, held", f"{names[1]}, wanted")
+    width = (span.end - span.begin) / MOST_STEPS
+    means = pd.DataFrame({"time": cores[0], "held": cores[1], "wanted": cores[2]})
+    means = means.groupby(np.ceil((cores[0] - span.begin) / width)).mean()
+    for column, name, colour in zip(("held", "wanted"), told, (SERIES[1], SERIES[0]), strict=True):
+        style = {"color": colour, "label": name, "linewidth": 1.1}
+        pods.step((means["time"] - span.begin) / unit, means[column], where="pre", **style)
+    pods.set(ylabel="cores", xlabel=label, ylim=(0, None))
+    _finished(figure, (pods,))
+    return figure
+
+
+def _unit(seconds: float) -> tuple[float, str]:
+    """Seconds of the unit that fits a span, and what the axis is called."""
+    for unit, name, least in ((86400.0, "days", 3.0), (3600.0, "hours", 4.0)):
+        if seconds >= least * unit:
+            return unit, f"{name} since the start"
+    return 60.0, "minutes since the start"
+
+
+def _finished(figure: Any, axes: Sequence[Any]) -> None:
+    """Tidy the axes, and name the lines of the last one above them."""
+    for axis in axes:
         axis.margins(x=0.005)
         tidy(axis, grid="y")
     figure.align_ylabels()
-    handles = latency.get_legend_handles_labels()[0]
+    handles = axes[-1].get_legend_handles_labels()[0]
     figure.legend(handles=handles, loc="outside upper left", ncols=2, frameon=False, labelcolor=INK)
-    return figure

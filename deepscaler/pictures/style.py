@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ Source: Okabe and Ito 2008; readers with colour blindness can tell them apart as
 INK, QUIET, GRID = "#333333", "#8A8A8A", "#E6E6E6"
 """Text and reference lines; what stands in the background; grid lines."""
 DPI = 130
+COLOURS = 128
+"""Of a picture's palette."""
 SMALL, NORMAL = 8, 9
 """Font sizes of labels inside a picture, in points; titles are a point larger than `NORMAL`."""
 
@@ -28,19 +31,26 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def save(figure: Any, path: str | Path) -> None:
-    """Write `figure` as PNG; a process killed meanwhile leaves the previous picture as it was."""
+    """Write `figure` as a small PNG; a process killed meanwhile leaves the previous picture as it was."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=DPI)
     with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=DPI)
+        write_small(drawn, temporary, COLOURS)
 
 
-def shrink(path: str | Path, colours: int = 128) -> None:
+def shrink(path: str | Path, colours: int = COLOURS) -> None:
     """Give a PNG a palette of so many colours: a third of the size, for pages that people load."""
+    with replacing(path) as temporary:
+        write_small(path, temporary, colours)
+
+
+def write_small(drawn: str | Path | io.BytesIO, path: Path, colours: int) -> None:
+    """Write a picture as PNG with a palette of so many colours."""
     from PIL import Image
 
-    with Image.open(path) as picture:
+    with Image.open(drawn) as picture:
         small = picture.convert("RGB").quantize(colours, dither=Image.Dither.NONE)
-    with replacing(path) as temporary:
-        small.save(temporary, format="PNG", optimize=True)
+    small.save(path, format="PNG", optimize=True)
 
 
 def tidy(axis: Any, grid: str = "both", labelsize: float = NORMAL) -> None:

@@ -47,6 +47,8 @@ BEYOND_KNOWN = 0.25
 
 TOGETHER = "together"
 """Name of the way of foreseeing that leads until another one has proved cheaper: a mixture of sources."""
+ANALOGS = "analogs"
+"""Name of the source and way of foreseeing by what followed moments of a training."""
 SEASON = "season"
 """Name of the source and way of foreseeing by a short season."""
 SURPRISE = 0.25

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepscaler.planning.paper import Paper
-from deepscaler.planning.scenarios import SEASON, TOGETHER, Desk, Moment, Scenarios
+from deepscaler.planning.scenarios import ANALOGS, SEASON, TOGETHER, Desk, Moment, Scenarios
 
 Array = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -25,12 +25,13 @@ Memory = dict[tuple[int, bytes, tuple[tuple[float, ...], ...]], Counts]
 
 HALF_LIFE = 7200.0
 """Seconds after which what a way cost counts half."""
-HEAD_STARTS = {SEASON: 750.0, TOGETHER: 500.0}
+HEAD_STARTS = {SEASON: 750.0, TOGETHER: 500.0, ANALOGS: 480.0}
 """What another way has to be cheaper by, in seconds of holding what was needed, to lead instead.
 
 One unforeseen step costs about 500. Being prepared is paid for until it has cost as much as one such step; a
 load that is calm until then is taken for calm. Less is cheaper on loads that stay calm, more is safer from a
-cold start (docs/planning.md).
+cold start. Analogs are prepared for such steps, too, so alone they lead soon after that was cheaper than
+together with the live past: the training then knew such a load (docs/planning.md).
 
 Source: ski rental, as in Lin, Wierman, Andrew, Thereska (see `deepscaler.planning.plan`).
 """

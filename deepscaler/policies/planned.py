@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from deepscaler.labels.demand import DemandModel
-from deepscaler.learning.scenarios import ANALOGS, NETWORK
+from deepscaler.learning.scenarios import NETWORK
 from deepscaler.planning.altered import Altered
 from deepscaler.planning.budget import Budget
 from deepscaler.planning.days import LongSeasons
 from deepscaler.planning.plan import Prices
 from deepscaler.planning.scenarios import (
+    ANALOGS,
     TOGETHER,
     LivePast,
     LiveSeason,

@@ -22,12 +22,14 @@ class PageTable:
         heads: of the columns.
         rows: cells; the first of each row is its heading.
         note: a sentence below it, or "".
+        texts: heads of columns that hold texts, which begin at the left and take several lines.
     """
 
     caption: str
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
+    texts: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

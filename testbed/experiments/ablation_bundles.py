@@ -1,9 +1,10 @@
-"""Train what config/experiments/ablation.yaml compares with: the network for scenarios with other graphs.
+"""Train what config/experiments/learned.yaml compares with: other graphs, and nothing learned at all.
 
 python -m testbed.experiments.ablation_bundles
 
 It needs what `make demo` leaves. The same network is trained on the same data for as long, once without any
-edge and once with the learned graph's edges between other services; neither learns a graph.
+edge and once with the learned graph's edges between other services; neither learns a graph. Persistence
+learns nothing: its bundle only remembers the training.
 """
 
 from __future__ import annotations
@@ -82,6 +83,10 @@ def commands(overrides: Sequence[str] = ()) -> list[str]:
             f"--train_config_path config/scenario_train.yaml --data_dir {data} "
             f"--model_save_path model_states/demo/AdapGLQ-{name}.pt --set train.graph.learner=none{further}",
         ]
+    found.append(
+        "python main.py --model_name Persistence --model_config_path config/demo_scenario_datasets.yaml "
+        "--train_config_path config/scenario_train.yaml --model_save_path model_states/demo/Persistence.pt"
+    )
     return found
 
 

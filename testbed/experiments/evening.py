@@ -1,4 +1,7 @@
-"""Record an evening in virtual time, and make pictures of what people see of it: page, dashboard, Events.
+"""Record an evening in virtual time, and make pictures of what people see of it.
+
+These are the page on a phone, the dashboard, Events, and the page that tells what acting would have made of
+an evening in the shadow.
 
 python -m testbed.experiments.evening --output docs
 
@@ -9,11 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deepscaler.adapters.kubernetes.announcer import Announcer
 from deepscaler.adapters.kubernetes.api import KubeApi
@@ -26,16 +32,22 @@ from deepscaler.logs import start_logging
 from deepscaler.pictures.evening import draw_panels, draw_text
 from deepscaler.pictures.style import shrink
 from deepscaler.policies.registry import make_policy
+from deepscaler.reports.counterfactual import write_counterfactual
 from deepscaler.settings import Settings, load_settings
 from deepscaler.text import aligned
 from testbed.cluster.exposition import Series, deployment_of
 from testbed.cluster.virtual import VirtualCluster
 from testbed.experiments.page import recorded
 from testbed.experiments.runs import played
+from testbed.experiments.shadow import shadow_run
+from testbed.experiments.shadow_judge import foretold
 from testbed.kubernetes_api import KubernetesApi, KubernetesStore
 from testbed.live import chromium, prometheus_server
 from testbed.live.dashboard import as_series, panels, scraping
 from testbed.live.deployments import manifest
+
+if TYPE_CHECKING:
+    from testbed.live.browser import Browser
 
 SEED = 1000
 """Of the load: one of the validation seeds."""
@@ -58,6 +70,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--policy", default="deepscaler", help="default: %(default)s; it needs its bundle")
     parser.add_argument("--seconds", type=float, default=14400.0, help="how long it scales")
+    parser.add_argument("--acting", default="hpa_70", help="in charge, of the shadow (default: %(default)s)")
+    parser.add_argument(
+        "--only", choices=("recorded", "shadow"), help="the evening it scales, or that in the shadow"
+    )
     parser.add_argument("--output", default="docs", metavar="DIR", help="default: %(default)s")
     return parser
 
@@ -67,23 +83,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     start_logging()
     output = Path(arguments.output)
+    made: list[Path] = []
     try:
         settings = _settings(arguments)
-        store = KubernetesStore(controllers=False)
-        with KubernetesApi(store) as api, tempfile.TemporaryDirectory(prefix="evening-") as name:
-            cluster = ToldCluster(settings, store, api, Path(name))
-            policy = make_policy(arguments.policy, settings, seed=SEED)
-            watch = Watch(Controller(cluster, policy, settings), settings)
-            scraped = scraping(watch)
-            watch.controller.run(arguments.seconds)
-            draw_text(events(cluster.asking, settings.app.namespace, cluster.now()), output / "events.png")
-        dashboard(as_series(scraped), output / "dashboard.png")
-        phone(watch, output / "page_phone.png")
+        if arguments.only != "shadow":
+            made += recorded_evening(settings, arguments.policy, arguments.seconds, output)
+        if arguments.only != "recorded":
+            path = output / "counterfactual.png"
+            shadow_page(settings, (arguments.acting, arguments.policy), shlex.join(_command(argv)), path)
+            made.append(path)
     except DeepScalerError as error:
         print(f"evening: {error}", file=sys.stderr)
         return 1
-    print(", ".join(f"{output / name}.png" for name in ("page_phone", "dashboard", "events")))
+    print(", ".join(map(str, made)))
     return 0
+
+
+def _command(argv: Sequence[str] | None) -> list[str]:
+    return ["python", "-m", "testbed.experiments.evening", *(sys.argv[1:] if argv is None else argv)]
+
+
+def recorded_evening(settings: Settings, name: str, seconds: float, output: Path) -> list[Path]:
+    """Let the policy of this name scale, and draw what people see; returns the pictures.
+
+    Raises:
+        ClusterError: there is no browser or no Prometheus.
+    """
+    store = KubernetesStore(controllers=False)
+    made = [output / f"{picture}.png" for picture in ("events", "dashboard", "page_phone")]
+    with KubernetesApi(store) as api, tempfile.TemporaryDirectory(prefix="evening-") as place:
+        cluster = ToldCluster(settings, store, api, Path(place))
+        policy = make_policy(name, settings, seed=SEED)
+        watch = Watch(Controller(cluster, policy, settings), settings)
+        scraped = scraping(watch)
+        watch.controller.run(seconds)
+        draw_text(events(cluster.asking, settings.app.namespace, cluster.now()), made[0])
+    dashboard(as_series(scraped), made[1])
+    phone(watch, made[2])
+    return made
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
@@ -162,17 +199,47 @@ def phone(watch: Watch, path: Path) -> None:
     Raises:
         ClusterError: there is no browser, or nothing to drive it by.
     """
-    try:
-        from testbed.live.browser import PHONE, opened
-    except ModuleNotFoundError as error:
-        raise ClusterError(f"no {error.name}, which drives the browser: make install-dev") from error
-    with recorded(watch) as url, opened(chromium.install()) as browser:
+    with recorded(watch) as url, _browser() as browser:
+        from testbed.live.browser import PHONE
+
         browser.open(url, PHONE, dark=True)
         height = browser.run("return document.documentElement.scrollHeight")
         browser.resize(PHONE, int(str(height)))  # what no window shows isn't drawn
         time.sleep(DRAWN_SECONDS)
         browser.screenshot(path)
     shrink(path)
+
+
+def shadow_page(settings: Settings, names: tuple[str, str], command: str, path: Path) -> None:
+    """Write a picture of the page that tells what acting would have made of an evening in the shadow.
+
+    Args:
+        settings: of the evening.
+        names: who is in charge, and who decides in the shadow.
+        command: that makes the picture.
+        path: of the PNG.
+
+    Raises:
+        ClusterError: there is no browser, or nothing to drive it by.
+    """
+    run = shadow_run(settings, *names, SEED)
+    found, _ = foretold(run, settings, names[1], replays=1)
+    with tempfile.TemporaryDirectory(prefix="evening-") as place, _browser() as browser:
+        page = Path(place) / "shadow.html"
+        write_counterfactual(page, found, command)
+        browser.open(page)
+        browser.screenshot(path)
+    shrink(path)
+
+
+@contextmanager
+def _browser() -> Iterator[Browser]:
+    try:
+        from testbed.live.browser import opened
+    except ModuleNotFoundError as error:
+        raise ClusterError(f"no {error.name}, which drives the browser: make install-dev") from error
+    with opened(chromium.install()) as browser:
+        yield browser
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from deepscaler.control.watch import Watch
 from deepscaler.control.watching import Page
 from deepscaler.errors import ClusterError, DeepScalerError
 from deepscaler.logs import start_logging
+from deepscaler.pictures.style import shrink
 from deepscaler.policies.registry import make_policy
 from deepscaler.settings import load_settings
 from testbed.cluster.virtual import VirtualCluster
@@ -64,6 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         controller.run(arguments.seconds)
         with replacing(arguments.output) as temporary:
             picture(watch, arguments.size, temporary)
+            shrink(temporary)
     except DeepScalerError as error:
         print(f"page: {error}", file=sys.stderr)
         return 1

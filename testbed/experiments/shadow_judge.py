@@ -9,7 +9,7 @@ import argparse
 import logging
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,13 @@ from deepscaler.reports.counterfactual import (
     write_counterfactual,
 )
 from deepscaler.reports.decided import Estimate
+from deepscaler.runs import Run
 from deepscaler.settings import Settings, load_settings
 from deepscaler.text import aligned
+from testbed.cluster.emulation import make_plan, make_program
+from testbed.cluster.virtual import VirtualCluster
 from testbed.experiments.replay import SEEDS, Replayed, replay
-from testbed.experiments.shadow import shadow_run
+from testbed.experiments.shadow import follow, shadow_run
 
 DAY = "day"
 """A day as people live it, in the length of the run."""
@@ -43,6 +46,8 @@ COURSE = [(0.0, 0.25), (0.2, 0.05), (0.37, 0.8), (0.5, 0.65), (0.8, 1.0), (0.95,
 """Shares of a day, and how high the load is then."""
 BALANCING = ("two_choices", "round_robin", "random")
 """What the recorded clusters do, in turn."""
+OTHER_SEED = 7001
+"""Random streams of what happens again."""
 SIGMA = 0.3
 """Spread of the recorded cluster's demands and numbers of calls around those that a replay starts from."""
 
@@ -68,6 +73,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--seconds", type=float, default=4800.0, help="length of a run (default: %(default)s)"
     )
     parser.add_argument("--replays", type=int, default=len(SEEDS), help="replays of each kind; 0: none")
+    parser.add_argument(
+        "--again",
+        type=int,
+        default=0,
+        metavar="N",
+        help="let it happen so often again, with other random streams: by so much single runs differ",
+    )
     parser.add_argument("--load", choices=SHAPES, help="of all runs (default: another one per seed)")
     parser.add_argument("--output", metavar="JSON", help="also keep what was measured, run by run")
     parser.add_argument("--report", metavar="HTML", help="also write the page of the last run")
@@ -137,16 +149,19 @@ class Judged:
         found: what was foretold.
         replays: from which; None without.
         real: measures of the run in which the shadow was in charge.
+        again: those of further runs with the same users and other random streams.
     """
 
     run: str
     found: Counterfactual
     replays: Replayed | None
     real: Mapping[str, Any]
+    again: Sequence[Mapping[str, Any]] = ()
 
     def kept(self) -> dict[str, Any]:
         """What is kept of it as JSON."""
         told = {"run": self.run, "happened": _kept(self.real), **to_dict(self.found)}
+        told["happened_again"] = [_kept(one) for one in self.again]
         if self.replays is not None:
             told |= {
                 "balancing": self.replays.balancing,
@@ -165,16 +180,40 @@ def judge(settings: Settings, arguments: argparse.Namespace, seed: int) -> Judge
     warmup, policy = settings.evaluate.warmup, arguments.policy
     run = shadow_run(settings, arguments.acting, policy, seed)
     real = evaluate_run(shadow_run(settings, policy, None, seed), warmup)
+    again = [evaluate_run(one, warmup) for one in other_runs(settings, policy, seed, arguments.again)]
+    found, replays = foretold(run, settings, policy, arguments.replays)
+    shape = arguments.load or SHAPES[seed % 1000 % len(SHAPES)]
+    return Judged(f"{shape} {seed}", found, replays, real, again)
+
+
+def other_runs(settings: Settings, policy: str, seed: int, count: int) -> Iterator[Run]:
+    """Runs on the load of `seed` in which all that is random differs from run to run."""
+    program = make_program(settings)
+    plan = make_plan(settings, program, seed)
+    for number in range(count):
+        other = OTHER_SEED + number
+        cluster = VirtualCluster(settings, seed=other, plan=plan, program=program)
+        yield follow(cluster, settings, policy, None, other, settings.testbed.duration)
+
+
+def foretold(
+    run: Run, settings: Settings, policy: str, replays: int
+) -> tuple[Counterfactual, Replayed | None]:
+    """What a shadow run foretells, with so many replays of each kind.
+
+    Raises:
+        DataError: the demands can't be fitted to the run.
+    """
+    warmup = settings.evaluate.warmup
     try:
         model = fitted_to(run, settings, load_demand(settings))
     except DataError as error:
-        raise DataError(f"seed {seed}: {error}") from error
-    found, replays = counterfactual(run, warmup, model), None
-    if arguments.replays:
-        replays = replay(run, settings, model, policy, warmup, SEEDS[: arguments.replays])
-        found = replace(found, replay=replayed(found.was, replays.was, replays.would))
-    shape = arguments.load or SHAPES[seed % 1000 % len(SHAPES)]
-    return Judged(f"{shape} {seed}", found, replays, real)
+        raise DataError(f"seed {run.info['seed']}: {error}") from error
+    found = counterfactual(run, warmup, model)
+    if not replays:
+        return found, None
+    made = replay(run, settings, model, policy, warmup, SEEDS[:replays])
+    return replace(found, replay=replayed(found.was, made.was, made.would)), made
 
 
 def row(judged: Judged) -> dict[str, str]:
@@ -196,10 +235,19 @@ def row(judged: Judged) -> dict[str, str]:
             "cost %": f"{_cost(hours.value, real):+.1f}",
             "points": f"{_points(minutes, real):+.1f}",
         }
+    if judged.again:
+        cells["happened again"] = (
+            f"{_range(judged, 'core_hours', 2)} / {_range(judged, 'violation_minutes', 0)}"
+        )
     cells["was, by fit"] = "-" if fit is None else f"{fit.was.value:.1f}"
     cells["by fit"] = "-" if fit is None else f"{fit.would.value:.1f}"
     cells["points by fit"] = "-" if fit is None else f"{_points(fit.would, real):+.1f}"
     return cells
+
+
+def _range(judged: Judged, measure: str, digits: int) -> str:
+    values = [float(one[measure]) for one in judged.again]
+    return f"{min(values):.{digits}f}-{max(values):.{digits}f}"
 
 
 def counted(judged: Sequence[Judged]) -> str:

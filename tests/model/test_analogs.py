@@ -37,7 +37,7 @@ def network() -> Network:
     return build_network("AdapGLQ", Shape(SERVICES, 1, WINDOW, HORIZON), sizes)
 
 
-@pytest.mark.parametrize("made", [Newest(), network()], ids=["change", "AdapGLQ"])
+@pytest.mark.parametrize("made", [Newest(), network(), Network()], ids=["change", "AdapGLQ", "outline"])
 def test_at_a_moment_of_the_training_what_followed_it_is_foreseen(made):
     seen = windows(random_labels(), zero=torch.zeros(SERVICES))
     kept = remember(made, seen, GRAPHS, torch.arange(WINDOW - 1, 36), 8)
@@ -80,8 +80,18 @@ def test_moments_that_something_unknown_followed_are_left_out():
     assert remember(Newest(), windows(labels), GRAPHS, torch.tensor([8]), 8) is None
 
 
-def test_a_network_without_states_remembers_nothing():
-    assert remember(Network(), windows(random_labels()), GRAPHS, torch.arange(3, 30), 8) is None
+def test_without_states_of_its_own_a_network_goes_by_the_outline_of_the_load():
+    """Rising and falling are told apart; how much load there is, and which service bears it, are not."""
+    rising = torch.linspace(1, 2, WINDOW)[:, None].expand(WINDOW, SERVICES)
+    shares = torch.tensor([1.9, 0.1])
+    end = torch.tensor([WINDOW - 1])
+    made = [
+        Network().states(windows(labels, zero=torch.zeros(SERVICES)), GRAPHS, end, 8)
+        for labels in (rising, 5 * rising, shares * rising, rising.flip(0))
+    ]
+    torch.testing.assert_close(made[1], made[0])
+    torch.testing.assert_close(made[2], made[0])
+    assert (made[3] - made[0]).abs().max() > 0.5
 
 
 @pytest.mark.parametrize(("name", "most", "count"), [("MOST", 10, 10), ("MOST_BYTES", 50, 4)])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deepscaler.planning.plan import Prices, Running
-from deepscaler.planning.scenarios import Desk, Moment, Scenarios
+from deepscaler.planning.scenarios import ANALOGS, TOGETHER, Desk, Moment, Scenarios
 from deepscaler.planning.trials import Trials
 
 STEP = 15.0
@@ -174,3 +174,13 @@ def test_it_tells_who_led_and_what_each_cost():
     trials = Trials(Says(lean=2, ample=4), STEP, half_life=np.inf)
     played(trials, [2, 2])
     assert trials.describe() == {"led": {"lean": 2}, "cost_seconds": {"lean": 15.0, "ample": 210.0}}
+
+
+def test_analogs_lead_alone_after_a_few_cheaper_ticks_and_the_live_past_after_a_whole_step():
+    """The mixture holds a replica of two more than each of its parts, for half of what was needed."""
+    needs = [2] * 120
+    for name, most in ((ANALOGS, 20.0), ("past", 500.0)):
+        led = played(Trials(Says(**{TOGETHER: 3, name: 2}), STEP, half_life=np.inf), needs)
+        changed = led.index(name)
+        started = 180.0 / 2
+        assert most - 2 * STEP < started + changed * STEP / 2 <= max(most, started) + 2 * STEP

@@ -15,16 +15,16 @@ from helpers.run_samples import LIMITS, endpoint_row, make_run
 import calculate
 from deepscaler.evaluation.span import run_span
 from deepscaler.labels.record import BORROWED
-from deepscaler.reports.counterfactual import counterfactual, replayed, to_dict
+from deepscaler.reports.counterfactual import counterfactual, replayed, sections, to_dict
 from deepscaler.reports.decided import by_hour, course, held, moments, ready_after
 from deepscaler.runs import DECISION_COLUMNS, write_run
 
 HOUR = 3600
 
 
-def shadow(mode="dry_run", wanted=1, slow_minutes=3):
-    """Two hours with two replicas of each service; the shadow wants `wanted` of web in the second hour."""
-    times = range(15, 2 * HOUR + 1, 15)
+def shadow(mode="dry_run", wanted=1, slow_minutes=3, hours=2):
+    """Hours with two replicas of each service; the shadow wants `wanted` of web from the second hour on."""
+    times = range(15, hours * HOUR + 1, 15)
     rows = [
         endpoint_row(
             t, "GET /", 10, 0.6 if t <= 60 * slow_minutes else 0.1, slow=10 if t <= 60 * slow_minutes else 0
@@ -104,6 +104,35 @@ def test_replays_that_differ_widen_the_interval_and_one_alone_has_one():
     assert 0.3 < alone.core_hours.high - 3.0 < 0.4 and alone.core_hours.value == 3.0
 
 
+def test_many_violating_minutes_are_foretold_less_surely_than_none():
+    was, none, many = measured(4.0, 3), measured(3.0, 0), measured(3.0, 12)
+    calm, busy = (replayed(was, [was, was], [would, would]).minutes for would in (none, many))
+    assert 0 < calm.high - calm.value < busy.high - busy.value
+    # Two replays that agree; usual are 2.5 % of 60 minutes, and 2.4 times the 12 minutes as variance.
+    half = 2.5706 * np.sqrt(4 / 5 * 1.5 * ((0.025 * 60) ** 2 + 2.4 * 12))
+    assert busy.high - busy.value == pytest.approx(half, rel=1e-4)
+
+
+@pytest.mark.parametrize(("hours", "unit", "columns"), [(2, "hour", 2), (50, "day", 3)])
+def test_a_long_record_is_told_day_by_day(hours, unit, columns):
+    found = counterfactual(shadow(hours=hours), 0.0, None)
+    [table] = next(one for one in sections(found, "") if one.anchor == "differences").tables
+    assert list(table.heads) == ["service", "in all", *(f"{unit} {place}" for place in range(1, columns + 1))]
+    assert table.rows[-1][0] == "all"
+    web = next(row for row in table.rows if row[0] == "web")
+    assert web[1] == f"{-LIMITS['web'] * (hours - 1):+.2f}" and len(web) == columns + 2
+
+
+def test_both_pictures_name_who_held_and_who_wanted():
+    pictures = next(
+        one for one in sections(counterfactual(shadow(), 0.0, None), "") if one.anchor == "course"
+    )
+    (response, _), (cores, caption) = pictures.pictures
+    assert "hpa_70, measured" in response and "by the fit" not in response
+    assert "hpa_70, held" in cores and "plan_bootstrap, wanted" in cores
+    assert caption.endswith("6.00 core-hours held, 5.50 wanted.")
+
+
 @pytest.mark.parametrize("mode", ["act", "standby", None])
 def test_a_run_that_acted_is_refused(tmp_path, capsys, mode):
     write_run(shadow(mode=mode), tmp_path / "run")
@@ -129,6 +158,11 @@ def test_text_json_and_page_say_the_same_and_what_is_missing(tmp_path, capsys, b
     assert found["core_hours_more_by_service_and_hour"]["web"] == pytest.approx([0.0, -0.5])
     browser.open(page, PHONE)
     assert (browser.complaints(), browser.outside(), browser.overhang()) == ([], [], 0)
+    [cell] = browser.run(
+        "return [...new Set([...document.querySelectorAll('#moments td:last-child')]"
+        ".map(one => getComputedStyle(one).textAlign + ' ' + getComputedStyle(one).whiteSpace))]"
+    )
+    assert cell == "left normal"
     headings = browser.run("return [...document.querySelectorAll('h1, h2')].map(one => one.textContent)")
     assert headings[:2] == ["What would have been?", "The answer"]
     assert {"Where they differ", "The moments that matter", "What was held, and why"} <= set(headings)

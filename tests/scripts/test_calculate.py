@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 
+import pandas as pd
 import pytest
 from helpers.paths import ROOT
-from helpers.run_samples import LENGTH, POLICIES, endpoint_row, make_run, write_runs
+from helpers.run_samples import LENGTH, POLICIES, START, endpoint_row, make_run, write_runs
 
 import calculate
 from deepscaler.evaluation.text import full_table, verdict
@@ -235,3 +236,26 @@ def test_runs_of_different_length_or_number_are_warned_about():
     assert "different numbers of seeds" in text
     assert "differ in length (1.00 to 2.00 h)" in text
     assert "[0.10, 0.20]" in full_table(summary)
+
+
+def test_costs_are_told_at_the_prices_that_were_set(tmp_path):
+    """Two minutes in which one of two web replicas is missing, and two starts."""
+    run = make_run(
+        [endpoint_row(end, "GET /", 10, 0.1) for end in (60, 120)],
+        [(START + end, name, 2 if end > 60 else 1, 0, 1) for end in (60, 120) for name in ("web", "db")],
+        start=START,
+    )
+    run.needed = pd.DataFrame({"time": [START + 60.0, START + 120.0], "web": [2, 2], "db": [1, 1]})
+    write_run(run, tmp_path / "runs" / "hpa_70-1")
+    costs = []
+    for prices in ("{shortage: 1, start: 0}", "{shortage: 100, start: 0}", "{shortage: 100, start: 3600}"):
+        output = tmp_path / str(len(costs))
+        asked = ["--set", f"scale.prices={prices}", "--set", "evaluate.timelines=0"]
+        assert run_script([str(tmp_path / "runs")], output, *asked) == 0
+        summary = json.loads((output / "summary.json").read_text())
+        costs.append(summary["policies"]["hpa_70"]["realised_cost"])
+    minute = 1 / 60
+    held = 2 * minute * 1.5
+    assert costs == pytest.approx(
+        [held + 2 * minute * 0.5, held + 100 * 2 * minute * 0.5, held + 100 * 2 * minute * 0.5 + 1.5]
+    )

@@ -21,8 +21,8 @@ def test_no_service_keeps_its_place_in_the_permuted_graph(tmp_path) -> None:
     np.testing.assert_allclose(read_graph(tmp_path / "permuted.csv")[1], found, rtol=1e-6)
 
 
-def test_the_ablation_runs_the_bundles_that_the_command_trains() -> None:
-    experiment = load_section(Experiment, ROOT / "config/experiments/ablation.yaml", [])
+def test_the_experiment_runs_the_bundles_that_the_command_trains() -> None:
+    experiment = load_section(Experiment, ROOT / "config/experiments/learned.yaml", [])
     trained = " ".join(commands(["num_iter=1"]))
     bundles = [
         text.partition("=")[2]
@@ -30,6 +30,6 @@ def test_the_ablation_runs_the_bundles_that_the_command_trains() -> None:
         for text in variant.set
         if text.startswith("scale.bundle=")
     ]
-    assert len(bundles) == 2 and all(f"--model_save_path {bundle}" in trained for bundle in bundles)
+    assert len(bundles) == 3 and all(f"--model_save_path {bundle}" in trained for bundle in bundles)
     assert trained.count("train.graph.learner=none --set num_iter=1") == 2
-    assert set(experiment.variants) | set(experiment.sweeps) <= set(experiment.policies)
+    assert set(experiment.variants) <= set(experiment.policies)

@@ -41,3 +41,19 @@ def test_what_was_foretold_is_counted_against_what_happened(real, said):
 
     judged = shadow_judge.Judged("square 1000", Found(), None, real)
     assert said in shadow_judge.counted([judged])
+
+
+def test_what_happens_again_has_the_same_users_and_other_luck():
+    settings = load_settings(ROOT / "config" / "boutique.yaml", ["evaluate.warmup=0"])
+    settings = shadow_judge.other_cluster(settings, 1000, 240.0, "square")
+    runs = list(shadow_judge.other_runs(settings, "hpa_70", 1000, 2))
+    offered = [run.endpoints["offered"].sum() for run in runs]
+    assert offered[0] == pytest.approx(offered[1], rel=0.05)
+    assert not runs[0].endpoints.equals(runs[1].endpoints)
+
+    class Found:
+        was, decided_core_hours, replay, response = measured(4.0, 3), 3.0, None, None
+
+    again = [measured(3.1, 2), measured(2.95, 12)]
+    cells = shadow_judge.row(shadow_judge.Judged("square 1000", Found(), None, measured(3.0, 1), again))
+    assert cells["happened again"] == "2.95-3.10 / 2-12"

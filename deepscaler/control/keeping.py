@@ -1,0 +1,129 @@
+"""What a run measured, on disk while it goes on: the rows of endpoints.csv and metrics.csv.
+
+After a signal there is time to read the last minutes only, and the store may have forgotten the first days
+by then. So the files grow while the controller ticks, and the end adds what is still missing.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+
+from deepscaler.adapters.deadline import sharing
+from deepscaler.cluster import ENDPOINT_COLUMNS, Cluster
+from deepscaler.control.tables import Table, moment, optional_number, word
+from deepscaler.control.tick import Tick
+from deepscaler.errors import ClusterError, MetricsError
+from deepscaler.logs import OnChange
+from deepscaler.panel import FEATURES, panel_columns, panel_lines
+from deepscaler.runs import table_lines
+
+log = logging.getLogger(__name__)
+FILES = ENDPOINTS, METRICS = "endpoints.csv", "metrics.csv"
+EVERY_SECONDS = 300.0
+"""The files grow this often."""
+SETTLED_SECONDS = 60.0
+"""Samples that are younger can still change: not every server has been scraped."""
+GAP_SECONDS = 86400.0
+"""What is missing is read from so far back."""
+SPANS_SECONDS = (3600.0, 4 * 3600.0, GAP_SECONDS, EVERY_SECONDS)
+"""So much is read at once, so that a tick isn't late; where that fails, the next of these is tried.
+
+An hour without a request gives no answer, and a long answer can take too long.
+"""
+READ_SECONDS = 5.0
+"""Reading the store takes no longer while the controller ticks."""
+LARGEST_BYTES = 128 * 2**20
+"""A file that has grown to this size is moved aside: that of ten services' metrics after a month."""
+
+
+class Keeper:
+    """Adds to the files of a run directory what was measured: it watches the ticks of a controller.
+
+    What can't be read now is read later.
+
+    Args:
+        directory: of the run.
+        cluster: is asked.
+        step: seconds between samples.
+        start: when the run begins; rows that an earlier controller left are gone on from.
+        history: seconds before `start` from which on metrics are kept.
+    """
+
+    def __init__(
+        self, directory: Path, cluster: Cluster, step: float, start: float, history: float = 0.0
+    ) -> None:
+        self._cluster, self._step, self._read = cluster, step, -math.inf
+        self._on_change = OnChange(log, logging.WARNING)
+        counts = dict.fromkeys(ENDPOINT_COLUMNS[2:], optional_number)
+        endpoints = {"time": moment, "endpoint": word, **counts}
+        columns = panel_columns(cluster.services, tuple(FEATURES))
+        metrics = {"time": moment, **dict.fromkeys(columns, optional_number)}
+        self._tables = {
+            ENDPOINTS: Table(directory / ENDPOINTS, endpoints, largest=LARGEST_BYTES),
+            METRICS: Table(directory / METRICS, metrics, largest=LARGEST_BYTES, eager=False),
+        }
+        begins, last = {ENDPOINTS: start, METRICS: start - history}, cluster.now() - GAP_SECONDS
+        self._until, self._failures = dict(begins), dict.fromkeys(begins, 0)
+        for name, table in self._tables.items():
+            known = table.last_time()
+            self._until[name] = max(begins[name], last - history) if known is None else max(known, last)
+
+    def __call__(self, tick: Tick) -> None:
+        """Add what has been measured, if it is time."""
+        if tick.now - self._read < EVERY_SECONDS:
+            return
+        self._read = tick.now
+        with sharing(READ_SECONDS):
+            for name in self._tables:
+                try:
+                    self._add(name, tick.now - SETTLED_SECONDS)
+                except (MetricsError, ClusterError) as error:
+                    self._on_change.trouble(name, f"{name}: not read now, so later: {error}")
+                else:
+                    self._on_change.well(name, f"{name}: read again")
+
+    def finish(self, name: str) -> None:
+        """Add all that is missing of a file until now.
+
+        Raises:
+            MetricsError, ClusterError: it can't be read.
+        """
+        end, tried = self._cluster.now(), 0
+        more = True
+        while more:
+            try:
+                more, tried = self._add(name, end), 0
+            except (MetricsError, ClusterError):
+                tried += 1
+                if tried == len(SPANS_SECONDS):
+                    raise
+
+    def _add(self, name: str, end: float) -> bool:
+        """Add the next rows until `end`; whether there are more."""
+        begin, failures = self._until[name], self._failures[name]
+        span = min(SPANS_SECONDS[failures % len(SPANS_SECONDS)], end - begin)
+        until = begin + math.floor(span / self._step + 1e-6) * self._step
+        if until <= begin:
+            return False
+        self._failures[name] += 1
+        lines, rows = (self._endpoints if name == ENDPOINTS else self._metrics)(begin, until)
+        self._failures[name] = 0
+        if rows:
+            self._tables[name].append(lines, rows)
+        self._until[name] = until
+        more = until + self._step <= end + 1e-6
+        if more:
+            self._read = -math.inf  # the next tick goes on
+        return more
+
+    def _endpoints(self, begin: float, end: float) -> tuple[str, int]:
+        frame = self._cluster.latencies(begin, end, self._step)
+        return table_lines(frame), len(frame)
+
+    def _metrics(self, begin: float, end: float) -> tuple[str, int]:
+        panel = self._cluster.metrics(begin + self._step, end, self._step)
+        if not self._tables[METRICS].path.is_file():
+            panel = panel.since_first_sample()
+        return panel_lines(panel), len(panel)

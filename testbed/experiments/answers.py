@@ -1,0 +1,169 @@
+"""What the experiments answered, as a page: docs/experiments.md, made of their summaries.
+
+python -m testbed.experiments.answers runs/experiments/*/summary.json
+
+What the page shows of each summary is kept in docs/experiments.json: the page can be made again without runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from deepscaler.artefacts import read_json, write_json, write_text
+from deepscaler.errors import DataError, DeepScalerError
+from deepscaler.evaluation.text import OWN, interval, number
+
+KEPT, PAGE = "docs/experiments.json", "docs/experiments.md"
+MAKE = "python -m testbed.experiments.answers"
+MEASURES = ("violation_rate", "core_hours", "realised_cost")
+ASKED_FOR = (OWN, "plan_bootstrap")
+"""Whose difference to the baseline is told: the first of these that ran."""
+LEFT_OUT = ("oracle",)
+"""References that the page leaves out where `plan_foreseen` ran."""
+HEAD = f"""\
+# What the experiments answered
+
+Written by `{MAKE}` from the summaries of the runs; nothing here is typed. Each cell reads
+violating minutes in % @ core-hours (realised cost: core-hours held, and shortages and starts at their
+prices), means over the seeds. Of a sweep, such as the HPA's targets, the setting with the lowest realised
+cost stands, chosen case by case on these very seeds, which favours it. Differences are of the realised cost,
+paired by seed, with their 95 % interval, bold where it excludes zero.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog=MAKE, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("summaries", nargs="*", metavar="FILE", help="newer summary.json of experiments")
+    parser.add_argument("--root", default=".", metavar="DIR", help="where docs/ lies")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Keep what the page shows of the summaries, and write it."""
+    arguments = build_parser().parse_args(argv)
+    root = Path(arguments.root)
+    try:
+        path = root / KEPT
+        kept = read_json(path, MAKE) if path.is_file() else {}
+        for file in arguments.summaries:
+            kept |= shown(read_json(file, "python -m testbed.experiment"))
+        write_json(path, dict(sorted(kept.items())))
+        write_text(root / PAGE, page(kept))
+    except DeepScalerError as error:
+        print(f"answers: {error}", file=sys.stderr)
+        return 1
+    print(f"written: {PAGE}")
+    return 0
+
+
+def shown(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of an experiment's summary that the page shows, under the experiment's name.
+
+    Raises:
+        DataError: it is no summary of an experiment.
+    """
+    if not {"experiment", "cases"} <= set(summary):
+        raise DataError("no summary of an experiment; summary.json of python -m testbed.experiment has one")
+    about = summary["experiment"]
+    settings = about["settings"]
+    cases = {name: _case(case, settings) for name, case in summary["cases"].items()}
+    return {
+        about["name"]: {
+            "question": about["question"],
+            "seeds": about["seeds"],
+            "columns": _columns(settings),
+            "baseline": settings["baseline"],
+            "cases": cases,
+        }
+    }
+
+
+def _columns(settings: Mapping[str, Any]) -> list[str]:
+    names = list(dict.fromkeys((*settings["policies"], *settings["sweeps"])))
+    return [name for name in names if name not in LEFT_OUT or "plan_foreseen" not in names]
+
+
+def _case(case: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Column -> the policy that stands in it, its measures, and how it differs from the baseline."""
+    rows, found = case["policies"], dict[str, Any]()
+    for column in _columns(settings):
+        members = [
+            name
+            for name, row in rows.items()
+            if name == column or column in (row["family"], name.split("=")[0])
+        ]
+        members = [column] if column in rows else members
+        if members:
+            best = min(members, key=lambda name: rows[name]["realised_cost"])
+            found[column] = {"policy": best, **{name: rows[best][name] for name in MEASURES}}
+    paired = case["paired"]
+    for name in ASKED_FOR:
+        if name in paired:
+            entry = paired[name]["realised_cost"]
+            base = rows[settings["baseline"]]["realised_cost"]
+            bounds = entry["mean_difference_ci"]
+            found["difference"] = {
+                "policy": name,
+                "share": entry["mean_difference"] / base,
+                "ci": None if bounds is None else [bound / base for bound in bounds],
+            }
+            break
+    return found
+
+
+def page(kept: Mapping[str, Any]) -> str:
+    """The whole page."""
+    return "\n".join((HEAD, *(_section(name, one) for name, one in sorted(kept.items()))))
+
+
+def _section(name: str, one: Mapping[str, Any]) -> str:
+    cases = one["cases"]
+    columns = [column for column in one["columns"] if any(column in case for case in cases.values())]
+    told = [case["difference"]["policy"] for case in cases.values() if "difference" in case]
+    heads = ["", *columns, *((f"{told[0]} against {one['baseline']}",) if told else ())]
+    lines = [_line(heads), "|" + "---|" * len(heads)]
+    for title, case in cases.items():
+        cells = [title, *(_cell(column, case.get(column)) for column in columns)]
+        if told:
+            cells.append(_difference(case.get("difference")))
+        lines.append(_line(cells))
+    seeds = f"{len(one['seeds'])} seeds from {min(one['seeds'])} on"
+    return (
+        f"## {name}\n\n{one['question']} `config/experiments/{name}.yaml`, {seeds}.\n\n"
+        + "\n".join(lines)
+        + "\n"
+    )
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(column: str, row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    text = (
+        f"{number(row['violation_rate'], 1, 100)} @ {number(row['core_hours'], 2)} "
+        f"({number(row['realised_cost'], 2)})"
+    )
+    return text if row["policy"] == column else f"{text} {row['policy']}"
+
+
+def _difference(entry: Mapping[str, Any] | None) -> str:
+    if entry is None:
+        return "-"
+    bounds = entry["ci"]
+    text = f"{100 * entry['share']:+.1f} % {interval(bounds, 1, 100)}"
+    sure = bounds is not None and bounds[0] * bounds[1] > 0
+    return f"**{text}**" if sure else text
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

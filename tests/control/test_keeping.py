@@ -1,0 +1,114 @@
+"""A run directory keeps all that was measured, however the run ends and whatever the store goes through."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.fakes import START, FakeCluster, ScriptedPolicy, make_settings
+
+from deepscaler.artefacts import utc_seconds
+from deepscaler.control.keeping import FILES, GAP_SECONDS, Keeper
+from deepscaler.control.live import run_live
+from deepscaler.errors import MetricsError
+from deepscaler.runs import read_run
+
+pytestmark = pytest.mark.stress
+STEP, HOUR = 60.0, 3600.0
+
+
+class Cluster(FakeCluster):
+    """Whose entries had requests from `busy` on only, and whose store is down from `down` to `up`."""
+
+    busy, down, up = -np.inf, np.inf, np.inf
+
+    def latencies(self, start, end, step):
+        if self.down <= self.clock < self.up or end < self.busy:
+            raise MetricsError("no requests at the entries")
+        return super().latencies(start, end, step)
+
+    def metrics(self, start, end, step):
+        if self.down <= self.clock < self.up:
+            raise MetricsError("connection refused")
+        return super().metrics(start, end, step)
+
+
+def watched(cluster: Cluster, keeper: Keeper, seconds: float) -> None:
+    """Tick each minute for so long."""
+    for now in cluster.clock + STEP * np.arange(1, seconds / STEP + 1):
+        cluster.clock = now
+        keeper(SimpleNamespace(now=now))
+
+
+def times(path: Path) -> np.ndarray:
+    return np.array([utc_seconds(text) for text in pd.read_csv(path)["time"]])
+
+
+def test_a_shadow_that_a_signal_ends_keeps_all_hours_and_those_before_it(tmp_path):
+    cluster, hours = FakeCluster(("web",)), 3
+
+    def wish(now: float, _service: str) -> float:
+        if now >= START + hours * HOUR:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return 3.0
+
+    policy = ScriptedPolicy(wish, period_seconds=STEP, history_seconds=2 * HOUR)
+    settings = make_settings(("web",), run_dir=str(tmp_path), dry_run=True)
+    settings = settings.model_copy(update={"collect": settings.collect.model_copy(update={"step": STEP})})
+    run = read_run(run_live(cluster, policy, settings))
+    whole = START + STEP * np.arange(1, 60 * hours + 1)
+    assert run.endpoints["time"].tolist() == whole.tolist() and "missing" not in run.info
+    assert run.panel.times.tolist() == [START + STEP * row for row in range(-119, 60 * hours + 1)]
+    assert run.decisions["time"].nunique() == 60 * hours + 1
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        {"down": START + HOUR, "up": START + 3 * HOUR},
+        {"busy": START + 2.5 * HOUR},
+        {"busy": START + 2.5 * HOUR, "down": START + 3 * HOUR, "up": START + 3.2 * HOUR},
+    ],
+    ids=["calm", "the store was down", "no request for hours", "both"],
+)
+def test_what_couldnt_be_read_is_read_later(tmp_path, state):
+    cluster = Cluster(("web",))
+    vars(cluster).update(state)
+    watched(cluster, Keeper(tmp_path, cluster, STEP, START), 4 * HOUR)
+    for name in FILES:  # the process was killed: what is on disk has to do
+        there = times(tmp_path / name)
+        assert there.tolist() == [START + STEP * (row + 1) for row in range(len(there))], name
+        assert there[-1] >= cluster.clock - 600.0
+
+
+def test_the_end_reads_through_hours_without_a_request(tmp_path):
+    cluster = Cluster(("web",))
+    cluster.busy = START + 3 * HOUR
+    keeper = Keeper(tmp_path, cluster, STEP, START)
+    cluster.clock += 4 * HOUR
+    keeper.finish("endpoints.csv")
+    assert len(times(tmp_path / "endpoints.csv")) == 4 * 60
+    cluster.down, cluster.clock = START, cluster.clock + HOUR
+    with pytest.raises(MetricsError):
+        keeper.finish("endpoints.csv")
+
+
+@pytest.mark.parametrize("pause", [0.0, 2 * HOUR, 3 * GAP_SECONDS], ids=["none", "two hours", "days"])
+def test_a_controller_goes_on_where_the_one_before_was_killed(tmp_path, pause):
+    cluster = Cluster(("web",))
+    watched(cluster, Keeper(tmp_path, cluster, STEP, START), HOUR)
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("2026-01-05T")  # torn
+    cluster.clock += pause
+    later = cluster.clock
+    watched(cluster, Keeper(tmp_path, cluster, STEP, START), HOUR)
+    for name in FILES:
+        gaps = np.diff(times(tmp_path / name))
+        assert (gaps > 0).all() and (gaps > STEP).sum() == (pause > GAP_SECONDS), name
+        assert times(tmp_path / name)[-1] > later

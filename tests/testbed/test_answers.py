@@ -1,0 +1,96 @@
+"""The page of answers: one policy per column, of a sweep the best, and how sure differences are."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from helpers.paths import ROOT
+
+from deepscaler.errors import DataError
+from testbed.experiments.answers import KEPT, PAGE, main, page, shown
+
+
+def row(policy: str, family: str, cost: float) -> dict[str, object]:
+    return {
+        "policy": policy,
+        "family": family,
+        "violation_rate": 0.01,
+        "core_hours": cost - 1,
+        "realised_cost": cost,
+    }
+
+
+def summary(policies: list[str], sweeps: dict[str, object], costs: dict[str, float]) -> dict[str, object]:
+    families = {name: "hpa" if name.startswith("hpa") else name for name in costs}
+    paired = {
+        name: {"realised_cost": {"mean_difference": cost - 8.0, "mean_difference_ci": [cost - 9, cost - 7.5]}}
+        for name, cost in costs.items()
+    }
+    settings = {"policies": policies, "sweeps": sweeps, "baseline": "plan_bootstrap"}
+    return {
+        "experiment": {"name": "small", "question": "Why?", "seeds": [1000, 1001], "settings": settings},
+        "cases": {
+            "square": {
+                "policies": {name: row(name, families[name], cost) for name, cost in costs.items()},
+                "paired": paired,
+            }
+        },
+    }
+
+
+FOUND = summary(
+    ["deepscaler", "plan_bootstrap", "hpa", "plan_foreseen", "oracle"],
+    {"hpa": {}},
+    {
+        "deepscaler": 6.0,
+        "plan_bootstrap": 8.0,
+        "hpa_50": 9.0,
+        "hpa_70": 8.5,
+        "plan_foreseen": 4.0,
+        "oracle": 5.0,
+    },
+)
+
+
+def test_of_a_sweep_the_cheapest_stands_and_the_oracle_gives_way_to_the_plan_that_is_told():
+    (line,) = [line for line in page(shown(FOUND)).splitlines() if line.startswith("| square")]
+    assert line == (
+        "| square | 1.0 @ 5.00 (6.00) | 1.0 @ 7.00 (8.00) | 1.0 @ 7.50 (8.50) hpa_70 | 1.0 @ 3.00 (4.00) "
+        "| **-25.0 % [-37.5, -18.8]** |"
+    )
+
+
+def test_what_isnt_sure_isnt_bold_and_what_wasnt_run_is_said_to_be_unknown():
+    made = summary(["plan_bootstrap", "static"], {}, {"plan_bootstrap": 8.2})
+    made["cases"]["other"] = {"policies": {"static": row("static", "static", 3)}, "paired": {}}
+    text = page(shown(made))
+    assert "| square | 1.0 @ 7.20 (8.20) | - |" in text and "**" not in text
+    assert "| other | - | 1.0 @ 2.00 (3.00) | - |" in text
+
+
+def test_a_newer_summary_takes_its_place_and_the_others_stay(tmp_path):
+    (tmp_path / "docs").mkdir()
+    for name in ("one", "two"):
+        made = json.loads(json.dumps(FOUND))
+        made["experiment"]["name"] = name
+        (tmp_path / f"{name}.json").write_text(json.dumps(made))
+        assert main([str(tmp_path / f"{name}.json"), "--root", str(tmp_path)]) == 0
+    first = (tmp_path / PAGE).read_text()
+    assert "## one" in first and "## two" in first
+    assert main(["--root", str(tmp_path)]) == 0 and (tmp_path / PAGE).read_text() == first
+
+
+def test_another_summary_is_refused(tmp_path, capsys):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "summary.json").write_text('{"policies": {}}')
+    assert main([str(tmp_path / "summary.json"), "--root", str(tmp_path)]) == 1
+    assert "no summary of an experiment" in capsys.readouterr().err
+    with pytest.raises(DataError):
+        shown({})
+
+
+def test_the_page_says_what_is_kept():
+    kept = json.loads((ROOT / KEPT).read_text(encoding="utf-8"))
+    assert (ROOT / PAGE).read_text(encoding="utf-8") == page(kept)
+    assert all((ROOT / f"config/experiments/{name}.yaml").is_file() for name in kept)
