@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 TIMES = ("time", "timestamp")
 """What a column of times is called, in any case."""
-MISSING = frozenset({"", "nan", "null", "none"})
+MISSING = frozenset({"", "nan", "null", "none", "n/a", "na", "-"})
 """How a missing value is written, in any case."""
 _COMMA = r"^\s*([-+]?\d*),(\d+(?:[eE][-+]?\d+)?)\s*$"
 _NUMBER = r"\s*\d{1,20}(?:\.\d*)?\s*"
@@ -36,15 +37,16 @@ def read_metrics_csv(path: Path, command: str | None = None) -> pd.DataFrame:
         command: the command that makes it.
 
     Raises:
-        DataError: there is no such file, it isn't a CSV, it has no column of times or several, or two columns
-            of one name.
+        DataError: there is no such file, it isn't a CSV, it has no column of times or several, two columns of
+            one name, or values under no name.
     """
-    separator = ","
+    header, separator = list[str](), ","
     if path.is_file():
         header, separator = _header(path)
         if header:
             _check(path, header)
     frame = read_csv(path, command=command, separator=separator)
+    frame = _named(path, frame, header)
     names = [str(name) for name in frame.columns]
     _check(path, names)
     frame.columns = [("time" if name.strip().lower() in TIMES else name.strip()) for name in names]
@@ -53,6 +55,21 @@ def read_metrics_csv(path: Path, command: str | None = None) -> pd.DataFrame:
             if name != "time":
                 frame[name] = frame[name].str.replace(_COMMA, r"\1.\2", regex=True)
     return frame
+
+
+def _named(path: Path, frame: pd.DataFrame, header: Sequence[str]) -> pd.DataFrame:
+    """The columns that have a name: lines that end with a separator have one more, with nothing in it."""
+    if len(header) != frame.shape[1]:
+        return frame
+    nameless = [index for index, name in enumerate(header) if not name.strip()]
+    for index in nameless:
+        values = frame.iloc[:, index]
+        if not (values.isna() | is_missing(values)).all():
+            raise DataError(
+                f"{path}: column {index + 1} of {len(header)} has values and no name; name it in the first "
+                "line, or delete it"
+            )
+    return frame.iloc[:, [index for index in range(len(header)) if index not in nameless]].copy()
 
 
 def _header(path: Path) -> tuple[list[str], str]:

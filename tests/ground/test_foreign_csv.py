@@ -40,6 +40,9 @@ def write(tmp_path, text):
         "timestamp,web_cpu,web_req\n1767571200,0.5,1.5\n1767571215,NaN,2\n",
         "time,web_cpu,web_req\n1767571200.000,0.5,1.5\n1767571215.000,NULL,2\n",
         "TIME,web_cpu,web_req\n1767571200000,5e-1,1.5\n1767571215000,none,2e0\n",
+        ISO.replace("\n", ",\n"),
+        "time;web_cpu;;web_req;\n1767571200;0,5;;1,5;\n1767571215;N/A;-;2;\n",
+        "time,web_cpu,web_req\n1767571200,0.5,1.5\n1767571215,-,2\n",
     ],
 )
 @pytest.mark.parametrize("read", [read_panel, lambda path: read_wide(path, "cpu", ("req",))])
@@ -66,6 +69,7 @@ def test_a_foreign_csv_is_read(tmp_path, text, read):
         ("time,web_cpu\n1767571200,12%\n", "line 2, column 'web_cpu': '12%' is not a number"),
         ("time;web_cpu\n1767571200;1.234,5\n", "'1.234,5' is not a number"),
         ("time,web_cpu\n1767571200,1,2\n", "not a readable CSV"),
+        ("time,web_cpu,\n1767571200,1,2\n", "column 3 of 3 has values and no name; name it"),
         (b"time,web_cpu\n\xff\xfe,1\n", "not a readable CSV"),
     ],
 )
