@@ -58,10 +58,13 @@ def read_metrics_csv(path: Path, command: str | None = None) -> pd.DataFrame:
 
 
 def _named(path: Path, frame: pd.DataFrame, header: Sequence[str]) -> pd.DataFrame:
-    """The columns that have a name: lines that end with a separator have one more, with nothing in it."""
+    """The columns that have a name: lines that end with a separator have one more, with nothing in it.
+
+    The first column may be an index, which has none.
+    """
     if len(header) != frame.shape[1]:
         return frame
-    nameless = [index for index, name in enumerate(header) if not name.strip()]
+    nameless = [index for index, name in enumerate(header) if index and not name.strip()]
     for index in nameless:
         values = frame.iloc[:, index]
         if not (values.isna() | is_missing(values)).all():
