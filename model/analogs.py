@@ -2,9 +2,9 @@
 
 Which moments are alike is told by a network's state at the end of a window. That of AdapGLQ is trained to
 tell what comes, so moments are alike if they tell the same, and it mixes over the graph, so it knows of
-callers and callees. Other networks go by the outline of the load (`model.network.outline`), in which nothing
-is learned. What followed such a moment is a course that really happened, of all services and steps together:
-it needs no assumption about how they hang together, and knows when a step is followed by a step.
+callers and callees. Other networks go by the outline of the load, in which nothing is learned. What followed
+such a moment is a course that really happened, of all services and steps together: it needs no assumption
+about how they hang together, and knows when a step is followed by a step.
 
 Source: analog ensembles (Delle Monache, Eckel, Rife, Nagarajan, Searight: "Probabilistic weather prediction
 with an analog ensemble", 2013), here with likeness that may be learned.
