@@ -140,7 +140,8 @@ def plan_replicas(
     np.cumsum(prices.shortage * step * needed, axis=0, out=missing[1:])
     likely = np.einsum("m,hmp->hp", weights, needed)
     leads = np.clip(np.ceil(lead_seconds / step - 1e-9).astype(np.int64), 1, len(needed))
-    expected = _expected((needs - base).transpose(1, 0, 2), leads, services, place)
+    depth = (needs - base).transpose(1, 0, 2)
+    expected = _expected(depth, leads, services) if surprise else np.zeros(needed.shape, np.bool_)
     problem = _Problem(services, needed, missing, likely, expected, step, leads[services], prices)
     delays, starts = _delays(services, levels, lead_seconds, running, prices)
     gain = _gain_of_waiting(problem, delays, starts, agreed=0.0)
@@ -206,7 +207,7 @@ def _costs(problem: _Problem, agreed: float) -> tuple[Array, Array]:
     return on, off
 
 
-def _expected(depth: Counts, leads: Counts, services: Counts, place: Counts) -> Mask:
+def _expected(depth: Counts, leads: Counts, services: Counts) -> Mask:
     """`[H, M, P]` does the state of a scenario in that step let one expect the level a lead later?
 
     The state is how many levels are needed, and whether the need rises, rests or falls. What follows a state
@@ -215,21 +216,23 @@ def _expected(depth: Counts, leads: Counts, services: Counts, place: Counts) -> 
     Args:
         depth: `[H, M, N]` levels needed.
         leads: `[N]` steps until a new replica is ready.
-        services: `[P]` the service of each level.
-        place: `[P]` place of each level in its service, from 0.
+        services: `[P]` the service of each level, rising.
     """
-    horizon, _, count = depth.shape
-    levels = int(depth.max(initial=0))
+    horizon, scenarios, count = depth.shape
     before = depth[np.maximum(np.arange(horizon) - TREND_STEPS, 0)]
-    state = (depth * 3 + np.sign(depth - before) + 1) + 3 * (levels + 1) * np.arange(count)  # [H, M, N]
-    ahead = np.minimum(np.arange(horizon)[:, None] + leads, horizon - 1)  # [H, N]
-    later = depth[ahead, :, np.arange(count)].transpose(0, 2, 1)  # [H, M, N]
-    size = 3 * (levels + 1) * count
-    seen = np.maximum(np.bincount(state.ravel(), minlength=size), 1)
-    likely = np.zeros((size, max(levels, 1)), np.bool_)
-    for level in range(levels):
-        likely[:, level] = np.bincount(state.ravel(), (later > level).ravel(), size) >= EXPECTED * seen
-    found: Mask = likely[state[:, :, services], place]
+    state = depth * 3 + np.sign(depth - before) + 1  # [H, M, N]
+    found = np.empty((horizon, scenarios, len(services)), np.bool_)
+    ends = np.searchsorted(services, np.arange(count + 1))  # of each service's levels
+    for service in range(count):
+        levels = int(ends[service + 1] - ends[service])
+        if levels:
+            now = state[:, :, service]
+            ahead = np.minimum(np.arange(horizon) + leads[service], horizon - 1)
+            pairs = now * (levels + 1) + depth[ahead, :, service]
+            counted = np.bincount(pairs.ravel(), minlength=3 * (levels + 1) ** 2)
+            beyond = counted.reshape(-1, levels + 1)[:, ::-1].cumsum(axis=1)[:, ::-1]
+            likely = beyond[:, 1:] >= EXPECTED * np.maximum(beyond[:, :1], 1)
+            found[:, :, ends[service] : ends[service + 1]] = likely[now]
     return found
 
 
