@@ -94,15 +94,11 @@ def _case(case: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any
     """Column -> the policy that stands in it, its measures, and how it differs from the baseline."""
     rows, found = case["policies"], dict[str, Any]()
     for column in _columns(settings):
-        members = [
-            name
-            for name, row in rows.items()
-            if name == column or column in (row["family"], name.split("=")[0])
-        ]
-        members = [column] if column in rows else members
+        members = [column] if column in rows else [n for n, row in rows.items() if row["family"] == column]
         if members:
             best = min(members, key=lambda name: rows[name]["realised_cost"])
-            found[column] = {"policy": best, **{name: rows[best][name] for name in MEASURES}}
+            called = _called(best, rows[best], settings["sweeps"].get(column))
+            found[column] = {"policy": called, **{name: rows[best][name] for name in MEASURES}}
     paired = case["paired"]
     for name in ASKED_FOR:
         if name in paired:
@@ -116,6 +112,11 @@ def _case(case: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any
             }
             break
     return found
+
+
+def _called(name: str, row: Mapping[str, Any], sweep: Mapping[str, Any] | None) -> str:
+    """The policy that a point of a sweep runs, where the sweep is over policies; else the point's name."""
+    return sweep["policy"].format(f"{row['knob']:g}") if sweep and "{}" in sweep.get("policy", "") else name
 
 
 def page(kept: Mapping[str, Any]) -> str:

@@ -253,16 +253,20 @@ def _life(directory: Path, last: str, speed: float) -> tuple[list[Stage], int, i
         raise DataError("the first bundle can't be trained; see above")
     own = {"scale.bundle": path, "scale.run_dir": directory / "runs", "scale.metrics_port": port}
     settings = load_settings(CONFIG, [f"{key}={value}" for key, value in own.items()])
+    return led(settings, PacedCluster(settings, speed), port, train)
+
+
+def led(settings: Settings, cluster: PacedCluster, port: int, train: Train) -> tuple[list[Stage], int, int]:
+    """`lived` beside a controller whose metrics are on `port`: the stages, ticks made, and ticks missed."""
     stages: list[Stage] = []
 
     def lead() -> None:
         try:
-            stages.extend(lived(port, path, train))
+            stages.extend(lived(port, Path(settings.scale.bundle), train))
         finally:
             os.kill(os.getpid(), signal.SIGTERM)
 
     policy = make_policy("deepscaler", settings)
-    cluster = PacedCluster(settings, speed)
     leading = threading.Thread(target=lead, name="life")
     leading.start()
     run = run_live(cluster, policy, settings)

@@ -12,8 +12,10 @@ from testbed.experiments.answers import KEPT, PAGE, main, page, shown
 
 
 def row(policy: str, family: str, cost: float) -> dict[str, object]:
+    knob = float(policy.rpartition("_")[2]) if policy.startswith("hpa") else None
     return {
         "policy": policy,
+        "knob": knob,
         "family": family,
         "violation_rate": 0.01,
         "core_hours": cost - 1,
@@ -41,7 +43,7 @@ def summary(policies: list[str], sweeps: dict[str, object], costs: dict[str, flo
 
 FOUND = summary(
     ["deepscaler", "plan_bootstrap", "hpa", "plan_foreseen", "oracle"],
-    {"hpa": {}},
+    {"hpa": {"policy": "hpa_r{}"}},
     {
         "deepscaler": 6.0,
         "plan_bootstrap": 8.0,
@@ -56,7 +58,7 @@ FOUND = summary(
 def test_of_a_sweep_the_cheapest_stands_and_the_oracle_gives_way_to_the_plan_that_is_told():
     (line,) = [line for line in page(shown(FOUND)).splitlines() if line.startswith("| square")]
     assert line == (
-        "| square | 1.0 @ 5.00 (6.00) | 1.0 @ 7.00 (8.00) | 1.0 @ 7.50 (8.50) hpa_70 | 1.0 @ 3.00 (4.00) "
+        "| square | 1.0 @ 5.00 (6.00) | 1.0 @ 7.00 (8.00) | 1.0 @ 7.50 (8.50) hpa_r70 | 1.0 @ 3.00 (4.00) "
         "| **-25.0 % [-37.5, -18.8]** |"
     )
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 from pathlib import Path
 
 import pytest
 from helpers.bundles import write_bundle
 
-from deepscaler.control.live import run_live
 from deepscaler.learning.generations import candidate_of, promote, roll_back
-from deepscaler.policies.registry import make_policy
 from deepscaler.settings import load_settings
-from testbed.experiments.model_life import BETTER, CONFIG, REFUSED, PacedCluster, lived, missed
+from testbed.experiments.model_life import BETTER, CONFIG, REFUSED, PacedCluster, led
 from testbed.live.debian import free_port
 
 
@@ -38,20 +33,6 @@ def test_no_tick_is_missed_while_models_come_break_and_go(tmp_path: Path) -> Non
 
     own = {"bundle": path, "run_dir": tmp_path / "runs", "metrics_port": port}
     settings = load_settings(CONFIG, [f"scale.{key}={value}" for key, value in own.items()])
-    cluster = PacedCluster(settings, speed=40.0)
-    stages = []
-
-    def lead() -> None:
-        try:
-            stages.extend(lived(port, path, train))
-        finally:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    policy = make_policy("deepscaler", settings)
-    leading = threading.Thread(target=lead)
-    leading.start()
-    run = run_live(cluster, policy, settings)
-    leading.join()
+    stages, made, lost = led(settings, PacedCluster(settings, speed=40.0), port, train)
     assert [stage.name for stage in stages if not stage.wanted] == [] and len(stages) == 6
-    made, lost = missed(run, policy.period_seconds)
     assert made >= 12 and lost == 0
