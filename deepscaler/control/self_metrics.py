@@ -69,16 +69,16 @@ class SelfMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All families, those without samples left out."""
-        families = [*self._of_the_controller(), *self._of_upstreams()]
+        snapshot = self._watch.snapshot
+        families = [*self._of_the_controller(snapshot), *self._of_upstreams()]
         families += _of_renewal(self._watch.controller.model)
         families += _of_health(self._watch.controller.health)
-        snapshot = self._watch.snapshot
         if snapshot is not None:
             families += [*_of_ticks(snapshot), *_of_services(snapshot), *_of_forecasts(snapshot)]
             families += [*self._of_entries(snapshot), *_of_the_model(snapshot)]
         return (family for family in families if family.samples)
 
-    def _of_the_controller(self) -> Iterator[Metric]:
+    def _of_the_controller(self, snapshot: Snapshot | None) -> Iterator[Metric]:
         controller = self._watch.controller
         mode, learned = controller.mode(), controller.policy.learned()
         about = {"app": self._watch.settings.app.name, "policy": controller.policy.name, "mode": mode}
@@ -90,8 +90,10 @@ class SelfMetrics(Collector):
         healthy = float(controller.healthy())
         yield _gauge("healthy", "1 if a tick was completed lately, else 0.", [(_NONE, healthy)])
         yield _gauge("leader", "1 if this controller may write, else 0.", [(_NONE, float(mode in WRITING))])
+        ticks = 0 if snapshot is None else snapshot.statistics["ticks"]  # those whose decisions can be read
+        counts = {**vars(controller.statistics), "ticks": ticks}
         for name, text in _COUNTERS.items():
-            yield _counter(name, text, [(_NONE, float(getattr(controller.statistics, name)))])
+            yield _counter(name, text, [(_NONE, float(counts[name]))])
 
     def _of_upstreams(self) -> Iterator[Metric]:
         cluster = self._watch.controller.cluster

@@ -149,6 +149,19 @@ def test_requests_are_timed_and_their_errors_counted_by_kind():
     assert one(found["deepscaler_upstream_request_seconds_count"], source="prometheus") == 2
 
 
+def test_a_tick_counts_once_what_it_decided_can_be_read():
+    controller = Controller(FakeCluster(), ScriptedPolicy(lambda *_: 6.0), make_settings())
+    pages: list[dict[str, dict[tuple[tuple[str, str], ...], float]]] = []
+    controller.watchers.append(lambda _tick: pages.append(values(watch)))  # as if asked while a tick ends
+    watch = Watch(controller, make_settings())
+    for _ in range(2):
+        controller.tick()
+    pages.append(values(watch))
+    told = [int(one(page["deepscaler_ticks_total"])) for page in pages]
+    decided = [sum(page.get("deepscaler_decisions_total", {}).values()) for page in pages]
+    assert told == [0, 1, 2] and decided == [0, 3, 6]
+
+
 def test_a_watcher_that_fails_costs_no_tick(caplog):
     controller = Controller(FakeCluster(), ScriptedPolicy(lambda _now, _service: 6.0), make_settings())
     controller.watchers.append(lambda _tick: 1 / 0)
