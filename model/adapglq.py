@@ -1,8 +1,10 @@
 """AdapGLQ, this project's own network for scenarios: quantiles of each label at every step ahead.
 
-It sees the past labels of all services as shares of their recent level, so that twice the load looks the
-same, and lets each service's state mix with those of its callers and callees. A head gives quantiles of the
-change from now at some steps ahead; between them they are interpolated.
+It sees the past labels of all services as shares of their recent level, and that level, since a load near
+its usual peak goes on differently. A window whose peak is above all that the training had is seen as one with
+the training's peak, and what is foreseen is as much larger: a network only knows what it has seen. Each
+service's state mixes with those of its callers and callees. A head gives quantiles of the change from now at
+some steps ahead; between them they are interpolated.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ NARROW = 3.0
 MEDIAN = LEVELS.index(0.5)
 LATE = 4
 """The mean of this many newest steps is shown beside the window."""
+USUAL_PEAK = 0.999
+"""The training's peak is this quantile of its totals."""
 
 
 class AdapGLQ(Network):
@@ -51,15 +55,20 @@ class AdapGLQ(Network):
         self.register_buffer("between", _between(knots), persistent=False)  # [H, K + 1]
         self.register_buffer("steps", torch.tensor(knots), persistent=False)  # [K]
         self.register_buffer("zero", torch.zeros(shape.services))
+        self.register_buffer("peak", torch.zeros(()))  # of the sum of all services; 0: unknown
         self.between: Tensor
         self.steps: Tensor
         self.zero: Tensor
+        self.peak: Tensor
 
     @torch.no_grad()
     def prepare(self, windows: Windows, training: Tensor, validation: Tensor) -> None:
-        """Keep where 0 lies among the z-scores of each service."""
+        """Keep where 0 lies among the z-scores of each service, and how high their sum rises."""
         if windows.zero is not None:
             self.zero.copy_(windows.zero)
+        totals = (windows.filled[training] - self.zero).clamp(min=0).sum(dim=1)
+        if len(totals):
+            self.peak.copy_(totals.quantile(USUAL_PEAK))
 
     def forward(self, x: Tensor, graphs: Graphs, known: Known | None = None) -> Tensor:
         """The medians, `[B, H, N]`; see `Network.forward`."""
@@ -88,11 +97,19 @@ class AdapGLQ(Network):
 
     def _at_knots(self, graphs: Graphs, past: Tensor) -> Tensor:
         """Quantiles `[Q, B, K, N]` at the knots."""
-        values = (past - self.zero).clamp(min=0)  # [B, T, N]
+        values, share = self._within(past)  # [B, T, N], [B, 1, 1]
         now, level = values[:, -1], _level(values)  # [B, N]
         raw = self.head(functional.gelu(self._state(graphs, values)))  # [B, N, K * Q]
         raw = raw.view(*raw.shape[:2], self.knots, len(LEVELS)).permute(3, 0, 2, 1)  # [Q, B, K, N]
-        return (now[:, None] + level[:, None] * _rising(raw)).clamp(min=0) + self.zero
+        return (now[:, None] + level[:, None] * _rising(raw)).clamp(min=0) / share + self.zero
+
+    def _within(self, past: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels counted from 0, no larger than the training's, `[B, T, N]`, and their share `[B, 1, 1]`."""
+        values = (past - self.zero).clamp(min=0)
+        highest = values.sum(dim=2).amax(dim=1)
+        beyond = (self.peak > 0) & (highest > self.peak)
+        share = torch.where(beyond, self.peak / highest, 1.0)[:, None, None]
+        return values * share, share
 
     def _state(self, graphs: Graphs, values: Tensor) -> Tensor:
         """What each service's labels `[B, T, N]`, counted from 0, say beside its neighbours', `[B, N, C]`."""
@@ -128,7 +145,7 @@ class AdapGLQ(Network):
     def states(self, windows: Windows, graphs: Graphs, ends: Tensor, batch_size: int) -> Tensor:
         """The mean of all services' states, `[M, C]`; see `Network.states`."""
         self.eval()
-        pasts = [(windows.known(part).past - self.zero).clamp(min=0) for part in batches(ends, batch_size)]
+        pasts = [self._within(windows.known(part).past)[0] for part in batches(ends, batch_size)]
         return torch.cat([self._state(graphs, past).mean(dim=1) for past in pasts])
 
     def _past(self, x: Tensor, known: Known | None) -> Tensor:
