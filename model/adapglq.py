@@ -28,8 +28,6 @@ NARROW = 3.0
 MEDIAN = LEVELS.index(0.5)
 LATE = 4
 """The mean of this many newest steps is shown beside the window."""
-USUAL_PEAK = 0.999
-"""The training's peak is this quantile of its totals."""
 
 
 class AdapGLQ(Network):
@@ -68,7 +66,7 @@ class AdapGLQ(Network):
             self.zero.copy_(windows.zero)
         totals = (windows.filled[training] - self.zero).clamp(min=0).sum(dim=1)
         if len(totals):
-            self.peak.copy_(totals.quantile(USUAL_PEAK))
+            self.peak.copy_(totals.max())
 
     def forward(self, x: Tensor, graphs: Graphs, known: Known | None = None) -> Tensor:
         """The medians, `[B, H, N]`; see `Network.forward`."""
