@@ -192,7 +192,7 @@ def read_panel(
         features: which features, in this order; by default all, in the file's order.
 
     Raises:
-        DataError: there is no such file or column, a line is broken, or times don't rise.
+        DataError: there is no such file or column, a line is broken, or rows aren't in the order of time.
     """
     path = Path(path)
     frame = read_metrics_csv(path, "python metrics_fetch.py")
@@ -206,7 +206,7 @@ def read_panel(
         raise DataError(
             f"{path}: column {absent[0]!r} is missing ({len(absent)} of {len(columns)} expected columns are)"
         )
-    times = read_times(frame["time"], path)
+    frame, times = in_time_order(frame, path)
     values = np.empty((len(frame), len(columns)), np.float64)
     for index, column in enumerate(columns):
         values[:, index] = read_numbers(frame[column], path, column)
@@ -229,13 +229,17 @@ def panel_of(
     return MetricPanel(times, services, features, kept.astype(np.float32))
 
 
-def read_times(texts: pd.Series, path: Path) -> NDArray[np.float64]:
-    """Seconds since the epoch of a file's column `time`.
+def in_time_order(frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+    """The rows of a file with a column `time`, oldest first, and their seconds since the epoch.
+
+    A file whose rows all stand newest first is turned round, which is logged. The index keeps the places in
+    the file.
 
     Raises:
         DataError: there are no rows, a text is neither ISO 8601 nor seconds or milliseconds since the epoch,
-            or a time isn't later than the one before it.
+            two rows are of one time, or the order is neither.
     """
+    texts = frame["time"]
     if not len(texts):
         raise DataError(f"{path}: no rows; make it again with: python metrics_fetch.py")
     epoch = epoch_seconds(texts)
@@ -247,13 +251,34 @@ def read_times(texts: pd.Series, path: Path) -> NDArray[np.float64]:
             f"{path}: line {row + 2}: time {one_line(texts.iloc[row], 60)!r} is not ISO 8601 "
             "(2026-01-05T00:00:00Z), nor are all times seconds or milliseconds since the epoch"
         )
-    late = np.flatnonzero(np.diff(times) <= 0)
-    if len(late):
-        raise DataError(
-            f"{path}: line {late[0] + 3}: time {one_line(texts.iloc[late[0] + 1], 60)} doesn't follow "
-            f"{one_line(texts.iloc[late[0]], 60)}"
+    steps = np.diff(times)
+    if len(steps) and (steps < 0).all():
+        _LOG.info("%s: its rows stand newest first; they are read from the last to the first", path)
+        return frame.iloc[::-1], times[::-1].copy()
+    if (steps <= 0).any():
+        raise DataError(f"{path}: {_disorder(texts, times)}")
+    return frame, times
+
+
+def _disorder(texts: pd.Series, times: NDArray[np.float64]) -> str:
+    """What is wrong with the order of the rows, and how it is mended."""
+    order = np.argsort(times, kind="stable")
+    twice = np.flatnonzero(np.diff(times[order]) == 0)
+    if len(twice):
+        first, second = order[twice[0]], order[twice[0] + 1]
+        return (
+            f"line {second + 2}: time {one_line(texts.iloc[second], 60)} stands in line {first + 2} already "
+            f"(repeated times: {len(twice)}); keep one row for each time, with a column for each service "
+            "and feature"
         )
-    return times
+    steps = np.diff(times)
+    usual = steps > 0 if 2 * np.count_nonzero(steps > 0) >= len(steps) else steps < 0
+    row = int(np.flatnonzero(~usual)[0]) + 1
+    return (
+        f"line {row + 2}: time {one_line(texts.iloc[row], 60)} doesn't follow "
+        f"{one_line(texts.iloc[row - 1], 60)} (rows out of order: {np.count_nonzero(~usual)} of "
+        f"{len(times)}); sort the rows by time"
+    )
 
 
 def iso_seconds(texts: pd.Series) -> NDArray[np.float64]:
@@ -279,7 +304,7 @@ def read_numbers(texts: pd.Series, path: Path, column: str) -> NDArray[np.float6
     if broken.any():
         row = int(np.flatnonzero(broken)[0])
         found = one_line(texts.iloc[row], 60)
-        raise DataError(f"{path}: line {row + 2}, column {column!r}: {found!r} is not a number")
+        raise DataError(f"{path}: line {texts.index[row] + 2}, column {column!r}: {found!r} is not a number")
     return numbers.to_numpy(np.float64)
 
 

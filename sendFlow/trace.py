@@ -6,6 +6,7 @@ import csv
 import gzip
 import zlib
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +125,7 @@ def read_counts(path: str | Path, column: str | None = None) -> Series:
         column: column of the counts; None: the only one beside the times.
 
     Raises:
-        DataError: missing file, column or value, times that fall, a long gap; names file and line.
+        DataError: missing file, column or value, times in no order, a long gap; names file and line.
     """
     rows = csv.reader(_lines(path))
     header = next(rows, [])
@@ -135,15 +136,22 @@ def read_counts(path: str | Path, column: str | None = None) -> Series:
     counts: list[float] = []
     for row in rows:
         moment, count = _time_and_count(f"{path}:{rows.line_num}", row, at, of)
-        if times and moment <= times[-1]:
-            raise DataError(f"{path}:{rows.line_num}: times must rise, found {row[at]}")
         lines.append(rows.line_num)
         times.append(moment)
         counts.append(count)
     if len(times) < 2:
         raise DataError(f"{path}: expected at least two rows of counts, found {len(times)}")
+    if all(after < before for before, after in pairwise(times)):  # the newest row stands first
+        for column_of_file in (lines, times, counts):
+            column_of_file.reverse()
     moments = np.array(times)
     gaps = np.diff(moments)
+    if (gaps <= 0).any():
+        late = int(np.argmax(gaps <= 0)) + 1
+        raise DataError(
+            f"{path}:{lines[late]}: its time isn't later than that of line {lines[late - 1]}; sort the rows "
+            "by time, with one row for each"
+        )
     step = float(np.median(gaps))
     worst = int(np.argmax(gaps))
     if gaps[worst] > MAX_GAP_STEPS * step:

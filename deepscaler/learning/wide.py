@@ -9,7 +9,7 @@ import numpy as np
 
 from deepscaler.errors import DataError
 from deepscaler.foreign_csv import read_metrics_csv
-from deepscaler.panel import FEATURES, MetricPanel, panel_of, read_numbers, read_times
+from deepscaler.panel import FEATURES, MetricPanel, in_time_order, panel_of, read_numbers
 
 
 def read_wide(path: str | Path, feature: str, features: tuple[str, ...] = ()) -> MetricPanel:
@@ -24,8 +24,8 @@ def read_wide(path: str | Path, feature: str, features: tuple[str, ...] = ()) ->
         features: further features that are taken where the file has them.
 
     Raises:
-        DataError: there is no such file, no time or no labelled feature, a line is broken, or times don't
-            rise.
+        DataError: there is no such file, no time or no labelled feature, a line is broken, or rows aren't
+            in the order of time.
     """
     path = Path(path)
     frame = read_metrics_csv(path)
@@ -38,7 +38,7 @@ def read_wide(path: str | Path, feature: str, features: tuple[str, ...] = ()) ->
         raise DataError(
             f"{path}: column {absent[0]!r} is missing ({len(absent)} of {len(columns)} expected columns are)"
         )
-    times = read_times(frame["time"], path)
+    frame, times = in_time_order(frame, path)
     values = np.stack([read_numbers(frame[column], path, column) for column in columns], axis=1)
     return panel_of(times, services, kept, values, path)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from deepscaler.settings.base import Count, Headers, Positive, Secret, Section, Url
+from deepscaler.settings.matchers import check_matchers
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
@@ -112,10 +113,6 @@ class App(Section):
                     check_name(f"app.services.{name}.container", service.container)
 
 
-_MATCHER = r'\s*[a-zA-Z_][a-zA-Z0-9_]*\s*(=|!=|=~|!~)\s*"([^"\\\n]|\\.)*"\s*'
-_MATCHERS = f"^({_MATCHER}(,{_MATCHER})*,?)?$"
-
-
 class Prometheus(Section):
     """Where metrics come from on a real cluster: any server that speaks Prometheus's query API."""
 
@@ -133,7 +130,7 @@ class Prometheus(Section):
         description="file with the certificate authority of an https server; null: the system's authorities",
     )
     headers: Headers = Field({}, description="headers sent with each request (X-Scope-OrgID: tenant)")
-    matchers: Annotated[str, Field(pattern=_MATCHERS)] = Field(
+    matchers: Annotated[str, AfterValidator(check_matchers)] = Field(
         "",
         description="label matchers that every built-in query carries, where the server holds series of "
         'other clusters or several scrapes of this one (cluster="prod", job!="old")',

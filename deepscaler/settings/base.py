@@ -20,6 +20,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 """A number from 0 to 1."""
 Count = Annotated[int, Field(ge=1)]
 """A whole number that is 1 or more."""
+Seed = Annotated[int, Field(ge=0)]
+"""A seed of random numbers."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 """A TCP port; 0 is any free one where we listen."""
 

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from deepscaler.settings.base import Name, Section, Share
+from deepscaler.settings.base import Name, Section, Seed, Share
 
 Plain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 """A name that can be part of a path and of a flag: letters, digits, `_`, `.` and `-`."""
@@ -19,15 +19,15 @@ class ApplicationCase(Section):
 
     config: str = Field(description="settings of the application, as `--config` of the scripts")
     set: list[str] = Field([], description="overrides of its settings, section.key=value")
-    seeds: list[int] | None = Field(None, description="its seeds; null: those of the load or the experiment")
-    test_seeds: list[int] | None = Field(None, description="its test seeds; null: those of the experiment")
+    seeds: list[Seed] | None = Field(None, description="its seeds; null: those of the load or the experiment")
+    test_seeds: list[Seed] | None = Field(None, description="its test seeds; null: those of the experiment")
 
 
 class LoadCase(Section):
     """One load of an experiment."""
 
     set: list[str] = Field([], description="overrides of the application's settings, section.key=value")
-    seeds: list[int] | None = Field(None, description="seeds of this load; null: those of the experiment")
+    seeds: list[Seed] | None = Field(None, description="seeds of this load; null: those of the experiment")
     policies: list[str] | None = Field(
         None, description="policies of this load; null: those of the experiment"
     )
@@ -101,12 +101,12 @@ class Experiment(Section):
         description="a promise: a table names the cheapest setting of each policy that keeps it in all runs",
     )
     baseline: str = Field("hpa_70", description="policy that the others are paired with")
-    seeds: list[int] = Field(
+    seeds: list[Seed] = Field(
         min_length=1,
         description="one run per seed and policy, the same load for all policies; with `test_seeds`, those "
         "on which the points of `sweeps` are chosen",
     )
-    test_seeds: list[int] = Field(
+    test_seeds: list[Seed] = Field(
         [], description="seeds of `--test`: the points that were chosen on `seeds` are run on them"
     )
     most_violations: Share = Field(

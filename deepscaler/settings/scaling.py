@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from deepscaler.settings.base import Count, NotNegative, Port, Positive, Section, Share
+from deepscaler.settings.base import Count, NotNegative, Port, Positive, Section, Seed, Share
 from deepscaler.settings.rails import CalendarEntry, Constraint
 from deepscaler.settings.testbed import Load
 
@@ -47,7 +47,7 @@ class GuardRails(Section):
     constraints: list[Constraint] = Field(
         [], description="what several services share, and which of them are cut, in order, until it suffices"
     )
-    quota_cores: float | None = Field(
+    quota_cores: Positive | None = Field(
         None, description="most CPU cores that the limits of all targets may add up to; null: no bound"
     )
 
@@ -252,7 +252,7 @@ class Scale(Section):
     policies: list[str] = Field(
         [], description="testbed: several policies, one run for each; they replace `policy`"
     )
-    seeds: list[int] = Field([], description="testbed: one run for each seed; empty: testbed.seed")
+    seeds: list[Seed] = Field([], description="testbed: one run for each seed; empty: testbed.seed")
     bundle: str = Field("model_states/app/AdapGLA.pt", description="trained bundle of the policy deepscaler")
     quantile_bundle: str | None = Field(
         None, description="trained bundle of the policy deepscaler_quantile; null: that of deepscaler"

@@ -14,6 +14,8 @@ from deepscaler.settings.testbed import Testbed
 
 _SPAN = r"^([0-9]+(ms|s|m|h|d))*0*[1-9][0-9]*(ms|s|m|h|d)([0-9]+(ms|s|m|h|d))*$"
 """A Prometheus duration above 0."""
+Promql = Annotated[str, Field(min_length=1)]
+"""A query, which isn't empty; whether it can be read, Prometheus says."""
 
 
 class Query(Section):
@@ -22,11 +24,11 @@ class Query(Section):
     Series that belong to one service are added up; a ratio of sums is written with `divide_by`.
     """
 
-    query: str = Field(description="PromQL template")
-    label: str = Field(
+    query: Promql = Field(description="PromQL template")
+    label: Name = Field(
         description="label that tells a series' service: container, deployment, pod or destination_workload"
     )
-    divide_by: str | None = Field(
+    divide_by: Promql | None = Field(
         None, description="PromQL template of the denominator, with the same label; null: no ratio"
     )
 
@@ -34,7 +36,7 @@ class Query(Section):
 class CallsQuery(Query):
     """The PromQL template of the calls per second between each pair; `label` names the callee's label."""
 
-    caller: str = Field(
+    caller: Name = Field(
         "source_workload",
         description="label that tells the caller; a value that isn't a service is called `external`",
     )
@@ -49,8 +51,8 @@ EntryPart = Literal["offered", "done", "milliseconds", "buckets"]
 class EntryQuery(Section):
     """One PromQL template for the requests from outside; `{workloads}` are those of the entries."""
 
-    query: str = Field(description="PromQL template; rates per second (buckets: by `le` in milliseconds)")
-    label: str = Field("destination_workload", description="label that tells a series' service")
+    query: Promql = Field(description="PromQL template; rates per second (buckets: by `le` in milliseconds)")
+    label: Name = Field("destination_workload", description="label that tells a series' service")
 
 
 class Collect(Section):
@@ -150,7 +152,7 @@ class Process(Section):
     visit_window: Positive = Field(
         1800.0, description="required: seconds over which the visits per request are averaged"
     )
-    boot_seconds: dict[str, float] = Field(
+    boot_seconds: dict[str, NotNegative] = Field(
         {}, description="seconds until a pod is ready, by service, where the cluster doesn't tell"
     )
     boot_limit: Positive = Field(

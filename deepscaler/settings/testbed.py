@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from itertools import pairwise
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from deepscaler.settings.base import Count, Moment, NotNegative, Port, Positive, Section, Share
+from deepscaler.settings.base import Count, Moment, NotNegative, Port, Positive, Section, Seed, Share
 
 
 class MixChange(Section):
@@ -51,6 +52,18 @@ class Load(Section):
         description="changes of the request mix in time order; empty: the application's weights throughout",
     )
 
+    @model_validator(mode="after")
+    def _in_time_order(self) -> Self:
+        moments = {
+            "course": [seconds for seconds, _ in self.course],
+            "mix": [change.after_seconds for change in self.mix],
+        }
+        for name, times in moments.items():
+            for before, after in pairwise(times):
+                if after < before:
+                    raise ValueError(f"{name}: {after:g} s stands behind {before:g} s; give it in time order")
+        return self
+
 
 class Serve(Section):
     """`python -m testbed serve`: everything listens on 127.0.0.1; port 0 takes any free one."""
@@ -80,7 +93,7 @@ class Testbed(Section):
         "boutique", description="a file of testbed/apps without .yaml, a path, or synthetic:N[:DRAW]"
     )
     start: Moment = Field("2026-01-05T00:00:00Z", description="time at which the load begins")
-    seed: int = Field(1, description="seed of all that is random in a run: load, requests, start-up times")
+    seed: Seed = Field(1, description="seed of all that is random in a run: load, requests, start-up times")
     warmup: NotNegative = Field(300.0, description="virtual seconds of load before `start`")
     history: NotNegative = Field(
         0.0,
@@ -101,7 +114,7 @@ class Testbed(Section):
         description="log-normal spread of CPU demands and call counts around those of the application; "
         "0: exactly those",
     )
-    demand_seed: int = Field(
+    demand_seed: Seed = Field(
         1,
         description="which draw of demands and counts is used; "
         "the application stays the same whatever the seed of load and run",

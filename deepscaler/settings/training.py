@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from deepscaler.settings.base import Count, NotNegative, Positive, Section, Share
+from deepscaler.settings.base import Count, NotNegative, Positive, Section, Seed, Share
 from deepscaler.settings.scaling import PlanPrices
 
 Channels = Annotated[int, Field(ge=2)]
@@ -76,7 +76,7 @@ class Comparison(Section):
     With `--full` the networks have their own sizes, the data's window and the epochs of the training instead.
     """
 
-    seeds: list[int] = Field(
+    seeds: list[Seed] = Field(
         [1, 2, 3], min_length=1, description="each network is trained once for each seed"
     )
     window: Count = Field(
@@ -144,7 +144,7 @@ class Train(Section):
     compile: bool = Field(
         False, description="true: torch.compile the network; on a CPU it needs a C++ compiler"
     )
-    seed: int = Field(1, description="seed of the weights and of the order of the training windows")
+    seed: Seed = Field(1, description="seed of the weights and of the order of the training windows")
     random_graphs: Annotated[int, Field(ge=0)] = Field(
         5, description="block 'is the graph real?': number of random graphs among the learned graph's rivals"
     )

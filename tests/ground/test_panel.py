@@ -76,11 +76,6 @@ def test_a_file_of_another_tool_may_have_its_columns_in_any_order(tmp_path):
         ("a_cpu\n1\n", "'time' is missing"),
         ("time,a_cpu\n", "no rows"),
         ("time,a_cpu\nyesterday,1\n", "line 2: time 'yesterday' is not ISO 8601"),
-        (
-            "time,a_cpu\n2026-01-05T00:00:15Z,1\n2026-01-05T00:00:00Z,1\n",
-            "line 3: time 2026-01-05T00:00:00Z doesn't follow",
-        ),
-        ("time,a_cpu\n2026-01-05T00:00:00Z,1\n2026-01-05T00:00:00Z,1\n", "line 3: time"),
         ("time,a_cpu\n2026-01-05T00:00:00Z,lots\n", "line 2, column 'a_cpu': 'lots' is not a number"),
         ("time,a_cpu,b_req\n2026-01-05T00:00:00Z,1,2\n", "column 'a_req' is missing (2 of 4"),
     ],
@@ -91,6 +86,51 @@ def test_a_broken_file_is_named_with_its_line(tmp_path, text, expected):
     with pytest.raises(DataError) as error:
         read_panel(path)
     assert expected in str(error.value) and str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def _seconds(*seconds: int) -> str:
+    return "time,a_cpu\n" + "".join(f"2026-01-05T00:00:{second:02d}Z,0.{second:02d}\n" for second in seconds)
+
+
+@pytest.mark.parametrize("text", [_seconds(30, 15, 0), _seconds(15, 0)])
+def test_rows_that_stand_newest_first_are_turned_round(tmp_path, caplog, text):
+    (tmp_path / "m.csv").write_text(text)
+    with caplog.at_level("INFO"):
+        read = read_panel(tmp_path / "m.csv")
+    assert (np.diff(read.times) == 15).all() and read.times[0] == T0
+    np.testing.assert_allclose(read.values[:, 0, 0], (read.times - T0) / 100, rtol=1e-6)
+    assert "newest first" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            _seconds(0, 15, 45, 30, 50),
+            "line 5: time 2026-01-05T00:00:30Z doesn't follow 2026-01-05T00:00:45Z (rows out of order: "
+            "1 of 5); sort the rows by time",
+        ),
+        (_seconds(50, 30, 45, 15, 0), "line 4: time 2026-01-05T00:00:45Z doesn't follow"),
+        (_seconds(0, 30, 15, 50, 20), "line 4: time 2026-01-05T00:00:15Z doesn't follow"),
+        (
+            _seconds(0, 15, 15, 30),
+            "line 4: time 2026-01-05T00:00:15Z stands in line 3 already (repeated times: 1); keep one row",
+        ),
+        (_seconds(0, 0), "line 3: time 2026-01-05T00:00:00Z stands in line 2 already"),
+        (_seconds(30, 15, 15, 0), "line 4: time 2026-01-05T00:00:15Z stands in line 3 already"),
+        (
+            _seconds(0, 15, 30, 0, 15, 30),
+            "line 5: time 2026-01-05T00:00:00Z stands in line 2 already (repeated times: 3",
+        ),
+        (_seconds(30, 15, 0).replace("0.15", "lots"), "line 3, column 'a_cpu': 'lots' is not a number"),
+    ],
+    ids=["swapped", "swapped_falling", "mixed", "twice", "all_twice", "falling_twice", "appended", "broken"],
+)
+def test_rows_in_no_order_of_time_are_refused_with_the_way_to_mend_them(tmp_path, text, expected):
+    (tmp_path / "m.csv").write_text(text)
+    with pytest.raises(DataError) as error:
+        read_panel(tmp_path / "m.csv")
+    assert expected in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_missing_file_names_the_command_that_makes_it(tmp_path):

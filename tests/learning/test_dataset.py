@@ -212,7 +212,7 @@ def test_wide_csv_of_services_and_features(tmp_path):
         ("time,a_load,a_req,b_load\n2026-01-05T00:00:00Z,1,2,3\n", "column 'b_req' is missing"),
         ("time,a\n2026-01-05T00:00:00Z,x\n", "line 2, column 'a': 'x' is not a number"),
         ("time,a\nyesterday,1\n", "line 2: time 'yesterday'"),
-        ("time,a\n2026-01-05T00:00:00Z,1\n2026-01-05T00:00:00Z,2\n", "doesn't follow"),
+        ("time,a\n2026-01-05T00:00:00Z,1\n2026-01-05T00:00:00Z,2\n", "keep one row for each time"),
         ("", "not a readable CSV"),
     ],
 )

@@ -119,7 +119,8 @@ def test_a_missing_row_is_bridged_and_a_long_gap_refused(tmp_path: Path) -> None
         ("time,requests\n0,1\n5\n", ":3: expected a time and a number"),
         ("time,requests\n0,1\n5,nan\n", ":3: expected a count"),
         ("time,requests\n0,1\n5,-2\n", ":3: expected a count"),
-        ("time,requests\n5,1\n5,2\n", ":3: times must rise"),
+        ("time,requests\n5,1\n5,2\n", ":3: its time isn't later than that of line 2; sort the rows"),
+        ("time,requests\n0,1\n10,2\n5,2\n", ":4: its time isn't later than that of line 3"),
         ("time,requests\n0,1\n", "at least two rows"),
     ],
 )
@@ -146,6 +147,14 @@ def test_a_trace_begins_where_it_is_told() -> None:
     assert series.since(1100).values.tolist() == [2, 3]
     with pytest.raises(DataError, match="outside"):
         series.since(1240)
+
+
+def test_rows_that_stand_newest_first_are_turned_round(tmp_path: Path) -> None:
+    (tmp_path / "up.csv").write_text("time,requests\n0,5\n10,20\n20,40\n")
+    (tmp_path / "down.csv").write_text("time,requests\n20,40\n10,20\n0,5\n")
+    up, down = trace.read_counts(tmp_path / "up.csv"), trace.read_counts(tmp_path / "down.csv")
+    np.testing.assert_array_equal(down.values, up.values)
+    assert (down.start, down.step) == (up.start, up.step) and up.values[0] == 0.5
 
 
 def test_the_world_cup_counts_are_read_whole() -> None:

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from deepscaler import settings as sections_of
 from deepscaler.settings import (
     App,
     Collect,
     Explore,
     GuardRails,
     Lease,
+    Load,
     Process,
     Prometheus,
     Section,
@@ -58,6 +60,17 @@ def test_guard_rails_that_contradict_each_other_are_refused(settings: dict[str, 
         (Process, {"split": (0.5, 0.5)}, "Field required"),
         (Collect, {"start": "noon"}, "not an ISO 8601 time such as 2026-01-05T00:00:00Z"),
         (Collect, {"start": 1767571200}, "valid string"),
+        (Collect, {"queries": {"cpu": {"query": "", "label": "pod"}}}, "at least 1 character"),
+        (Collect, {"calls_query": {"query": "up", "label": " "}}, "match pattern"),
+        (Process, {"boot_seconds": {"web": -3.0}}, "greater than or equal to 0"),
+        (GuardRails, {"quota_cores": 0.0}, "greater than 0"),
+        (sections_of.Testbed, {"seed": -1}, "greater than or equal to 0"),
+        (Load, {"course": [(60.0, 0.5), (30.0, 1.0)]}, "course: 30 s stands behind 60 s; give it in time"),
+        (
+            Load,
+            {"mix": [{"after_seconds": 9.0, "weights": {}}, {"after_seconds": 5.0, "weights": {}}]},
+            "mix: 5 s stands behind 9 s",
+        ),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else None,
 )

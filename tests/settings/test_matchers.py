@@ -1,0 +1,64 @@
+"""Label matchers that Prometheus would refuse at the first query are refused when settings are read."""
+
+from __future__ import annotations
+
+import pytest
+
+from deepscaler.errors import SettingsError
+from deepscaler.settings import load_settings
+from deepscaler.settings.matchers import check_matchers
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        ' a = "b" , c!="(" ,',
+        r'a=~"b|c-.*",d!~"\\d+\\.x"',
+        r'a=~"\\p{Greek}[[:alpha:]\\pL]+\\x{e9}\\C\\z"',
+        r'a=~"x(?i)y(?s-i:.)(?P<n>z){2,3}?(?<m>z)"',
+        r'a=~"\\Qa(b\\E[]a+*(?=]\\("',
+        r'a="\u00e9\x41\101\n\""',
+        r'a=~"\\++?"',
+        'a=~""',
+    ],
+)
+def test_what_prometheus_takes_is_taken(text: str) -> None:
+    assert check_matchers(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("prod", "expected matchers such as"),
+        ("a='b'", "expected matchers such as"),
+        (',a="b"', "expected matchers such as"),
+        ('a="b",,c="d"', "expected matchers such as"),
+        ('a="b" c="d"', "expected a comma before"),
+        ('__name__="up"', "name their metrics themselves"),
+        (r'a="b\.c"', r"no escape \.; in double quotes a backslash is written twice (\\.)"),
+        (r'a="\ud800"', "is no character"),
+        ('a=~"("', "missing )"),
+        ('ok="b",a=~"[b"', 'a=~"[b": no regular expression of Prometheus (RE2): unterminated'),
+        ('a!~"*x"', "nothing to repeat"),
+        (r'a=~"\\"', "bad escape"),
+        ('a=~"[z-a]"', "bad character range"),
+        ('a=~"x{2,1}"', "min repeat greater"),
+        ('a=~"x{1001}"', "repeats more than 1000 times"),
+        ('a=~"(?!x)y"', "no look-around"),
+        ('a=~"(?<=x)y"', "no look-around"),
+        ('a=~"(?>x)"', "takes nothing back"),
+        ('a=~"x++"', "takes nothing back"),
+        (r'a=~"(x)\\1"', "refers to a group"),
+        (r'a=~"x\\Z"', "not in RE2"),
+    ],
+)
+def test_what_prometheus_refuses_is_refused_with_the_reason(text: str, says: str) -> None:
+    with pytest.raises(ValueError) as error:
+        check_matchers(text)
+    assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_message_names_the_key() -> None:
+    with pytest.raises(SettingsError, match=r"cluster\.prometheus\.matchers: job=~\"a\(\": no regular"):
+        load_settings("config/boutique.yaml", ["cluster.prometheus.matchers='job=~\"a(\"'"])
