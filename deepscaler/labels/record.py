@@ -45,6 +45,7 @@ def fitted_to(run: Run, settings: Settings, known: DemandModel | None = None) ->
         settings.process,
         entries=[entry.service for entry in settings.app.entries],
         sla_seconds=min(run.info["sla"].values()),
+        slo_seconds=min((entry.slo for entry in settings.app.entries), default=None),
     )
     if known is None:
         return found
