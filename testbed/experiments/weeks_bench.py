@@ -2,8 +2,8 @@
 
 python -m testbed.experiments.weeks_bench
 
-A real Prometheus gets a value a minute of every service. Then the load is read as a controller reads it, piece
-by piece, one piece per minute; the newest minutes, which come meanwhile, have no values.
+A real Prometheus gets a value a minute of every service. Then the load is read as a controller reads it,
+piece by piece, one piece per minute; the newest minutes, which come meanwhile, have no values.
 """
 
 from __future__ import annotations
