@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
 import warnings
@@ -10,6 +11,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ from deepscaler.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
+_LOG = logging.getLogger(__name__)
 MOST_TEXT_BYTES = 64 * 2**20
 """No text but a CSV may be larger; what it becomes in memory is several times as much."""
 MOST_CSV_BYTES = 8 * 2**30
@@ -132,6 +135,7 @@ def read_csv(
     text: bool = True,
     header: bool = True,
     separator: str = ",",
+    torn: bool = False,
 ) -> pd.DataFrame:
     """A CSV file as a table.
 
@@ -144,6 +148,7 @@ def read_csv(
             cells are NaN.
         header: the first line names the columns; False: it is data, too.
         separator: what stands between cells.
+        torn: its last line may have no end: that line is left out, and logged.
 
     Raises:
         DataError: there is no such file, it is too large or no CSV, or a column is missing.
@@ -167,13 +172,33 @@ def read_csv(
             warnings.simplefilter(
                 "error", pd.errors.ParserWarning
             )  # a line has more cells than the first one
-            frame: pd.DataFrame = pd.read_csv(path, **options)
+            frame: pd.DataFrame = pd.read_csv(_whole_lines(path) if torn else path, **options)
     except (pd.errors.ParserWarning, ValueError, OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: not a readable CSV ({one_line(error)})") from error
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise DataError(f"{path}: column {missing[0]!r} is missing; expected {', '.join(columns)}")
     return frame
+
+
+def _whole_lines(path: Path) -> Path | BytesIO:
+    """What is read of a table: the file, or the whole lines of one whose last line is torn.
+
+    A process that is killed leaves such a line, and one that still writes may just do so. It is left out, and
+    logged.
+    """
+    if path.suffix == ".gz":
+        return path
+    with path.open("rb") as file:
+        if not file.seek(0, 2):
+            return path
+        file.seek(-1, 2)
+        if file.read(1) == b"\n":
+            return path
+        file.seek(0)
+        lines = file.read()
+    _LOG.warning("%s: its last line has no end and is left out", path)
+    return BytesIO(lines[: lines.rfind(b"\n") + 1])
 
 
 def one_line(value: object, longest: int = 400) -> str:

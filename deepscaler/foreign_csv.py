@@ -27,7 +27,7 @@ _EARLIEST, _LATEST = 1e8, 1e11  # seconds: 1973 and 5138
 _LONGEST_HEADER = 2**22
 
 
-def read_metrics_csv(path: Path, command: str | None = None) -> pd.DataFrame:
+def read_metrics_csv(path: Path, command: str | None = None, *, torn: bool = False) -> pd.DataFrame:
     """A CSV as a table of texts, with its times in a column `time`.
 
     Columns may be separated by `,`, `;` or tabs; beside `;` and tabs, numbers may have a decimal comma.
@@ -35,6 +35,7 @@ def read_metrics_csv(path: Path, command: str | None = None) -> pd.DataFrame:
     Args:
         path: the file.
         command: the command that makes it.
+        torn: its last line may have no end: that line is left out.
 
     Raises:
         DataError: there is no such file, it isn't a CSV, it has no column of times or several, two columns of
@@ -45,7 +46,7 @@ def read_metrics_csv(path: Path, command: str | None = None) -> pd.DataFrame:
         header, separator = _header(path)
         if header:
             _check(path, header)
-    frame = read_csv(path, command=command, separator=separator)
+    frame = read_csv(path, command=command, separator=separator, torn=torn)
     frame = _named(path, frame, header)
     names = [str(name) for name in frame.columns]
     _check(path, names)

@@ -180,7 +180,11 @@ def _shortest(value: Any) -> str:
 
 
 def read_panel(
-    path: str | Path, services: tuple[str, ...] | None = None, features: tuple[str, ...] | None = None
+    path: str | Path,
+    services: tuple[str, ...] | None = None,
+    features: tuple[str, ...] | None = None,
+    *,
+    torn: bool = False,
 ) -> MetricPanel:
     """Read a wide CSV with `time` and `<service>_<feature>` columns.
 
@@ -190,12 +194,13 @@ def read_panel(
         path: the file.
         services: which services, in this order; by default all, in the file's order.
         features: which features, in this order; by default all, in the file's order.
+        torn: its last line may have no end: that line is left out.
 
     Raises:
         DataError: there is no such file or column, a line is broken, or rows aren't in the order of time.
     """
     path = Path(path)
-    frame = read_metrics_csv(path, "python metrics_fetch.py")
+    frame = read_metrics_csv(path, "python metrics_fetch.py", torn=torn)
     names = [str(column) for column in frame.columns if column != "time"]
     pairs = [name.rpartition("_")[::2] for name in names]
     services = services or tuple(dict.fromkeys(service for service, _ in pairs))

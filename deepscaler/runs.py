@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,8 @@ from deepscaler.artefacts import one_line, read_csv, read_json, replacing, utc_s
 from deepscaler.cluster import ENDPOINT_COLUMNS
 from deepscaler.errors import DataError
 from deepscaler.foreign_csv import is_missing
-from deepscaler.panel import MetricPanel, iso_seconds, read_panel, write_panel
+from deepscaler.panel import MetricPanel, iso_seconds, panel_columns, read_panel, write_panel
+from deepscaler.run_parts import aside, numbers_aside, parts_of
 
 DECISION_COLUMNS = (
     "time",
@@ -124,6 +126,10 @@ def write_run(
     """
     directory = Path(directory)
     outdated = [] if run.panel is not None else [directory / "metrics.csv"]
+    for name in (*tables, "metrics"):
+        outdated += [
+            aside(directory / f"{name}.csv", number) for number in numbers_aside(directory / f"{name}.csv")
+        ]
     with ExitStack() as exchange:
         info = exchange.enter_context(
             replacing(directory / "run.json")
@@ -167,7 +173,7 @@ def _told(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_run(directory: str | Path) -> Run:
-    """Read a run directory.
+    """Read a run directory, with the parts of its files that were moved aside as they grew.
 
     Raises:
         DataError: a file or a column is missing or broken.
@@ -182,7 +188,7 @@ def read_run(directory: str | Path) -> Run:
         endpoints=_read(_place(directory, "endpoints"), ENDPOINT_COLUMNS),
         decisions=_read(_place(directory, "decisions"), DECISION_COLUMNS),
         pods=_read(_place(directory, "pods"), POD_COLUMNS),
-        panel=read_panel(metrics) if metrics.is_file() else None,
+        panel=_read_panel(metrics) if metrics.is_file() else None,
         needed=_read(needed, ("time",), ()) if needed.is_file() else None,
     )
 
@@ -239,13 +245,21 @@ class _Info(BaseModel):
 
 
 def _read(path: Path, columns: tuple[str, ...], texts: tuple[str, ...] = TEXTS) -> pd.DataFrame:
-    """A table: texts, numbers (NaN for empty cells), and times in seconds.
+    """A table with its parts: texts, numbers (NaN for empty cells), and times in seconds.
 
     Raises:
         DataError: there is no such file, a column is missing, or a cell holds something else.
     """
     needed = [name for name in columns if name not in ADDED_LATER]
-    frame = read_csv(path, columns=needed, command="python predict_scale.py")
+    parts = [_read_part(part, columns, needed, texts) for part in parts_of(path, needed)]
+    return pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
+
+
+def _read_part(
+    path: Path, columns: Sequence[str], needed: Sequence[str], texts: Sequence[str]
+) -> pd.DataFrame:
+    """See `_read`."""
+    frame = read_csv(path, columns=needed, command="python predict_scale.py", torn=True)
     for name in set(columns) - set(frame.columns):
         frame[name] = ""
     times = iso_seconds(frame["time"])
@@ -256,6 +270,29 @@ def _read(path: Path, columns: tuple[str, ...], texts: tuple[str, ...] = TEXTS) 
             frame[name] = _numbers(frame[name], path)
     frame["time"] = times
     return frame
+
+
+def _read_panel(path: Path) -> MetricPanel:
+    """metrics.csv with its parts, which have the same columns.
+
+    Raises:
+        DataError: a file is broken, or its times don't follow those of the part before it.
+    """
+    newest = read_panel(path, torn=True)
+    columns = panel_columns(newest.services, newest.features)
+    older = parts_of(path, columns)[:-1]
+    if not older:
+        return newest
+    parts = [read_panel(part, newest.services, newest.features, torn=True) for part in older] + [newest]
+    for part, (before, after) in zip(older, pairwise(parts), strict=True):
+        if after.times[0] <= before.times[-1]:
+            raise DataError(f"{part}: ends after the next part of {path} begins; take one of them away")
+    return replace(
+        newest,
+        times=np.concatenate([part.times for part in parts]),
+        values=np.concatenate([part.values for part in parts]),
+        partial=any(part.partial for part in parts),
+    )
 
 
 def _numbers(texts: pd.Series, path: Path) -> pd.Series:

@@ -16,6 +16,7 @@ from typing import Any
 
 from deepscaler.artefacts import one_line, replacing, utc_seconds
 from deepscaler.logs import OnChange
+from deepscaler.run_parts import aside
 
 log = logging.getLogger(__name__)
 LARGEST_BYTES = 16 * 2**20
@@ -74,7 +75,7 @@ class Table:
     def since(self, moment: float) -> list[Row]:
         """The sound rows from `moment` on, read from the end backwards, up to the first that is older."""
         rows: list[Row] = []
-        for path in (self.path, *(self._aside(number) for number in range(1, self._kept + 1))):
+        for path in (self.path, *(aside(self.path, number) for number in range(1, self._kept + 1))):
             rows = self._tail(path, moment) + rows
             if any(row[0] < moment for row in rows):
                 break
@@ -143,7 +144,7 @@ class Table:
             "%s has the columns of another version (%s), so a new file begins; the old one is kept as %s",
             self.path,
             one_line(header.decode(errors="replace"), 200),
-            self._aside(1),
+            aside(self.path, 1),
         )
         self._append(b"")
 
@@ -173,14 +174,11 @@ class Table:
         finally:
             os.close(handle)
 
-    def _aside(self, number: int) -> Path:
-        return self.path.with_name(f"{self.path.stem}.{number}{self.path.suffix}")
-
     def _move_aside(self) -> None:
         for number in range(self._kept, 0, -1):
-            newer = self._aside(number - 1) if number > 1 else self.path
+            newer = aside(self.path, number - 1) if number > 1 else self.path
             if newer.is_file():
-                os.replace(newer, self._aside(number))
+                os.replace(newer, aside(self.path, number))
 
     # -------------------------------------------------------------------------------------------------- lines
     def _tail(self, path: Path, moment: float) -> list[Row]:

@@ -127,6 +127,10 @@ def _known(value: float | None) -> bool:
 
 
 # -------------------------------------------------------------------------------------------------- paragraph
+HPAS = ("hpa", "hpa_r")
+"""The HPA with targets of the CPU limit and of the CPU request."""
+
+
 def verdict(summary: Mapping[str, Any], baseline: str) -> str:
     """One paragraph: which policies no other beats, and how deepscaler does against its rivals."""
     return " ".join(verdict_sentences(summary, baseline))
@@ -140,7 +144,7 @@ def verdict_sentences(summary: Mapping[str, Any], baseline: str) -> list[str]:
         equal = summary["equal"][name]
         sentences += [_own_sentence(summary, name), _paired_sentence(summary, name, baseline)]
         sentences += [_equal_sentence(summary, name, family, equal[family]) for family in equal]
-        if "hpa" not in equal:
+        if not any(family in equal for family in HPAS):
             sentences.append(
                 "To compare at equal cost or at equal violations, run the HPA with two or more targets "
                 "(hpa_50, hpa_60, ...)."

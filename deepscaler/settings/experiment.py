@@ -41,7 +41,10 @@ class Variant(Section):
 
 
 class Sweep(Section):
-    """One policy at several values of a knob: a family `<name>_<value>`, as `hpa_70` is one of `hpa`."""
+    """One policy at several values of a knob: a family `<name>_<value>`, as `hpa_70` is one of `hpa`.
+
+    Without `set`, a point has the name of the policy that runs: `hpa_r80` of a sweep over `hpa_r{}`.
+    """
 
     policy: str = Field(description="which policy; `{}` in it stands for the value: hpa_{}")
     set: list[str] = Field(

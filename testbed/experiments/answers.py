@@ -97,8 +97,7 @@ def _case(case: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any
         members = [column] if column in rows else [n for n, row in rows.items() if row["family"] == column]
         if members:
             best = min(members, key=lambda name: rows[name]["realised_cost"])
-            called = _called(best, rows[best], settings["sweeps"].get(column))
-            found[column] = {"policy": called, **{name: rows[best][name] for name in MEASURES}}
+            found[column] = {"policy": best, **{name: rows[best][name] for name in MEASURES}}
     paired = case["paired"]
     for name in ASKED_FOR:
         if name in paired:
@@ -112,11 +111,6 @@ def _case(case: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any
             }
             break
     return found
-
-
-def _called(name: str, row: Mapping[str, Any], sweep: Mapping[str, Any] | None) -> str:
-    """The policy that a point of a sweep runs, where the sweep is over policies; else the point's name."""
-    return sweep["policy"].format(f"{row['knob']:g}") if sweep and "{}" in sweep.get("policy", "") else name
 
 
 def page(kept: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from deepscaler.artefacts import write_text
 from deepscaler.errors import SettingsError
 from deepscaler.policies.registry import files_read
 from deepscaler.runs import PolicyName, read_info
-from deepscaler.settings import TEST_SEEDS, ApplicationCase, Experiment, Settings, load_settings
+from deepscaler.settings import TEST_SEEDS, ApplicationCase, Experiment, Settings, Sweep, load_settings
 from testbed.applications.synthetic import PREFIX
 from testbed.experiments.draft import draft
 from testbed.experiments.runs import played
@@ -217,7 +217,7 @@ def cases_of(
             seeds. None: all points on the experiment's seeds.
 
     Raises:
-        SettingsError: a name stands for two policies.
+        SettingsError: a name stands for two policies, or what was chosen isn't there.
     """
     several = bool(experiment.applications)
     applications = experiment.applications or {"": ApplicationCase(config=str(experiment.config))}
@@ -235,6 +235,12 @@ def cases_of(
         entrants = entrants_of(experiment, policies)
         if chosen is not None:
             taken = chosen.get("/".join(place.values()), ())
+            absent = set(taken) - {str(one.name) for one in entrants}
+            if absent:
+                raise SettingsError(
+                    f"--test: no point {min(absent)!r} in the sweeps of {'/'.join(place.values())}, though "
+                    "it was chosen; choose again: run the experiment without --test"
+                )
             entrants = tuple(one for one in entrants if not one.sweep or str(one.name) in taken)
         config = drafted(app.config, Path(experiment.output))
         of_levels = [text for _, overrides in combination for text in overrides]
@@ -302,17 +308,19 @@ def _named(experiment: Experiment, name: str) -> list[Entrant]:
         variant = experiment.variants[name]
         return [Entrant(PolicyName(name, name), variant.policy, tuple(variant.set))]
     if name in experiment.sweeps:
-        sweep = experiment.sweeps[name]
-        return [
-            Entrant(
-                PolicyName(f"{name}_{value:g}", name, float(value)),
-                sweep.policy.replace("{}", f"{value:g}"),
-                tuple(text.replace("{}", f"{value:g}") for text in sweep.set),
-                name,
-            )
-            for value in sweep.values
-        ]
+        return [_point(name, experiment.sweeps[name], value) for value in experiment.sweeps[name].values]
     return [Entrant(PolicyName.parse(name), name)]
+
+
+def _point(sweep: str, settings: Sweep, value: float) -> Entrant:
+    """A point of a sweep, by the name of the policy that runs where that and nothing else tells points apart.
+
+    `hpa_80` of a sweep over `hpa_r{}` would be taken for a policy that it isn't.
+    """
+    policy = settings.policy.replace("{}", f"{value:g}")
+    name = policy if "{}" in settings.policy and not settings.set else f"{sweep}_{value:g}"
+    overrides = tuple(text.replace("{}", f"{value:g}") for text in settings.set)
+    return Entrant(PolicyName(name, sweep, float(value)), policy, overrides, sweep)
 
 
 def tasks_of(cases: Sequence[Case], only: Mapping[str, Sequence[str]] | None = None) -> list[Task]:

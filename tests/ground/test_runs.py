@@ -1,11 +1,14 @@
 """Run directories: which policy ran."""
 
+import numpy as np
 import pandas as pd
 import pytest
 from helpers.run_samples import endpoint_row, make_run
 
+from deepscaler.control.tables import Table, moment, optional_number, whole, word
 from deepscaler.errors import DataError
-from deepscaler.runs import PolicyName, read_run, write_run
+from deepscaler.panel import MetricPanel, panel_lines
+from deepscaler.runs import PolicyName, read_run, table_lines, write_run
 
 
 @pytest.mark.parametrize(
@@ -56,4 +59,72 @@ def test_a_compressed_table_that_is_cut_short_is_named(tmp_path, share):
     table = tmp_path / "endpoints.csv.gz"
     table.write_bytes(table.read_bytes()[: int(share * table.stat().st_size)])
     with pytest.raises(DataError, match=r"endpoints\.csv\.gz"):
+        read_run(tmp_path)
+
+
+# --------------------------------------------------------------------------- parts that were moved aside
+def grown(directory):
+    """A run of 100 moments whose tables were moved aside as they grew; returns what it tells."""
+    moments = range(15, 1515, 15)
+    run = make_run([endpoint_row(t, "GET /", 10, 0.1) for t in moments])
+    columns = dict.fromkeys(("spec", "starting", "ready"), whole)
+    run.pods = pd.DataFrame(
+        [(float(t), "web", 2, 0, t) for t in moments], columns=["time", "service", *columns]
+    )
+    values = np.arange(100, dtype=np.float32).reshape(-1, 1, 1)
+    run.panel = MetricPanel(np.array(moments, float), ("web",), ("req",), values)
+    write_run(run, directory)
+    plain = read_run(directory)
+    cells = {"time": moment, "service": word, **columns}
+    for name, kinds, lines in (
+        ("pods", cells, table_lines(run.pods)),
+        ("metrics", {"time": moment, "web_req": optional_number}, panel_lines(run.panel)),
+    ):
+        (directory / f"{name}.csv").unlink()
+        table = Table(directory / f"{name}.csv", kinds, largest=700)
+        for line in lines.splitlines(keepends=True):
+            table.append(line, 1)
+        assert (directory / f"{name}.1.csv").is_file() and (directory / f"{name}.3.csv").is_file()
+    return plain
+
+
+def test_parts_that_were_moved_aside_are_read_in_order(tmp_path, caplog):
+    plain = grown(tmp_path)
+    again = read_run(tmp_path)
+    pd.testing.assert_frame_equal(again.pods, plain.pods)
+    np.testing.assert_array_equal(again.panel.values, plain.panel.values)
+    np.testing.assert_array_equal(again.panel.times, plain.panel.times)
+    assert not caplog.records
+    write_run(plain, tmp_path)
+    assert not list(tmp_path.glob("*.1.csv"))
+    pd.testing.assert_frame_equal(read_run(tmp_path).pods, plain.pods)
+
+
+def test_torn_last_lines_and_missing_parts_cost_their_rows_and_are_said(tmp_path, caplog):
+    plain = grown(tmp_path)
+    for name in ("pods", "metrics"):
+        with (tmp_path / f"{name}.csv").open("a") as file:
+            file.write('1970-01-01T00:25:15Z,"we')
+    lost = pd.read_csv(tmp_path / "pods.2.csv")["ready"]
+    (tmp_path / "pods.2.csv").unlink()
+    again = read_run(tmp_path)
+    assert [*again.pods["ready"]] == [value for value in plain.pods["ready"] if value not in set(lost)]
+    assert len(again.panel) == 100
+    said = [record.getMessage() for record in caplog.records]
+    assert sorted(text.split(": ", 1)[1] for text in said) == [
+        "its last line has no end and is left out",
+        "its last line has no end and is left out",
+        "its rows have a gap: pods.2.csv is missing, though older parts are there",
+    ]
+
+
+def test_a_part_of_another_version_is_left_out_and_a_broken_one_is_named(tmp_path, caplog):
+    plain = grown(tmp_path)
+    oldest = max(tmp_path.glob("pods.?.csv"))
+    rows = len(oldest.read_text().splitlines()) - 1
+    oldest.write_text(oldest.read_text().replace("starting", "begun", 1))
+    assert len(read_run(tmp_path).pods) == len(plain.pods) - rows
+    assert f"with other columns: {oldest.name}" in caplog.text
+    (tmp_path / "pods.1.csv").write_text("time,service,spec,starting,ready\n1970-01-01T00:00:15Z,web,x,0,1\n")
+    with pytest.raises(DataError, match=r"pods\.1\.csv: line 2: column 'spec'"):
         read_run(tmp_path)

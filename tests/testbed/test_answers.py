@@ -12,7 +12,7 @@ from testbed.experiments.answers import KEPT, PAGE, main, page, shown
 
 
 def row(policy: str, family: str, cost: float) -> dict[str, object]:
-    knob = float(policy.rpartition("_")[2]) if policy.startswith("hpa") else None
+    knob = float(policy.rpartition("_r")[2]) if policy.startswith("hpa") else None
     return {
         "policy": policy,
         "knob": knob,
@@ -47,8 +47,8 @@ FOUND = summary(
     {
         "deepscaler": 6.0,
         "plan_bootstrap": 8.0,
-        "hpa_50": 9.0,
-        "hpa_70": 8.5,
+        "hpa_r50": 9.0,
+        "hpa_r70": 8.5,
         "plan_foreseen": 4.0,
         "oracle": 5.0,
     },

@@ -225,6 +225,28 @@ def test_two_entrants_of_one_name_are_refused():
 
 
 @pytest.mark.parametrize(
+    ("sweep", "point", "plays"),
+    [
+        ({"policy": "hpa_{}"}, "hpa_80", "hpa_80"),
+        ({"policy": "hpa_r{}"}, "hpa_r80", "hpa_r80"),
+        ({"policy": "queueing_trend_{}"}, "queueing_trend_80", "queueing_trend_80"),
+        ({"policy": "hpa_{}", "set": ["scale.period={}"]}, "mine_80", "hpa_80"),
+        ({"policy": "hpa_r{}", "set": ["scale.hpa.sync_period=30"]}, "mine_80", "hpa_r80"),
+        ({"policy": "plan_bootstrap", "set": ["scale.prices.shortage={}"]}, "mine_80", "plan_bootstrap"),
+    ],
+)
+def test_a_point_of_a_sweep_has_the_name_of_what_runs_unless_settings_tell_it_apart(sweep, point, plays):
+    found = experiment(sweeps={"mine": {**sweep, "values": [80, 120]}}, policies=["mine"], test_seeds=[2000])
+    first, _ = entrants_of(found, ["mine"])
+    assert (str(first.name), first.name.family, first.name.knob) == (point, "mine", 80.0)
+    assert (first.policy, first.sweep) == (plays, "mine")
+    (case,) = list(cases_of(found, chosen={"steady": [point]}))[:1]
+    assert [str(one.name) for one in case.entrants] == [point]
+    with pytest.raises(SettingsError, match=r"no point 'other_80' in the sweeps of steady.*without --test"):
+        list(cases_of(found, chosen={"steady": ["other_80"]}))
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"test_seeds": [1500]}, "test_seeds: 1500 is none of 2000 to 2999"),
