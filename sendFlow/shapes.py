@@ -29,11 +29,11 @@ def shape_values(load: Load, duration: float, seed: int) -> Floats:
 
     Raises:
         KeyError: `load.shape` is not one of `SHAPES`.
-        SettingsError: low above high.
+        SettingsError: low above high, or `period` above `longest_period`.
     """
     if load.low > load.high:
         raise SettingsError(f"testbed.load.low: {load.low:g} is above testbed.load.high {load.high:g}")
-    times = times_of(load, duration)
+    times, load = times_of(load, duration), _with_period(load, seed)
     values = SHAPES[load.shape](times, load, duration, stream(seed, load.shape, 0))
     return values * load.scale + load.noise * stream(seed, load.shape, 1).standard_normal(len(times))
 
@@ -44,8 +44,20 @@ def as_users(values: Floats) -> NDArray[np.int64]:
 
 
 def stream(seed: int, shape: str, part: int) -> np.random.Generator:
-    """The random numbers of one part (0: form, 1: noise) of a shape."""
+    """The random numbers of one part (0: form, 1: noise, 2: period) of a shape."""
     return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(shape.encode()), part]))
+
+
+def _with_period(load: Load, seed: int) -> Load:
+    if load.longest_period is None:
+        return load
+    edges = load.period, load.longest_period
+    if edges[0] > edges[1]:
+        raise SettingsError(
+            f"testbed.load.longest_period: {edges[1]:g} is below testbed.load.period {edges[0]:g}"
+        )
+    period = float(np.exp(stream(seed, load.shape, 2).uniform(*np.log(edges))))
+    return load.model_copy(update={"period": period})
 
 
 # ----------------------------------------------------------------------------------------------------- shapes

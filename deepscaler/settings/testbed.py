@@ -36,6 +36,9 @@ class Load(Section):
         700.0,
         description="seconds of one period of a fluctuation, square wave or cycle, or from burst to burst",
     )
+    longest_period: Positive | None = Field(
+        None, description="the seed draws the period between `period` and this, evenly on a log scale"
+    )
     course: list[Annotated[tuple[NotNegative, Share], Field(strict=False)]] = Field(
         [(0.0, 0.5)],
         min_length=1,

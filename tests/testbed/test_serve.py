@@ -578,17 +578,18 @@ def test_the_page_shows_the_application_until_a_controller_tells_more(live, web,
     page.sample()
     told = web.get(f"{live.addresses.page}/story.json", timeout=5).json()
     assert answered == [200] * 20 and told["now"] is None and "predict_scale.py" in told["about"]["note"]
-    time_, load, _, responses, ready, proposed, _, applied = told["past"][-1]
-    assert abs(time_ - time.time()) < 10 and load > 1 and 0 < responses[0] < 5
+    busy = [row for row in told["past"] if row[1] > 1]  # the testbed samples the page, too, at its own times
+    time_, _, _, responses, ready, proposed, _, applied = busy[-1]
+    assert abs(time_ - time.time()) < 10 and 0 < responses[0] < 5
     assert ready == applied == [live.clock.snapshot().spec[0]] * len(ready) and set(proposed) == {None}
     assert web.get(live.addresses.page, timeout=5).text.startswith("<!doctype html>")
     decided = b'{"about":{"app":"shop","policy":"hpa_70"},"past":[[1.0,2.0]],"now":null}'
-    broken = (b"{", b"[]", b'{"about":1,"past":[],"now":null}')
-    answers = iter([decided, *broken])
+    answers = [decided]
     kind = "application/json"
-    with http_port("127.0.0.1", 0, lambda _: Answer(200, kind, next(answers)), "none") as port:
+    with http_port("127.0.0.1", 0, lambda _: Answer(200, kind, answers[-1]), "none") as port:
         monkeypatch.setattr(page, "_controller", f"http://127.0.0.1:{port}")
-        for _ in range(4):
+        for text in (decided, b"{", b"[]", b'{"about":1,"past":[],"now":null}'):
+            answers.append(text)
             page.sample()
             told = web.get(f"{live.addresses.page}/story.json", timeout=5).json()
             assert told["about"]["policy"] == "hpa_70" and told["past"] == [[1.0, 2.0]]

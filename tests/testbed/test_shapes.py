@@ -83,6 +83,21 @@ def test_a_square_spends_half_of_each_period_high() -> None:
     assert (load[:120] == 95).sum() == 60
 
 
+def test_the_seed_draws_the_period_and_nothing_else_changes() -> None:
+    drawn = {"period": 300.0, "longest_period": 1800.0}
+    periods = []
+    for seed in range(200):
+        high = values("square", 4 * HOUR, seed, step=1.0, **drawn) == 95
+        begins = np.flatnonzero(high[1:] & ~high[:-1])
+        periods.append(float(np.diff(begins)[0]))
+        assert np.ptp(np.diff(begins)) <= 1
+    assert 299 <= min(periods) < 350 and 1600 < max(periods) <= 1801
+    assert np.median(periods) == pytest.approx(np.sqrt(300 * 1800), rel=0.15)  # as often below as above
+    assert (values("square", **{**drawn, "longest_period": 300.0}) == values("square", period=300.0)).all()
+    with pytest.raises(SettingsError, match=r"testbed\.load\.longest_period"):
+        values("square", period=900.0, longest_period=300.0)
+
+
 def test_steady_is_the_middle_and_noise_is_normal() -> None:
     assert set(values("steady", low=20.0, high=40.0)) == {30}
     noise = values("steady", duration=40 * HOUR, kind="open", noise=2.0) - 60
