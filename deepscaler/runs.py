@@ -85,7 +85,7 @@ class Run:
     Attributes:
         info: policy (with family and knob), settings, limits (service -> cores), sla and slo (endpoint -> s),
             seed, versions, bundle hash; on the testbed also `oracle` (service -> list of replicas, one value
-            per minute).
+            per minute) and, if its pods are slow at first, `warm_up` (service -> seconds, slowdown).
         endpoints: `ENDPOINT_COLUMNS`; times are seconds since the epoch.
         decisions: `DECISION_COLUMNS`.
         pods: `POD_COLUMNS`, sampled regularly.
@@ -226,6 +226,14 @@ def read_info(path: Path) -> dict[str, Any]:
     return info
 
 
+class _WarmUp(BaseModel):
+    """For how long a ready pod is slow, and how many times the CPU its requests take meanwhile."""
+
+    model_config = ConfigDict(strict=True)
+    seconds: Annotated[float, Field(ge=0, le=1e6)]
+    slowdown: Annotated[float, Field(ge=1, le=1e6)]
+
+
 class _Info(BaseModel):
     """What is read of run.json; null is what isn't known."""
 
@@ -241,6 +249,7 @@ class _Info(BaseModel):
     history_seconds: Annotated[float, Field(ge=0, le=1e9)] | None = None
     oracle: dict[str, list[_Finite | None]] | None = None
     oracle_times: list[str | _Finite] | None = None
+    warm_up: dict[str, _WarmUp] | None = None
     decision_seconds: list[_Finite] | _Finite | None = None
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from deepscaler.evaluation.span import Span, limits, replicas
 from deepscaler.runs import Run
@@ -12,7 +14,8 @@ def realised_cost(run: Run, span: Span, shortage: float, start: float) -> dict[s
     """The realised cost of the judged part of a run, in core-hours; empty where the run kept no `needed`.
 
     `held_core_hours`: limit x (ready + starting) pods. `short_core_hours`: limit x replicas missing of those
-    that the true, uncongested load needed at that moment. `starts`: pods started by scaling.
+    that the true, uncongested load needed at that moment; a ready pod that is still slow counts for what it
+    serves (`serving`). `starts`: pods started by scaling.
     `realised_cost`: held + `shortage` x short + `start` seconds of holding per start. `excess_core_hours`:
     limit x ready replicas beyond the need.
 
@@ -38,7 +41,8 @@ def realised_cost(run: Run, span: Span, shortage: float, start: float) -> dict[s
     )
     wanted, has = needed[services].to_numpy(np.float64)[rows], ready[services].to_numpy(np.float64)
     held = float(((has + starting[services].to_numpy()) * spans).sum(axis=0) @ limit)
-    short = float((np.maximum(wanted - has, 0) * spans).sum(axis=0) @ limit)
+    serves = span.cut(serving(run).reset_index()).set_index("time")[services].to_numpy(np.float64)
+    short = float((np.maximum(wanted - serves, 0) * spans).sum(axis=0) @ limit)
     excess = float((np.maximum(has - wanted, 0) * spans).sum(axis=0) @ limit)
     started = np.maximum(np.diff(spec[services].to_numpy(np.float64), axis=0), 0).sum(axis=0)
     return {
@@ -47,3 +51,30 @@ def realised_cost(run: Run, span: Span, shortage: float, start: float) -> dict[s
         "excess_core_hours": excess,
         "realised_cost": held + shortage * short + start / 3600 * float(started @ limit),
     }
+
+
+def serving(run: Run) -> pd.DataFrame:
+    """Ready replicas by what they serve, as times x services: a pod that is slow at first is a part of one.
+
+    For how long, and by what factor, run.json says under `warm_up`, where the testbed knows it. Surplus pods
+    go the youngest first, so as many are warm as were ready all the time since then.
+    """
+    ready = replicas(run.pods, "ready")
+    served = ready.copy()
+    times = ready.index.to_numpy(np.float64)
+    for service, told in (run.info.get("warm_up") or {}).items():
+        if service in served.columns:
+            have = ready[service].to_numpy(np.float64)
+            warm = _fewest_lately(times, have, told["seconds"])
+            served[service] = warm + (have - warm) / told["slowdown"]
+    return served
+
+
+def _fewest_lately(
+    times: NDArray[np.float64], values: NDArray[np.float64], seconds: float
+) -> NDArray[np.float64]:
+    """The lowest value `[L]` of the last `seconds`, their beginning included."""
+    rolling = pd.Series(values, pd.to_datetime(times, unit="s")).rolling(
+        pd.Timedelta(seconds=seconds), closed="both"
+    )
+    return rolling.min().to_numpy(np.float64)

@@ -47,6 +47,7 @@ def fit_demand(
     entries: Sequence[str],
     sla_seconds: float,
     slo_seconds: float | None = None,
+    idle_before: Array | None = None,
 ) -> DemandModel:
     """Fit the demand model to telemetry; its visits are those of the last window.
 
@@ -60,6 +61,7 @@ def fit_demand(
         entries: services at which requests enter the application.
         sla_seconds: bound on the mean response at the entries.
         slo_seconds: bound on a single request, for `process.rho_max: auto`; None: the SLA.
+        idle_before: `[N]` idle cores of a replica by another fit, see `fit_cores`; None without.
 
     Raises:
         DataError: there are fewer than `FEWEST_MINUTES` usable minutes; it says what is missing and how to
@@ -71,7 +73,7 @@ def fit_demand(
     usable = usable_minutes(minutes, sla_seconds)
     if usable.sum() < FEWEST_MINUTES:
         raise DataError(f"demand fit: {_lacking(panel, entries, usable, sla_seconds)}")
-    idle, demand, explained, count = fit_cores(minutes, usable)
+    idle, demand, explained, count = fit_cores(minutes, usable, idle_before)
     slow = warm_up_seconds(panel, facts.limit_cores)
     visits = follow_visits(panel, calls, entries, process.visit_window)
     routed, external = visits.routed(minutes.times, minutes.req, columns)

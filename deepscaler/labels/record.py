@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deepscaler.errors import DataError
 from deepscaler.labels.demand import WARM_UP, DemandModel
@@ -24,8 +26,8 @@ def fitted_to(run: Run, settings: Settings, known: DemandModel | None = None) ->
         run: with metrics.
         settings: of the application.
         known: a fit to other data, such as the bundle's: it gives the start-up times that
-            `process.boot_seconds` doesn't, how long replicas are slow at first where the run doesn't tell,
-            and the response where the run has too few busy minutes for one.
+            `process.boot_seconds` doesn't, idle cores and how long replicas are slow at first where the run
+            doesn't tell, and the response where the run has too few busy minutes for one.
 
     Raises:
         DataError: no metrics were recorded, or too few for a fit.
@@ -46,6 +48,7 @@ def fitted_to(run: Run, settings: Settings, known: DemandModel | None = None) ->
         entries=[entry.service for entry in settings.app.entries],
         sla_seconds=min(run.info["sla"].values()),
         slo_seconds=min((entry.slo for entry in settings.app.entries), default=None),
+        idle_before=None if known is None else _idle(known, run.panel.services),
     )
     if known is None:
         return found
@@ -53,6 +56,12 @@ def fitted_to(run: Run, settings: Settings, known: DemandModel | None = None) ->
     if found.response is None:
         return replace(found, response=known.response, quality={**found.quality, BORROWED: True})
     return found
+
+
+def _idle(known: DemandModel, services: Sequence[str]) -> NDArray[np.float64]:
+    """Its idle cores `[N]` in the order of these services; NaN for one that it doesn't have."""
+    idle = dict(zip(known.services, known.idle_cores.tolist(), strict=True))
+    return np.array([idle.get(name, np.nan) for name in services], np.float64)
 
 
 def as_slow_at_first(found: DemandModel, known: DemandModel) -> DemandModel:

@@ -24,6 +24,8 @@ FEWEST_HOT = 5
 """With fewer minutes within `HOT`, the response under load can't be told from the unloaded response."""
 HIGHEST_FITTED = 0.92
 """The response is fitted on minutes whose busiest service stays below this utilisation."""
+BEFORE_SPREAD = 0.25
+"""Relative uncertainty of the idle cores of another fit; after a day of exploring they are within 10 %."""
 HUBER = 1.345
 """Residuals beyond this many standard deviations are weighted down.
 
@@ -59,11 +61,22 @@ def two_nonnegative(u: Array, v: Array, y: Array, weights: Array) -> tuple[Array
     )
 
 
-def fit_cores(minutes: Minutes, usable: Mask) -> tuple[Array, Array, Array, NDArray[np.int64]]:
+def fit_cores(
+    minutes: Minutes, usable: Mask, before: Array | None = None
+) -> tuple[Array, Array, Array, NDArray[np.int64]]:
     """Fit cores = a · pod + s · req for each service below saturation.
 
     Outliers are weighted down (Huber) by their residual in units of sqrt(cores), because the work of a minute
     is a sum over its requests.
+
+    Where replicas follow the load, as those of an HPA do, pod and req rise and fall together, and a part of
+    the idle cores can be taken for work or the reverse. So another fit's idle cores count as one more
+    observation of them, `BEFORE_SPREAD` uncertain: they decide where the minutes don't.
+
+    Args:
+        minutes: block means.
+        usable: `[M]` which of them have known traffic and a usable response.
+        before: `[N]` idle cores of a replica by another fit, NaN where it has none; None without.
 
     Returns:
         a, s, R² and the number of minutes used, `[N]` each. a, s and R² are NaN for a service with fewer
@@ -76,11 +89,14 @@ def fit_cores(minutes: Minutes, usable: Mask) -> tuple[Array, Array, Array, NDAr
     expected = np.broadcast_to(spread, cores.shape)
     robust = use.astype(np.float64)
     idle = demand = np.zeros(cores.shape[1])
+    noise = np.zeros(cores.shape[1])
     for _ in range(20):
         variance = np.maximum(expected, 0.05 * spread)
-        idle, demand = two_nonnegative(pod, req, cores, robust / variance)
+        rows = (pod, req, cores, robust / variance)
+        idle, demand = two_nonnegative(*(rows if before is None else _with_before(rows, before, noise)))
         expected = idle * pod + demand * req
         residual = (cores - expected) / np.sqrt(np.maximum(expected, 0.05 * spread))
+        noise = (robust * residual**2).sum(axis=0) / np.maximum(robust.sum(axis=0) - 2, 1.0)
         known = np.where(use | ~use.any(axis=0), np.abs(residual), np.nan)
         width = np.maximum(HUBER * 1.4826 * np.nanmedian(known, axis=0), 1e-9 * np.sqrt(spread))
         robust = use * np.minimum(1.0, width / np.maximum(np.abs(residual), 1e-300))
@@ -94,6 +110,21 @@ def fit_cores(minutes: Minutes, usable: Mask) -> tuple[Array, Array, Array, NDAr
         np.where(enough & (total > 0), explained, np.nan),
         count,
     )
+
+
+def _with_before(rows: tuple[Array, ...], before: Array, noise: Array) -> tuple[Array, ...]:
+    """The observations, and another fit's idle cores as one more, weighted by uncertainty and noise.
+
+    Args:
+        rows: pod, req, cores and weights, `[M, N]` each.
+        before: `[N]`, see `fit_cores`.
+        noise: `[N]` variance of the weighted residuals.
+    """
+    known = before > 0
+    told = np.where(known, before, 0.0)
+    weight = np.where(known, noise / np.where(known, BEFORE_SPREAD * before, 1.0) ** 2, 0.0)
+    more = (np.ones_like(told), np.zeros_like(told), told, weight)
+    return tuple(np.vstack([row, one]) for row, one in zip(rows, more, strict=True))
 
 
 def fit_response(

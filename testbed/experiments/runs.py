@@ -35,6 +35,7 @@ from testbed.applications.loading import load_application
 from testbed.applications.truth import endpoint_shares, expected_visits
 from testbed.cluster.emulation import make_program
 from testbed.cluster.virtual import VirtualCluster
+from testbed.engine.program import Program
 
 log = logging.getLogger(__name__)
 ORACLE_STEP = 60.0
@@ -284,6 +285,7 @@ def run_one(
         "oracle_times": minutes,
         "in_flight_at_end": cluster.in_flight,
         "history_seconds": bed.history,
+        **warm_up_of(cluster.program),
         **kept.name.to_dict(),
         **kept.about,
     }
@@ -300,6 +302,17 @@ def run_one(
     directory = Path(settings.scale.run_dir) / f"{kept.name}-{seed}"
     write_run(run, directory, compact=kept.compact)
     return directory
+
+
+def warm_up_of(program: Program) -> dict[str, Any]:
+    """What run.json says of pods that are slow at first; nothing where none are."""
+    told = zip(program.services, program.warm_seconds.tolist(), program.warm_slowdown.tolist(), strict=True)
+    found = {
+        name: {"seconds": seconds, "slowdown": slowdown}
+        for name, seconds, slowdown in told
+        if seconds > 0 and slowdown > 1
+    }
+    return {"warm_up": found} if found else {}
 
 
 def run_many(settings: Settings, policies: Sequence[str], seeds: Sequence[int]) -> list[Path]:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from deepscaler.errors import DataError
 from deepscaler.labels.fit import fit_demand
-from deepscaler.labels.regression import two_nonnegative
+from deepscaler.labels.minutes import Minutes
+from deepscaler.labels.regression import fit_cores, two_nonnegative
 from deepscaler.panel import MetricPanel
 from deepscaler.settings import Process
 
@@ -150,3 +151,42 @@ def test_two_nonnegative_keeps_to_the_better_edge():
     u, v = np.random.default_rng(1).random((2, 40, 1))
     alpha, beta = two_nonnegative(u, v, 2 * v - 0.5 * u, np.ones_like(u))
     assert alpha[0] == 0 and beta[0] > 0
+
+
+def minutes_of(pods, per_pod, seed=1):
+    """Minutes of a service that takes 10 ms per request and 2 millicores idle, with noise."""
+    random = np.random.default_rng(seed)
+    pod = np.asarray(pods, float)
+    req = pod * per_pod
+    done = random.poisson(60 * req) / 60
+    cores = (0.002 * pod + 0.01 * done * random.normal(1, 0.003, len(pod)))[:, None]
+    columns = {"cores": cores, "pod": pod[:, None], "req": done[:, None], "busy": cores / pod[:, None] / 0.2}
+    steady = np.ones_like(cores, bool)
+    return Minutes(60.0 * np.arange(len(pod)), **columns, steady=steady, response=np.full(len(pod), 0.05))
+
+
+ALL = np.ones(80, bool)
+
+
+def test_where_replicas_follow_the_load_another_fit_tells_idle_cores_from_work():
+    followed = np.repeat([6, 7, 8, 7], 20)
+    errors = []
+    for before in (None, np.array([0.0018])):
+        found = [fit_cores(minutes_of(followed, 14.0, seed), ALL, before) for seed in range(8)]
+        errors.append(max(abs(demand[0] / 0.01 - 1) for _, demand, _, _ in found))
+    assert errors[0] > 0.02
+    assert errors[1] < 0.003
+
+
+@pytest.mark.parametrize("before", [0.004, 0.001])
+def test_where_replicas_vary_another_fit_changes_nothing_even_where_it_is_wrong(before):
+    explored = minutes_of(np.repeat([3, 9, 5, 8], 20), np.tile([4.0, 16.0, 8.0, 12.0], 20))
+    alone, told = (fit_cores(explored, ALL, other)[1][0] for other in (None, np.array([before])))
+    assert told == pytest.approx(alone, rel=1e-3)
+
+
+@pytest.mark.parametrize("before", [np.nan, 0.0])
+def test_a_service_that_another_fit_doesnt_know_is_fitted_by_itself(before):
+    minutes = minutes_of(np.repeat([6, 7], 40), 14.0)
+    alone, told = (fit_cores(minutes, ALL, other) for other in (None, np.array([before])))
+    np.testing.assert_allclose(np.concatenate(told[:2]), np.concatenate(alone[:2]), rtol=1e-12)

@@ -25,6 +25,7 @@ from deepscaler.runs import read_run
 from deepscaler.settings import Settings, load_settings
 from testbed import VirtualCluster, collect
 from testbed.applications.loading import load_application
+from testbed.cluster.emulation import make_program
 from testbed.cluster.exposition import deployment_of
 from testbed.engine.simulator import LoadPlan
 from testbed.experiments.runs import (
@@ -35,6 +36,7 @@ from testbed.experiments.runs import (
     run_one,
     seed_use,
     true_demand,
+    warm_up_of,
 )
 
 STEP = 15.0
@@ -662,3 +664,12 @@ def test_a_load_of_earlier_days_is_known_minute_by_minute_and_goes_on_where_it_e
     again = cluster.entered(begun - 3600, begun, 60.0)
     np.testing.assert_array_equal(again, cluster.entered(begun - 150 * 60, begun, 60.0)[-60:])
     assert np.isnan(cluster.entered(begun - 160 * 60, begun - 150 * 60, 60.0)).all()
+
+
+@pytest.mark.parametrize(("name", "told"), [("boutique", {}), ("bookinfo", {}), ("boutique_real", None)])
+def test_a_run_says_how_long_pods_are_slow_where_they_are(name, told):
+    program = make_program(load_settings(ROOT / f"config/{name}.yaml"))
+    found = warm_up_of(program)
+    if told is None:
+        told = {"warm_up": {key: {"seconds": 60.0, "slowdown": 4.0} for key in program.services}}
+    assert found == told
