@@ -57,5 +57,5 @@ def _usage_floors(observation: Observation, scale: Scale) -> Mapping[str, float]
     if not scale.floor.enabled:
         return {}
     return usage_floor(
-        observation.workloads, observation.pods, observation.now, scale.stale_after, scale.floor.rho_max
+        observation.workloads, observation.pods, observation.now, scale.stale_after, scale.floor.fixed_rho_max
     )

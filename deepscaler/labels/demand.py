@@ -70,6 +70,8 @@ class DemandModel:
         quality: fit diagnostics, plain numbers.
         requests_per_think: entry requests between two thinks.
         unloaded_seconds: entry response without load; None means the r0 of `response`.
+        spare_cores: `[N]` cores that the replicas of a service keep free together near saturation
+            (`deepscaler.labels.capacity`); None: `rho_max` alone decides.
     """
 
     services: tuple[str, ...]
@@ -88,10 +90,12 @@ class DemandModel:
     quality: dict[str, Any]
     requests_per_think: float = 1.0
     unloaded_seconds: float | None = None
+    spare_cores: Array | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The model as plain lists and numbers, NaN as None."""
-        parts = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "response"}
+        left_out = {"response"} if self.spare_cores is not None else {"response", "spare_cores"}
+        parts = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in left_out}
         return {**plain(parts), "response": None if self.response is None else asdict(self.response)}
 
     @classmethod
@@ -103,7 +107,8 @@ class DemandModel:
         """
         out = dict(data)
         try:
-            out.update({name: np.array(out[name], np.float64) for name in ARRAYS})
+            arrays = ARRAYS if out.get("spare_cores") is None else (*ARRAYS, "spare_cores")
+            out.update({name: np.array(out[name], np.float64) for name in arrays})
             out["services"], out["entries"] = tuple(out["services"]), tuple(out["entries"])
             out["response"] = None if out["response"] is None else Response(**out["response"])
             return cls(**out)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from deepscaler.labels.capacity import highest_utilisation
 from deepscaler.labels.demand import DemandModel
 from deepscaler.labels.minutes import fitted_minutes, minute_means, top_utilisation, usable_minutes
 from deepscaler.labels.regression import FEWEST_HOT, HOT
@@ -89,6 +90,7 @@ class Diagnostics:
         found = {
             "demand_ms": 1e3 * model.demand_seconds[index],
             "idle_millicores": 1e3 * model.idle_cores[index],
+            "highest_utilisation": highest_utilisation(model, 1)[index],
             "visits": (model.external_share @ model.visits)[index],
             "explained_by_visits": quality.get("explained_by_visits", {}).get(name),
             "cpu_r2": quality.get("cpu_r2", {}).get(name),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from deepscaler.calls import CallGraph
 from deepscaler.errors import DataError
+from deepscaler.labels.capacity import burst_seconds, highest_utilisation, spare_cores
 from deepscaler.labels.demand import WARM_UP, DemandModel
 from deepscaler.labels.facts import Facts
 from deepscaler.labels.minutes import (
@@ -46,6 +47,7 @@ def fit_demand(
     entries: Sequence[str],
     sla_seconds: float,
     idle_before: Array | None = None,
+    slo_seconds: float | None = None,
 ) -> DemandModel:
     """Fit the demand model to telemetry; its visits are those of the last window.
 
@@ -59,6 +61,7 @@ def fit_demand(
         entries: services at which requests enter the application.
         sla_seconds: bound on the mean response at the entries.
         idle_before: `[N]` idle cores of a replica by another fit, see `fit_cores`; None without.
+        slo_seconds: bound on a single request, for `process.rho_max: auto`; None: the SLA.
 
     Raises:
         DataError: there are fewer than `FEWEST_MINUTES` usable minutes; it says what is missing and how to
@@ -85,7 +88,7 @@ def fit_demand(
         external_share=np.nansum(external, axis=0) / max(float(np.nansum(external)), 1e-12),
         sla_seconds=sla_seconds,
         think_seconds=process.think_time,
-        rho_max=process.rho_max,
+        rho_max=process.fixed_rho_max,
         sla_margin=process.sla_margin,
         response=None,
         quality={},
@@ -101,6 +104,11 @@ def fit_demand(
     }
     quality = _quality(minutes, usable, model, by_service, errors)
     model = replace(model, response=response, quality=quality)
+    if process.rho_max == "auto":
+        slo = sla_seconds if slo_seconds is None else slo_seconds
+        bursts = burst_seconds(model, minutes, usable, external.sum(axis=1), panel.step)
+        model = replace(model, spare_cores=spare_cores(model, bursts, slo))
+        _report_capacity(model)
     for index in range(len(model.services)):
         _report_service(model, index)
     _report_response(model)
@@ -186,6 +194,19 @@ def _report_service(model: DemandModel, index: int) -> None:
             slow,
             model.boot_seconds[index],
         )
+
+
+def _report_capacity(model: DemandModel) -> None:
+    """Log how much of its limit each service may use, alone and with three replicas."""
+    alone, three = 100 * highest_utilisation(model, 1), 100 * highest_utilisation(model, 3)
+    for column, service in enumerate(model.services):
+        if np.isfinite(model.demand_seconds[column]) and np.isfinite(alone[column]):
+            log.info(
+                "%s: may use %.0f %% of its limit with one replica, %.0f %% with three",
+                service,
+                alone[column],
+                three[column],
+            )
 
 
 def _report_response(model: DemandModel) -> None:

@@ -48,6 +48,7 @@ def fitted_to(run: Run, settings: Settings, known: DemandModel | None = None) ->
         entries=[entry.service for entry in settings.app.entries],
         sla_seconds=min(run.info["sla"].values()),
         idle_before=None if known is None else _idle(known, run.panel.services),
+        slo_seconds=min((entry.slo for entry in settings.app.entries), default=None),
     )
     if known is None:
         return found

@@ -73,7 +73,8 @@ def make_labels(
     training = panel.between(-np.inf, float(panel.times[bounds[0] - 1]))
     entries = [entry.service for entry in settings.app.entries]
     sla = min((entry.sla for entry in settings.app.entries), default=0.2)
-    model = fit_demand(training, calls, facts, process, entries=entries, sla_seconds=sla)
+    slo = min((entry.slo for entry in settings.app.entries), default=None)
+    model = fit_demand(training, calls, facts, process, entries=entries, sla_seconds=sla, slo_seconds=slo)
     visits = follow_visits(panel, calls, model.entries, process.visit_window)
     model = replace(model, visits=visits.values[-1])  # the newest ones: future load is routed by them
     if process.label == "offered":

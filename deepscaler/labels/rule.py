@@ -27,7 +27,7 @@ def required_replicas(
     Args:
         model: the fit.
         rates: `[L, N]` offered requests per second of each service.
-        rho_max: highest utilisation of the limit; the model's by default.
+        rho_max: highest utilisation of the limit; the model's bounds by default.
         visits: `[L, N]` or `[N]` visits per external request, where they differ from the model's.
     """
     return requirements(model, rates, rho_max, visits=visits)[0]
@@ -44,13 +44,11 @@ def requirements(
     Args:
         model: the fit.
         rates: `[L, N]` offered requests per second of each service.
-        rho_max: highest utilisation of the limit; the model's by default.
+        rho_max: highest utilisation of the limit; the model's bounds by default.
         visits: `[L, N]` or `[N]` visits per external request, where they differ from the model's.
     """
     rates = np.asarray(rates, np.float64)
-    room = (model.rho_max if rho_max is None else rho_max) * model.limit_cores - model.idle_cores
-    room = np.maximum(room, LEAST_ROOM * model.limit_cores)
-    unrounded = np.maximum(model.demand_seconds * rates / room, LEAST_UNROUNDED)
+    unrounded = np.maximum(_least(model, rates, model.limit_cores, rho_max), LEAST_UNROUNDED)
     by_rho = np.maximum(np.ceil(unrounded - 1e-9), 1.0)
     replicas = by_rho.copy()
     if model.response is not None:
@@ -83,19 +81,32 @@ def _relieve(model: DemandModel, rates: Array, visits: Array | None, replicas: A
 
 
 def replicas_within(model: DemandModel, rates: Array, limit_cores: Array) -> NDArray[np.int64]:
-    """Replicas `[..., N]`, at least 1, that keep each service within ρ_max at these rates; 1 if unknown.
+    """Replicas `[..., N]`, at least 1, that keep each service within its bounds at these rates; 1 if unknown.
 
     Args:
         model: the fit.
         rates: requests per second `[..., N]`.
         limit_cores: `[N]` CPU limit of a replica.
     """
-    room = np.maximum(model.rho_max * limit_cores - model.idle_cores, LEAST_ROOM * limit_cores)
-    replicas = np.ceil(np.nan_to_num(rates * model.demand_seconds / room) - 1e-9)
+    replicas = np.ceil(np.nan_to_num(_least(model, rates, limit_cores)) - 1e-9)
     return np.maximum(replicas, 1).astype(np.int64)
 
 
-def present_requirement(model: DemandModel, panel: MetricPanel, seconds: float, rho_max: float) -> Array:
+def _least(model: DemandModel, rates: Array, limits: Array, rho_max: float | None = None) -> Array:
+    """Fewest replicas `[..., N]`, not whole, within ρ_max; without one given, within the model's bounds."""
+    rho, work = model.rho_max if rho_max is None else rho_max, model.demand_seconds * rates
+    least = LEAST_ROOM * limits
+    replicas: Array = work / np.maximum(rho * limits - model.idle_cores, least)
+    if rho_max is not None or model.spare_cores is None:
+        return replicas
+    # K cores that are used by work / K = K / (K + spare)
+    cores = (work + np.sqrt(work * (work + 4 * model.spare_cores))) / 2
+    return np.maximum(replicas, cores / np.maximum(limits - model.idle_cores, least))
+
+
+def present_requirement(
+    model: DemandModel, panel: MetricPanel, seconds: float, rho_max: float | None = None
+) -> Array:
     """Replicas `[N]` that the rule asks for at the newest rates, in the model's order; NaN without data.
 
     A service's rate is the larger of its own and of what the entries' rate makes of it by visits: while a
@@ -106,7 +117,7 @@ def present_requirement(model: DemandModel, panel: MetricPanel, seconds: float, 
         model: the fit.
         panel: raw samples up to now with the features req and res; services are matched by name.
         seconds: rates are means over the samples of this long before the newest one.
-        rho_max: highest utilisation of the limit.
+        rho_max: highest utilisation of the limit; the model's bounds by default.
     """
     recent = _newest(panel, seconds)
     known = {name: index for index, name in enumerate(panel.services)}

@@ -47,7 +47,7 @@ class Ahead(Policy):
         floor: the reactive floor; None: the rule decides alone.
         history_seconds: how much of the past `highest` reads.
         step: seconds between samples, and between decisions.
-        rho_max: highest utilisation of the CPU limit.
+        rho_max: highest utilisation of the CPU limit; None: the bounds of the fit.
         name: name of the policy in run directories.
     """
 
@@ -61,7 +61,7 @@ class Ahead(Policy):
         floor: ReactiveFloor | None,
         history_seconds: float,
         step: float,
-        rho_max: float,
+        rho_max: float | None,
         name: str,
     ) -> None:
         self.name, self.period_seconds = name, step

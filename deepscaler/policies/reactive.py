@@ -49,13 +49,13 @@ class ReactiveFloor:
             found.update(
                 zip(
                     panel.services,
-                    requirement_from_usage(panel, rule.seconds, rule.rho_max).tolist(),
+                    requirement_from_usage(panel, rule.seconds, rule.fixed_rho_max).tolist(),
                     strict=True,
                 )
             )
         if self._model is not None and {"req", "res"} <= set(panel.features):
             model = self._at_live_limits(self._model, observation.workloads)
-            needed = present_requirement(model, panel, rule.seconds, rule.rho_max)
+            needed = present_requirement(model, panel, rule.seconds, rule.stated_rho_max)
             live = set(panel.services)
             known = zip(self._model.services, needed.tolist(), strict=True)
             found.update(

@@ -45,9 +45,12 @@ class Asked:
     percent: int | None
     settings: Settings
 
-    def rho_max(self) -> float:
-        """Highest utilisation of the CPU limit: the number as a share, or else that of the floor."""
-        return self.settings.scale.floor.rho_max if self.percent is None else self.percent / 100
+    def rho_max(self) -> float | None:
+        """Highest utilisation of the CPU limit: the number as a share, or else that of the floor.
+
+        None where the floor leaves it to the demand fit.
+        """
+        return self.settings.scale.floor.stated_rho_max if self.percent is None else self.percent / 100
 
 
 @dataclass(frozen=True)

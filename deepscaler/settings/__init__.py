@@ -6,7 +6,7 @@ loading.py reads files; describe.py makes the JSON schemas, docs/settings.md and
 """
 
 from deepscaler.settings.app import App, ClusterSection, Entry, Jaeger, Lease, Prometheus, Service
-from deepscaler.settings.base import Feature, Moment, Positive, Section, Share
+from deepscaler.settings.base import RHO_MAX, Feature, Moment, Positive, Section, Share
 from deepscaler.settings.experiment import (
     TEST_SEEDS,
     ApplicationCase,
@@ -60,6 +60,7 @@ from deepscaler.settings.training import (
 )
 
 __all__ = [
+    "RHO_MAX",
     "TEST_SEEDS",
     "ASTGCNSizes",
     "AdapGLASizes",

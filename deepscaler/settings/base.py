@@ -36,6 +36,10 @@ def _with_a_way(url: str) -> str:
 
 Url = Annotated[str, Field(pattern=r"^https?://[^/\s@?#]+(/[^\s@?#]*)?$"), AfterValidator(_with_a_way)]
 """An http(s) URL without a user name, parameters or a fragment in it: those are no place for secrets."""
+RHO_MAX = 0.9
+"""Highest utilisation of the CPU limit where neither a setting nor a fit says otherwise."""
+RhoMax = Annotated[float, Field(gt=0, lt=1)] | Literal["auto"]
+"""A highest utilisation of the CPU limit, or `auto`: what the demand fit says, by service."""
 Feature = Literal["pod", "cpu", "mem", "res", "req"]
 """A metric of one service, by the names that the README explains."""
 

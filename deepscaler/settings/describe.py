@@ -188,6 +188,8 @@ def _words(found: Mapping[str, Any]) -> str:
         return "section"
     if "enum" in found:
         return "one of " + ", ".join(f"`{value}`" for value in found["enum"])
+    if "const" in found:
+        return f"`{found['const']}`"
     kind = found["type"]
     if kind == "array":
         return _list_words(found)

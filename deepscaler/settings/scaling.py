@@ -6,7 +6,17 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from deepscaler.settings.base import Count, NotNegative, Port, Positive, Section, Seed, Share
+from deepscaler.settings.base import (
+    RHO_MAX,
+    Count,
+    NotNegative,
+    Port,
+    Positive,
+    RhoMax,
+    Section,
+    Seed,
+    Share,
+)
 from deepscaler.settings.rails import CalendarEntry, Constraint
 from deepscaler.settings.testbed import Load
 
@@ -78,9 +88,21 @@ class Floor(Section):
 
     enabled: bool = Field(True, description="false: the forecast alone decides")
     seconds: Positive = Field(30.0, description="seconds up to now over which the request rate is taken")
-    rho_max: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.9, description="highest utilisation of the CPU limit that the floor allows"
+    rho_max: RhoMax = Field(
+        RHO_MAX,
+        description="highest utilisation of the CPU limit that the floor allows; auto: what the demand fit "
+        "says (`process.rho_max`)",
     )
+
+    @property
+    def fixed_rho_max(self) -> float:
+        """`rho_max` as a number, for services that the demand fit doesn't know; without one, the default."""
+        return RHO_MAX if self.rho_max == "auto" else self.rho_max
+
+    @property
+    def stated_rho_max(self) -> float | None:
+        """`rho_max` where it is a number; None where the demand fit says it."""
+        return None if self.rho_max == "auto" else self.rho_max
 
 
 class PlanPrices(Section):

@@ -8,7 +8,18 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from deepscaler.settings.app import App, ClusterSection, check_name
-from deepscaler.settings.base import Count, Feature, Moment, Name, NotNegative, Positive, Section, Share
+from deepscaler.settings.base import (
+    RHO_MAX,
+    Count,
+    Feature,
+    Moment,
+    Name,
+    NotNegative,
+    Positive,
+    RhoMax,
+    Section,
+    Share,
+)
 from deepscaler.settings.scaling import Mode, Scale
 from deepscaler.settings.testbed import Testbed
 
@@ -126,8 +137,10 @@ class Process(Section):
     prior_cutoff: Share = Field(
         0.3, description="od and cc: entries below this share of the graph's largest are cut"
     )
-    rho_max: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.9, description="required: utilisation of the CPU limit that is never exceeded"
+    rho_max: RhoMax = Field(
+        RHO_MAX,
+        description="required: utilisation of the CPU limit that is never exceeded; auto: the demand fit "
+        "finds the room that each service needs for bursts (docs/labels.md)",
     )
     sla_margin: Positive = Field(
         0.75, description="required: share of the SLA that the predicted response time may take"
@@ -166,6 +179,11 @@ class Process(Section):
     output_dir: str = Field(
         "data/app", description="directory for dataset.npz, meta.json, labels.json, labels.png and graphs/"
     )
+
+    @property
+    def fixed_rho_max(self) -> float:
+        """`rho_max` as a number; without one, the default."""
+        return RHO_MAX if self.rho_max == "auto" else self.rho_max
 
     @model_validator(mode="after")
     def _known(self) -> Self:

@@ -127,5 +127,10 @@ class Testbed(Section):
     boot_seconds: Positive | None = Field(
         None, description="seconds until a pod of any service is ready; null: those of the application"
     )
+    needed_rho_max: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description="utilisation of the CPU limit at which the realised cost counts what a load needed; "
+        "null: `process.rho_max`, or 0.9 where that is auto",
+    )
     initial_replicas: Count = Field(2, description="replicas of each service when the testbed starts")
     serve: Serve = Serve()

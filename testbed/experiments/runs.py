@@ -95,7 +95,7 @@ def true_demand(settings: Settings) -> DemandModel:
         external_share=entered[entries] / entered.sum(),
         sla_seconds=min(entry.sla for entry in settings.app.entries),
         think_seconds=process.think_time,
-        rho_max=process.rho_max,
+        rho_max=process.fixed_rho_max,
         sla_margin=process.sla_margin,
         response=None,
         quality={"source": "the emulated application itself"},
@@ -166,7 +166,8 @@ def look_ahead(
 
 def find_needed(settings: Settings, truth: Truth) -> pd.DataFrame:
     """`time` and a column per service: replicas that the true rates of each moment need."""
-    replicas = required_replicas(replace(truth.model, response=None), truth.rates, settings.process.rho_max)
+    rho_max = settings.testbed.needed_rho_max or settings.process.fixed_rho_max
+    replicas = required_replicas(replace(truth.model, response=None), truth.rates, rho_max)
     needed = pd.DataFrame(replicas, columns=list(truth.model.services))
     needed.insert(0, "time", truth.times)
     return needed
@@ -192,7 +193,7 @@ def make_foreseen(settings: Settings, truth: Truth, name: str, rho_max: float | 
         DataError: there is no demand fit.
     """
     model = load_demand(settings)
-    model = model if rho_max is None else replace(model, rho_max=rho_max)
+    model = model if rho_max is None else replace(model, rho_max=rho_max, spare_cores=None)
     visits = Visits(truth.times[:1], model.visits[None])
     needed = required_labels(model, visits, truth.panel, settings.process).astype(np.float64)
     reach = Reach.of(settings.process, model.boot_seconds, settings.collect.step)

@@ -258,6 +258,17 @@ def test_the_floor_of_a_service_that_the_fit_does_not_know_goes_by_cores_in_use(
     assert ReactiveFloor(None, Floor(rho_max=0.9)).replicas(observe(cluster))["web"] == 3  # .5 x 4 / .9
 
 
+def test_a_floor_that_leaves_it_to_the_fit_keeps_room_for_bursts_and_one_with_a_number_does_not():
+    cluster = FakeCluster(values={("web", "req"): 45.0})
+    model = replace(demand_of(), spare_cores=np.array([0.0, 1.0, 3.0]))
+    auto = ReactiveFloor(model, Floor(rho_max="auto")).replicas(observe(cluster))
+    assert auto == {"web": 5, "api": 6, "db": 7}  # 4.5 cores of 5.34 and 6.55 are used, n / (n + spare)
+    assert set(ReactiveFloor(model, Floor()).replicas(observe(cluster)).values()) == {5}
+    assert (
+        ReactiveFloor(None, Floor(rho_max="auto")).replicas(observe(cluster))["web"] == 3
+    )  # by cores, at .9
+
+
 @pytest.mark.field
 @pytest.mark.parametrize(("limit", "floor"), [(1.0, 5), (0.5, 10), (2.0, 3), (None, 10)])
 def test_the_floor_sizes_by_the_live_limit_and_says_once_that_it_changed(limit, floor, caplog):

@@ -9,9 +9,11 @@ from pydantic import ValidationError
 
 from deepscaler import settings as sections_of
 from deepscaler.settings import (
+    RHO_MAX,
     App,
     Collect,
     Explore,
+    Floor,
     GuardRails,
     Lease,
     Load,
@@ -52,6 +54,10 @@ def test_guard_rails_that_contradict_each_other_are_refused(settings: dict[str, 
         (Lease, {"renew_deadline": 20.0}, "needs retry_period < renew_deadline < duration"),
         (Prometheus, {"token": "a", "token_file": "b"}, "found token and token_file"),
         (Explore, {"target": (0.9, 0.3)}, r"target: needs 0 < low <= high, found \[0\.9, 0\.3\]"),
+        (Process, {"rho_max": "auto "}, "Input should be 'auto'"),
+        (Process, {"rho_max": 1.0}, "less than 1"),
+        (Floor, {"rho_max": "fitted"}, "Input should be 'auto'"),
+        (Floor, {"rho_max": 0}, "greater than 0"),
         (Process, {"label": "feature"}, "allowed are required, observed, offered, feature:<name>"),
         (Process, {"split": (0.6, 0.2, 0.3)}, "three shares that add up to 1"),
         (Process, {"split": (0.0, 0.5, 0.5)}, "the first two above 0"),
@@ -99,6 +105,13 @@ def test_a_section_refuses_what_makes_no_sense(
 def test_sections_that_dont_fit_each_other_are_refused(sections: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Settings.model_validate({"app": APP, **sections})
+
+
+def test_a_highest_utilisation_is_a_number_or_left_to_the_fit() -> None:
+    assert Floor().stated_rho_max == Floor().fixed_rho_max == Process().fixed_rho_max == RHO_MAX == 0.9
+    assert Floor(rho_max="auto").stated_rho_max is None and Floor(rho_max="auto").fixed_rho_max == RHO_MAX
+    assert Floor(rho_max=0.8).stated_rho_max == Process(rho_max=0.8).fixed_rho_max == 0.8
+    assert Process(rho_max="auto").fixed_rho_max == RHO_MAX
 
 
 def test_types_are_strict_and_values_stay_as_they_are() -> None:

@@ -19,7 +19,7 @@ from deepscaler.calls import EXTERNAL
 from deepscaler.cluster import ENDPOINT_COLUMNS
 from deepscaler.control.controller import Controller
 from deepscaler.errors import ClusterError, DataError, SettingsError
-from deepscaler.panel import write_panel
+from deepscaler.panel import MetricPanel, write_panel
 from deepscaler.policies.registry import make_policy
 from deepscaler.runs import read_run
 from deepscaler.settings import Settings, load_settings
@@ -28,7 +28,16 @@ from testbed.applications.loading import load_application
 from testbed.cluster.emulation import make_program
 from testbed.cluster.exposition import deployment_of
 from testbed.engine.simulator import LoadPlan
-from testbed.experiments.runs import look_ahead, run_many, run_one, seed_use, true_demand, warm_up_of
+from testbed.experiments.runs import (
+    Truth,
+    find_needed,
+    look_ahead,
+    run_many,
+    run_one,
+    seed_use,
+    true_demand,
+    warm_up_of,
+)
 
 STEP = 15.0
 MEMORY = "memory_request_mib: 64, memory_limit_mib: 128, memory_base_mib: 32, memory_per_request_mib: 1"
@@ -435,6 +444,30 @@ def test_a_foreseen_load_is_met_before_it_comes_and_rho_max_is_in_the_name(tmp_p
         came - boot - 60 - 60 - 15 <= rose[rose > START + 130][0] <= came - boot
     )  # the label's lead, a period and a scrape
     assert specs["foreseen_50"].iloc[-1] > specs["foreseen"].iloc[-1]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "rho_max"),
+    [
+        ([], 0.9),
+        (["process.rho_max=0.8"], 0.8),
+        (["process.rho_max=auto"], 0.9),
+        (["process.rho_max=auto", "testbed.needed_rho_max=0.6"], 0.6),
+    ],
+)
+def test_what_a_load_needed_is_told_at_one_utilisation_whatever_the_fit_says(
+    overrides: list[str], rho_max: float
+) -> None:
+    settings = boutique(*overrides)
+    model = true_demand(settings)
+    rates = np.linspace(0, 400, 50)[:, None] * model.visits[0]
+    nothing = MetricPanel(
+        np.arange(50.0), model.services, (), np.empty((50, len(model.services), 0), np.float32)
+    )
+    truth = Truth(nothing.times, rates, model, nothing)
+    needed = find_needed(settings, truth).drop(columns="time").to_numpy()
+    exact = model.demand_seconds * rates / (rho_max * model.limit_cores - model.idle_cores)
+    np.testing.assert_array_equal(needed, np.maximum(np.ceil(exact - 1e-9), 1))
 
 
 def test_what_is_foreseen_needs_a_demand_fit(tmp_path: Path) -> None:
