@@ -1,10 +1,9 @@
 """AdapGLQ, this project's own network for scenarios: quantiles of each label at every step ahead.
 
 It sees the past labels of all services as shares of their recent level, and that level, since a load near
-its usual peak goes on differently. A window whose peak is above all that the training had is seen as one with
-the training's peak, and what is foreseen is as much larger: a network only knows what it has seen. Each
-service's state mixes with those of its callers and callees. A head gives quantiles of the change from now at
-some steps ahead; between them they are interpolated.
+its usual peak goes on differently. Each service's state mixes with those of its callers and callees. A head
+gives quantiles of the change from now at some steps ahead; between them they are interpolated. Moments are
+told alike by the states before the head.
 """
 
 from __future__ import annotations
@@ -95,19 +94,11 @@ class AdapGLQ(Network):
 
     def _at_knots(self, graphs: Graphs, past: Tensor) -> Tensor:
         """Quantiles `[Q, B, K, N]` at the knots."""
-        values, share = self._within(past)  # [B, T, N], [B, 1, 1]
+        values = (past - self.zero).clamp(min=0)  # [B, T, N]
         now, level = values[:, -1], _level(values)  # [B, N]
         raw = self.head(functional.gelu(self._state(graphs, values)))  # [B, N, K * Q]
         raw = raw.view(*raw.shape[:2], self.knots, len(LEVELS)).permute(3, 0, 2, 1)  # [Q, B, K, N]
-        return (now[:, None] + level[:, None] * _rising(raw)).clamp(min=0) / share + self.zero
-
-    def _within(self, past: Tensor) -> tuple[Tensor, Tensor]:
-        """Labels counted from 0, no larger than the training's, `[B, T, N]`, and their share `[B, 1, 1]`."""
-        values = (past - self.zero).clamp(min=0)
-        highest = values.sum(dim=2).amax(dim=1)
-        beyond = (self.peak > 0) & (highest > self.peak)
-        share = torch.where(beyond, self.peak / highest, 1.0)[:, None, None]
-        return values * share, share
+        return (now[:, None] + level[:, None] * _rising(raw)).clamp(min=0) + self.zero
 
     def _state(self, graphs: Graphs, values: Tensor) -> Tensor:
         """What each service's labels `[B, T, N]`, counted from 0, say beside its neighbours', `[B, N, C]`."""
@@ -141,10 +132,20 @@ class AdapGLQ(Network):
 
     @torch.no_grad()
     def states(self, windows: Windows, graphs: Graphs, ends: Tensor, batch_size: int) -> Tensor:
-        """The mean of all services' states, `[M, C]`; see `Network.states`."""
+        """The mean of all services' states, `[M, C]`; see `Network.states`.
+
+        A window whose peak is above the training's is seen as one with that peak: what follows it is alike in
+        shares of the level, and moments so high weren't there to be recalled.
+        """
         self.eval()
-        pasts = [self._within(windows.known(part).past)[0] for part in batches(ends, batch_size)]
-        return torch.cat([self._state(graphs, past).mean(dim=1) for past in pasts])
+        made = []
+        for part in batches(ends, batch_size):
+            values = (windows.known(part).past - self.zero).clamp(min=0)  # [B, T, N]
+            highest = values.sum(dim=2).amax(dim=1)
+            beyond = (self.peak > 0) & (highest > self.peak)
+            share = torch.where(beyond, self.peak / highest, 1.0)[:, None, None]
+            made.append(self._state(graphs, values * share).mean(dim=1))
+        return torch.cat(made)
 
     def _past(self, x: Tensor, known: Known | None) -> Tensor:
         return torch.zeros_like(x[..., 0]) if known is None else known.past

@@ -112,7 +112,6 @@ class Tally:
         self._partial, self._late_seconds = 0, 0.0
         self._buckets = [0] * (len(TICK_BUCKETS) + 1)
         self._before: float | None = None
-        self.foreseen: deque[tuple[float, float]] = deque()
 
     def add(
         self, tick: Tick, outlook: Outlook, times: NDArray[np.float64], load: NDArray[np.float64]

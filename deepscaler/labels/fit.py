@@ -46,8 +46,8 @@ def fit_demand(
     *,
     entries: Sequence[str],
     sla_seconds: float,
-    slo_seconds: float | None = None,
     idle_before: Array | None = None,
+    slo_seconds: float | None = None,
 ) -> DemandModel:
     """Fit the demand model to telemetry; its visits are those of the last window.
 
@@ -60,8 +60,8 @@ def fit_demand(
         process: settings of the rule.
         entries: services at which requests enter the application.
         sla_seconds: bound on the mean response at the entries.
-        slo_seconds: bound on a single request, for `process.rho_max: auto`; None: the SLA.
         idle_before: `[N]` idle cores of a replica by another fit, see `fit_cores`; None without.
+        slo_seconds: bound on a single request, for `process.rho_max: auto`; None: the SLA.
 
     Raises:
         DataError: there are fewer than `FEWEST_MINUTES` usable minutes; it says what is missing and how to

@@ -47,8 +47,8 @@ def fitted_to(run: Run, settings: Settings, known: DemandModel | None = None) ->
         settings.process,
         entries=[entry.service for entry in settings.app.entries],
         sla_seconds=min(run.info["sla"].values()),
-        slo_seconds=min((entry.slo for entry in settings.app.entries), default=None),
         idle_before=None if known is None else _idle(known, run.panel.services),
+        slo_seconds=min((entry.slo for entry in settings.app.entries), default=None),
     )
     if known is None:
         return found

@@ -507,7 +507,7 @@ def settings_of(draw: st.DrawFn, quota: bool) -> GuardRails:
         scale_down_window=draw(st.sampled_from([0.0, 60.0, 300.0])),
         max_step_up=draw(st.integers(1, 40)),
         max_step_down=draw(st.integers(1, 40)),
-        quota_cores=draw(st.floats(0, 200)) if quota else None,
+        quota_cores=draw(st.floats(0, 200, exclude_min=True)) if quota else None,
     )
 
 

@@ -37,29 +37,11 @@ def test_without_a_load_there_is_none_to_come(network: AdapGLQ) -> None:
 
 
 @torch.no_grad()
-def test_beyond_the_trainings_peak_the_same_is_foreseen_in_a_larger_scale(network: AdapGLQ) -> None:
-    zero, past = network.zero, 4 * torch.rand(5, WINDOW, SERVICES) - 2
-    totals = (past - zero).sum(dim=2)
-    rows = torch.zeros(5 * WINDOW, SERVICES, 1)
-    windows = Windows(rows, past.flatten(0, 1), WINDOW, HORIZON, 1, zero=zero.clone())
-    network.prepare(windows, torch.arange(5 * WINDOW), torch.arange(0))
-    torch.testing.assert_close(network.peak, totals.max())
-    windows = [past[:1] - zero, past[1:2] - zero]
-    within, other = (torch.cat(windows) * network.peak / totals[:2].amax(dim=1)[:, None, None]).split(1)
-    seen = network.grid(GRAPHS, torch.cat([within, other]) + zero) - zero
-    for times in (1.5, 3.0, 40.0):  # of each window only what is beyond the peak is scaled
-        larger = network.grid(GRAPHS, torch.cat([times * within, other]) + zero) - zero
-        torch.testing.assert_close(larger[:, 0], times * seen[:, 0], rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(larger[:, 1], seen[:, 1])
-    half = network.grid(GRAPHS, within / 2 + zero) - zero
-    assert float((half - seen[:, :1] / 2).abs().max()) > 0.01  # below the peak the level tells something
-
-
-@torch.no_grad()
 def test_moments_beyond_the_peak_are_alike_those_at_it(network: AdapGLQ) -> None:
     labels = torch.rand(WINDOW, SERVICES) + 1
-    network.zero.zero_()
-    network.peak.copy_(labels.sum(dim=1).max())
+    windows = Windows(labels[..., None], labels, WINDOW, HORIZON, 1, zero=torch.zeros(SERVICES))
+    network.prepare(windows, torch.arange(WINDOW), torch.arange(0))
+    torch.testing.assert_close(network.peak, labels.sum(dim=1).max())
     states = [
         network.states(
             Windows(labels[..., None], times * labels, WINDOW, HORIZON, 1),
