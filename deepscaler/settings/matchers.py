@@ -4,7 +4,8 @@ Prometheus refuses a matcher only when it is asked, and then refuses every query
 
 Source: PromQL's strings (Go's, https://prometheus.io/docs/prometheus/latest/querying/basics/#string-literals)
 and the syntax of RE2 (https://github.com/google/re2/wiki/Syntax).
-Differs: Python's `re` compiles what is translated into its syntax; a rare pattern that RE2 refuses may pass.
+Differs: Python's `re` compiles what is translated into its syntax; a rare pattern that RE2 refuses may pass
+    (an unknown script in \p{...}, repetitions of repetitions). Of strings, only those in double quotes pass.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ _PIECE = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _MOST_TIMES = 1000
+_CLASSES = (
+    *("alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space"),
+    *("upper", "word", "xdigit"),
+)
 
 
 def check_matchers(text: str) -> str:
@@ -103,13 +108,13 @@ def _translated(found: re.Match[str]) -> str:
     """A piece of RE2's syntax in Python's, as far as it matters whether it can be read."""
     kind = found.lastgroup
     if kind in ("literal", "kind", "code"):
-        return re.escape(found["literal"]) if kind == "literal" else "x"
+        return re.escape(found["literal"]) if kind == "literal" else _one(found[0])
     if kind == "escape":
         return _escape(found[0], found["escape"])
     if kind == "within":
-        return re.sub(r"\[:\^?\w+:\]|\\[pP](?:\{\^?\w+\}|[A-Z])|\\x\{\w+\}", "x", found[0])
+        return _within(found[0])
     if kind == "name":
-        return f"(?P<{found['name']}>"
+        return "("  # two groups may have one name
     if kind == "end":
         return "(?:" if found["end"] == ":" else ""
     if kind in ("group", "times"):
@@ -119,6 +124,22 @@ def _translated(found: re.Match[str]) -> str:
     return found[0]
 
 
+def _within(brackets: str) -> str:
+    r"""Of the characters in brackets, the named become one, and a `-` after `\d` is a character."""
+    plain = re.sub(r"(\\[dDwWsS])-", r"\1\\-", brackets)
+    named = r"\[:\^?\w+:\]|\\[pP](?:\{\^?\w+\}|[A-Z])|\\x\{\w+\}"
+    return re.sub(named, lambda piece: _one(piece[0]), plain)
+
+
+def _one(text: str) -> str:
+    """Stands for the named class, or the character by its number, that RE2 knows."""
+    if text.startswith("[:") and text.strip("[:^]") not in _CLASSES:
+        raise re.error(f"{text} is no class of characters")
+    if text.startswith(r"\x{") and int(text[3:-1], 16) > 0x10FFFF:
+        raise re.error(f"{text} is no character")
+    return "x"
+
+
 def _escape(text: str, letter: str) -> str:
     if letter.isdigit() and letter != "0":
         raise re.error(f"{text} refers to a group, which RE2 can't")
@@ -126,4 +147,6 @@ def _escape(text: str, letter: str) -> str:
         return r"\Z"
     if letter == "Z":
         raise re.error(r"\Z is not in RE2; the whole value has to match anyway")
-    return "." if letter == "C" else text
+    if letter in "CuUN":
+        raise re.error(f"{text} is not in RE2")
+    return text
