@@ -33,6 +33,7 @@ from deepscaler.policies.base import Observation
 from deepscaler.policies.registry import make_policy
 from deepscaler.settings import Load, Settings, load_settings
 from deepscaler.text import aligned
+from testbed.experiments.flags import positive
 from testbed.experiments.runs import true_demand
 from testbed.shapes import users
 
@@ -62,8 +63,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", default="config/demo.yaml", help="settings of the application")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--loads", nargs="+", choices=LOADS, default=list(LOADS))
-    parser.add_argument("--shares", nargs="*", type=float, default=[0.005, 0.01, 0.02, 0.05])
-    parser.add_argument("--prices", nargs="*", type=float, default=[], help="fixed prices, for comparison")
+    parser.add_argument("--shares", nargs="*", type=positive, default=[0.005, 0.01, 0.02, 0.05])
+    parser.add_argument("--prices", nargs="*", type=positive, default=[], help="fixed prices, for comparison")
     parser.add_argument("--hours", type=int, default=100, help="judged hours, after a day that settles")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1000])
     parser.add_argument("--workers", type=int, default=2)

@@ -37,6 +37,7 @@ from deepscaler.settings import Settings, load_settings
 from deepscaler.text import aligned
 from testbed.cluster.exposition import Series, deployment_of
 from testbed.cluster.virtual import VirtualCluster
+from testbed.experiments.flags import positive
 from testbed.experiments.page import recorded
 from testbed.experiments.runs import played
 from testbed.experiments.shadow import shadow_run
@@ -69,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", default="config/demo.yaml", help="settings (default: %(default)s)")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--policy", default="deepscaler", help="default: %(default)s; it needs its bundle")
-    parser.add_argument("--seconds", type=float, default=14400.0, help="how long it scales")
+    parser.add_argument("--seconds", type=positive, default=14400.0, help="how long it scales")
     parser.add_argument("--acting", default="hpa_70", help="in charge, of the shadow (default: %(default)s)")
     parser.add_argument(
         "--only", choices=("recorded", "shadow"), help="the evening it scales, or that in the shadow"

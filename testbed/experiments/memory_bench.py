@@ -29,6 +29,7 @@ from deepscaler.control.watch import Watch
 from deepscaler.errors import DeepScalerError
 from deepscaler.settings import Settings, load_settings
 from testbed.cluster.virtual import VirtualCluster
+from testbed.experiments.flags import positive
 from testbed.experiments.soak import POLICIES, make_policy
 
 HOUR = 3600.0
@@ -53,8 +54,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", default="config/boutique.yaml", help="settings (default: %(default)s)")
     parser.add_argument("--policy", choices=POLICIES, default=POLICIES[-1], help="default: %(default)s")
-    parser.add_argument("--hours", type=float, default=24.0, help="virtual hours (default: %(default)s)")
-    parser.add_argument("--every", type=float, default=1.0, help="hours between two looks")
+    parser.add_argument("--hours", type=positive, default=24.0, help="virtual hours (default: %(default)s)")
+    parser.add_argument("--every", type=positive, default=1.0, help="hours between two looks")
     return parser
 
 

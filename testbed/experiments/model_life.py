@@ -35,6 +35,7 @@ from deepscaler.runs import read_run
 from deepscaler.settings import Settings, load_settings
 from deepscaler.text import aligned
 from testbed.cluster.virtual import VirtualCluster
+from testbed.experiments.flags import positive
 from testbed.live.debian import free_port
 
 CONFIG = "config/studies/single.yaml"
@@ -215,7 +216,7 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--last", default="12h", help="how much is observed to train on")
-    parser.add_argument("--speed", type=float, default=15.0, help="virtual seconds per real one")
+    parser.add_argument("--speed", type=positive, default=15.0, help="virtual seconds per real one")
     return parser
 
 

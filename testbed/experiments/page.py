@@ -26,6 +26,7 @@ from deepscaler.pictures.style import shrink
 from deepscaler.policies.registry import make_policy
 from deepscaler.settings import load_settings
 from testbed.cluster.virtual import VirtualCluster
+from testbed.experiments.flags import positive
 from testbed.experiments.runs import played
 from testbed.live import chromium
 
@@ -44,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", default="config/demo.yaml", help="settings (default: %(default)s)")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--policy", default="deepscaler", help="default: %(default)s; it needs its bundle")
-    parser.add_argument("--seconds", type=float, default=3000.0, help="how long it scales")
+    parser.add_argument("--seconds", type=positive, default=3000.0, help="how long it scales")
     parser.add_argument(
         "--size", default="1280x1330", help="of the picture, in pixels (default: %(default)s)"
     )

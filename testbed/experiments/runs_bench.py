@@ -21,6 +21,7 @@ from deepscaler.evaluation.measured import measured
 from deepscaler.runs import PolicyName
 from deepscaler.settings import PlanPrices, load_settings
 from deepscaler.text import aligned
+from testbed.experiments.flags import positive
 from testbed.experiments.runs import Kept, run_one
 
 MIB = 2**20
@@ -37,8 +38,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--policy", default="hpa_70", help="who decides (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=1000, help="runs that are read (default: %(default)s)")
-    parser.add_argument("--hour", type=float, default=3600.0, help="seconds of a run that is read")
-    parser.add_argument("--day", type=float, default=86400.0, help="seconds of the long run")
+    parser.add_argument("--hour", type=positive, default=3600.0, help="seconds of a run that is read")
+    parser.add_argument("--day", type=positive, default=86400.0, help="seconds of the long run")
     return parser
 
 

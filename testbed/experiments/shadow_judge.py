@@ -33,6 +33,7 @@ from deepscaler.settings import Settings, load_settings
 from deepscaler.text import aligned
 from testbed.cluster.emulation import make_plan, make_program
 from testbed.cluster.virtual import VirtualCluster
+from testbed.experiments.flags import positive
 from testbed.experiments.replay import SEEDS, Replayed, replay
 from testbed.experiments.shadow import follow, shadow_run
 
@@ -70,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--policy", default="plan_bootstrap", help="who is in the shadow")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(1000, 1010)))
     parser.add_argument(
-        "--seconds", type=float, default=4800.0, help="length of a run (default: %(default)s)"
+        "--seconds", type=positive, default=4800.0, help="length of a run (default: %(default)s)"
     )
     parser.add_argument("--replays", type=int, default=len(SEEDS), help="replays of each kind; 0: none")
     parser.add_argument(

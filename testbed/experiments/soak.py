@@ -34,6 +34,7 @@ from deepscaler.policies.reactive import ReactiveFloor, ReactivePolicy
 from deepscaler.settings import Settings, load_settings
 from testbed.cluster.faults import FaultyCluster, Killed, draw_faults, failing_disk
 from testbed.cluster.virtual import VirtualCluster
+from testbed.experiments.flags import positive
 from testbed.experiments.runs import true_demand
 from testbed.experiments.soaked import (
     MINUTE,
@@ -170,7 +171,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", default="config/boutique.yaml", help="settings (default: %(default)s)")
     parser.add_argument("--policy", choices=POLICIES, default=POLICIES[0], help="default: %(default)s")
-    parser.add_argument("--hours", type=float, default=24.0, help="virtual hours (default: %(default)g)")
+    parser.add_argument("--hours", type=positive, default=24.0, help="virtual hours (default: %(default)g)")
     parser.add_argument("--seeds", type=int, default=20, help="runs (default: %(default)s)")
     parser.add_argument("--first-seed", type=int, default=1000, help="default: %(default)s")
     parser.add_argument("--workers", type=int, default=2, help="runs side by side (default: %(default)s)")

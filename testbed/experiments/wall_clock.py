@@ -27,6 +27,7 @@ from deepscaler.logs import start_logging
 from deepscaler.pictures.holdings import draw_holdings
 from deepscaler.statistics import slope_interval
 from deepscaler.text import aligned
+from testbed.experiments.flags import positive
 from testbed.live import chromium, prometheus_server
 from testbed.live.debian import free_port
 from testbed.live.holdings import MIB, Find, below, holdings, one
@@ -57,12 +58,12 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--minutes", type=float, default=60.0, help="of real time (default: %(default)s)")
+    parser.add_argument("--minutes", type=positive, default=60.0, help="of real time (default: %(default)s)")
     parser.add_argument(
-        "--every", type=float, default=60.0, help="seconds between samples (default: %(default)s)"
+        "--every", type=positive, default=60.0, help="seconds between samples (default: %(default)s)"
     )
     parser.add_argument("--policy", default="deepscaler", help="default: %(default)s; it needs its bundle")
-    parser.add_argument("--users", type=float, default=1.0, help="Locust's trace is multiplied by this")
+    parser.add_argument("--users", type=positive, default=1.0, help="Locust's trace is multiplied by this")
     parser.add_argument("--output", default="runs/wall_clock", help="default: %(default)s")
     parser.add_argument("--picture", metavar="PNG", help="also draw what was held")
     return parser

@@ -29,6 +29,7 @@ from testbed.cluster.exposition import (
     exposition_series,
     pod_name,
 )
+from testbed.experiments.flags import positive
 from testbed.live import prometheus_server
 from testbed.live.prometheus_server import remote_write
 
@@ -44,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", default="config/boutique.yaml", help="application (default: %(default)s)")
-    parser.add_argument("--days", type=float, default=28.0, help="that the server knows (default: 28)")
+    parser.add_argument("--days", type=positive, default=28.0, help="that the server knows (default: 28)")
     return parser
 
 

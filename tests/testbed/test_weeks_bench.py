@@ -1,12 +1,13 @@
 """Reading days of load from a real Prometheus: all is known in the end."""
 
 import re
+from types import ModuleType
 
 import pytest
 from helpers.needs import had
 from helpers.paths import ROOT
 
-from testbed.experiments import weeks_bench
+from testbed.experiments import memory_bench, runs_bench, soak, wall_clock, weeks_bench
 from testbed.live import prometheus_server
 
 
@@ -22,3 +23,14 @@ def test_settings_that_cant_be_read_are_one_line(capsys: pytest.CaptureFixture[s
     had(prometheus_server.install)
     assert weeks_bench.main(["--config", "none.yaml"]) == 1
     assert capsys.readouterr().err.startswith("weeks_bench: none.yaml")
+
+
+@pytest.mark.parametrize("command", [weeks_bench, memory_bench, runs_bench, soak, wall_clock])
+@pytest.mark.parametrize("number", ["nan", "inf", "-3", "0", "x"])
+def test_lengths_of_no_time_are_refused(
+    command: ModuleType, number: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lengths = {weeks_bench: "--days", runs_bench: "--day", wall_clock: "--minutes"}
+    with pytest.raises(SystemExit):
+        command.build_parser().parse_args([f"{lengths.get(command, '--hours')}={number}"])
+    assert f"expected a number above 0, found '{number}'" in capsys.readouterr().err
