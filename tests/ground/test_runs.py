@@ -94,7 +94,7 @@ def test_parts_that_were_moved_aside_are_read_in_order(tmp_path, caplog):
     pd.testing.assert_frame_equal(again.pods, plain.pods)
     np.testing.assert_array_equal(again.panel.values, plain.panel.values)
     np.testing.assert_array_equal(again.panel.times, plain.panel.times)
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.name.startswith("deepscaler")]
     write_run(plain, tmp_path)
     assert not list(tmp_path.glob("*.1.csv"))
     pd.testing.assert_frame_equal(read_run(tmp_path).pods, plain.pods)
