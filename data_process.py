@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepscaler.artefacts import write_json
+from deepscaler.artefacts import ensure_writable, write_json
 from deepscaler.errors import DeepScalerError, SettingsError
 from deepscaler.graphs.priors import write_graph
 from deepscaler.labels.demand import DemandModel
@@ -60,6 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         settings = load_settings(arguments.config, arguments.overrides)
         log.info("settings: %s", settings.process.model_dump_json())
         output = Path(settings.process.output_dir)
+        ensure_writable(output)
         built = build_dataset(settings, arguments.csv)
         for name, matrix in {**built.dataset.evidence, **built.dataset.priors}.items():
             write_graph(output / "graphs" / f"{name}.csv", built.dataset.services, matrix)

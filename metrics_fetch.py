@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from deepscaler.artefacts import utc_text
+from deepscaler.artefacts import ensure_writable, utc_text
 from deepscaler.cluster import Cluster
 from deepscaler.collecting.append import Collected, append, first_missing, metrics_path, read_collected
 from deepscaler.collecting.span import asked_span
@@ -68,6 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         settings = load_settings(arguments.config, arguments.overrides)
         log.info("settings: %s", settings.model_dump_json(include={"app", "cluster", "collect", "testbed"}))
         start, end = asked_span(settings, arguments.start, arguments.end, arguments.last, time.time())
+        ensure_writable(settings.collect.output_dir)
         present = read_collected(settings)
         start = first_missing(settings, present, start)
         if present is not None and start > end:

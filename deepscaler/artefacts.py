@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic_core import from_json
 
-from deepscaler.errors import DataError
+from deepscaler.errors import DataError, WriteError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,34 +32,73 @@ MOST_CSV_BYTES = 8 * 2**30
 LARGEST_BUNDLE_BYTES = 512 * 1024**2
 """A larger bundle is neither written nor read."""
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""Errors of a write that don't name the file."""
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path`: it replaces `path` if the block ends well, else it is deleted.
 
     A process that is killed inside the block leaves the previous file as it was.
+
+    Raises:
+        WriteError: no right, no room, or something else is in the place of the file or its directory.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        os.replace(temporary, path)
+        try:
+            yield temporary
+        except OSError as error:  # in the block other files may fail, too, and servers
+            if error.filename != name and error.errno not in NO_ROOM:
+                raise
+            raise _unwritable(path, error) from error
+        with _writing(path):
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> WriteError:
+    return WriteError(f"{path}: can't be written ({error.strerror or one_line(error)})")
+
+
+def ensure_writable(directory: str | Path) -> None:
+    """See whether files can be written there, before work whose results shall go there; nothing is made.
+
+    Raises:
+        WriteError: they can't.
+    """
+    place = Path(directory).absolute()
+    there = next(one for one in (place, *place.parents) if one.exists() or one.is_symlink())
+    if not there.is_dir():
+        raise WriteError(f"{directory}: can't be written ({there} is no directory)")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise WriteError(f"{directory}: can't be written (no right to write in {there})")
 
 
 def write_text(path: str | Path, text: str) -> None:
     """Replace the file at `path` by one with this text."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ DeepScalerError
 ├── SettingsError   a YAML file, a --set or a flag is wrong
 ├── MetricsError    Prometheus or another source of measurements can't be read
 ├── DataError       a data file is missing, broken or too short
+│   └── WriteError  a file can't be written
 ├── BundleError     a trained bundle is missing or doesn't fit
 └── ClusterError    the orchestrator doesn't know a service or refuses a write
 
@@ -33,6 +34,10 @@ class MetricsError(DeepScalerError):
 
 class DataError(DeepScalerError):
     """A data file is missing, broken or too short."""
+
+
+class WriteError(DataError, OSError):
+    """A file can't be written: no right, no room, or a file where a directory is needed."""
 
 
 class BundleError(DeepScalerError):

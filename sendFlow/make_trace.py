@@ -158,7 +158,10 @@ def main(argv: list[str] | None = None) -> int:
         except DeepScalerError as error:
             parser.error(str(error).replace("testbed.load.", "--"))
     output = given.output or Path(__file__).with_name(name)
-    output.write_text("".join(f"{value}\n" for value in values), encoding="utf-8", newline="\n")
+    try:
+        output.write_text("".join(f"{value}\n" for value in values), encoding="utf-8", newline="\n")
+    except OSError as error:
+        parser.error(f"--output {output}: can't be written ({error.strerror})")
     steps = [after - before for before, after in itertools.pairwise(values)] or [0]
     print(
         f"{output}: {len(values)} values, {min(values)}-{max(values)}, mean {statistics.fmean(values):.2f}, "

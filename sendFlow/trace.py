@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deepscaler.artefacts import MOST_TEXT_BYTES, one_line, read_text, utc_seconds, utc_text
+from deepscaler.artefacts import MOST_TEXT_BYTES, one_line, read_text, utc_seconds, utc_text, write_text
 from deepscaler.errors import DataError
 
 PACKED = ".gz"
@@ -113,7 +113,7 @@ def read_req(path: str | Path) -> NDArray[np.int64]:
 
 def write_req(path: str | Path, values: NDArray[np.int64] | list[int]) -> None:
     """Write a `.req` file."""
-    Path(path).write_text("".join(f"{int(value)}\n" for value in values), encoding="utf-8", newline="\n")
+    write_text(path, "".join(f"{int(value)}\n" for value in values))
 
 
 def read_counts(path: str | Path, column: str | None = None) -> Series:

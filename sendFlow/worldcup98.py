@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the repository, instead of this directory
 
-from deepscaler.artefacts import utc_seconds, utc_text
+from deepscaler.artefacts import replacing, utc_seconds, utc_text
 from deepscaler.errors import DataError, DeepScalerError
 from sendFlow.trace import read_counts, write_req
 
@@ -200,7 +200,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _write_csv(path: Path, counts: Counts) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["time", "requests"])
         rows.writerows(

@@ -82,6 +82,6 @@ def write_summary(path: Path, summary: dict[str, Any]) -> None:
     """Write summary.json, but keep its `stages`, where `make demo` notes how long each stage took."""
     try:
         stages = json.loads(path.read_text(encoding="utf-8")).get("stages")
-    except (FileNotFoundError, json.JSONDecodeError, AttributeError):
+    except (OSError, ValueError, AttributeError):
         stages = None
     write_json(path, {**summary, **({"stages": stages} if stages is not None else {})})

@@ -3,17 +3,17 @@
 Each decision chooses replicas for all services; the next row says what was needed. A step costs what is held
 (ready and starting), a price for what was missing, and a price for each start, in core-seconds.
 
-* Bundles of scenarios (`offered`): the plan by cost over the network's scenarios, with pods that take their
-  start-up time. What was needed follows from the offered rates and the data set's own demand fit.
+* Bundles of scenarios (`offered`): the plan by cost over the bundle's scenarios and the live history, as
+  `deepscaler` makes it (see `played_plans`), with pods that take their start-up time. What was needed follows
+  from the offered rates and the data set's own demand fit.
 * Bundles of replicas (`required`, `observed`): the forecast as the controller takes it. What was needed is
   the label, which looks ahead by the start-up, so replicas are there at once.
 
-Neither the floor nor the live history takes part: they are the same whatever the bundle.
+The floor takes no part: it is the same whatever the bundle.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -21,23 +21,18 @@ import torch
 from numpy.typing import NDArray
 
 from deepscaler.errors import BundleError
-from deepscaler.labels.demand import DemandModel
-from deepscaler.labels.rule import replicas_within
 from deepscaler.learning.bundle import Bundle
 from deepscaler.learning.dataset import Dataset
 from deepscaler.learning.description import REPLICA_LABELS
 from deepscaler.learning.judging import in_units, replica_cores
-from deepscaler.learning.scenarios import NETWORK_SURPRISE
+from deepscaler.learning.played_plans import play_plans
 from deepscaler.learning.windowing import make_windows
-from deepscaler.planning.plan import Prices, Running, plan_replicas
+from deepscaler.planning.plan import Prices
 from model.forecast_errors import round_replicas
-from model.joint import courses
 from model.layers import Graphs
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
-SCENARIOS = 48
-"""Scenarios per decision, as `scale.plan.scenarios` has it by default."""
 BATCH = 64
 SAME = ("app", "label", "step", "base_step")
 """What a bundle has to share with the data that it is judged on."""
@@ -153,84 +148,9 @@ def _forecasts(bundle: Bundle, view: Dataset, ends: Rows, prices: Prices) -> Dec
 
 # --------------------------------------------------------------------------------------- bundles of scenarios
 def _plans(bundle: Bundle, view: Dataset, ends: Rows, prices: Prices) -> Decided:
-    if bundle.templates is None:
-        raise BundleError("has no scenarios")
-    truth = _demand(view.meta["demand"], bundle.services, "the data")
-    model = _demand(bundle.meta["demand"] or view.meta["demand"], bundle.services, "the bundle")
-    windows = make_windows(view, torch.device("cpu"))
-    rows = torch.from_numpy(ends)
-    grid = bundle.build().forecast_grid(windows, _graphs(bundle), rows, BATCH)  # [Q, D, H, N]
-    places = torch.linspace(0, len(bundle.templates) - 1, min(SCENARIOS, len(bundle.templates)))
-    template = bundle.templates[places.round().long()]  # [K, H, N]
-
-    def needs(index: int) -> NDArray[np.int64]:
-        values = courses(grid[:, index], template).double().numpy()
-        return replicas_within(model, view.normalizer.label_values(values), model.limit_cores)
-
-    rates = view.labels[ends + view.dilation].astype(np.float64)
-    needed = replicas_within(truth, rates, truth.limit_cores).astype(np.float64)
-    needed = np.where(np.isfinite(rates), needed, np.nan)  # [D, N]
+    made = play_plans(bundle, view, ends, prices)
     step = float(view.meta["step"])
-    replicas = _played(needs, needed, model, step, prices)
-    return _decided(ends, replicas, needed, np.nan_to_num(truth.limit_cores, nan=1.0), step)
-
-
-def _played(
-    needs: Callable[[int], NDArray[np.int64]],
-    needed: Array,
-    model: DemandModel,
-    step: float,
-    prices: Prices,
-) -> tuple[Array, Array, Array]:
-    """Plan after plan, each on the pods that the ones before it left: ready, held and started, `[D, N]`."""
-    boot = np.nan_to_num(model.boot_seconds)
-    ready = np.nan_to_num(needed[0], nan=1.0).astype(np.int64)
-    starting: list[list[float]] = [[] for _ in boot]  # seconds until each is ready, ascending
-    out = np.zeros((3, *needed.shape))  # ready, held, started
-    for index in range(len(needed)):
-        running = Running(ready, tuple(tuple(max(left, 1.0) for left in one) for one in starting))
-        courses_of = needs(index)
-        weights = np.full(len(courses_of), 1.0 / len(courses_of))
-        plan = plan_replicas(courses_of, weights, step, boot + step, running, prices, NETWORK_SURPRISE)
-        ready = ready.copy()
-        for service, target in enumerate(plan.replicas.tolist()):
-            out[2, index, service] = _scale(ready, starting[service], service, target, boot[service])
-        waiting = np.array([len(one) for one in starting])
-        out[0, index], out[1, index] = ready, ready + waiting
-        for service, one in enumerate(starting):
-            left = [seconds - step for seconds in one]
-            ready[service] += sum(seconds <= 0 for seconds in left)
-            starting[service] = [seconds for seconds in left if seconds > 0]
-    return out[0], out[1], out[2]
-
-
-def _scale(ready: NDArray[np.int64], starting: list[float], service: int, target: int, boot: float) -> int:
-    """Bring one service to its target, what isn't ready goes first; returns how many pods were started."""
-    more = target - int(ready[service]) - len(starting)
-    if more > 0:
-        starting.extend([boot] * more)
-        return more
-    while more < 0 and starting:
-        starting.pop()
-        more += 1
-    ready[service] += more
-    return 0
-
-
-def _demand(found: dict[str, object] | None, services: tuple[str, ...], whose: str) -> DemandModel:
-    if not found:
-        raise BundleError(f"{whose} has no demand fit")
-    model = DemandModel.from_dict(found)
-    order = [model.services.index(name) for name in services]
-    return replace(
-        model,
-        services=services,
-        **{
-            name: getattr(model, name)[order]
-            for name in ("idle_cores", "demand_seconds", "limit_cores", "boot_seconds")
-        },
-        visits=model.visits[:, order],
-    )
+    return _decided(ends, (made.ready, made.held, made.started), made.needed, made.limit, step)
 
 
 def _decided(

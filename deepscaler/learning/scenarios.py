@@ -11,15 +11,10 @@ from numpy.typing import NDArray
 
 from deepscaler.errors import DeepScalerError
 from deepscaler.panel import MetricPanel
-from deepscaler.planning.scenarios import ANALOGS, Moment, Scenarios
+from deepscaler.planning.scenarios import ANALOGS, NETWORK, NETWORK_SURPRISE, Moment, Scenarios
 
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
-
-NETWORK = "network"
-"""Name of the source of a network's quantiles."""
-NETWORK_SURPRISE = 0.25
-"""Surprise of a network's scenarios: that of past increments, taken over. With 0 far too little was held."""
 
 
 class JointForecaster(Protocol):

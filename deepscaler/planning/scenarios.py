@@ -49,11 +49,15 @@ TOGETHER = "together"
 """Name of the way of foreseeing that leads until another one has proved cheaper: a mixture of sources."""
 ANALOGS = "analogs"
 """Name of the source and way of foreseeing by what followed moments of a training."""
+NETWORK = "network"
+"""Name of the source and way of foreseeing by a network's quantiles."""
 SEASON = "season"
 """Name of the source and way of foreseeing by a short season."""
 SURPRISE = 0.25
 """Surprise of scenarios from past increments; chosen on validation seeds, see docs/planning.md."""
 
+NETWORK_SURPRISE = 0.25
+"""Surprise of a network's scenarios: that of past increments, taken over. With 0 far too little was held."""
 
 LEAST_RATE = 1e-6
 """Requests per second that stand for no load at all where something is divided by a level."""

@@ -6,20 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from deepscaler.labels.demand import DemandModel
-from deepscaler.learning.scenarios import NETWORK
 from deepscaler.planning.altered import Altered
 from deepscaler.planning.budget import Budget
-from deepscaler.planning.days import LongSeasons
 from deepscaler.planning.plan import Prices
-from deepscaler.planning.scenarios import (
-    ANALOGS,
-    TOGETHER,
-    LivePast,
-    LiveSeason,
-    NoSeason,
-    ScenarioSource,
-    Together,
-)
+from deepscaler.planning.scenarios import ScenarioSource
+from deepscaler.planning.sources import Asked, on_trial
 from deepscaler.planning.trials import Trials
 from deepscaler.policies.budget import MINUTE_SECONDS, BudgetWatch
 from deepscaler.policies.outlook import Learned
@@ -31,18 +22,11 @@ FLOOR_SECONDS = 60.0
 """The floor under a plan goes by the mean rate of at least this long."""
 
 
-def trials_of(settings: Settings, model: DemandModel, others: Mapping[str, ScenarioSource]) -> Trials:
-    """A live season, the live past, earlier days and `others`, followed on trial."""
+def trials_of(settings: Settings, model: DemandModel, learned: Mapping[str, ScenarioSource]) -> Trials:
+    """All sources on trial, as the settings ask for them; see `on_trial`."""
     step, plan = settings.collect.step, settings.scale.plan
-    horizon, entries = round(plan.horizon / step), model.entry_columns
-    asked = (horizon, plan.scenarios, step, entries)
-    sources: dict[str, ScenarioSource] = {"past": LivePast(*asked), "day": LongSeasons(*asked), **others}
-    mixtures = {TOGETHER: tuple(sources)}
-    if ANALOGS in sources:  # courses that really happened; the quantiles are rather wide, and wait for proof
-        live = ("past", "day")
-        mixtures = {TOGETHER: (*live, ANALOGS), f"{TOGETHER}_with_{NETWORK}": (*live, NETWORK)}
-    season: ScenarioSource = NoSeason() if plan.without == "seasons" else LiveSeason(horizon, step, entries)
-    return Trials(Together(season, sources, mixtures), step)
+    asked = Asked(round(plan.horizon / step), plan.scenarios, step, model.entry_columns)
+    return on_trial(asked, learned, seasons=plan.without != "seasons")
 
 
 def bootstrap_policy(settings: Settings, model: DemandModel) -> PlanPolicy:

@@ -12,8 +12,8 @@ from deepscaler.errors import BundleError, DataError, SettingsError
 from deepscaler.labels.demand import DemandModel
 from deepscaler.learning.bundle_file import BundleFile, read_bundle_file
 from deepscaler.learning.description import Expected, check_bundle, expected_by, load_demand
-from deepscaler.learning.scenarios import NETWORK, NetworkScenarios
-from deepscaler.planning.scenarios import ANALOGS
+from deepscaler.learning.scenarios import NetworkScenarios
+from deepscaler.planning.scenarios import ANALOGS, NETWORK
 from deepscaler.policies.analog import AnalogHistory
 from deepscaler.policies.base import Policy
 from deepscaler.policies.deepscaler import DeepScalerPolicy

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from deepscaler.artefacts import write_text
 from deepscaler.settings.base import Section
 from deepscaler.settings.experiment import Experiment
 from deepscaler.settings.layers import EXTENDS, MOST_BASES
@@ -113,7 +114,7 @@ def write_schemas(directory: Path) -> list[Path]:
     """Write `<kind>.schema.json` for each kind of file, and return the paths."""
     paths = [directory / f"{name}.schema.json" for name in KINDS]
     for name, path in zip(KINDS, paths, strict=True):
-        path.write_text(schema_text(name), encoding="utf-8")
+        write_text(path, schema_text(name))
     return paths
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from deepscaler.artefacts import ensure_writable
 from deepscaler.control.controller import Controller
 from deepscaler.labels.demand import DemandModel
 from deepscaler.labels.required import Reach, peaks, required_labels
@@ -28,7 +29,7 @@ from deepscaler.policies.base import Policy
 from deepscaler.policies.oracle import ForeseenPolicy, OraclePolicy
 from deepscaler.policies.plan import ForeseenRates, PlanPolicy
 from deepscaler.policies.planned import plan_policy
-from deepscaler.policies.registry import FORESEEN, make_policy
+from deepscaler.policies.registry import FORESEEN, TOLD, make_policy
 from deepscaler.runs import PolicyName, Run, write_run
 from deepscaler.settings import Settings
 from testbed.applications.loading import load_application
@@ -315,8 +316,25 @@ def warm_up_of(program: Program) -> dict[str, Any]:
     return {"warm_up": found} if found else {}
 
 
+def check_policies(settings: Settings, policies: Sequence[str]) -> None:
+    """Find out what the policies lack before a load is played: each that isn't told the future is made once.
+
+    Raises:
+        SettingsError: a name is unknown.
+        BundleError, DataError: what a policy needs is missing or doesn't fit.
+    """
+    for name in policies:
+        family = PolicyName.parse(name).family
+        if family not in TOLD:
+            make_policy(name, settings)
+        elif family != "oracle":
+            load_demand(settings)
+
+
 def run_many(settings: Settings, policies: Sequence[str], seeds: Sequence[int]) -> list[Path]:
     """Run every policy on every seed, `scale.workers` at a time; run directories by policy, then by seed."""
+    ensure_writable(settings.scale.run_dir)
+    check_policies(settings, policies)
     jobs = [(policy, seed) for policy in policies for seed in seeds]
     found: dict[tuple[str, int], Path] = {}
     with tqdm(total=len(jobs), desc="simulate", unit="run", disable=None, leave=False) as bar:

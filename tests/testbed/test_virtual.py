@@ -18,7 +18,7 @@ from deepscaler.artefacts import utc_seconds, utc_text, write_json
 from deepscaler.calls import EXTERNAL
 from deepscaler.cluster import ENDPOINT_COLUMNS
 from deepscaler.control.controller import Controller
-from deepscaler.errors import ClusterError, DataError, SettingsError
+from deepscaler.errors import ClusterError, DataError, DeepScalerError, SettingsError, WriteError
 from deepscaler.panel import MetricPanel, write_panel
 from deepscaler.policies.registry import make_policy
 from deepscaler.runs import read_run
@@ -494,8 +494,31 @@ def test_two_processes_make_the_same_runs_as_one(tmp_path: Path) -> None:
 
 def test_an_error_in_one_process_comes_back_as_itself(tmp_path: Path) -> None:
     settings = runnable(tmp_path, "scale.workers=2", "scale.duration=30")
-    with pytest.raises(SettingsError, match="policy 'nobody' is unknown"):
-        run_many(settings, ["nobody", "hpa_70"], [2000])
+    (tmp_path / "hpa_80-2000").touch()
+    with pytest.raises(WriteError, match=r"hpa_80-2000/run\.json: can't be written"):
+        run_many(settings, ["hpa_80", "hpa_70"], [2000])
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ("nobody", "policy 'nobody' is unknown"),
+        ("deepscaler", r"none\.pt: no such bundle; make it with: python main\.py"),
+        ("deepscaler_quantile", r"none\.pt: no such bundle"),
+        ("reactive_holistic", r"meta\.json"),
+        ("plan_bootstrap", r"meta\.json"),
+        ("foreseen_85", r"meta\.json"),
+        ("plan_informed", r"meta\.json"),
+    ],
+)
+def test_what_a_policy_lacks_is_said_before_a_load_is_played(
+    policy: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = runnable(tmp_path)
+    (tmp_path / "data" / "meta.json").unlink()
+    monkeypatch.setattr("testbed.experiments.runs.look_ahead", lambda *_: pytest.fail("a load was played"))
+    with pytest.raises(DeepScalerError, match=said):
+        run_many(settings, ["hpa_70", policy], [2000])
 
 
 def test_two_policies_on_one_seed_meet_the_same_users() -> None:

@@ -87,7 +87,7 @@ def _check(text: str) -> Settings:
     """
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "draft.yaml"
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
         return load_settings(path)
 
 
