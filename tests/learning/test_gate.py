@@ -16,6 +16,7 @@ from deepscaler.learning.bundle import load_bundle
 from deepscaler.learning.dataset import Dataset, Normalizer
 from deepscaler.learning.decisions import decide_over
 from deepscaler.learning.gate import judge_candidate
+from deepscaler.learning.played_plans import play_plans
 from deepscaler.planning.plan import Prices
 from deepscaler.settings import GateSettings
 
@@ -140,10 +141,21 @@ def demand(seconds=0.1):
 
 @pytest.fixture(scope="module")
 def offered():
-    """A load that climbs and falls in hours of steps: 20 to 60 requests per second."""
-    rows = 2400
-    rng = np.random.default_rng(0)
-    rates = 40 + 20 * np.sin(2 * np.pi * np.arange(rows) / 240) + rng.normal(0, 1, rows)
+    """A load that climbs and falls every hour: 20 to 60 requests per second."""
+    return of_rates(40 + 20 * np.sin(2 * np.pi * np.arange(2400) / 240))
+
+
+@pytest.fixture(scope="module")
+def wandering():
+    """A load that doesn't repeat."""
+    walk = np.cumsum(np.random.default_rng(1).normal(0, 1, 2400))
+    return of_rates(40 + 20 * walk / np.abs(walk).max())
+
+
+def of_rates(rates):
+    """A data set of three services with these rates, and some noise."""
+    rows = len(rates)
+    rates = rates + np.random.default_rng(0).normal(0, 1, rows)
     req = np.repeat(rates[:, None], 3, axis=1)
     series = np.stack([req, np.full(req.shape, 0.05)], axis=2).astype(np.float32)
     labels = req.astype(np.float32)
@@ -159,7 +171,7 @@ def offered():
 
 def test_plans_follow_the_load_and_pods_take_their_time(offered, tmp_path):
     bundle = load_bundle(write_scenario_bundle(tmp_path / "a.pt", demand().to_dict(), rises=0.05))
-    decided = decide_over(bundle, offered, "test", PRICES, 240)
+    decided = decide_over(bundle, offered, "test", PRICES, 120)
     needed = replicas_within(demand(), offered.labels[decided.rows + 1], np.ones(3))
     assert decided.needed == pytest.approx(15.0 * needed.sum(axis=1))
     assert (decided.held > 0).all() and decided.started.sum() > 5  # it climbs once in an hour
@@ -172,6 +184,34 @@ def test_over_scenarios_too_a_worse_bundle_is_refused_and_a_better_one_taken(off
     """The one believes that requests cost five times what they cost."""
     good = write_scenario_bundle(tmp_path / "good.pt", demand().to_dict(), rises=0.05)
     poor = write_scenario_bundle(tmp_path / "poor.pt", demand(0.5).to_dict(), rises=0.05)
-    gate = {"decisions": 240, "block_seconds": 300}
+    gate = {"decisions": 96, "block_seconds": 180}
     assert judged(good, poor, offered, **gate).taken
     assert not judged(poor, good, offered, **gate).taken
+
+
+def test_what_a_bundle_recalls_of_its_training_counts_beside_the_live_history(wandering, tmp_path):
+    """The one recalls that the load stayed where it was, the other that it became five times as much."""
+    good = write_scenario_bundle(tmp_path / "good.pt", demand().to_dict(), rises=0.05, followed=0.0)
+    poor = write_scenario_bundle(tmp_path / "poor.pt", demand().to_dict(), rises=0.05, followed=4.0)
+    gate = {"decisions": 96, "block_seconds": 180}
+    better, worse = judged(good, poor, wandering, **gate), judged(poor, good, wandering, **gate)
+    assert better.facts["change_percent"] < -3 and worse.facts["change_percent"] > 3 and not worse.taken
+
+
+def test_a_bundle_that_knows_nothing_is_carried_by_the_live_history(wandering, tmp_path):
+    """Its quantiles spread absurdly wide, which is found out on trial: soon others decide."""
+    bundle = load_bundle(write_scenario_bundle(tmp_path / "a.pt", demand().to_dict(), rises=3.0))
+    ends = np.arange(1600, 1840)
+    played = play_plans(bundle, wandering, ends, PRICES)
+    assert played.led.keys() - {"bootstrap and network"}
+    late = np.nansum(played.held[-60:] - played.needed[-60:]) / np.nansum(played.needed[-60:])
+    assert late < 0.6
+
+
+def test_gaps_in_the_rates_hold_the_last_value_and_unknown_needs_cost_nothing(offered, tmp_path):
+    labels = offered.labels.copy()
+    labels[2300:2304] = np.nan
+    bundle = load_bundle(write_scenario_bundle(tmp_path / "a.pt", demand().to_dict(), rises=0.05))
+    decided = decide_over(bundle, replace(offered, labels=labels), "test", PRICES, 120)
+    inside = (decided.rows >= 2299) & (decided.rows < 2303)
+    assert inside.sum() == 4 and not decided.held[inside].any() and (decided.held[~inside] > 0).all()
