@@ -4,7 +4,8 @@ python -m testbed.experiments.ablation_bundles
 
 It needs what `make demo` leaves. The same network is trained on the same data for as long, once without any
 edge and once with the learned graph's edges between other services; neither learns a graph. Persistence
-learns nothing: its bundle only remembers the training.
+learns nothing: its bundle only remembers the training. With `--trainings 3` the network with its learned
+graph and the one without edges are trained twice more, from other random weights (for graph_seeds.yaml).
 """
 
 from __future__ import annotations
@@ -44,6 +45,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="override one setting of main.py",
     )
+    parser.add_argument(
+        "--trainings",
+        type=int,
+        default=1,
+        metavar="N",
+        help="train with and without the graph from N seeds (default: %(default)s)",
+    )
     return parser
 
 
@@ -53,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         services, learned = read_graph(LEARNED)
         write_graph(PERMUTED, services, permuted(learned))
-        for command in commands(arguments.overrides):
+        for command in commands(arguments.overrides, arguments.trainings):
             print(f"\n$ {command}", flush=True)
             _run(command)
     except DeepScalerError as error:
@@ -70,23 +78,33 @@ def permuted(graph: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(graph, np.float64)[np.ix_(place, place)]
 
 
-def commands(overrides: Sequence[str] = ()) -> list[str]:
+def commands(overrides: Sequence[str] = (), trainings: int = 1) -> list[str]:
     """The stages, as a person would type them."""
     found = []
     further = "".join(f" --set {shlex.quote(text)}" for text in overrides)
+    train = (
+        "python main.py --model_name AdapGLQ --model_config_path config/demo_scenario_datasets.yaml "
+        "--train_config_path config/scenario_train.yaml"
+    )
     for name, prior in GRAPHS.items():
         data = f"data/demo_scenarios_{name}"
         found += [
             "python data_process.py --config config/demo_scenarios.yaml "
             f"--set process.priors=[{prior}] --set process.output_dir={data}",
-            "python main.py --model_name AdapGLQ --model_config_path config/demo_scenario_datasets.yaml "
-            f"--train_config_path config/scenario_train.yaml --data_dir {data} "
-            f"--model_save_path model_states/demo/AdapGLQ-{name}.pt --set train.graph.learner=none{further}",
+            f"{train} --data_dir {data} --model_save_path model_states/demo/AdapGLQ-{name}.pt "
+            f"--set train.graph.learner=none{further}",
         ]
     found.append(
         "python main.py --model_name Persistence --model_config_path config/demo_scenario_datasets.yaml "
         "--train_config_path config/scenario_train.yaml --model_save_path model_states/demo/Persistence.pt"
     )
+    for seed in range(2, trainings + 1):
+        save = "--model_save_path model_states/demo/AdapGLQ-"
+        found += [
+            f"{train} --data_dir data/demo_scenarios {save}graph_{seed}.pt --set train.seed={seed}{further}",
+            f"{train} --data_dir data/demo_scenarios_without_edges {save}without_edges_{seed}.pt "
+            f"--set train.graph.learner=none --set train.seed={seed}{further}",
+        ]
     return found
 
 

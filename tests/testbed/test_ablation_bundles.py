@@ -33,3 +33,12 @@ def test_the_experiment_runs_the_bundles_that_the_command_trains() -> None:
     assert len(bundles) == 3 and all(f"--model_save_path {bundle}" in trained for bundle in bundles)
     assert trained.count("train.graph.learner=none --set num_iter=1") == 2
     assert set(experiment.variants) <= set(experiment.policies)
+
+
+def test_as_many_trainings_as_another_experiment_compares() -> None:
+    experiment = load_section(Experiment, ROOT / "config/experiments/graph_seeds.yaml", [])
+    trained = " ".join(commands(trainings=3))
+    for name in experiment.policies:
+        for text in experiment.variants[name].set if name in experiment.variants else ():
+            assert f"--model_save_path {text.partition('=')[2]}" in trained
+    assert trained.count("train.seed=2") == trained.count("train.seed=3") == 2
