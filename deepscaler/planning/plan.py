@@ -91,10 +91,9 @@ class _Problem:
 
     Attributes:
         services: `[P]` the service of each level.
-        needed: `[H, M, P]` does the scenario need the level in this step?
-        missing: `[H + 1, M, P]` price of being without it from now until each step.
+        needed: `[H, P, M]` does the scenario need the level in this step?
         likely: `[H, P]` weight of the scenarios that need it.
-        expected: `[H, M, P]` is the need of a lead later to be expected from what is needed by then?
+        expected: `[H, P, M]` is the need of a lead later to be expected from what is needed by then?
         step: seconds per step.
         leads: `[P]` steps from a decision until a new replica is ready.
         prices: of a shortage and a start.
@@ -102,7 +101,6 @@ class _Problem:
 
     services: Counts
     needed: Mask
-    missing: Array
     likely: Array
     expected: Mask
     step: float
@@ -135,20 +133,19 @@ def plan_replicas(
     services = np.repeat(np.arange(len(base)), count)  # [P]
     place = np.arange(len(services)) - np.repeat(np.cumsum(count) - count, count)  # of a level in its service
     levels = base[services] + 1 + place
-    needed = needs.transpose(1, 0, 2)[:, :, services] >= levels  # [H, M, P]
-    missing = np.zeros((len(needed) + 1, *needed.shape[1:]))
-    np.cumsum(prices.shortage * step * needed, axis=0, out=missing[1:])
-    likely = np.einsum("m,hmp->hp", weights, needed)
+    by_service = np.ascontiguousarray(needs.transpose(1, 2, 0))  # [H, N, M]
+    needed = by_service[:, services] >= levels[:, None]  # [H, P, M]
+    likely = needed @ weights
     leads = np.clip(np.ceil(lead_seconds / step - 1e-9).astype(np.int64), 1, len(needed))
-    depth = (needs - base).transpose(1, 0, 2)
+    depth = by_service - base[:, None]
     expected = _expected(depth, leads, services) if surprise else np.zeros(needed.shape, np.bool_)
-    problem = _Problem(services, needed, missing, likely, expected, step, leads[services], prices)
+    problem = _Problem(services, needed, likely, expected, step, leads[services], prices)
     delays, starts = _delays(services, levels, lead_seconds, running, prices)
     gain = _gain_of_waiting(problem, delays, starts, agreed=0.0)
     if surprise:
         unforeseeing = _gain_of_waiting(problem, delays, starts, agreed=AGREED)
         gain = surprise * unforeseeing + (1 - surprise) * gain
-    unwanted = weights @ gain > 1e-9  # [P]
+    unwanted = gain @ weights > 1e-9  # [P]
     first = np.where(unwanted, place, count[services])
     replicas = highest.copy()
     np.minimum.at(replicas, services, base[services] + first)
@@ -171,68 +168,79 @@ def _delays(
 
 
 def _gain_of_waiting(problem: _Problem, delays: Array, starts: Array, agreed: float) -> Array:
-    """`[M, P]` how much cheaper it is to be without each level in this step than to run it."""
+    """`[P, M]` how much cheaper it is to be without each level in this step than to run it."""
     on, off = _costs(problem, agreed)
     rows = np.clip(np.ceil(delays / problem.step - 1e-9).astype(np.int64), 0, len(problem.needed))  # [P]
-    levels = np.arange(len(rows))
-    running = (on[rows, :, levels] + problem.missing[rows, :, levels]).T  # [M, P]
-    gain: Array = starts + rows * problem.step + running - (problem.missing[1] + off[1])
+    gain: Array = (starts + rows * problem.step)[:, None] + on[rows, np.arange(len(rows))] - off
     return gain
 
 
 def _costs(problem: _Problem, agreed: float) -> tuple[Array, Array]:
-    """Cheapest cost from each step on with a level running, and without it, `[H + 1, M, P]` each.
+    """Cheapest cost with a level running from each step on, `[H + 1, P, M]`, and without it from the next.
 
-    At the end of the horizon, being without a level that is needed then costs a start.
+    What it costs to be without it from now until that step is added to both, so that they can be compared
+    whenever a replica is ready. At the end of the horizon, being without a level that is needed then costs a
+    start.
 
     Args:
         problem: the levels.
         agreed: a start is foreseen if this share of the scenarios needs the level when it would be ready;
             with 0 every start is.
     """
-    needed, missing, step = problem.needed, problem.missing, problem.step
-    horizon, levels = len(needed), np.arange(len(problem.leads))
-    on, off = np.zeros_like(missing), np.zeros_like(missing)
-    off[horizon] = problem.prices.start * needed[-1]
-    for now in range(horizon - 1, -1, -1):
-        ready = np.minimum(now + problem.leads, horizon)  # [P]
-        ahead = (on[ready, :, levels] + missing[ready, :, levels]).T  # [M, P]
-        held = problem.prices.start + (ready - now) * step
-        started = ahead - missing[now] + held
-        waiting = missing[now + 1] - missing[now] + off[now + 1]
-        foreseen = problem.likely[np.minimum(ready, horizon - 1), levels] >= agreed  # [P]
-        due = foreseen | needed[now] | needed[max(now - 1, 0)] | problem.expected[now]
-        off[now] = np.where(due, np.minimum(waiting, started), waiting)
-        on[now] = step + np.minimum(on[now + 1], off[now + 1])
+    needed, start, step = problem.needed, problem.prices.start, problem.step
+    horizon, count = needed.shape[:2]
+    levels, now = np.arange(count), np.arange(horizon)[:, None]
+    ready = np.minimum(now + problem.leads, horizon)  # [H, P]
+    held = (start + (ready - now) * step)[..., None]  # [H, P, 1]
+    loss = problem.prices.shortage * step
+    on = np.empty((horizon + 1, *needed.shape[1:]))
+    on[horizon] = loss * needed.sum(axis=0)
+    off = on[horizon] + start * needed[-1]
+    due = _due(problem, ready, agreed)
+    for row in range(horizon - 1, -1, -1):
+        np.minimum(on[row + 1], off, out=on[row])
+        on[row] += step - loss * needed[row]
+        if row:
+            np.minimum(off, on[ready[row], levels] + held[row], out=off, where=due[row])
     return on, off
 
 
+def _due(problem: _Problem, ready: Counts, agreed: float) -> Mask:
+    """`[H, P, M]` can a level be started in that step, because its need is foreseen or there already?"""
+    needed, horizon = problem.needed, len(problem.needed)
+    levels = np.arange(needed.shape[1])
+    foreseen = problem.likely[np.minimum(ready, horizon - 1), levels] >= agreed  # [H, P]
+    before = np.concatenate([needed[:1], needed[:-1]])
+    due: Mask = needed | before | problem.expected | foreseen[..., None]
+    return due
+
+
 def _expected(depth: Counts, leads: Counts, services: Counts) -> Mask:
-    """`[H, M, P]` does the state of a scenario in that step let one expect the level a lead later?
+    """`[H, P, M]` does the state of a scenario in that step let one expect the level a lead later?
 
     The state is how many levels are needed, and whether the need rises, rests or falls. What follows a state
     is counted over all scenarios and steps.
 
     Args:
-        depth: `[H, M, N]` levels needed.
+        depth: `[H, N, M]` levels needed.
         leads: `[N]` steps until a new replica is ready.
         services: `[P]` the service of each level, rising.
     """
-    horizon, scenarios, count = depth.shape
+    horizon, count, scenarios = depth.shape
     before = depth[np.maximum(np.arange(horizon) - TREND_STEPS, 0)]
-    state = depth * 3 + np.sign(depth - before) + 1  # [H, M, N]
-    found = np.empty((horizon, scenarios, len(services)), np.bool_)
+    state = depth * 3 + np.sign(depth - before) + 1  # [H, N, M]
+    found = np.empty((horizon, len(services), scenarios), np.bool_)
     ends = np.searchsorted(services, np.arange(count + 1))  # of each service's levels
     for service in range(count):
         levels = int(ends[service + 1] - ends[service])
         if levels:
-            now = state[:, :, service]
+            now = state[:, service]
             ahead = np.minimum(np.arange(horizon) + leads[service], horizon - 1)
-            pairs = now * (levels + 1) + depth[ahead, :, service]
+            pairs = now * (levels + 1) + depth[ahead, service]
             counted = np.bincount(pairs.ravel(), minlength=3 * (levels + 1) ** 2)
             beyond = counted.reshape(-1, levels + 1)[:, ::-1].cumsum(axis=1)[:, ::-1]
             likely = beyond[:, 1:] >= EXPECTED * np.maximum(beyond[:, :1], 1)
-            found[:, :, ends[service] : ends[service + 1]] = likely[now]
+            found[:, ends[service] : ends[service + 1]] = likely.T[:, now].transpose(1, 0, 2)
     return found
 
 
