@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepscaler.load_history import LoadHistory
-from deepscaler.planning.scenarios import LEAST_RATE, Moment, Scenarios, anchors, trailing_means
+from deepscaler.planning.live import anchors, trailing_means
+from deepscaler.planning.scenarios import LEAST_RATE, Moment, Scenarios
 from deepscaler.planning.seasons import Season, find_season
 
 Array = NDArray[np.float64]

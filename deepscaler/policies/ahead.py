@@ -17,7 +17,7 @@ from deepscaler.cluster import Workload
 from deepscaler.labels.demand import DemandModel
 from deepscaler.labels.history import offered_history
 from deepscaler.labels.rule import required_replicas
-from deepscaler.planning.scenarios import trailing_means
+from deepscaler.planning.live import trailing_means
 from deepscaler.planning.seasons import find_season
 from deepscaler.policies.base import Observation, Policy, Proposal, Reason
 from deepscaler.policies.reactive import ReactiveFloor, limits_now

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from deepscaler.planning.scenarios import SURPRISE, Moment, Scenarios, trailing_means
+from deepscaler.planning.live import trailing_means
+from deepscaler.planning.scenarios import SURPRISE, Moment, Scenarios
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]

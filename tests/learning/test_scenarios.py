@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from deepscaler.errors import BundleError
-from deepscaler.learning.scenarios import NETWORK_SURPRISE, NetworkScenarios
+from deepscaler.learning.scenarios import NetworkScenarios
 from deepscaler.panel import MetricPanel
-from deepscaler.planning.scenarios import Moment, Scenarios, Together
+from deepscaler.planning.scenarios import NETWORK_SURPRISE, Moment, Scenarios
+from deepscaler.planning.sources import Together
 
 PANEL = MetricPanel(np.arange(3.0), ("a", "b"), ("req",), np.ones((3, 2, 1), np.float32))
 RATES = np.array([[1.0, 2.0], [3.0, 4.0]])

@@ -5,15 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deepscaler.planning.scenarios import (
-    LivePast,
-    LiveSeason,
-    Moment,
-    anchors,
-    bootstrap,
-    seasonal,
-    trailing_means,
-)
+from deepscaler.planning.live import LivePast, LiveSeason, anchors, bootstrap, seasonal, trailing_means
+from deepscaler.planning.scenarios import Moment
 from deepscaler.planning.seasons import Season
 
 STEP, HORIZON, COUNT = 15.0, 40, 48
