@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from deepscaler.artefacts import plain, write_json
+from deepscaler.artefacts import ensure_writable, plain, write_json
 from deepscaler.errors import DeepScalerError, SettingsError
 from deepscaler.learning.bundle import save_bundle, side_path
 from deepscaler.learning.comparison import compare_networks, length_of_comparison
@@ -129,6 +129,7 @@ def train_one(arguments: argparse.Namespace, dataset: Dataset, config: ModelConf
     rank, name, app = launched()[0], arguments.model_name, dataset.meta["app"]
     path = Path(arguments.model_save_path or f"model_states/{app}/{name}.pt")
     saved = side_path(path, ".forecasts.npz") if arguments.save_forecasts else None
+    ensure_writable(path.parent)
     task: TrainingTask | None = None
     try:
         with tqdm(unit="epoch", disable=True if rank else None, file=sys.stderr) as bar, terminable():
@@ -183,6 +184,9 @@ def compare_all(arguments: argparse.Namespace, dataset: Dataset, config: ModelCo
             f"--model_name {name}: takes neither --resume nor --init_from nor --gate, all weights are fresh"
         )
     path = Path(arguments.model_save_path or f"model_states/{dataset.meta['app']}/comparison.json")
+    if path.suffix != ".json":
+        raise SettingsError(f"--model_save_path {path}: a comparison of networks is a .json, not a bundle")
+    ensure_writable(path.parent)
     entrants = ENTRANTS if name == ALL else entrants_of(name.split(","))
     forecasts = path.with_suffix("") if arguments.save_forecasts else None
     log.info("%s", length_of_comparison(entrants, settings, arguments.full))

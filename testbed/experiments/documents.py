@@ -66,7 +66,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="a newer comparison.json of `main.py --model_name all` on one of the data sets",
     )
     parser.add_argument(
-        "--told", metavar="FILE", help="a newer comparison.json of `main.py --model_name STID,AdapGLS`"
+        "--told",
+        action="append",
+        default=[],
+        metavar="COLUMN=FILE",
+        help="a newer comparison.json of `main.py --model_name AR,STID,AdapGLS` on a data set",
     )
     parser.add_argument("--root", default=".", metavar="DIR", help="where README.md lies")
     return parser
@@ -103,8 +107,9 @@ def renew(path: Path, arguments: argparse.Namespace) -> None:
     for text in arguments.networks:
         title, _, file = text.rpartition("=")
         kept["networks"] = with_comparison(kept["networks"], title, read_json(file, COMPARE))
-    if arguments.told:
-        kept["told"] = with_told(kept["told"], read_json(arguments.told, COMPARE))
+    for text in arguments.told:
+        title, _, file = text.rpartition("=")
+        kept["told"] = with_told(kept["told"], title, read_json(file, COMPARE))
     if kept != before:
         write_json(path, kept)
 

@@ -118,7 +118,7 @@ def _measured(mae: Mapping[str, Any]) -> dict[str, float]:
 
 
 def told_table(kept: Mapping[str, Any]) -> str:
-    """Markdown: all measures of the rows that were told the same, block by block."""
+    """Markdown: what rows that were told the same reach on each data set, block by block."""
     lines: list[str] = []
     for block in kept["blocks"]:
         if lines:
@@ -126,37 +126,47 @@ def told_table(kept: Mapping[str, Any]) -> str:
         else:
             lines.append(f"| {block['title']} | {' | '.join(kept['columns'])} |")
             lines.append(f"|{'---|' * (len(kept['columns']) + 1)}")
-        lines += [_told_row(row) for row in block["rows"]]
+        for row in block["rows"]:
+            cells = [_told_cell(row["values"].get(title)) for title in kept["columns"]]
+            lines.append(f"| {row['shown']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _told_row(row: Mapping[str, Any]) -> str:
-    found, bounds = row["values"], row.get("interval")
-    cells = [
-        f"{found['mae']:.4f}" + ("" if bounds is None else f" [{bounds[0]:.4f}, {bounds[1]:.4f}]"),
-        *(f"{found[measure]:.3f}" for measure in ("mae_z", "crps")),
-        *(f"{found[measure]:.0f}" for measure in ("deficient", "excess")),
-        f"{100 * found['missed_peaks']:.0f} %",
-    ]
-    return f"| {row['shown']} | {' | '.join(cells)} |"
+def _told_cell(found: Mapping[str, Any] | None) -> str:
+    """MAE with its interval, CRPS, and what is lacking."""
+    if found is None:
+        return "-"
+    bounds = found.get("interval")
+    between = "" if bounds is None else f" [{bounds[0]:.4f}, {bounds[1]:.4f}]"
+    return f"{found['mae']:.4f}{between}; {found['crps']:.4f}; {found['deficient']:.0f}"
 
 
-def with_told(kept: Mapping[str, Any], comparison: Mapping[str, Any]) -> dict[str, Any]:
-    """The kept table with the rows of a comparison.json; rows that it lacks stay as they are."""
+def with_told(kept: Mapping[str, Any], title: str, comparison: Mapping[str, Any]) -> dict[str, Any]:
+    """The kept table with the column of one data set made anew; rows that the comparison lacks are empty.
+
+    Raises:
+        DataError: the comparison has none of the table's rows.
+    """
     made = comparison["rows"]
     blocks = [
-        {**block, "rows": [_retold(row, made.get(row["label"])) for row in block["rows"]]}
+        {
+            **block,
+            "rows": [
+                {**row, "values": {**row["values"], title: _retold(made.get(row["label"]))}}
+                for row in block["rows"]
+            ],
+        }
         for block in kept["blocks"]
     ]
-    return {**kept, "blocks": blocks}
+    if not any(row["values"][title] for block in blocks for row in block["rows"]):
+        raise DataError(f"--told {title}: the comparison has none of the table's rows")
+    return {"columns": list(dict.fromkeys([*kept["columns"], title])), "blocks": blocks}
 
 
-def _retold(row: Mapping[str, Any], made: Mapping[str, Any] | None) -> dict[str, Any]:
+def _retold(made: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if made is None:
-        return dict(row)
-    found = {measure: made["test"][measure]["mean"] for measure in row["values"]}
-    shown = {key: value for key, value in row.items() if key != "interval"}
-    bounds = made["test"]["mae"]["interval"]
-    return {**shown, "values": found} | (
-        {} if bounds is None or "interval" not in row else {"interval": bounds}
-    )
+        return None
+    test = made["test"]
+    found = {measure: test[measure]["mean"] for measure in ("mae", "crps", "deficient")}
+    bounds = test["mae"]["interval"]
+    return found | ({} if bounds is None or bounds[0] == bounds[1] else {"interval": bounds})

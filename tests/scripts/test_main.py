@@ -359,3 +359,13 @@ def test_unfit_labels_never_make_a_nan_loss(tmp_path: Path) -> None:
     assert all(torch.isfinite(tensor).all() for tensor in bundle.weights.values())
     assert np.isfinite(bundle.errors["test"]["AdapGLA"]["mae"])
     assert np.isnan(bundle.errors["test"]["AdapGLA"]["mae_by_service"][4])
+
+
+def test_a_comparison_isnt_written_over_a_bundle(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--model_name", "AR,Persistence", "--model_save_path", "mine.pt") == 1
+    assert "mine.pt: a comparison of networks is a .json" in capsys.readouterr().err
+    (here / "file").touch()
+    assert run("--model_name", "AR,Persistence", "--model_save_path", "file/x.json") == 1
+    assert capsys.readouterr().err.startswith("main: file: can't be written (")
+    assert run("--model_save_path", "file/x.pt") == 1
+    assert "can't be written (" in capsys.readouterr().err.splitlines()[-1]

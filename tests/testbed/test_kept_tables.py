@@ -53,10 +53,11 @@ def test_newer_files_are_kept_beside_what_was_there_and_reach_the_page(tmp_path:
         "told.json": comparison("AdapGLS", 0.0333),
     }.items():
         (tmp_path / name).write_text(json.dumps(content))
-    told = ["--train-ticket", str(tmp_path / "tt.json"), "--told", str(tmp_path / "told.json")]
+    told = ["--train-ticket", str(tmp_path / "tt.json"), "--told", f"Elsewhere={tmp_path / 'told.json'}"]
     column = f"Bookinfo, 3 days={tmp_path / 'compared.json'}"
     assert main(["--root", str(tmp_path), *told, "--networks", column]) == 0
     page = (tmp_path / "docs/results.md").read_text(encoding="utf-8")
-    assert "| hpa_50 | 0.9 | 1.0 | 77.7 |" in page and "0.987 ± 0.010" in page and "0.0333 [0.0233" in page
+    assert "| hpa_50 | 0.9 | 1.0 | 77.7 |" in page and "0.987 ± 0.010" in page
+    assert "0.0333 [0.0233, 0.0433]; 0.5000; 0 |" in page
     kept = json.loads((tmp_path / KEPT).read_text(encoding="utf-8"))
     assert kept["policies"] == FOUND["policies"] and told_table(kept["told"]) in page
