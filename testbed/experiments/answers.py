@@ -20,6 +20,8 @@ from deepscaler.evaluation.text import OWN, interval, number
 KEPT, PAGE = "docs/experiments.json", "docs/experiments.md"
 MAKE = "python -m testbed.experiments.answers"
 MEASURES = ("violation_rate", "core_hours", "realised_cost")
+WIDE = 10
+"""With more columns than that, policies are the lines of a table and cases its columns."""
 ASKED_FOR = (OWN, "plan_bootstrap")
 """Whose difference to the baseline is told: the first of these that ran."""
 LEFT_OUT = ("oracle",)
@@ -99,18 +101,27 @@ def _case(case: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any
             best = min(members, key=lambda name: rows[name]["realised_cost"])
             found[column] = {"policy": best, **{name: rows[best][name] for name in MEASURES}}
     paired = case["paired"]
+    if not paired:
+        return found
+    base = rows[settings["baseline"]]["realised_cost"]
+    if len(found) > WIDE:
+        for column in found.values():
+            if column["policy"] in paired:
+                column["difference"] = _against(paired[column["policy"]], base)
+        return found
     for name in ASKED_FOR:
         if name in paired:
-            entry = paired[name]["realised_cost"]
-            base = rows[settings["baseline"]]["realised_cost"]
-            bounds = entry["mean_difference_ci"]
-            found["difference"] = {
-                "policy": name,
-                "share": entry["mean_difference"] / base,
-                "ci": None if bounds is None else [bound / base for bound in bounds],
-            }
+            found["difference"] = {"policy": name, **_against(paired[name], base)}
             break
     return found
+
+
+def _against(paired: Mapping[str, Any], base: float) -> dict[str, Any]:
+    """By which share of its realised cost a policy differs from the baseline."""
+    entry = paired["realised_cost"]
+    bounds = entry["mean_difference_ci"]
+    interval = None if bounds is None else [bound / base for bound in bounds]
+    return {"share": entry["mean_difference"] / base, "ci": interval}
 
 
 def page(kept: Mapping[str, Any]) -> str:
@@ -121,6 +132,8 @@ def page(kept: Mapping[str, Any]) -> str:
 def _section(name: str, one: Mapping[str, Any]) -> str:
     cases = one["cases"]
     columns = [column for column in one["columns"] if any(column in case for case in cases.values())]
+    if len(columns) > WIDE:
+        return _headed(name, one, _lines_by_policy(columns, one))
     told = [case["difference"]["policy"] for case in cases.values() if "difference" in case]
     heads = ["", *columns, *((f"{told[0]} against {one['baseline']}",) if told else ())]
     lines = [_line(heads), "|" + "---|" * len(heads)]
@@ -129,6 +142,24 @@ def _section(name: str, one: Mapping[str, Any]) -> str:
         if told:
             cells.append(_difference(case.get("difference")))
         lines.append(_line(cells))
+    return _headed(name, one, lines)
+
+
+def _lines_by_policy(columns: Sequence[str], one: Mapping[str, Any]) -> list[str]:
+    """Many policies: a line for each, with the difference from the baseline in each cell."""
+    cases, baseline = one["cases"], one["baseline"]
+    lines = [_line([f"against {baseline}", *cases]), "|" + "---|" * (1 + len(cases))]
+    for column in columns:
+        cells = [f"**{column}**" if column == baseline else column]
+        for case in cases.values():
+            row = case.get(column)
+            difference = None if row is None else row.get("difference")
+            cells.append(_cell(column, row) + ("" if difference is None else f"; {_difference(difference)}"))
+        lines.append(_line(cells))
+    return lines
+
+
+def _headed(name: str, one: Mapping[str, Any], lines: Sequence[str]) -> str:
     seeds = f"{len(one['seeds'])} seeds from {min(one['seeds'])} on"
     return (
         f"## {name}\n\n{one['question']} `config/experiments/{name}.yaml`, {seeds}.\n\n"

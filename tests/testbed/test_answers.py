@@ -96,3 +96,12 @@ def test_the_page_says_what_is_kept():
     kept = json.loads((ROOT / KEPT).read_text(encoding="utf-8"))
     assert (ROOT / PAGE).read_text(encoding="utf-8") == page(kept)
     assert all((ROOT / f"config/experiments/{name}.yaml").is_file() for name in kept)
+
+
+def test_many_policies_are_the_lines_and_say_in_each_cell_how_they_differ():
+    many = {f"part_{number}": 8.0 + number for number in range(11)}
+    found = summary(["plan_bootstrap", *many], {}, {"plan_bootstrap": 8.0, **many})
+    lines = page(shown(found)).splitlines()
+    assert "| against plan_bootstrap | square |" in lines
+    assert "| **plan_bootstrap** | 1.0 @ 7.00 (8.00); +0.0 % [-12.5, 6.2] |" in lines
+    assert "| part_4 | 1.0 @ 11.00 (12.00); **+50.0 % [37.5, 56.2]** |" in lines
