@@ -100,20 +100,21 @@ def _case(case: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any
         if members:
             best = min(members, key=lambda name: rows[name]["realised_cost"])
             found[column] = {"policy": best, **{name: rows[best][name] for name in MEASURES}}
-    paired = case["paired"]
-    if not paired:
-        return found
-    base = rows[settings["baseline"]]["realised_cost"]
+    if case["paired"]:
+        _tell_differences(found, case["paired"], rows[settings["baseline"]]["realised_cost"])
+    return found
+
+
+def _tell_differences(found: dict[str, Any], paired: Mapping[str, Any], base: float) -> None:
+    """How each of many columns, or the one that is asked for, differs from the baseline."""
     if len(found) > WIDE:
         for column in found.values():
             if column["policy"] in paired:
                 column["difference"] = _against(paired[column["policy"]], base)
-        return found
-    for name in ASKED_FOR:
-        if name in paired:
-            found["difference"] = {"policy": name, **_against(paired[name], base)}
-            break
-    return found
+        return
+    asked = next((name for name in ASKED_FOR if name in paired), None)
+    if asked is not None:
+        found["difference"] = {"policy": asked, **_against(paired[asked], base)}
 
 
 def _against(paired: Mapping[str, Any], base: float) -> dict[str, Any]:
