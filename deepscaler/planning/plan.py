@@ -28,6 +28,8 @@ Mask = NDArray[np.bool_]
 
 AGREED = 0.25
 """A later start is foreseen if this share of the scenarios needs the replica when it would be ready."""
+SAME = 1e-9
+"""Sums of weights that differ by less are the same: in which order they were added up doesn't decide."""
 EXPECTED = 0.5
 """It is foreseen as well if this share of the moments like that one was followed by the need."""
 TREND_STEPS = 4
@@ -145,7 +147,7 @@ def plan_replicas(
     if surprise:
         unforeseeing = _gain_of_waiting(problem, delays, starts, agreed=AGREED)
         gain = surprise * unforeseeing + (1 - surprise) * gain
-    unwanted = gain @ weights > 1e-9  # [P]
+    unwanted = gain @ weights > SAME  # [P]
     first = np.where(unwanted, place, count[services])
     replicas = highest.copy()
     np.minimum.at(replicas, services, base[services] + first)
@@ -209,7 +211,7 @@ def _due(problem: _Problem, ready: Counts, agreed: float) -> Mask:
     """`[H, P, M]` can a level be started in that step, because its need is foreseen or there already?"""
     needed, horizon = problem.needed, len(problem.needed)
     levels = np.arange(needed.shape[1])
-    foreseen = problem.likely[np.minimum(ready, horizon - 1), levels] >= agreed  # [H, P]
+    foreseen = problem.likely[np.minimum(ready, horizon - 1), levels] >= agreed - SAME  # [H, P]
     before = np.concatenate([needed[:1], needed[:-1]])
     due: Mask = needed | before | problem.expected | foreseen[..., None]
     return due

@@ -76,6 +76,17 @@ def test_a_need_that_all_agree_on_is_no_surprise():
     assert replicas(needs, ready=2) == replicas(needs, ready=2, surprise=1.0) == 1
 
 
+@pytest.mark.parametrize("count", [4, 8, 12, 24, 48, 96])
+def test_a_quarter_agrees_however_its_weights_are_added_up(count):
+    """Each quarter of the scenarios has the need at another time: just enough for it to be no surprise."""
+    quarters = [[1] * (20 + 5 * part) + [2] * 5 + [1] * (15 - 5 * part) for part in range(4)]
+    needs, weights = quarters * (count // 4), np.full(count, 1 / count)
+    found = [
+        replicas(needs, ready=2, surprise=1.0, weights=weights * (1 + slip)) for slip in (0, 1e-13, -1e-13)
+    ]
+    assert len(set(found)) == 1 and found[0] == 1
+
+
 def test_weights_count_as_so_many_equal_scenarios():
     calm, busy = [1] * 8, [1, 1, 1] + [3] * 5
     many = planned([calm] * 7 + [busy] * 3)
