@@ -32,11 +32,12 @@ from deepscaler.runs import Run
 from deepscaler.statistics import nan_mean, prediction_half
 from deepscaler.text import aligned
 
-USUAL_COST, USUAL_MINUTES, USUAL_WEIGHT = 0.02, 0.025, 4.0
+USUAL_COST, USUAL_MINUTES, USUAL_WEIGHT = 0.015, 0.015, 4.0
 """By how much what happens differs from what replays foretell: the standard deviation, in shares of what was
 held and of all minutes, and for how many replays that counts.
 
-`python -m testbed.experiments.shadow_judge` measures it; docs/results.md has the figures.
+`python -m testbed.experiments.shadow_judge` measures it; docs/results.md has the figures. Most runs miss by .3 %,
+few by ten: these hold the cost of 33 of 35 runs, of which 14 served for the choice.
 """
 VIOLATIONS_RUN = 2.4
 """Violating minutes come together, so their variance is so many times their number.

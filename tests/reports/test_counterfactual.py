@@ -85,8 +85,8 @@ def measured(core_hours, violation_minutes):
 def test_a_replay_that_misses_what_was_widens_the_interval():
     was, would = measured(4.0, 3), measured(3.0, 1)
     exact = replayed(was, [was, was], [would, would])
-    # Two replays that agree: 4 of 5 degrees of freedom are what is usual, 2 % of 4 core-hours.
-    half = 2.5706 * np.sqrt(4 / 5 * 1.5) * 0.02 * 4.0
+    # Two replays that agree: 4 of 5 degrees of freedom are what is usual, 1.5 % of 4 core-hours.
+    half = 2.5706 * np.sqrt(4 / 5 * 1.5) * 0.015 * 4.0
     assert exact.core_hours.value == 3.0
     assert (exact.core_hours.low, exact.core_hours.high) == pytest.approx((3 - half, 3 + half), rel=1e-4)
     off = measured(4.5, 5)
@@ -101,15 +101,15 @@ def test_replays_that_differ_widen_the_interval_and_one_alone_has_one():
     apart = replayed(was, [was] * 3, [measured(hours, 1) for hours in (2.5, 3.0, 3.5)])
     assert apart.core_hours.high - apart.core_hours.value > 0.8
     [alone] = [replayed(was, [was], [measured(3.0, 1)])]
-    assert 0.3 < alone.core_hours.high - 3.0 < 0.4 and alone.core_hours.value == 3.0
+    assert 0.2 < alone.core_hours.high - 3.0 < 0.3 and alone.core_hours.value == 3.0
 
 
 def test_many_violating_minutes_are_foretold_less_surely_than_none():
     was, none, many = measured(4.0, 3), measured(3.0, 0), measured(3.0, 12)
     calm, busy = (replayed(was, [was, was], [would, would]).minutes for would in (none, many))
     assert 0 < calm.high - calm.value < busy.high - busy.value
-    # Two replays that agree; usual are 2.5 % of 60 minutes, and 2.4 times the 12 minutes as variance.
-    half = 2.5706 * np.sqrt(4 / 5 * 1.5 * ((0.025 * 60) ** 2 + 2.4 * 12))
+    # Two replays that agree; usual are 1.5 % of 60 minutes, and 2.4 times the 12 minutes as variance.
+    half = 2.5706 * np.sqrt(4 / 5 * 1.5 * ((0.015 * 60) ** 2 + 2.4 * 12))
     assert busy.high - busy.value == pytest.approx(half, rel=1e-4)
 
 
