@@ -36,8 +36,8 @@ USUAL_COST, USUAL_MINUTES, USUAL_WEIGHT = 0.015, 0.015, 4.0
 """By how much what happens differs from what replays foretell: the standard deviation, in shares of what was
 held and of all minutes, and for how many replays that counts.
 
-`python -m testbed.experiments.shadow_judge` measures it; docs/results.md has the figures. Most runs miss by .3 %,
-few by ten: these hold the cost of 33 of 35 runs, of which 14 served for the choice.
+`python -m testbed.experiments.shadow_judge` measures it; docs/results.md has the figures. Most runs miss by
+0.3 %, few by ten: these hold the cost of 33 of 35 runs, of which 14 served for the choice.
 """
 VIOLATIONS_RUN = 2.4
 """Violating minutes come together, so their variance is so many times their number.
