@@ -93,10 +93,15 @@ def play_plans(bundle: Bundle, view: Dataset, ends: Rows, prices: Prices) -> Pla
 
 
 def _pasts(view: Dataset, ends: Rows, step: float) -> list[Array]:
-    """The offered rates `[L, N]` up to each row, a step apart; gaps hold the last value."""
-    filled = pd.DataFrame(view.labels.astype(np.float64)).ffill().bfill().fillna(0.0).to_numpy()
-    rows = round(HISTORY_SECONDS / step) * view.dilation
-    return [filled[end % view.dilation : end + 1 : view.dilation][-rows // view.dilation :] for end in ends]
+    """The offered rates `[L, N]` up to each row, a step apart, from the first one that is known on.
+
+    Gaps hold the last value. Where nothing is known yet there is a row of zeros.
+    """
+    filled = pd.DataFrame(view.labels.astype(np.float64)).ffill().to_numpy()
+    count, every = round(HISTORY_SECONDS / step), view.dilation
+    pasts = [filled[end % every : end + 1 : every][-count:] for end in ends]
+    known = [past[np.isfinite(past).all(axis=1)] for past in pasts]
+    return [past if len(past) else np.zeros((1, filled.shape[1])) for past in known]
 
 
 @dataclass(frozen=True, eq=False)

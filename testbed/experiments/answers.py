@@ -106,12 +106,10 @@ def _case(case: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any
 
 
 def _tell_differences(found: dict[str, Any], paired: Mapping[str, Any], base: float) -> None:
-    """How each of many columns, or the one that is asked for, differs from the baseline."""
-    if len(found) > WIDE:
-        for column in found.values():
-            if column["policy"] in paired:
-                column["difference"] = _against(paired[column["policy"]], base)
-        return
+    """How each column differs from the baseline; `difference` is that of the one that is asked for."""
+    for column in found.values():
+        if column["policy"] in paired:
+            column["difference"] = _against(paired[column["policy"]], base)
     asked = next((name for name in ASKED_FOR if name in paired), None)
     if asked is not None:
         found["difference"] = {"policy": asked, **_against(paired[asked], base)}

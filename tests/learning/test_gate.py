@@ -215,3 +215,14 @@ def test_gaps_in_the_rates_hold_the_last_value_and_unknown_needs_cost_nothing(of
     decided = decide_over(bundle, replace(offered, labels=labels), "test", PRICES, 120)
     inside = (decided.rows >= 2299) & (decided.rows < 2303)
     assert inside.sum() == 4 and not decided.held[inside].any() and (decided.held[~inside] > 0).all()
+
+
+def test_a_decision_knows_nothing_of_rates_that_come_later(offered, tmp_path):
+    """The first hours are unknown: what is decided in them is the same whatever comes after."""
+    bundle = load_bundle(write_scenario_bundle(tmp_path / "a.pt", demand().to_dict(), rises=0.05))
+    ends, held = np.arange(1400, 1440), []
+    for factor in (1.0, 3.0):
+        labels = offered.labels.copy() * factor
+        labels[:1450] = np.nan
+        held.append(play_plans(bundle, replace(offered, labels=labels), ends, PRICES).held)
+    np.testing.assert_array_equal(*held)
