@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,7 @@ from deepscaler.panel import FEATURES, MetricPanel
 from deepscaler.runs import POD_COLUMNS
 from deepscaler.settings import Settings
 from deepscaler.upstream import Upstream
+from sendFlow.shapes import Floats
 from testbed import shapes
 from testbed.cluster.counters import counter_snapshot
 from testbed.cluster.emulation import make_plan, make_program, make_simulator
@@ -193,12 +195,18 @@ class VirtualCluster:
         seconds = max(float(np.count_nonzero(warm)) * self._step, self._step)
         rate = float(self._history.endpoints.rows[warm][:, :, 0].sum()) / seconds
         asked = self.plan.users[0] if bed.load.kind == "closed" else self.plan.rates[0]
-        moments, values = shapes.earlier_users(bed.load, bed.earlier, bed.duration, self.seed)
+        moments, values = self._earlier_users
         places = np.clip(np.searchsorted(moments, times - begun, side="right") - 1, 0, len(values) - 1)
         means = values[places] * rate / max(float(asked), 1e-9)
         noise = [np.random.default_rng((self.seed, int(time))).standard_normal() for time in times.tolist()]
         drawn: NDArray[np.float64] = np.maximum(means + np.sqrt(means / 60.0) * np.array(noise), 0.0)
         return np.where(times > begun, drawn, np.nan)
+
+    @cached_property
+    def _earlier_users(self) -> tuple[Floats, Floats]:
+        """The load before the cluster began; a trace is read once, not for each hour of it."""
+        bed = self._settings.testbed
+        return shapes.earlier_users(bed.load, bed.earlier, bed.duration, self.seed)
 
     def workloads(self) -> Sequence[Workload]:
         """One entry per service; its boot time is what the application file says."""
