@@ -86,7 +86,7 @@ def known_truth(settings: Settings) -> DemandModel | None:
     """What the emulated application really needs; None on a real cluster or where another one is emulated."""
     if settings.cluster.kind != "testbed":
         return None
-    from testbed.experiments.runs import true_demand
+    from testbed.experiments.references import true_demand
 
     try:
         return true_demand(settings)

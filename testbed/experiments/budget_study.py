@@ -34,7 +34,7 @@ from deepscaler.policies.registry import make_policy
 from deepscaler.settings import Load, Settings, load_settings
 from deepscaler.text import aligned
 from testbed.experiments.flags import positive
-from testbed.experiments.runs import true_demand
+from testbed.experiments.references import true_demand
 from testbed.shapes import users
 
 Array = NDArray[np.float64]

@@ -19,7 +19,8 @@ from deepscaler.errors import ClusterError, DataError
 from deepscaler.evaluation.measured import Measured, measured
 from testbed.experiments.expected import Pace, told
 from testbed.experiments.matrix import DATA_SECTIONS, Case, Task
-from testbed.experiments.runs import Kept, Truth, find_truth, look_ahead, played, run_one
+from testbed.experiments.references import Truth, find_truth, look_ahead, played
+from testbed.experiments.runs import Kept, run_one
 
 ONE_THREAD = {
     name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")

@@ -39,7 +39,7 @@ from testbed.cluster.exposition import Series, deployment_of
 from testbed.cluster.virtual import VirtualCluster
 from testbed.experiments.flags import positive
 from testbed.experiments.page import recorded
-from testbed.experiments.runs import played
+from testbed.experiments.references import played
 from testbed.experiments.shadow import shadow_run
 from testbed.experiments.shadow_judge import foretold
 from testbed.kubernetes_api import KubernetesApi, KubernetesStore

@@ -35,7 +35,8 @@ from deepscaler.policies.registry import HPA
 from deepscaler.runs import PolicyName, read_run
 from deepscaler.settings import Settings, load_settings
 from deepscaler.text import aligned
-from testbed.experiments.runs import run_many, true_demand
+from testbed.experiments.references import true_demand
+from testbed.experiments.runs import run_many
 
 SIGMA = 0.3
 """Log-normal spread of the demands and counts of a draw, where `testbed.demand_sigma` is 0."""

@@ -18,7 +18,7 @@ from deepscaler.runs import PolicyName, read_info
 from deepscaler.settings import TEST_SEEDS, ApplicationCase, Experiment, Settings, Sweep, load_settings
 from testbed.applications.synthetic import PREFIX
 from testbed.experiments.draft import draft
-from testbed.experiments.runs import played
+from testbed.experiments.references import played
 
 INDIFFERENT = ("policy", "policies", "seeds", "shapes", "workers", "run_dir")
 """Keys of `scale` that a run of a named policy, load and seed doesn't depend on."""

@@ -27,7 +27,7 @@ from deepscaler.policies.registry import make_policy
 from deepscaler.settings import load_settings
 from testbed.cluster.virtual import VirtualCluster
 from testbed.experiments.flags import positive
-from testbed.experiments.runs import played
+from testbed.experiments.references import played
 from testbed.live import chromium
 
 SEED = 2005

@@ -35,7 +35,7 @@ from deepscaler.settings import Settings, load_settings
 from testbed.cluster.faults import FaultyCluster, Killed, draw_faults, failing_disk
 from testbed.cluster.virtual import VirtualCluster
 from testbed.experiments.flags import positive
-from testbed.experiments.runs import true_demand
+from testbed.experiments.references import true_demand
 from testbed.experiments.soaked import (
     MINUTE,
     Soaked,

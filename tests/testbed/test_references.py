@@ -6,7 +6,7 @@ import pytest
 from deepscaler.panel import MetricPanel
 from deepscaler.planning.scenarios import Moment
 from deepscaler.policies.plan import ForeseenRates
-from testbed.experiments.runs import find_jumps
+from testbed.experiments.references import find_jumps
 
 NOISE = np.random.default_rng(1)
 STEP = 15.0

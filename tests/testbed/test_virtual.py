@@ -28,16 +28,8 @@ from testbed.applications.loading import load_application
 from testbed.cluster.emulation import make_program
 from testbed.cluster.exposition import deployment_of
 from testbed.engine.simulator import LoadPlan
-from testbed.experiments.runs import (
-    Truth,
-    find_needed,
-    look_ahead,
-    run_many,
-    run_one,
-    seed_use,
-    true_demand,
-    warm_up_of,
-)
+from testbed.experiments.references import Truth, find_needed, look_ahead, true_demand
+from testbed.experiments.runs import run_many, run_one, seed_use, warm_up_of
 
 STEP = 15.0
 MEMORY = "memory_request_mib: 64, memory_limit_mib: 128, memory_base_mib: 32, memory_per_request_mib: 1"
