@@ -4,7 +4,7 @@ usage() {
     cat <<'USAGE'
 usage: sh sendFlow/sendLoop.sh [options] [-- options of locust]
 
-Without arguments: Online Boutique at http://localhost:30001, the README's trace (76 minutes a pass), until Ctrl-C.
+Without arguments: Online Boutique at http://localhost:30001, the published trace (76 minutes a pass), until Ctrl-C.
 
   --host URL          gateway                                  SENDFLOW_HOST         http://localhost:30001
   --application NAME  boutique, bookinfo or train_ticket       SENDFLOW_APPLICATION  boutique

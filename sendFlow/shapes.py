@@ -34,7 +34,9 @@ def shape_values(load: Load, duration: float, seed: int) -> Floats:
     if load.low > load.high:
         raise SettingsError(f"testbed.load.low: {load.low:g} is above testbed.load.high {load.high:g}")
     times, load = times_of(load, duration), _with_period(load, seed)
-    values = SHAPES[load.shape](times, load, duration, stream(seed, load.shape, 0))
+    held = load.hold if load.shape in ONCE else 0.0
+    begun, lasts = np.maximum(times - held, 0.0), max(duration - held, load.step)
+    values = SHAPES[load.shape](begun, load, lasts, stream(seed, load.shape, 0))
     return values * load.scale + load.noise * stream(seed, load.shape, 1).standard_normal(len(times))
 
 
@@ -173,6 +175,8 @@ SEGMENTS: dict[str, Shape] = {
     "square": _square,
     "diurnal": _diurnal,
 }
+ONCE = ("slight_increase", "slight_decrease", "sharp_increase", "sharp_decrease")
+"""Shapes that come once: `load.hold` keeps their first value until they begin."""
 SHAPES: dict[str, Shape] = {
     **SEGMENTS,
     "mixed": _mixed,

@@ -14,7 +14,6 @@ import pytest
 import yaml
 from helpers import kustomize
 from helpers.live_shop import live_shop
-from helpers.model_samples import SIZES
 from helpers.paths import ROOT
 
 from deepscaler.settings import load_settings
@@ -44,8 +43,8 @@ def commands() -> list[str]:
 
 def test_every_command_of_the_page_is_run_here_or_elsewhere() -> None:
     programs = {line.split()[0] for line in commands()}
-    assert programs - set(ELSEWHERE) == {"sed", "python"} and set(ELSEWHERE) <= programs
-    assert [line.split()[0] for line in commands()[:2]] == ["sed", "python"] and "--check" in commands()[1]
+    assert programs - set(ELSEWHERE) == {"printf", "python"} and set(ELSEWHERE) <= programs
+    assert [line.split()[0] for line in commands()[:2]] == ["printf", "python"] and "--check" in commands()[1]
 
 
 def shortened(line: str) -> list[str]:
@@ -64,23 +63,20 @@ def test_the_python_commands_of_the_page_run_in_their_order(
     """`config/cluster.yaml` is what the page's command makes, with the addresses of this test's servers."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "config", "config")
-    Path("config/train_config.yaml").write_text(
+    Path("config/scenario_train.yaml").write_text(
         yaml.safe_dump({"num_epoch": 1, "num_iter": 1, "random_graphs": 0, "refit_epochs": 0})
     )
-    data = {"data_dir": "data/boutique", "device": "cpu", "threads": 1}
-    Path("config/train_datasets_speed.yaml").write_text(yaml.safe_dump({"dataset": data, "AdapGLA": SIZES}))
-    todo = [line for line in commands() if line.split()[0] in ("sed", "python")]
+    sizes = {"dataset": {"device": "cpu", "threads": 1}, "AdapGLQ": {"channels": 8, "blocks": 1}}
+    Path("config/demo_scenario_datasets.yaml").write_text(yaml.safe_dump(sizes))
+    todo = [line for line in commands() if line.split()[0] in ("printf", "python")]
     subprocess.run(todo.pop(0), shell=True, check=True)
-    Path("config/cluster.yaml").rename("config/made.yaml")
-    with live_shop(load_settings("config/made.yaml").app, SAMPLES) as shop:
+    made = yaml.safe_load(Path("config/cluster.yaml").read_text())
+    with live_shop(load_settings("config/cluster.yaml").app, SAMPLES) as shop:
         for item in kustomize.render(ROOT / "deploy/overlays/act"):
             if "Role" in item["kind"]:
                 shop.store.create(item)
-        own = {
-            "extends": "made.yaml",
-            "cluster": {"prometheus": {"url": shop.prometheus}, "kubeconfig": shop.kubeconfig(tmp_path)},
-            "process": {"window": 6},
-        }
+        there = {"prometheus": {"url": shop.prometheus}, "kubeconfig": shop.kubeconfig(tmp_path)}
+        own = {**made, "cluster": made["cluster"] | there, "process": {"window": 20}}
         Path("config/cluster.yaml").write_text(yaml.safe_dump(own))
         assert len(todo) >= 9
         for line in todo:
@@ -100,4 +96,4 @@ def test_the_python_commands_of_the_page_run_in_their_order(
             rows = list(csv.DictReader(file))
         assert (rows[0]["mode"], rows[-1]["mode"]) == ("dry_run", "act")
         assert float(rows[-1]["predicted"]) > 0  # what the trained bundle predicted
-        assert Path("model_states/boutique/AdapGLA.pt").is_file()
+        assert Path("model_states/boutique/AdapGLQ.pt").is_file()

@@ -335,7 +335,7 @@ def node(shop: LiveShop) -> Iterator[Node]:
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     services = list(SETTINGS.app.services)
-    path = tmp_path / "boutique" / "AdapGLA.pt"
+    path = tmp_path / "boutique" / "AdapGLQ.pt"
     return write_bundle(path, services, [WANTED] * len(services), app="boutique")
 
 
@@ -420,7 +420,7 @@ def test_the_shadow_runs_as_its_pod_and_changes_nothing(
         if way == "bundle-url":
             files = stack.enter_context(serving(bundle.parent))
             digest = sha256(bundle.read_bytes()).hexdigest()
-            pods.variables = {"URL": f"{node.serve_bundles(files)}/AdapGLA.pt", "SHA256": digest}
+            pods.variables = {"URL": f"{node.serve_bundles(files)}/AdapGLQ.pt", "SHA256": digest}
         running = pods.start(stack)
         await_that(running, lambda: samples(running).get("deepscaler_ticks_total", 0) >= 1)
         found = samples(running)
@@ -539,11 +539,10 @@ def test_a_pod_without_a_bundle_or_a_right_ends_with_one_line(
 
 SMALLER = {
     "collect": ["--last=125m"],
-    "process": ["--set=process.window=6"],
+    "process": ["--set=process.window=20"],
     "train": [
         *("--num_epoch=1", "--num_iter=1", "--set=train.random_graphs=0", "--set=train.refit_epochs=0"),
-        *(f"--set=model.AdapGLA.{name}_channels=8" for name in ("graph", "time")),
-        *("--set=model.AdapGLA.kernel=3", "--set=model.AdapGLA.blocks=1"),
+        *("--set=model.AdapGLQ.channels=8", "--set=model.AdapGLQ.blocks=1"),
     ],
 }
 """What each container of the training Job is given behind its own arguments: two days would take hours."""

@@ -589,14 +589,14 @@ def test_the_pages_python_commands_are_ones_that_the_scripts_take() -> None:
             module.build_parser().parse_args(arguments)
 
 
-def test_one_word_turns_a_configuration_to_the_cluster(tmp_path: Path) -> None:
-    (line,) = [line for line in commands("docs/cluster.md") if line.startswith("sed ")]
-    script = re.match(r"sed '([^']*)' (\S+) > \S+", line)
-    assert script is not None
-    ran = subprocess.run(["sed", script[1], script[2]], cwd=ROOT, capture_output=True, text=True, check=True)
-    written = tmp_path / "cluster.yaml"
-    written.write_text(ran.stdout, encoding="utf-8")
-    assert load_settings(written).cluster.kind == "kubernetes"
+@pytest.mark.parametrize("app", ["boutique", "bookinfo", "train_ticket"])
+def test_one_word_turns_a_configuration_to_the_cluster(app: str, tmp_path: Path) -> None:
+    (line,) = [line for line in commands("docs/cluster.md") if line.startswith("printf ")]
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    subprocess.run(line.replace("boutique", app), shell=True, cwd=tmp_path, check=True)
+    settings = load_settings(tmp_path / "config/cluster.yaml")
+    assert (settings.cluster.kind, settings.process.label) == ("kubernetes", "offered")
+    assert settings.scale.bundle == f"model_states/{app}/AdapGLQ.pt"
 
 
 @pytest.mark.parametrize(

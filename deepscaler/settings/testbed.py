@@ -39,6 +39,11 @@ class Load(Section):
     longest_period: Positive | None = Field(
         None, description="the seed draws the period between `period` and this, evenly on a log scale"
     )
+    hold: NotNegative = Field(
+        0.0,
+        description="seconds before a shape that comes once (an increase or a decrease) begins; until then "
+        "it stays at its first value. A run adds `testbed.history`, so that the shape is what is judged",
+    )
     course: list[Annotated[tuple[NotNegative, Share], Field(strict=False)]] = Field(
         [(0.0, 0.5)],
         min_length=1,

@@ -33,7 +33,10 @@ Written by `{MAKE}` from the summaries of the runs; nothing here is typed. Each 
 violating minutes in % @ core-hours (realised cost: core-hours held, and shortages and starts at their
 prices), means over the seeds. Of a sweep, such as the HPA's targets, the setting with the lowest realised
 cost stands, chosen case by case on these very seeds, which favours it. Differences are of the realised cost,
-paired by seed, with their 95 % interval, bold where it excludes zero.
+paired by seed, with their 95 % interval, bold where it excludes zero. Policies stand in
+[decisions.md](decisions.md), what is needed and the prices in
+[planning.md](planning.md#what-the-plan-without-a-network-is-worth), loads and variants in the file that each section
+names. Sections were run on different days of the code, and differ by up to 2 % where they ask the same.
 """
 
 
@@ -131,7 +134,7 @@ def page(kept: Mapping[str, Any]) -> str:
 def _section(name: str, one: Mapping[str, Any]) -> str:
     cases = one["cases"]
     columns = [column for column in one["columns"] if any(column in case for case in cases.values())]
-    if len(columns) > WIDE:
+    if len(columns) > WIDE or one["baseline"] == OWN:  # then all others are compared with it
         return _headed(name, one, _lines_by_policy(columns, one))
     told = [case["difference"]["policy"] for case in cases.values() if "difference" in case]
     heads = ["", *columns, *((f"{told[0]} against {one['baseline']}",) if told else ())]

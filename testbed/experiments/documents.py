@@ -181,7 +181,7 @@ def findings(kept: Mapping[str, Any]) -> str:
         "**What the network adds to the plan**: `plan_bootstrap`, which learns nothing, violates "
         f"{_rate(plan)} at {plan['core_hours']:.2f} core-hours, which is {_cost(plan, own)}. The network was "
         "trained on three days of a load that is made of such shapes, so it knows what follows what.",
-        "**A forecast of replicas without a plan** (`deepscaler_quantile`, AdapGLA as published): "
+        "**A forecast of replicas without a plan** (`deepscaler_quantile`, AdapGLA, the paper's network): "
         f"{_rate(quantile)} of the minutes, where the reactive floor alone has {_rate(floor)}, at "
         f"{_cost(quantile, floor)} than that.",
         "**Scaling all services at once** by what the entry's request rate needs of each, every 15 s and "

@@ -22,6 +22,7 @@ from deepscaler.policies.planned import plan_policy
 from deepscaler.policies.registry import FORESEEN
 from deepscaler.runs import PolicyName
 from deepscaler.settings import Settings
+from sendFlow.shapes import ONCE
 from testbed.applications.loading import load_application
 from testbed.applications.truth import endpoint_shares, expected_visits
 from testbed.cluster.emulation import make_program
@@ -95,11 +96,16 @@ def find_truth(settings: Settings, seed: int) -> Truth:
 
 
 def played(settings: Settings, seed: int) -> Settings:
-    """The settings of one run: `testbed` with the run's duration, seed and load."""
+    """The settings of one run: `testbed` with the run's duration, seed and load.
+
+    A load that comes once begins after the history, and one that repeats began before it.
+    """
     bed, scale = settings.testbed, settings.scale
     load = scale.load or bed.load
     if scale.shapes:
         load = load.model_copy(update={"shape": scale.shapes[seed % len(scale.shapes)]})
+    if load.shape in ONCE:
+        load = load.model_copy(update={"hold": load.hold + bed.history})
     lasts = bed.history + (scale.duration or bed.duration)
     bed = bed.model_copy(update={"duration": lasts, "seed": seed, "load": load})
     return settings.model_copy(update={"testbed": bed})

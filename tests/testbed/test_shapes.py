@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.paths import WORLDCUP98, WORLDCUP98_MISSING
+from helpers.paths import ROOT, WORLDCUP98, WORLDCUP98_MISSING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepscaler.errors import DataError, SettingsError
-from deepscaler.settings import Load
+from deepscaler.settings import Load, load_settings
 from sendFlow.trace import read_req
 from testbed import shapes
+from testbed.experiments.references import played
 
 HOUR = 3600.0
 SEEDS = st.integers(0, 2**32 - 1)
@@ -66,6 +67,26 @@ def test_slight_changes_are_straight_lines() -> None:
     assert (rise[0], fall[0]) == (25, 95)
     assert rise[-1] == pytest.approx(45, abs=0.05) and fall[-1] == pytest.approx(57, abs=0.06)
     assert np.diff(rise).std() < 1e-9 and np.diff(fall).std() < 1e-9
+
+
+@pytest.mark.parametrize("shape", ["slight_increase", "slight_decrease", "sharp_increase", "sharp_decrease"])
+def test_what_comes_once_begins_after_the_history_and_is_then_the_same(shape: str) -> None:
+    alone = values(shape)
+    after = values(shape, duration=3 * HOUR, hold=2 * HOUR)
+    assert (after[:1440] == alone[0]).all() and (after[1440:] == alone).all()
+    load, duration = played_load(shape, history=2 * HOUR)
+    assert (shapes.users(load, duration, 1)[1] == after).all()
+
+
+def test_what_repeats_began_before_the_history() -> None:
+    load, duration = played_load("square", history=HOUR)
+    assert load.hold == 0 and duration == 2 * HOUR
+
+
+def played_load(shape: str, history: float) -> tuple[Load, float]:
+    asked = [f"testbed.history={history}", f"testbed.load.shape={shape}", "testbed.load.noise=0"]
+    bed = played(load_settings(ROOT / "config/boutique.yaml", asked), 1).testbed
+    return bed.load, bed.duration
 
 
 def test_fluctuation_is_a_sine_with_the_configured_period() -> None:

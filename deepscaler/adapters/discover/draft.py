@@ -54,10 +54,16 @@ def draft(
         lines.append(f"  context: {_scalar(cluster.context)}")
     address = f"  prometheus: {{url: {_scalar(prometheus or _PROMETHEUS)}}}"
     lines.append(address if prometheus else f"{address}  # CHECK")
-    lines += ["", "collect:", f"  output_dir: data/{path}", "", "process:", f"  output_dir: data/{path}", ""]
+    lines += ["", "collect:", f"  output_dir: data/{path}", "", "process:"]
+    lines += [
+        "  label: offered  # request rates, for the plan by cost (docs/cluster.md)",
+        "  step: 15",
+        "  horizon: 40",
+    ]
+    lines += [f"  output_dir: data/{path}_scenarios", ""]
     lines += [
         "scale:",
-        f"  bundle: model_states/{path}/AdapGLA.pt",
+        f"  bundle: model_states/{path}/AdapGLQ.pt",
         f"  run_dir: runs/{path}",
         "  mode: shadow  # first it only records what it would do; then advise, then act (docs/modes.md)",
     ]
