@@ -100,7 +100,7 @@ def _welcome(live: LiveTestbed, config: str) -> str:
             "",
             "Load it from a second terminal, scale it from a third:",
             f"  sh sendFlow/sendLoop.sh{_load_options(live)}",
-            f"  python predict_scale.py --config config/live.yaml{_scale_options(live)}",
+            f"  python predict_scale.py{_scale_options(live, config)}",
         ]
     )
 
@@ -113,15 +113,20 @@ def _load_options(live: LiveTestbed) -> str:
     )
 
 
-def _scale_options(live: LiveTestbed) -> str:
-    """The options of predict_scale.py that differ from config/live.yaml."""
+def _scale_options(live: LiveTestbed, config: str) -> str:
+    """The options of predict_scale.py: config/live.yaml and what differs, or the settings of another one."""
     found, usual = live.addresses, Serve()
+    if live.program.name != "boutique":
+        own = {"kind": "kubernetes", "kubeconfig": found.kubeconfig, "prometheus.url": found.prometheus}
+        return f" --config {config} --policy hpa_70" + "".join(
+            f" --set cluster.{key}={value}" for key, value in own.items() if value
+        )
     options = {
         "cluster.prometheus.url": (found.prometheus, f"http://127.0.0.1:{usual.prometheus_port}"),
         "scale.metrics_port": (live.serve.controller_port, usual.controller_port),
         "cluster.kubeconfig": (found.kubeconfig, f"{usual.directory}/kubeconfig"),
     }
-    return "".join(
+    return " --config config/live.yaml" + "".join(
         f" --set {key}={value}" for key, (value, default) in options.items() if value and value != default
     )
 

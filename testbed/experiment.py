@@ -19,6 +19,7 @@ from deepscaler.errors import DeepScalerError, SettingsError
 from deepscaler.evaluation.comparison import ComparedPolicy, Outcome
 from deepscaler.evaluation.summary import summarize
 from deepscaler.logs import start_logging
+from deepscaler.policies.registry import check_name
 from deepscaler.settings import Experiment, load_section
 from testbed.experiments.choice import CHOSEN, choose, read_chosen, write_chosen
 from testbed.experiments.cluster import measure, run_tasks
@@ -115,12 +116,15 @@ def run(experiment: Experiment, arguments: argparse.Namespace) -> dict[str, Any]
         raise SettingsError("--test: the experiment has no `test_seeds`")
     chosen = read_chosen(root / CHOSEN) if arguments.test else None
     cases = list(cases_of(experiment, arguments.further, chosen))
+    check_entrants(experiment, cases)
     tasks = tasks_of(cases, _only(arguments.only))
     if seeds := seeds_for_test(tasks):
         _log_test(root / TEST_LOG, tasks, seeds)
     pace = Pace()
     run_tasks(missing(tasks, pace), pace, workers=experiment.workers, scheduler=arguments.scheduler)
     began = time.perf_counter()
+    if arguments.only:  # what earlier calls ran belongs to the answer, too
+        tasks = [task for task in tasks_of(cases) if task.finished()]
     found = summarise(tasks, experiment.baseline)
     print(f"{len(tasks)} runs read in {time.perf_counter() - began:.1f} s", file=sys.stderr)
     about = {
@@ -139,6 +143,19 @@ def run(experiment: Experiment, arguments: argparse.Namespace) -> dict[str, Any]
     if experiment.sweeps and not arguments.test and not arguments.only:
         write_chosen(root / CHOSEN, choose(cases, found, experiment.most_violations), experiment.seeds)
     return summary
+
+
+def check_entrants(experiment: Experiment, cases: Sequence[Case]) -> None:
+    """Say before the first run what would be found out after hours.
+
+    Raises:
+        SettingsError: a policy is unknown, or the baseline that was asked for takes no part.
+    """
+    names = {str(one.name): one.policy for case in cases for one in case.entrants}
+    for policy in dict.fromkeys(names.values()):
+        check_name(policy)
+    if "baseline" in experiment.model_fields_set and experiment.baseline not in names:
+        raise SettingsError(f"baseline: {experiment.baseline!r} is none of {', '.join(names)}")
 
 
 def missing(tasks: Sequence[Task], pace: Pace) -> list[Task]:
@@ -180,7 +197,10 @@ def _only(texts: Sequence[str]) -> Mapping[str, list[str]]:
     wrong = [text for text in texts if "=" not in text]
     if wrong:
         raise SettingsError(f"--only {wrong[0]}: expected KEY=VALUE[,VALUE]")
-    return {key: values.split(",") for key, _, values in (text.partition("=") for text in texts)}
+    found: dict[str, list[str]] = {}
+    for key, _, values in (text.partition("=") for text in texts):
+        found.setdefault(key, []).extend(values.split(","))
+    return found
 
 
 def _log_test(path: Path, tasks: Sequence[Task], seeds: Sequence[int]) -> None:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deepscaler.artefacts import write_json
+from deepscaler.artefacts import one_line, read_json, write_json
 from deepscaler.errors import DataError
 from deepscaler.evaluation.comparison import ComparedPolicy, Outcome, compare_policies
 from deepscaler.evaluation.measured import measured
-from deepscaler.runs import PolicyName, find_runs
+from deepscaler.runs import AGAIN, PolicyName, find_runs
 from deepscaler.settings import PlanPrices
 
 
@@ -59,7 +59,39 @@ def gather(directories: Sequence[str], warmup: float, prices: PlanPrices | None 
             twice = f"same policy and seed ({entrant}, {run.unit}) as {earlier}"
             raise DataError(f"{run.place}: {twice}; give their directories one by one to --runs")
         outcomes.append(Outcome(entrant, run.unit, run.measures, run.place))
+    _same_loads(found)
     return outcomes
+
+
+def _same_loads(found: Sequence[_Found]) -> None:
+    """Refuse to compare policies that met other loads: the seed alone doesn't tell.
+
+    Raises:
+        DataError: names two runs, and what differs.
+    """
+    first: dict[tuple[str, str], tuple[Path, dict[str, Any]]] = {}
+    for run in found:
+        load = _emulated_load(run.place)
+        place, other = first.setdefault((run.directory, run.unit), (run.place, load))
+        differs = [key for key in sorted(load.keys() & other.keys()) if load[key] != other[key]]
+        if differs:
+            key = differs[0]
+            raise DataError(
+                f"{run.place}: its load isn't that of {place} (testbed.{key} is {one_line(load[key], 60)}, "
+                f"there {one_line(other[key], 60)}); give runs of other loads a directory of their own"
+            )
+
+
+def _emulated_load(place: Path) -> dict[str, Any]:
+    """What the load of a run on the testbed depends on, beside the seed; empty for other runs."""
+    settings = read_json(place / "run.json", AGAIN).get("settings")
+    bed = settings.get("testbed") if isinstance(settings, dict) else None
+    cluster = settings.get("cluster") if isinstance(settings, dict) else None
+    if not isinstance(bed, dict) or not isinstance(cluster, dict) or cluster.get("kind") != "testbed":
+        return {}
+    load = bed.get("load")
+    parts = {f"load.{key}": value for key, value in load.items()} if isinstance(load, dict) else {}
+    return {"application": bed.get("application"), **parts}
 
 
 def _find(directory: str, place: Path, warmup: float, prices: PlanPrices) -> _Found:

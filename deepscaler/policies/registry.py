@@ -21,7 +21,7 @@ from deepscaler.policies.explore import ExplorePolicy, SlaWatch
 from deepscaler.policies.outlook import learned_from
 from deepscaler.policies.planned import bootstrap_policy, plan_policy, trials_of
 from deepscaler.policies.reactive import FrontPolicy, OneByOnePolicy, ReactiveFloor, ReactivePolicy
-from deepscaler.policies.rivals import RIVALS, make_rival
+from deepscaler.policies.rivals import RIVALS, is_rival, make_rival
 from deepscaler.policies.static import StaticPolicy
 from deepscaler.runs import PolicyName
 from deepscaler.settings import Settings
@@ -57,6 +57,21 @@ class Context:
     seed: int
 
 
+def check_name(name: str) -> None:
+    """Whether there is a policy of that name, without making it.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    asked = PolicyName.parse(name)
+    if asked.family not in TOLD and name not in POLICIES and not is_rival(asked):
+        known = ", ".join((*POLICIES, *TOLD, *(family for family in RIVALS if not family.startswith(HPA))))
+        raise SettingsError(
+            f"policy {name!r} is unknown; allowed: {known}, hpa_<percent of the CPU limit> (hpa_70), "
+            "hpa_r<percent of the CPU request> (hpa_r70)"
+        )
+
+
 def make_policy(
     name: str, settings: Settings, seed: int | None = None, ahead: Mapping[str, Policy] | None = None
 ) -> Policy:
@@ -82,15 +97,10 @@ def make_policy(
         raise SettingsError(
             f"policy {name!r} needs the true future: it runs on the testbed only (cluster.kind: testbed)"
         )
+    check_name(name)
     rival = make_rival(asked, settings)
     if rival is not None:
         return rival
-    if name not in POLICIES:
-        known = ", ".join((*POLICIES, *TOLD, *(family for family in RIVALS if not family.startswith(HPA))))
-        raise SettingsError(
-            f"policy {name!r} is unknown; allowed: {known}, hpa_<percent of the CPU limit> (hpa_70), "
-            "hpa_r<percent of the CPU request> (hpa_r70)"
-        )
     return POLICIES[name](Context(settings, settings.testbed.seed if seed is None else seed))
 
 

@@ -76,6 +76,14 @@ class _Percentages(Container[int | None]):
         return not self._needed if number is None else isinstance(number, int) and 0 < number <= self._most
 
 
+def is_rival(asked: PolicyName) -> bool:
+    """Whether there is a rival of that name."""
+    family, knob = RIVALS.get(asked.family), asked.knob
+    if family is None or (knob is not None and not knob.is_integer()):
+        return False
+    return (None if knob is None else int(knob)) in family.numbers
+
+
 def make_rival(asked: PolicyName, settings: Settings) -> Policy | None:
     """The rival of that name; None where there is none.
 
@@ -83,11 +91,10 @@ def make_rival(asked: PolicyName, settings: Settings) -> Policy | None:
         DataError: the demand fit or the recorded calls that it needs are missing; the message names the
             command.
     """
-    family = RIVALS.get(asked.family)
-    if family is None or (asked.knob is not None and not asked.knob.is_integer()):
+    if not is_rival(asked):
         return None
     percent = None if asked.knob is None else int(asked.knob)
-    return family.make(Asked(asked.text, percent, settings)) if percent in family.numbers else None
+    return RIVALS[asked.family].make(Asked(asked.text, percent, settings))
 
 
 def _hpa(asked: Asked) -> Policy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from datetime import date
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -20,8 +21,23 @@ Share = Annotated[float, Field(ge=0, le=1)]
 """A number from 0 to 1."""
 Count = Annotated[int, Field(ge=1)]
 """A whole number that is 1 or more."""
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 """A seed of random numbers."""
+
+
+def _once(seeds: list[int]) -> list[int]:
+    twice = [seed for seed, count in Counter(seeds).items() if count > 1]
+    if twice:
+        raise ValueError(f"{twice[0]} stands there twice; one load counts once")
+    return seeds
+
+
+Seeds = Annotated[list[Seed], AfterValidator(_once)]
+"""Seeds that are all different: two runs of one load are no further evidence."""
+Replicas = Annotated[int, Field(ge=1, le=10_000)]
+"""Replicas of one service; more than that is a slip of the pen."""
+Span = Annotated[float, Field(ge=0, le=3_162_240_000)]
+"""Seconds, at most a hundred years."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 """A TCP port; 0 is any free one where we listen."""
 

@@ -6,12 +6,17 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from deepscaler.settings.base import Name, Section, Seed, Share
+from deepscaler.settings.base import Name, Section, Seeds, Share
 
 Plain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 """A name that can be part of a path and of a flag: letters, digits, `_`, `.` and `-`."""
+Levels = Annotated[dict[Plain, list[str]], Field(min_length=1)]
+"""The overrides of each level of a factor, by name."""
 TEST_SEEDS = range(2000, 3000)
 """Nothing is tuned on these seeds."""
+
+SomeSeeds = Annotated[Seeds, Field(min_length=1)]
+"""At least one seed."""
 
 
 class ApplicationCase(Section):
@@ -19,16 +24,16 @@ class ApplicationCase(Section):
 
     config: str = Field(description="settings of the application, as `--config` of the scripts")
     set: list[str] = Field([], description="overrides of its settings, section.key=value")
-    seeds: list[Seed] | None = Field(None, description="its seeds; null: those of the load or the experiment")
-    test_seeds: list[Seed] | None = Field(None, description="its test seeds; null: those of the experiment")
+    seeds: SomeSeeds | None = Field(None, description="its seeds; null: those of the load or the experiment")
+    test_seeds: SomeSeeds | None = Field(None, description="its test seeds; null: those of the experiment")
 
 
 class LoadCase(Section):
     """One load of an experiment."""
 
     set: list[str] = Field([], description="overrides of the application's settings, section.key=value")
-    seeds: list[Seed] | None = Field(None, description="seeds of this load; null: those of the experiment")
-    policies: list[str] | None = Field(
+    seeds: SomeSeeds | None = Field(None, description="seeds of this load; null: those of the experiment")
+    policies: Annotated[list[str], Field(min_length=1)] | None = Field(
         None, description="policies of this load; null: those of the experiment"
     )
 
@@ -83,7 +88,7 @@ class Experiment(Section):
     )
     set: list[str] = Field([], description="overrides for all runs, section.key=value")
     loads: dict[Plain, LoadCase] = Field(min_length=1, description="by name")
-    factors: dict[Plain, dict[Plain, list[str]]] = Field(
+    factors: dict[Plain, Levels] = Field(
         {},
         description="what else is varied: factor, level, overrides of that level; all combinations are run",
     )
@@ -104,12 +109,11 @@ class Experiment(Section):
         description="a promise: a table names the cheapest setting of each policy that keeps it in all runs",
     )
     baseline: str = Field("hpa_70", description="policy that the others are paired with")
-    seeds: list[Seed] = Field(
-        min_length=1,
+    seeds: SomeSeeds = Field(
         description="one run per seed and policy, the same load for all policies; with `test_seeds`, those "
         "on which the points of `sweeps` are chosen",
     )
-    test_seeds: list[Seed] = Field(
+    test_seeds: Seeds = Field(
         [], description="seeds of `--test`: the points that were chosen on `seeds` are run on them"
     )
     most_violations: Share = Field(
@@ -135,4 +139,10 @@ class Experiment(Section):
         taken = {"application", "load", "policy", "seed"} & self.factors.keys()
         if taken:
             raise ValueError(f"factors: {min(taken)!r} is the name of something else")
+        for factor, levels in self.factors.items():
+            earlier: dict[tuple[str, ...], str] = {}
+            for level, overrides in levels.items():
+                same = earlier.setdefault(tuple(overrides), level)
+                if same != level:
+                    raise ValueError(f"factors: {factor}: {same!r} and {level!r} are the same settings")
         return self

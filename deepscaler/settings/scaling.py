@@ -12,9 +12,10 @@ from deepscaler.settings.base import (
     NotNegative,
     Port,
     Positive,
+    Replicas,
     RhoMax,
     Section,
-    Seed,
+    Seeds,
     Share,
 )
 from deepscaler.settings.rails import CalendarEntry, Constraint
@@ -28,7 +29,7 @@ class GuardRails(Section):
     """Bounds on every decision, whatever the policy proposes."""
 
     min_replicas: Count = Field(1, description="fewest replicas of a service")
-    max_replicas: Count = Field(30, description="most replicas of a service")
+    max_replicas: Replicas = Field(30, description="most replicas of a service")
     per_service: dict[str, tuple[int, int]] = Field(
         {}, description="[min, max] replicas of single services, instead of the two above", strict=False
     )
@@ -274,7 +275,7 @@ class Scale(Section):
     policies: list[str] = Field(
         [], description="testbed: several policies, one run for each; they replace `policy`"
     )
-    seeds: list[Seed] = Field([], description="testbed: one run for each seed; empty: testbed.seed")
+    seeds: Seeds = Field([], description="testbed: one run for each seed; empty: testbed.seed")
     bundle: str = Field("model_states/app/AdapGLA.pt", description="trained bundle of the policy deepscaler")
     quantile_bundle: str | None = Field(
         None, description="trained bundle of the policy deepscaler_quantile; null: that of deepscaler"

@@ -7,7 +7,17 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from deepscaler.settings.base import Count, Moment, NotNegative, Port, Positive, Section, Seed, Share
+from deepscaler.settings.base import (
+    Moment,
+    NotNegative,
+    Port,
+    Positive,
+    Replicas,
+    Section,
+    Seed,
+    Share,
+    Span,
+)
 
 
 class MixChange(Section):
@@ -100,11 +110,11 @@ class Testbed(Section):
     start: Moment = Field("2026-01-05T00:00:00Z", description="time at which the load begins")
     seed: Seed = Field(1, description="seed of all that is random in a run: load, requests, start-up times")
     warmup: NotNegative = Field(300.0, description="virtual seconds of load before `start`")
-    history: NotNegative = Field(
+    history: Span = Field(
         0.0,
         description="seconds of load and control before the judged part of a run; `duration` comes on top",
     )
-    earlier: NotNegative = Field(
+    earlier: Span = Field(
         0.0,
         description="seconds of load before `start` that only the metrics know, minute by minute: weeks of "
         "history without simulating them",
@@ -137,5 +147,5 @@ class Testbed(Section):
         description="utilisation of the CPU limit at which the realised cost counts what a load needed; "
         "null: `process.rho_max`, or 0.9 where that is auto",
     )
-    initial_replicas: Count = Field(2, description="replicas of each service when the testbed starts")
+    initial_replicas: Replicas = Field(2, description="replicas of each service when the testbed starts")
     serve: Serve = Serve()

@@ -6,12 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from deepscaler.artefacts import read_json, write_json
 from deepscaler.errors import DataError
 from deepscaler.evaluation.comparison import REFERENCES, pareto_front
 from testbed.experiments.matrix import Case
 
 CHOSEN = "chosen.json"
+POINTS = TypeAdapter(dict[str, list[str]])
 
 
 def choose(
@@ -39,8 +42,11 @@ def read_chosen(path: Path) -> dict[str, list[str]]:
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; run the experiment without --test first")
-    points: dict[str, list[str]] = read_json(path, "run the experiment again without --test")["points"]
-    return points
+    again = "run the experiment again without --test"
+    try:
+        return POINTS.validate_python(read_json(path, again).get("points"))
+    except ValidationError as error:
+        raise DataError(f"{path}: no points by case; {again}") from error
 
 
 def _points(case: Case, summary: Mapping[str, Any], most_violations: float) -> Iterator[str]:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from deepscaler.artefacts import write_text
-from deepscaler.errors import SettingsError
-from deepscaler.policies.registry import files_read
+from deepscaler.errors import DataError, SettingsError
+from deepscaler.policies.registry import check_name, files_read
 from deepscaler.runs import PolicyName, read_info
 from deepscaler.settings import TEST_SEEDS, ApplicationCase, Experiment, Settings, Sweep, load_settings
 from testbed.applications.synthetic import PREFIX
@@ -24,6 +24,7 @@ INDIFFERENT = ("policy", "policies", "seeds", "shapes", "workers", "run_dir")
 """Keys of `scale` that a run of a named policy, load and seed doesn't depend on."""
 DATA_SECTIONS = ("app.", "cluster.", "collect.", "process.", "testbed.")
 """Settings that telemetry and the demand fit depend on."""
+BROKEN = "a run is broken; remove {} and run the experiment again"
 TEST = "test"
 """Below this directory of an experiment lie the runs of `--test`."""
 
@@ -143,7 +144,10 @@ class Task:
         """
         if not (self.place / "run.json").is_file():
             return None
-        found = read_info(self.place / "run.json")
+        try:
+            found = read_info(self.place / "run.json")
+        except DataError as error:
+            raise DataError(f"{error.args[0]}: {BROKEN.format(self.place)}") from error
         asked = played(self.settings, self.seed).model_dump(mode="json")
         why = _difference(found, asked, self.about())
         if why:
@@ -167,7 +171,7 @@ class Task:
 def _difference(found: Mapping[str, Any], asked: Mapping[str, Any], about: Mapping[str, Any]) -> str:
     """What a run depends on and that isn't as asked; "" if nothing."""
     settings = found.get("settings")
-    if not isinstance(settings, dict):
+    if not isinstance(settings, dict) or not isinstance(settings.get("scale"), dict):
         return "it states none"
     one, other = _flat(_decisive(settings)), _flat(_decisive(asked))
     for key in sorted(one.keys() | other.keys()):
@@ -175,7 +179,8 @@ def _difference(found: Mapping[str, Any], asked: Mapping[str, Any], about: Mappi
             return f"{key} is {one.get(key)!r}, asked is {other.get(key)!r}"
     if found.get("plays", about["plays"]) != about["plays"]:
         return f"the policy is {found['plays']}, asked is {about['plays']}"
-    for path, digest in (found.get("inputs") or {}).items():
+    inputs = found.get("inputs")
+    for path, digest in inputs.items() if isinstance(inputs, dict) else ():
         if about["inputs"].get(path, digest) != digest:
             return f"{path} has changed since"
     return ""
@@ -234,11 +239,16 @@ def cases_of(
         policies = case.policies if case.policies is not None else experiment.policies
         entrants = entrants_of(experiment, policies)
         if chosen is not None:
-            taken = chosen.get("/".join(place.values()), ())
+            where = "/".join(place.values())
+            if any(one.sweep for one in entrants) and where not in chosen:
+                raise SettingsError(
+                    f"--test: no points were chosen for {where}; run the experiment without --test first"
+                )
+            taken = chosen.get(where, ())
             absent = set(taken) - {str(one.name) for one in entrants}
             if absent:
                 raise SettingsError(
-                    f"--test: no point {min(absent)!r} in the sweeps of {'/'.join(place.values())}, though "
+                    f"--test: no point {min(absent)!r} in the sweeps of {where}, though "
                     "it was chosen; choose again: run the experiment without --test"
                 )
             entrants = tuple(one for one in entrants if not one.sweep or str(one.name) in taken)
@@ -305,11 +315,20 @@ def entrants_of(experiment: Experiment, policies: Sequence[str]) -> tuple[Entran
 
 def _named(experiment: Experiment, name: str) -> list[Entrant]:
     if name in experiment.variants:
+        _not_a_policy("variants", name)
         variant = experiment.variants[name]
         return [Entrant(PolicyName(name, name), variant.policy, tuple(variant.set))]
     if name in experiment.sweeps:
         return [_point(name, experiment.sweeps[name], value) for value in experiment.sweeps[name].values]
     return [Entrant(PolicyName.parse(name), name)]
+
+
+def _not_a_policy(key: str, name: str) -> None:
+    try:
+        check_name(name)
+    except SettingsError:
+        return
+    raise SettingsError(f"{key}: {name} is the name of a policy that runs otherwise; choose another")
 
 
 def _point(sweep: str, settings: Sweep, value: float) -> Entrant:

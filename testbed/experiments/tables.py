@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from deepscaler.errors import SettingsError
 from deepscaler.evaluation.text import UNKNOWN, interval, number
 from deepscaler.settings import Holds
 from deepscaler.text import aligned
@@ -81,6 +82,9 @@ def holds_table(cases: Mapping[str, Mapping[str, Any]], holds: Holds) -> str:
 
 
 def _cheapest(case: Mapping[str, Any], family: str, holds: Holds) -> str:
+    if any(holds.measure not in run for run in case["runs"]):
+        known = ", ".join(sorted(set.intersection(*(set(run) for run in case["runs"]))))
+        raise SettingsError(f"holds.measure: no measure {holds.measure!r}; there are: {known}")
     kept = {
         name: all(run[holds.measure] <= holds.at_most for run in case["runs"] if run["policy"] == name)
         for name, row in case["policies"].items()

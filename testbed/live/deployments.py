@@ -34,7 +34,8 @@ class Deployments:
         self._draining: dict[int, float] = {}
         self._usage, self._sampled = PodUsage(USAGE_SECONDS), 0.0
         self.store = KubernetesStore(on_scale=self._scale)
-        self.store.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": app.namespace}})
+        if self.store.peek("/namespaces", "", app.namespace) is None:  # there is `default`
+            self.store.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": app.namespace}})
         replicas = clock.snapshot().spec
         for service in range(program.num_services):
             self.store.create(manifest(program, app, service, int(replicas[service])))

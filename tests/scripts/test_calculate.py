@@ -203,6 +203,20 @@ def test_two_runs_of_one_policy_and_seed_are_refused(tmp_path, capsys):
     assert "same policy and seed (hpa_70, 2000)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("other", [{"load": {"low": 200}}, {"application": "single"}])
+def test_runs_of_other_loads_are_not_compared(tmp_path, capsys, other):
+    write_runs(tmp_path, {"hpa_70": ((0,), 1), "hpa_50": ((0,), 1)})
+    bed = {"application": "boutique", "load": {"low": 20, "high": 100}}
+    for place, changes in ((tmp_path / "hpa_70-2000", {}), (tmp_path / "hpa_50-2000", other)):
+        info = json.loads((place / "run.json").read_text())
+        played = {**bed, **changes, "load": {**bed["load"], **changes.get("load", {})}}
+        settings = {**info.get("settings", {}), "testbed": played, "cluster": {"kind": "testbed"}}
+        (place / "run.json").write_text(json.dumps({**info, "settings": settings}))
+    assert run_script([str(tmp_path)], tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    assert "its load isn't that of" in said and "a directory of their own" in said
+
+
 def test_many_policies_still_make_a_picture(tmp_path):
     row = {"seeds": 1, "violation_rate_ci": None, "core_hours_ci": None, "directory": ""}
     policies = {

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.paths import ROOT
 
 from deepscaler.errors import SettingsError
 from deepscaler.settings import ModelConfig, Settings, Train, load_section, load_settings
@@ -347,3 +348,19 @@ def test_what_no_server_would_answer_is_refused_at_start(override: str, why: str
 )
 def test_unusual_spans_and_addresses_are_taken(override: str) -> None:
     assert load_settings(BOUTIQUE, [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "why"),
+    [
+        ("testbed.initial_replicas=1000000000", "testbed.initial_replicas"),
+        ("scale.guard_rails.max_replicas=1000000000000000000000", "scale.guard_rails.max_replicas"),
+        ("testbed.history=1.0e+300", "testbed.history"),
+        ("testbed.earlier=1.0e+300", "testbed.earlier"),
+        ("testbed.seed=1000000000000000000000000000", "testbed.seed"),
+        ("scale.seeds=[1000, 1000]", "scale.seeds.*1000 stands there twice"),
+    ],
+)
+def test_what_no_run_would_end_with_is_refused_at_start(override: str, why: str) -> None:
+    with pytest.raises(SettingsError, match=why):
+        load_settings(ROOT / "config/boutique.yaml", [override])

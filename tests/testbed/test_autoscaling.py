@@ -39,6 +39,16 @@ def test_what_is_patched_is_what_it_does_next(low, high, replicas):
     assert peak.replicas == replicas
 
 
+@pytest.mark.parametrize("namespace", ["default", "shop"])
+def test_an_application_is_served_in_a_namespace_that_is_there_or_not(namespace):
+    app = load_settings("config/boutique.yaml", [f"app.namespace={namespace}"]).app
+    program = compile_program(load_application("boutique"))
+    plan = LoadPlan.closed([0.0], [0], program.task_weights)
+    simulator = Simulator(program, plan, seed=1, replicas=[1] * program.num_services)
+    clock = WallClock(simulator, clock=lambda: 0.0)
+    assert set(Deployments(program, app, clock).store.replicas(namespace)) == set(app.services)
+
+
 def test_on_the_live_engine_an_idle_service_loses_its_surplus():
     """Nobody calls: after the stabilization window the autoscaler goes to its minimum."""
     app = load_settings("config/boutique.yaml").app

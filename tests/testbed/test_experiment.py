@@ -13,15 +13,17 @@ import yaml
 from distributed import LocalCluster
 from helpers.paths import ROOT
 
-from deepscaler.errors import SettingsError
-from deepscaler.settings import Experiment, load_section
-from testbed.experiment import main
-from testbed.experiments.choice import choose
+from deepscaler.errors import DataError, SettingsError
+from deepscaler.settings import Experiment, Holds, load_section
+from testbed.experiment import check_entrants, main
+from testbed.experiments.choice import choose, read_chosen
 from testbed.experiments.expected import Pace, guess, told
 from testbed.experiments.matrix import cases_of, entrants_of, tasks_of
 from testbed.experiments.smoke import covering, ends_of_sweeps
 from testbed.experiments.smoke import main as smoke
+from testbed.experiments.tables import holds_table
 
+LOAD = "scale.load={shape: steady, low: 10, high: 20}"
 SHIPPED = sorted((ROOT / "config" / "experiments").glob("*.yaml"))
 
 
@@ -47,7 +49,7 @@ def written(tmp_path):
         text = {
             "config": str(ROOT / "config" / "boutique.yaml"),
             "set": ["testbed.history=60", "scale.duration=120", "evaluate.warmup=0"],
-            "loads": {"steady": {"set": ["scale.load={shape: steady, low: 10, high: 20}"]}},
+            "loads": {"steady": {"set": [LOAD]}},
             "policies": ["hpa_70", "oracle"],
             "seeds": [1000],
             "output": str(tmp_path / "runs"),
@@ -65,6 +67,15 @@ def run(cluster, monkeypatch):
     """`main` on the workers of `cluster`."""
     monkeypatch.chdir(ROOT)
     return lambda *arguments: main([*arguments, "--scheduler", cluster.scheduler_address])
+
+
+def answer(path):
+    """Case -> policy -> what a table tells of it."""
+    told = ("seeds", "violation_rate", "core_hours", "realised_cost")
+    return {
+        case: {name: [row[key] for key in told] for name, row in found["policies"].items()}
+        for case, found in read(path)["cases"].items()
+    }
 
 
 def read(path):
@@ -90,6 +101,38 @@ def test_it_runs_resumes_and_refuses_runs_of_other_settings(written, run, tmp_pa
     assert run(written(set=["scale.duration=180", "evaluate.warmup=0"])) == 1
     message = capsys.readouterr().err
     assert "a run of other settings (" in message and message.count("\n") == 1
+
+
+def test_a_part_that_is_run_again_leaves_the_whole_answer(written, run, tmp_path):
+    path = written(loads={name: {"set": [LOAD]} for name in ("one", "other")}, policies=["hpa_70", "hpa_50"])
+    assert run(path) == 0
+    whole = answer(tmp_path / "runs" / "summary.json")
+    shutil.rmtree(tmp_path / "runs" / "other" / "hpa_50-1000")
+    assert run(path, "--only", "load=other", "policy=hpa_50", "policy=hpa_70") == 0
+    assert answer(tmp_path / "runs" / "summary.json") == whole
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"settings": 5}', '{"settings": {"scale": 5}}'])
+def test_a_broken_run_is_to_be_removed(written, run, tmp_path, capsys, text):
+    place = tmp_path / "runs" / "steady" / "hpa_70-1000"
+    place.mkdir(parents=True)
+    (place / "run.json").write_text(text)
+    assert run(written()) == 1
+    message = capsys.readouterr().err
+    assert str(place) in message and "remove " in message and message.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["{}", '{"points": []}', '{"points": {"steady": "hpa_70"}}'])
+def test_points_that_cant_be_read_are_to_be_chosen_again(tmp_path, text):
+    (tmp_path / "chosen.json").write_text(text)
+    with pytest.raises(DataError, match=r"chosen\.json: no points by case; run the experiment again without"):
+        read_chosen(tmp_path / "chosen.json")
+
+
+def test_a_promise_over_a_measure_that_isnt_there_names_those_that_are():
+    case = {"policies": {"hpa_70": {"family": "hpa"}}, "runs": [{"policy": "hpa_70", "p99_seconds": 0.2}]}
+    with pytest.raises(SettingsError, match="no measure 'nosuch'; there are: p99_seconds, policy"):
+        holds_table({"steady": case}, Holds(measure="nosuch", at_most=1.0))
 
 
 def test_a_run_keeps_what_it_was_made_of_in_little_space(written, run, tmp_path):
@@ -244,6 +287,29 @@ def test_a_point_of_a_sweep_has_the_name_of_what_runs_unless_settings_tell_it_ap
     assert [str(one.name) for one in case.entrants] == [point]
     with pytest.raises(SettingsError, match=r"no point 'other_80' in the sweeps of steady.*without --test"):
         list(cases_of(found, chosen={"steady": ["other_80"]}))
+    with pytest.raises(SettingsError, match=r"no points were chosen for steady; run .* without --test first"):
+        list(cases_of(found, chosen={"storm": [point]}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"policies": ["hpa_70", "nosuch"]}, "policy 'nosuch' is unknown"),
+        ({"policies": ["hpa_-3"]}, "policy 'hpa_-3' is unknown"),
+        ({"policies": ["a"], "sweeps": {"a": {"policy": "hpa_{}", "values": [-3]}}}, "'hpa_-3' is unknown"),
+        ({"baseline": "nosuch"}, "baseline: 'nosuch' is none of"),
+    ],
+)
+def test_what_can_be_known_before_the_first_run_is_said_then(changes, message):
+    found = experiment(**changes)
+    with pytest.raises(SettingsError, match=message):
+        check_entrants(found, list(cases_of(found)))
+
+
+def test_a_variant_never_has_the_name_of_another_policy():
+    found = experiment(variants={"hpa_50": {"policy": "hpa_30"}})
+    with pytest.raises(SettingsError, match="variants: hpa_50 is the name of a policy that runs otherwise"):
+        entrants_of(found, ["hpa_50"])
 
 
 @pytest.mark.parametrize(
@@ -257,6 +323,15 @@ def test_a_point_of_a_sweep_has_the_name_of_what_runs_unless_settings_tell_it_ap
         ({"sweeps": {"a": {"policy": "hpa_70", "values": [1]}}}, "the value goes nowhere"),
         ({"factors": {"load": {"x": []}}}, "'load' is the name of something else"),
         ({"config": None}, "either `config` or `applications`"),
+        ({"seeds": [1000, 1001, 1000]}, "1000 stands there twice"),
+        ({"test_seeds": [2000, 2000]}, "2000 stands there twice"),
+        ({"loads": {"steady": {"seeds": []}}}, r"loads\.steady\.seeds\s+.*at least 1"),
+        ({"loads": {"steady": {"policies": []}}}, r"loads\.steady\.policies\s+.*at least 1"),
+        ({"factors": {"boot": {}}}, r"factors\.boot\s+.*at least 1"),
+        (
+            {"factors": {"f": {"a": ["scale.period=30"], "b": ["scale.period=30"]}}},
+            "'a' and 'b' are the same",
+        ),
     ],
 )
 def test_an_experiment_that_makes_no_sense_is_refused(changes, message):
