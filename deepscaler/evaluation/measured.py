@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,13 +17,16 @@ from deepscaler.errors import DataError
 from deepscaler.evaluation.measures import evaluate_run
 from deepscaler.evaluation.realised import realised_cost
 from deepscaler.evaluation.span import run_span
-from deepscaler.runs import PolicyName, read_run
+from deepscaler.runs import PolicyName, Run, read_run
 from deepscaler.settings import PlanPrices
 
+log = logging.getLogger(__name__)
 KEPT = "measures.json"
 """File beside run.json that keeps the measures and what they were made of."""
 SOURCES = ("measures.py", "realised.py", "span.py", "measured.py", "../runs.py")
 """Code that the measures depend on; measures that other code made are made again."""
+MOST_BEHIND = 150.0
+"""Seconds by which response times may be known later than pods are."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ def measured(place: Path, warmup: float, prices: PlanPrices, *, keep: bool = Fal
     run = read_run(place)
     try:
         span = run_span(run, warmup)
+        _say_what_is_cut_off(place, run)
         measures = {
             **evaluate_run(run, warmup),
             **realised_cost(run, span, prices.shortage, prices.start),
@@ -71,6 +76,18 @@ def measured(place: Path, warmup: float, prices: PlanPrices, *, keep: bool = Fal
         document = {"made_of": made_of, **found.policy.to_dict(), "seed": found.seed, "measures": measures}
         write_json(place / KEPT, document)
     return found
+
+
+def _say_what_is_cut_off(place: Path, run: Run) -> None:
+    """Minutes without a row of endpoints.csv are unknown, and shares are of the others."""
+    ends = {name: float(getattr(run, name)["time"].max()) for name in ("endpoints", "pods")}
+    missing = ends["pods"] - ends["endpoints"]
+    if missing > MOST_BEHIND:
+        log.warning(
+            "%s: endpoints.csv ends %.0f s before pods.csv: is it cut off? What came after it is unknown",
+            place,
+            missing,
+        )
 
 
 def _made_of(place: Path, warmup: float, prices: PlanPrices) -> dict[str, Any]:

@@ -203,6 +203,17 @@ def test_two_runs_of_one_policy_and_seed_are_refused(tmp_path, capsys):
     assert "same policy and seed (hpa_70, 2000)" in capsys.readouterr().err
 
 
+def test_response_times_that_are_cut_off_are_said(tmp_path, caplog):
+    write_runs(tmp_path, {"hpa_70": ((0,) * 30, 1)})
+    path = tmp_path / "hpa_70-2000" / "endpoints.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    assert run_script([str(tmp_path)], tmp_path / "out") == 0
+    assert "cut off" not in caplog.text
+    path.write_text("".join(lines[: len(lines) // 3]))
+    assert run_script([str(tmp_path)], tmp_path / "out") == 0
+    assert "hpa_70-2000: endpoints.csv ends 210 s before pods.csv: is it cut off?" in caplog.text
+
+
 @pytest.mark.parametrize("other", [{"load": {"low": 200}}, {"application": "single"}])
 def test_runs_of_other_loads_are_not_compared(tmp_path, capsys, other):
     write_runs(tmp_path, {"hpa_70": ((0,), 1), "hpa_50": ((0,), 1)})
