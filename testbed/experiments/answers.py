@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from deepscaler.artefacts import read_json, write_json, write_text
-from deepscaler.errors import DataError, DeepScalerError
+from deepscaler.errors import DeepScalerError
 from deepscaler.evaluation.text import OWN, interval, number
+from testbed.experiments.kept_tables import expecting
 
 KEPT, PAGE = "docs/experiments.json", "docs/experiments.md"
 MAKE = "python -m testbed.experiments.answers"
+EXPERIMENT = "python -m testbed.experiment config/experiments/<name>.yaml"
 MEASURES = ("violation_rate", "core_hours", "realised_cost")
 WIDE = 10
 """With more columns than that, policies are the lines of a table and cases its columns."""
@@ -35,7 +37,8 @@ prices), means over the seeds. Of a sweep, such as the HPA's targets, the settin
 cost stands, chosen case by case on these very seeds, which favours it. Differences are of the realised cost,
 paired by seed, with their 95 % interval, bold where it excludes zero. Policies stand in
 [decisions.md](decisions.md), what is needed and the prices in
-[planning.md](planning.md#what-the-plan-without-a-network-is-worth), loads and variants in the file that each section
+[planning.md](planning.md#what-the-plan-without-a-network-is-worth), loads and variants in the \
+file that each section
 names. Sections were run on different days of the code, and differ by up to 2 % where they ask the same.
 """
 
@@ -58,7 +61,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         path = root / KEPT
         kept = read_json(path, MAKE) if path.is_file() else {}
         for file in arguments.summaries:
-            kept |= shown(read_json(file, "python -m testbed.experiment"))
+            summary = read_json(file, EXPERIMENT)
+            with expecting(file, "summary of an experiment", f"expected summary.json of {EXPERIMENT}"):
+                newer = shown(summary)
+                page(newer)
+            kept |= newer
+        for name, one in kept.items():
+            with expecting(path, f"answer of the experiment {name!r}", f"{MAKE} <its summary.json>"):
+                _section(name, one)
         write_json(path, dict(sorted(kept.items())))
         write_text(root / PAGE, page(kept))
     except DeepScalerError as error:
@@ -69,18 +79,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def shown(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of an experiment's summary that the page shows, under the experiment's name.
-
-    Raises:
-        DataError: it is no summary of an experiment.
-    """
-    if not {"experiment", "cases"} <= set(summary):
-        raise DataError("no summary of an experiment; summary.json of python -m testbed.experiment has one")
+    """The part of an experiment's summary that the page shows, under the experiment's name."""
     about = summary["experiment"]
     settings = about["settings"]
     cases = {name: _case(case, settings) for name, case in summary["cases"].items()}
     return {
-        about["name"]: {
+        str(about["name"]): {
             "question": about["question"],
             "seeds": about["seeds"],
             "columns": _columns(settings),

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from deepscaler.artefacts import read_json, read_text, write_json, write_text
-from deepscaler.errors import DeepScalerError
+from deepscaler.errors import DataError, DeepScalerError
 from deepscaler.evaluation.text import OWN, TERMS, full_table, interval, main_table, number
 from deepscaler.text import put_blocks
 from testbed.experiments.kept_tables import (
+    expecting,
     networks_table,
     policies_said,
     policies_table,
@@ -61,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--networks",
         action="append",
+        type=column_of,
         default=[],
         metavar="COLUMN=FILE",
         help="a newer comparison.json of `main.py --model_name all` on one of the data sets",
@@ -68,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--told",
         action="append",
+        type=column_of,
         default=[],
         metavar="COLUMN=FILE",
         help="a newer comparison.json of `main.py --model_name AR,STID,AdapGLS` on a data set",
@@ -76,13 +79,28 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def column_of(text: str) -> tuple[str, str]:
+    """Column and file of `COLUMN=FILE`.
+
+    Raises:
+        argparse.ArgumentTypeError: one of them is missing.
+    """
+    title, _, file = text.rpartition("=")
+    if not (title.strip() and file):
+        raise argparse.ArgumentTypeError(f"expected COLUMN=FILE (recording=comparison.json), found {text!r}")
+    return title, file
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Keep what the pages show of the summary, and write the pages from it."""
     arguments = build_parser().parse_args(argv)
     root = Path(arguments.root)
     try:
-        renew(root / KEPT, arguments)
-        written = documents(read_json(root / KEPT, "make demo docs"), root)
+        kept = renewed(root / KEPT, arguments)
+        with expecting(root / KEPT, "numbers that the pages show", f"git checkout {KEPT}, or make demo docs"):
+            written = documents(kept, root)
+        if not (root / KEPT).is_file() or kept != read_json(root / KEPT, "make demo docs"):
+            write_json(root / KEPT, kept)
         for name, text in written.items():
             write_text(root / name, text)
     except DeepScalerError as error:
@@ -92,26 +110,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def renew(path: Path, arguments: argparse.Namespace) -> None:
-    """Take what newer files say into what is kept; the rest of it stays.
+def renewed(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What is kept, with what newer files say in its place.
 
     Raises:
         DataError: a file can't be read, or has nothing that the pages show.
     """
-    kept = read_json(path, "make demo docs") if path.is_file() else {}
-    before = dict(kept)
-    if arguments.summary:
-        kept |= shown(read_json(arguments.summary, "make demo"))
-    if arguments.train_ticket:
-        kept["train_ticket"] = shown_policies(read_json(arguments.train_ticket, "python calculate.py"))
-    for text in arguments.networks:
-        title, _, file = text.rpartition("=")
-        kept["networks"] = with_comparison(kept["networks"], title, read_json(file, COMPARE))
-    for text in arguments.told:
-        title, _, file = text.rpartition("=")
-        kept["told"] = with_told(kept["told"], title, read_json(file, COMPARE))
-    if kept != before:
-        write_json(path, kept)
+    kept = read_json(path, "make demo docs") if path.is_file() or not arguments.summary else {}
+    if file := arguments.summary:
+        summary = read_json(file, "make demo")
+        with expecting(file, "summary of `make demo`", "make demo writes runs/demo/summary.json"):
+            kept |= shown(summary)
+            headline(kept)
+    if file := arguments.train_ticket:
+        summary = read_json(file, "python calculate.py")
+        with expecting(file, "summary of runs with deepscaler", "docs/results.md has the commands"):
+            kept["train_ticket"] = shown_policies(summary)
+            policies_table(kept["train_ticket"])
+            policies_said(kept["train_ticket"])
+    for name, columns, renew, write in (
+        ("networks", arguments.networks, with_comparison, networks_table),
+        ("told", arguments.told, with_told, told_table),
+    ):
+        for title, file in columns:
+            if name not in kept:
+                raise DataError(f"{path}: no table {name!r} to put a column into; git checkout {KEPT}")
+            comparison = read_json(file, COMPARE)
+            with expecting(file, "comparison of networks", f"expected comparison.json of {COMPARE}"):
+                kept[name] = renew(kept[name], title, comparison)
+                write(kept[name])
+    return kept
 
 
 def shown(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,15 +160,17 @@ def documents(kept: Mapping[str, Any], root: Path) -> dict[str, str]:
     Raises:
         DataError: a page can't be read, or lacks a mark.
     """
-    blocks = {
-        "README.md": {"table": _fenced(main_table(kept)), "gains": gains(kept)},
-        "docs/results.md": {
-            "table": _fenced(full_table(kept)),
-            "findings": findings(kept),
-            **{name: part for name, key, made in LONG if key in kept for part in [made(kept[key])]},
-        },
-    }
+    blocks = headline(kept)
+    blocks["docs/results.md"] |= {name: made(kept[key]) for name, key, made in LONG if key in kept}
     return {name: put_blocks(read_text(root / name), parts, COMMAND) for name, parts in blocks.items()}
+
+
+def headline(kept: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Page -> the blocks that say what `--summary` said."""
+    return {
+        "README.md": {"table": _fenced(main_table(kept)), "gains": gains(kept)},
+        "docs/results.md": {"table": _fenced(full_table(kept)), "findings": findings(kept)},
+    }
 
 
 def _fenced(table: str) -> str:

@@ -3,15 +3,18 @@
 python -m testbed.experiments.graph_recovery --page docs/graph.md
 
 It collects a day of telemetry per application and seed, once, and lets each method read the training rows of
-the same metrics. The recorded calls are used for judging only. The rivals read one metric; which one, and
-from which strength on a pair is an edge, is chosen on the validation seed. Rivals whose library isn't there
-are left out.
+the same metrics. What was asked for lies beside them: another span needs another `--output`. The recorded
+calls are used for judging only. The rivals read one metric; which one, and from which strength on a pair is
+an edge, is chosen on the validation seed. Rivals whose library isn't there are left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import logging
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -31,18 +34,21 @@ from deepscaler.artefacts import read_json, read_text, write_json, write_text
 from deepscaler.calls import read_calls
 from deepscaler.errors import DataError, DeepScalerError
 from deepscaler.graphs.recovery import call_count, recovered, threshold
-from deepscaler.graphs.structural import fit_structure
+from deepscaler.graphs.structural import FEWEST_ROWS, fit_structure
 from deepscaler.logs import VARIABLE, start_logging
 from deepscaler.panel import MetricPanel, read_panel
 from deepscaler.statistics import t_interval
 from deepscaler.text import put_blocks
 from testbed.experiments.graph_rivals import RIVALS, Method, absent, installed
 
+log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 ROOT = Path(__file__).parents[2]
 COMMAND = "python -m testbed.experiments.graph_recovery"
 KEPT = "graph_recovery.json"
 """The result, beside the data and beside the page."""
+ASKED, FITS = "asked.json", "fits.json"
+"""Beside the metrics of an application and seed: what was asked for, and what was fitted to them."""
 OWN = "structural"
 METRICS = {"res": True, "req": False}
 """What the rivals may read -> whether its cause is the callee.
@@ -116,6 +122,11 @@ def main(argv: list[str] | None = None) -> int:
             ]
             for name in arguments.cases
         }
+        if not choices:
+            raise DataError(
+                f"{output}: no method found a call in the telemetry of {arguments.last}, so no page is "
+                "written; collect more, a day say: --last 24h with another --output"
+            )
         result = {"seeds": arguments.seeds, "thresholds": choices, "cases": cases}
         write_json(output / KEPT, result)
         if arguments.page:
@@ -140,10 +151,17 @@ def collect(case: Case, seed: int, last: str, place: Path) -> None:
     """Emulate a span of the application under its exploring policy, unless its metrics are there.
 
     Raises:
-        DataError: it failed; the message is the last line that it printed.
+        DataError: it failed, and the message is the last line that it printed; or the metrics that are there
+            are those of another span or of other settings.
     """
+    asked = {
+        "config": case.config,
+        "last": last,
+        "set": [text.format(seed=seed) for text in (f"testbed.seed={seed}", *case.overrides)],
+    }
     if (place / "metrics.csv").is_file():
-        return
+        return _compare(place, asked)
+    write_json(place / ASKED, asked)  # first: metrics never lie there without it
     given = [f"testbed.seed={seed}", f"collect.output_dir={place}", *case.overrides]
     options = [word for text in given for word in ("--set", text.format(seed=seed))]
     command = [sys.executable, str(ROOT / "metrics_fetch.py"), "--config", case.config, "--last", last]
@@ -153,28 +171,75 @@ def collect(case: Case, seed: int, last: str, place: Path) -> None:
         raise DataError(f"{place}: {(done.stderr.strip().splitlines() or ['metrics_fetch failed'])[-1]}")
 
 
+def _compare(place: Path, asked: Mapping[str, Any]) -> None:
+    """See whether the metrics that lie there are those that are asked for; where no note tells, it is logged.
+
+    Raises:
+        DataError: they aren't.
+    """
+    if not (place / ASKED).is_file():
+        log.warning("%s: no note says what was asked for; it is taken as it is", place / "metrics.csv")
+        return
+    remove = f"rm -r {shlex.quote(str(place))}"
+    before = read_json(place / ASKED, f"collect again: {remove}")
+    for key, value in asked.items():
+        if before.get(key) != value:
+            was, now = (_shown(key, one) for one in (before.get(key), value))
+            raise DataError(
+                f"{place / 'metrics.csv'}: collected with {was}, and now {now} is asked for; "
+                f"take another --output, or collect again: {remove}"
+            )
+
+
+def _shown(key: str, value: Any) -> str:
+    """An option as it is typed."""
+    return " ".join(f"--{key} {one}" for one in (value if isinstance(value, list) else [value]))
+
+
 def fitted(place: Path, methods: Mapping[str, Method], wanted: Collection[str] = ()) -> dict[str, Any]:
     """The recorded `calls` of a span of telemetry, and by reading the strengths that it found and its time.
 
-    What was fitted earlier is kept in `fits.json` there.
+    What was fitted to the same metrics earlier is kept in `fits.json` there.
 
     Args:
         place: with metrics.csv and calls.csv.
         methods: the rivals.
         wanted: names of readings (see `readers`); by default all.
+
+    Raises:
+        DataError: a file is missing or broken, or holds too few samples for any method.
     """
     panel = read_panel(place / "metrics.csv")
-    training = panel.between(panel.times[0], panel.times[int(TRAINING_SHARE * len(panel)) - 1])
-    kept = place / "fits.json"
-    earlier = read_json(kept, COMMAND) if kept.is_file() else {}
+    if (rows := int(TRAINING_SHARE * len(panel))) < FEWEST_ROWS:
+        raise DataError(
+            f"{place / 'metrics.csv'}: {rows} training rows of {len(panel)} samples, at least {FEWEST_ROWS} "
+            "are needed; collect more, a day say: --last 24h with another --output"
+        )
+    metrics = hashlib.sha256((place / "metrics.csv").read_bytes()).hexdigest()
+    training = panel.between(panel.times[0], panel.times[rows - 1])
+    kept = place / FITS
+    earlier = read_json(kept, f"remove it: rm {shlex.quote(str(kept))}") if kept.is_file() else {}
+    if earlier.get("metrics") != metrics:
+        earlier = {}
     fits: dict[str, Any] = {"calls": read_calls(place / "calls.csv").mean_rates(panel.services)}
     for name, read in readers(training, methods).items():
-        if name in earlier:
+        if _whole(earlier.get(name), len(panel.services)):
             fits[name] = earlier[name]
         elif not wanted or name in wanted:
             fits[name] = timed(read)
-            write_json(kept, {**earlier, **fits})
+            write_json(kept, {**earlier, **fits, "metrics": metrics})
     return fits
+
+
+def _whole(fit: Any, count: int) -> bool:
+    """Whether that is what `timed` gave for so many services."""
+    if not isinstance(fit, Mapping) or not isinstance(fit.get("seconds"), float | int):
+        return False
+    try:
+        strengths = fit["strengths"]
+        return strengths is None or np.asarray(strengths, np.float64).shape == (count, count)
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def readers(panel: MetricPanel, methods: Mapping[str, Method]) -> dict[str, Callable[[], Array]]:
@@ -207,7 +272,8 @@ def timed(read: Callable[[], Array]) -> dict[str, Any]:
     previous = signal.signal(signal.SIGPROF, _stop)
     signal.setitimer(signal.ITIMER_PROF, LONGEST_SECONDS)
     try:
-        strengths: Array | None = np.nan_to_num(read())
+        with np.errstate(all="ignore"):  # of a few samples no strength is known
+            strengths: Array | None = np.nan_to_num(read(), posinf=0.0, neginf=0.0)
     except (
         TimeoutError,
         ValueError,

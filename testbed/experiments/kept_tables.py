@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from deepscaler.errors import DataError
@@ -12,6 +14,26 @@ ROW = ("violation_rate", "violation_rate_ci", "slow_rate", "core_hours", "core_h
 """What Train-Ticket's table shows of a policy in summary.json."""
 PAIRED = ("violation_rate", "slow_rate", "core_hours")
 DIGITS = 3
+
+
+@contextmanager
+def expecting(path: str | Path, what: str, remedy: str) -> Iterator[None]:
+    """Inside, values of a JSON file are read; that they aren't as expected is an error of the file.
+
+    Args:
+        path: the file.
+        what: what it should hold.
+        remedy: what to do.
+
+    Raises:
+        DataError: a value is missing or of another kind.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        missing = isinstance(error, KeyError) and error.args
+        why = f"{error.args[0]!r} is missing" if missing else "a value in it is of another kind"
+        raise DataError(f"{path}: no {what} ({why}); {remedy}") from error
 
 
 def shown_policies(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,7 +130,10 @@ def with_comparison(kept: Mapping[str, Any], title: str, comparison: Mapping[str
         for row in kept["rows"]
     ]
     if rows == kept["rows"]:
-        raise DataError(f"--networks {title}: the comparison has none of the table's rows")
+        raise DataError(
+            f"--networks {title}: the comparison has none of the table's rows; "
+            "expected comparison.json of python main.py --model_name all"
+        )
     return {**kept, "rows": rows}
 
 
@@ -159,7 +184,10 @@ def with_told(kept: Mapping[str, Any], title: str, comparison: Mapping[str, Any]
         for block in kept["blocks"]
     ]
     if not any(row["values"][title] for block in blocks for row in block["rows"]):
-        raise DataError(f"--told {title}: the comparison has none of the table's rows")
+        raise DataError(
+            f"--told {title}: the comparison has none of the table's rows; "
+            "expected comparison.json of python main.py --model_name AR,STID,AdapGLS"
+        )
     return {"columns": list(dict.fromkeys([*kept["columns"], title])), "blocks": blocks}
 
 

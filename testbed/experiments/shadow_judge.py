@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from deepscaler.artefacts import write_json
-from deepscaler.errors import DataError, DeepScalerError
+from deepscaler.errors import DataError, DeepScalerError, SettingsError
 from deepscaler.evaluation.measures import evaluate_run
+from deepscaler.labels.minutes import FEWEST_MINUTES
 from deepscaler.labels.record import fitted_to
 from deepscaler.learning.description import load_demand
 from deepscaler.logs import start_logging
+from deepscaler.policies.registry import TOLD
 from deepscaler.reports.counterfactual import (
     Counterfactual,
     counterfactual,
@@ -28,7 +30,7 @@ from deepscaler.reports.counterfactual import (
     write_counterfactual,
 )
 from deepscaler.reports.decided import Estimate
-from deepscaler.runs import Run
+from deepscaler.runs import PolicyName, Run
 from deepscaler.settings import Settings, load_settings
 from deepscaler.text import aligned
 from testbed.cluster.emulation import make_plan, make_program
@@ -52,6 +54,10 @@ OTHER_SEED = 7001
 SIGMA = 0.3
 """Spread of the recorded cluster's demands and numbers of calls around those that a replay starts from."""
 
+SECONDS = 60.0 * FEWEST_MINUTES, 31 * 86400.0
+"""A run lasts so long at least, for the demands to be fitted to it, and a month at most."""
+SEED = 2**32 - 1
+"""The largest seed."""
 COST_PERCENT, MINUTES_POINTS = 3.0, 1.0
 """So close is what is asked for."""
 
@@ -92,6 +98,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     start_logging()
     logging.getLogger().setLevel(logging.ERROR)
+    try:
+        check(arguments)
+    except SettingsError as error:
+        print(f"shadow_judge: {error}", file=sys.stderr)
+        return 1
     print(f"{arguments.acting} in charge, {arguments.policy} in the shadow; minutes are violating minutes")
     judged = []
     try:
@@ -116,6 +127,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print(f"\n{counted(judged)}")
     return 0
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse what can't end well before anything is played.
+
+    Raises:
+        SettingsError: a policy is told the future, or a number is out of its bounds.
+    """
+    for flag in ("acting", "policy"):
+        name = getattr(arguments, flag)
+        if PolicyName.parse(name).family in TOLD:
+            raise SettingsError(
+                f"--{flag} {name}: it is told the future, which nobody is told here; take a policy that goes "
+                "by the metrics, such as plan_bootstrap"
+            )
+    bounds = {"seeds": (0, SEED), "seconds": SECONDS, "replays": (0, len(SEEDS)), "again": (0, 1000)}
+    why = {"seconds": "; the demands are fitted to the run, and that takes an hour at least"}
+    for flag, (least, most) in bounds.items():
+        given = getattr(arguments, flag)
+        for value in given if isinstance(given, list) else [given]:
+            if not least <= value <= most:
+                raise SettingsError(
+                    f"--{flag} {value}: expected {least:.0f} to {most:.0f}{why.get(flag, '')}"
+                )
 
 
 def command(argv: Sequence[str] | None) -> list[str]:
@@ -180,9 +215,9 @@ def judge(settings: Settings, arguments: argparse.Namespace, seed: int) -> Judge
     """Let one be in charge and the other in its shadow, tell what would have been, and let it happen."""
     warmup, policy = settings.evaluate.warmup, arguments.policy
     run = shadow_run(settings, arguments.acting, policy, seed)
+    found, replays = foretold(run, settings, policy, arguments.replays)  # first: a fit may lack minutes
     real = evaluate_run(shadow_run(settings, policy, None, seed), warmup)
     again = [evaluate_run(one, warmup) for one in other_runs(settings, policy, seed, arguments.again)]
-    found, replays = foretold(run, settings, policy, arguments.replays)
     shape = arguments.load or SHAPES[seed % 1000 % len(SHAPES)]
     return Judged(f"{shape} {seed}", found, replays, real, again)
 
@@ -209,7 +244,9 @@ def foretold(
     try:
         model = fitted_to(run, settings, load_demand(settings))
     except DataError as error:
-        raise DataError(f"seed {run.info['seed']}: {error}") from error
+        why, advice, _ = str(error).partition("; collect longer")
+        longer = "; let the run last longer (--seconds), or under less load" if advice else ""
+        raise DataError(f"seed {run.info['seed']}: {why}{longer}") from error
     found = counterfactual(run, warmup, model)
     if not replays:
         return found, None

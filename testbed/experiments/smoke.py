@@ -32,6 +32,9 @@ SHORT = (
     "collect.last=4800",
 )
 """Overrides of all runs: 80 minutes of telemetry are the least that the demand fit takes."""
+LEFT_OUT = "left out"
+FINE = ("ok", "not tried", LEFT_OUT)
+"""Beginnings of results that don't break the trial."""
 CORES = 2
 """Of the machine for which the expected time of the whole experiment is told."""
 
@@ -52,7 +55,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Try each file; the exit code is 1 if one breaks."""
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.workers is not None and arguments.workers < 1:
+        parser.error(f"argument --workers: expected 1 or more, found {arguments.workers}")
     start_logging()
     logging.getLogger().setLevel(logging.ERROR)
     rows = [["experiment", "runs in all", f"expected, {CORES} cores", "runs tried", "seconds", "result"]]
@@ -62,7 +68,8 @@ def main(argv: list[str] | None = None) -> int:
             experiment = load_section(Experiment, path, [f"output={Path(arguments.output) / path.stem}"])
             whole = tasks_of(list(cases_of(experiment)))
             if not arguments.expect:
-                tried, result = tried_briefly(experiment, path, arguments), "ok"
+                tried = tried_briefly(experiment, path, arguments)
+                result = "ok" if tried else f"{LEFT_OUT}: more than {arguments.most} services (--most)"
         except DeepScalerError as error:
             whole, result = [], str(error)
         expected = told(Pace().total(whole, CORES)) if whole else "-"
@@ -70,16 +77,20 @@ def main(argv: list[str] | None = None) -> int:
         rows.append([path.stem, str(len(whole)), expected, str(tried), seconds, result])
         print(f"{path.stem}: {result}", file=sys.stderr, flush=True)
     print("\n".join(aligned(rows, rule=True)))
-    return int(any(row[-1] not in ("ok", "not tried") for row in rows[1:]))
+    return int(any(not row[-1].startswith(FINE) for row in rows[1:]))
 
 
 def tried_briefly(experiment: Experiment, path: Path, arguments: argparse.Namespace) -> int:
     """Run a part of the experiment in short, tell its tables and write its page; the number of runs.
 
+    Nothing is run or written where all its applications are larger than `--most`.
+
     Raises:
         DeepScalerError: something in it doesn't work.
     """
     cases = covering(cases_of(ends_of_sweeps(experiment), SHORT), arguments.most)
+    if not cases:
+        return 0
     tasks = tasks_of(cases)
     pace = Pace()
     run_tasks(missing(tasks, pace), pace, workers=arguments.workers, scheduler=arguments.scheduler)

@@ -42,7 +42,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Judge each run by what was fitted on the others, and print the tables."""
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.workers < 1:
+        parser.error(f"argument --workers: expected 1 or more, found {arguments.workers}")
     start_logging()
     try:
         settings = load_settings(arguments.config)

@@ -10,9 +10,10 @@ Source: ScalerEval, https://github.com/WHU-AISE/ScalerEval.
 from __future__ import annotations
 
 import io
-import json
 import re
 import zipfile
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,6 +22,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from deepscaler.artefacts import one_line, parse_json
 from deepscaler.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -32,6 +34,11 @@ GATEWAY = "istio-ingressgateway"
 SCRAPE_SECONDS = 15.0
 """Prometheus's scrape interval in the recordings: pods and quantiles change at multiples of it only."""
 FILES = ("record.csv", "_stats.csv", "_stats_history.csv", "limit.json")
+STATS, HISTORY = ("Type", "Name", "Request Count"), ("Timestamp", "User Count")
+"""Columns of Locust's two files that are read."""
+MEND = "download ScalerEval's result.zip again, or leave this run out of the archive"
+UNREADABLE = (OSError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""Errors of an archive that is broken, encrypted or packed in a way that Python doesn't know."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +102,10 @@ def read_cells(path: str | Path, services: tuple[str, ...], entry: str) -> list[
             names = archive.namelist()
             places = sorted(str(PurePosixPath(name).parent) for name in names if name.endswith("/record.csv"))
             cells = [_read(archive, place, services, entry) for place in places]
-    except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: no readable zip archive ({error})") from error
+    except UNREADABLE as error:
+        raise DataError(
+            f"{path}: no readable zip archive ({one_line(error)}); download ScalerEval's result.zip again"
+        ) from error
     found = [cell for cell in cells if cell is not None]
     if not found:
         raise DataError(
@@ -109,49 +118,138 @@ def read_cells(path: str | Path, services: tuple[str, ...], entry: str) -> list[
 def _read(archive: zipfile.ZipFile, place: str, services: tuple[str, ...], entry: str) -> Cell | None:
     missing = [name for name in FILES if f"{place}/{name}" not in archive.namelist()]
     if missing:
-        raise DataError(f"{place}: {', '.join(missing)} missing; a cell needs {', '.join(FILES)}")
-    frame = pd.read_csv(io.BytesIO(archive.read(f"{place}/record.csv")))
-    if any(f"{name}&count" not in frame for name in services):
+        raise DataError(
+            f"{archive.filename}: {place}: {', '.join(missing)} missing; "
+            f"a cell needs {', '.join(FILES)}; {MEND}"
+        )
+    measured = Table.read(archive, f"{place}/record.csv")
+    if any(f"{name}&count" not in measured.frame for name in services):
         return None  # another application
-    stats, history = (
-        pd.read_csv(io.BytesIO(archive.read(f"{place}/{name}")))
-        for name in ("_stats.csv", "_stats_history.csv")
-    )
-    limits = json.loads(archive.read(f"{place}/limit.json"))
-    began = float(history["Timestamp"].iloc[0])
-    try:
-        times = pd.to_datetime(frame["timestamp"]).to_numpy("datetime64[ns]").astype(np.int64) / 1e9
-        record = _record(frame, times, began, services, limits)
-    except (KeyError, ValueError) as error:
-        raise DataError(f"{place}/record.csv: {error}") from error
+    stats = Table.read(archive, f"{place}/_stats.csv", STATS)
+    history = Table.read(archive, f"{place}/_stats_history.csv", HISTORY)
+    moments = history.numbers("Timestamp", finite=True)
+    record = _record(measured, moments[0], services, _limits(archive, f"{place}/limit.json", services))
     return Cell(
         name=place,
         policy=PurePosixPath(place).name,
         record=record,
-        user_seconds=history["Timestamp"].to_numpy(np.float64) - began,
-        users=history["User Count"].to_numpy(np.int64),
+        user_seconds=moments - moments[0],
+        users=history.numbers("User Count", finite=True).astype(np.int64),
         asked=_asked(stats),
         phase=_phase(record),
     )
 
 
-def _record(
-    frame: pd.DataFrame, times: Floats, began: float, services: tuple[str, ...], limits: dict[str, list[str]]
-) -> Record:
-    def columns(kind: str) -> Floats:
-        return np.column_stack([frame[f"{name}&{kind}"].to_numpy(np.float64) for name in services])
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A CSV file of an archive.
 
+    Attributes:
+        place: archive and file, for messages.
+        frame: what it holds, a row at least.
+    """
+
+    place: str
+    frame: pd.DataFrame
+
+    @classmethod
+    def read(cls, archive: zipfile.ZipFile, name: str, columns: Sequence[str] = ()) -> Table:
+        """The file `name`, which must have these columns.
+
+        Raises:
+            DataError: it is no CSV in UTF-8, has no row, or lacks a column.
+        """
+        place, content = f"{archive.filename}: {name}", archive.read(name)
+        try:
+            frame = pd.read_csv(io.BytesIO(content), index_col=False)
+        except ValueError as error:
+            raise DataError(f"{place}: not a readable CSV ({one_line(error)}); {MEND}") from error
+        if not len(frame):
+            raise DataError(f"{place}: no row below its header; {MEND}")
+        found = cls(place, frame)
+        for column in columns:
+            found.column(column)
+        return found
+
+    def column(self, name: str) -> pd.Series:
+        """The column `name`.
+
+        Raises:
+            DataError: there is none.
+        """
+        if name not in self.frame:
+            raise DataError(f"{self.place}: no column {name!r}; {MEND}")
+        return self.frame[name]
+
+    def numbers(self, name: str, *, finite: bool = False) -> Floats:
+        """The column `name` as numbers; empty cells are NaN, and with `finite` none may be.
+
+        Raises:
+            DataError: there is no such column, or something else stands in it.
+        """
+        values = self.column(name)
+        try:
+            found = pd.to_numeric(values).to_numpy(np.float64)
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{self.place}: column {name!r}: {one_line(error)}; {MEND}") from error
+        if np.isinf(found).any() or (finite and np.isnan(found).any()):
+            raise DataError(f"{self.place}: column {name!r}: a number is missing or infinite; {MEND}")
+        return found
+
+    def seconds(self, name: str) -> Floats:
+        """The column `name` of times, in seconds since the epoch; each is later than the one before.
+
+        Raises:
+            DataError: there is no such column, or no such times in it.
+        """
+        values = self.column(name)
+        try:
+            found = pd.to_datetime(values, format="ISO8601").to_numpy("datetime64[ns]").astype(np.int64) / 1e9
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{self.place}: column {name!r}: {one_line(error)}; {MEND}") from error
+        if values.isna().any() or len(found) < 2 or (np.diff(found) <= 0).any():
+            raise DataError(
+                f"{self.place}: column {name!r}: expected two times or more, each later than the one before; "
+                f"{MEND}"
+            )
+        return np.asarray(found, np.float64)
+
+
+def _limits(archive: zipfile.ZipFile, name: str, services: tuple[str, ...]) -> Floats:
+    """CPU limits of the services in cores, `[N]`."""
+    place = f"{archive.filename}: {name}"
+    try:
+        found = parse_json(archive.read(name))
+    except ValueError as error:
+        raise DataError(f"{place}: not valid JSON ({one_line(error)}); {MEND}") from error
+    limits = []
+    for service in services:
+        try:
+            limit = float(found[service][0].removesuffix("m")) / 1000
+        except (LookupError, TypeError, ValueError, AttributeError):
+            limit = np.nan
+        if not 0 < limit < np.inf:
+            raise DataError(f'{place}: expected "{service}": ["<millicores>m", ...] in an object; {MEND}')
+        limits.append(limit)
+    return np.array(limits)
+
+
+def _record(table: Table, began: float, services: tuple[str, ...], limits: Floats) -> Record:
+    def columns(kind: str, *, finite: bool = False) -> Floats:
+        return np.column_stack([table.numbers(f"{name}&{kind}", finite=finite) for name in services])
+
+    times = table.seconds("timestamp")
     late = (times[0] - began) % 1800.0  # record.csv has local times: whole and half hours are its zone
-    series = _series(columns("cpu_usage_mean"), columns("cpu_usage_max"), columns("count"))
-    quantiles = np.column_stack([frame[f"{GATEWAY}&{q:g}"].to_numpy(np.float64) / 1000 for q in QUANTILES])
+    pods = columns("count", finite=True)
+    series = _series(columns("cpu_usage_mean"), columns("cpu_usage_max"), pods)
     return Record(
         seconds=late + times - times[0],
         services=services,
-        limits=np.array([float(limits[name][0].removesuffix("m")) / 1000 for name in services]),
-        pods=columns("count"),
+        limits=limits,
+        pods=pods,
         cores=columns("cpu_usage_mean") * series / 1000,
         requests=columns("qps"),
-        quantiles=quantiles,
+        quantiles=np.column_stack([table.numbers(f"{GATEWAY}&{q:g}") / 1000 for q in QUANTILES]),
     )
 
 
@@ -166,10 +264,11 @@ def _series(mean: Floats, most: Floats, pods: Floats) -> Floats:
     return np.asarray(np.maximum(np.rint(ratio.max(axis=0)), pods.max(axis=0)))
 
 
-def _asked(stats: pd.DataFrame) -> dict[str, float]:
+def _asked(stats: Table) -> dict[str, float]:
     """Requests by method and path, with what follows the second slash of a GET cut off."""
     found: dict[str, float] = {}
-    for method, path, count in zip(stats["Type"], stats["Name"], stats["Request Count"], strict=True):
+    counts = stats.numbers("Request Count", finite=True)
+    for method, path, count in zip(stats.column("Type"), stats.column("Name"), counts, strict=True):
         if isinstance(method, str) and path != "Aggregated":
             name = f"{method} {path}" if method != "GET" else re.sub(r"^(/[^/]+)/.*", r"\1", f"{path}")
             name = name if method != "GET" else f"GET {name}"

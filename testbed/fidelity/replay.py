@@ -13,6 +13,7 @@ from scipy.optimize import nnls
 from deepscaler.artefacts import utc_seconds
 from deepscaler.cluster import LATENCY_BUCKETS
 from deepscaler.control.controller import Controller
+from deepscaler.errors import DataError
 from deepscaler.policies.registry import make_policy
 from deepscaler.settings import Settings
 from testbed.applications.application import Application
@@ -104,6 +105,9 @@ def task_weights(cell: Cell, application: Application) -> NDArray[np.float64]:
     """How often users chose each task, `[S]`, from what Locust counted.
 
     Locust doesn't count what a browser asks when it is redirected: a GET that follows a POST.
+
+    Raises:
+        DataError: it counted none of the application's requests.
     """
     seen = np.zeros((len(application.endpoints), len(application.tasks)))
     for column, task in enumerate(application.tasks):
@@ -114,6 +118,11 @@ def task_weights(cell: Cell, application: Application) -> NDArray[np.float64]:
             before = name
     asked = np.array([cell.asked.get(name, 0.0) for name in application.endpoint_names])
     weights, _ = nnls(seen, asked)
+    if not weights.sum() > 0:
+        raise DataError(
+            f"{cell.name}/_stats.csv: no requests to {', '.join(application.endpoint_names)}; "
+            "leave this run out of the archive, or name the application's settings in --config"
+        )
     return np.asarray(weights / weights.sum())
 
 

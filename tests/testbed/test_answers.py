@@ -7,7 +7,6 @@ import json
 import pytest
 from helpers.paths import ROOT
 
-from deepscaler.errors import DataError
 from testbed.experiments.answers import KEPT, PAGE, main, page, shown
 
 
@@ -83,13 +82,47 @@ def test_a_newer_summary_takes_its_place_and_the_others_stay(tmp_path):
     assert main(["--root", str(tmp_path)]) == 0 and (tmp_path / PAGE).read_text() == first
 
 
-def test_another_summary_is_refused(tmp_path, capsys):
+ABOUT = FOUND["experiment"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({}, "'experiment' is missing"),
+        ({"policies": {}}, "'experiment' is missing"),
+        ({"experiment": ABOUT}, "'cases' is missing"),
+        ({"experiment": 3, "cases": 4}, "of another kind"),
+        ({"experiment": {"settings": {}}, "cases": {}}, "is missing"),
+        ({"experiment": {**ABOUT, "seeds": []}, "cases": {}}, "of another kind"),
+        ({"experiment": {**ABOUT, "seeds": 3}, "cases": {}}, "of another kind"),
+        ({"experiment": {**ABOUT, "settings": None}, "cases": {}}, "of another kind"),
+        ({"experiment": ABOUT, "cases": [1]}, "of another kind"),
+        ({"experiment": ABOUT, "cases": {"square": {"policies": {}}}}, "'paired' is missing"),
+        ({"experiment": ABOUT, "cases": {"square": {"policies": {"hpa": 3}, "paired": {}}}}, "another kind"),
+    ],
+)
+def test_what_is_no_summary_of_an_experiment_is_refused_by_name(tmp_path, capsys, content, says):
     (tmp_path / "docs").mkdir()
-    (tmp_path / "summary.json").write_text('{"policies": {}}')
+    (tmp_path / "summary.json").write_text(json.dumps(content))
     assert main([str(tmp_path / "summary.json"), "--root", str(tmp_path)]) == 1
-    assert "no summary of an experiment" in capsys.readouterr().err
-    with pytest.raises(DataError):
-        shown({})
+    said = capsys.readouterr().err
+    assert said.startswith(f"answers: {tmp_path / 'summary.json'}: no summary of an experiment (")
+    assert says in said and "python -m testbed.experiment config/" in said and said.count("\n") == 1
+    assert not (tmp_path / KEPT).exists()
+
+
+@pytest.mark.parametrize("change", [3, {}, {"seeds": 3}, {"cases": {"square": 3}}, {"columns": None}])
+def test_a_broken_answer_that_is_kept_is_named_and_a_newer_summary_mends_it(tmp_path, capsys, change):
+    (tmp_path / "docs").mkdir()
+    kept = shown(FOUND)
+    wrong = {**kept["small"], **change} if change and isinstance(change, dict) else change
+    (tmp_path / KEPT).write_text(json.dumps({"small": wrong}))
+    assert main(["--root", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert f"{tmp_path / KEPT}: no answer of the experiment 'small' (" in said and said.count("\n") == 1
+    assert "python -m testbed.experiments.answers <its summary.json>" in said
+    (tmp_path / "summary.json").write_text(json.dumps(FOUND))
+    assert main([str(tmp_path / "summary.json"), "--root", str(tmp_path)]) == 0
 
 
 def test_the_page_says_what_is_kept():

@@ -94,6 +94,9 @@ def test_a_cell_is_read_with_its_pods_its_cpu_its_users_and_its_zone(tmp_path: P
     [
         ("text", "no readable zip archive"),
         ("gone", "no readable zip archive"),
+        ("changed", r"no readable zip archive \(Bad CRC-32"),
+        ("encrypted", r"no readable zip archive \(File .* is encrypted"),
+        ("packed", r"no readable zip archive \(.*compression"),
         ("without", "_stats.csv missing"),
         ("services", "no record.csv with all of"),
     ],
@@ -104,9 +107,95 @@ def test_an_archive_that_cannot_be_used_says_why(tmp_path: Path, broken: str, sa
         path.write_text("not a zip")
     elif broken != "gone":
         archive(path, without="_stats.csv" if broken == "without" else "")
+    if broken in ("changed", "encrypted", "packed"):
+        content = bytearray(path.read_bytes())
+        entry = content.find(b"PK\x01\x02")  # of the central directory
+        if broken == "changed":
+            content[content.find(b"2025-04-02 15")] = ord("3")
+        if broken == "encrypted":
+            content[entry + 8] |= 1
+        if broken == "packed":
+            content[entry + 10] = 99
+        path.write_bytes(content)
     services = ("cart",) if broken == "services" else ("front", "back")
     with pytest.raises(DataError, match=says):
         read_cells(path, services, "front")
+
+
+RECORD, USERS = "record.csv", "_stats_history.csv"
+TWO = ("front", "back")
+
+
+def broken(path: Path, name: str, content: bytes) -> Path:
+    """The small archive with other content in one file of its cell."""
+    whole = archive(path.with_name("whole.zip"))
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(path, "w") as out:
+        for one in source.namelist():
+            wrong = one == f"shop/dist1/wiki/KHPA-70/{name}"
+            out.writestr(one, content if wrong else source.read(one))
+    return path
+
+
+def record_csv(change: dict[str, object], *, without: str = "", rows: int = 9) -> bytes:
+    """A record.csv of the small archive with other cells, and without one column."""
+    columns: dict[str, object] = {"timestamp": [f"2025-04-02 15:15:{second:02}" for second in range(rows)]}
+    for service in TWO:
+        columns |= {f"{service}&{kind}": 1.0 for kind in ("count", "qps", "cpu_usage_mean", "cpu_usage_max")}
+    columns |= {f"{GATEWAY}&{q:g}": 80.0 for q in QUANTILES}
+    return (
+        pd.DataFrame(columns | change, index=range(rows))
+        .drop(columns=without or [])
+        .to_csv(index=False)
+        .encode()
+    )
+
+
+@pytest.mark.field
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        (RECORD, b"", "not a readable CSV"),
+        (RECORD, b"timestamp,caf\xe9&count\n", "not a readable CSV"),
+        (RECORD, b'timestamp\n"2025', "not a readable CSV"),
+        (RECORD, b"timestamp,front&count,back&count\n", "no row below its header"),
+        (RECORD, record_csv({}, without="front&cpu_usage_mean"), "no column 'front&cpu_usage_mean'"),
+        (RECORD, record_csv({}, without="timestamp"), "no column 'timestamp'"),
+        (RECORD, record_csv({}, without=f"{GATEWAY}&0.95"), f"no column '{GATEWAY}&0.95'"),
+        (RECORD, record_csv({"back&qps": "many"}), "column 'back&qps': Unable to parse"),
+        (RECORD, record_csv({"back&count": np.nan}), "column 'back&count': a number is missing"),
+        (RECORD, record_csv({"timestamp": "noon"}), "column 'timestamp': "),
+        (RECORD, record_csv({"timestamp": "2025-04-02 15:15:00"}), "each later than the one before"),
+        (RECORD, record_csv({}, rows=1), "expected two times or more"),
+        (USERS, b"", "not a readable CSV"),
+        (USERS, b"Timestamp,User Count\n", "no row below its header"),
+        (USERS, b"User Count\n3\n", "no column 'Timestamp'"),
+        (USERS, b"Timestamp\n1743606920\n", "no column 'User Count'"),
+        (USERS, b"Timestamp,User Count\n1743606920,\n", "column 'User Count': a number is missing"),
+        ("_stats.csv", b"Type,Name\nGET,/\n", "no column 'Request Count'"),
+        ("_stats.csv", b"Type,Name,Request Count\nGET,/,lots\n", "column 'Request Count': Unable to parse"),
+        ("limit.json", b'{"front": ', "not valid JSON"),
+        ("limit.json", b"\xff", "not valid JSON"),
+        ("limit.json", b"[]", 'expected "front": ["<millicores>m"'),
+        ("limit.json", b'{"front": ["200m"]}', 'expected "back": ["<millicores>m"'),
+        ("limit.json", b'{"front": ["200m"], "back": 3}', 'expected "back": ["<millicores>m"'),
+        ("limit.json", b'{"front": ["200m"], "back": ["0m"]}', 'expected "back": ["<millicores>m"'),
+    ],
+)
+def test_a_broken_file_in_an_archive_is_named_in_one_line(
+    tmp_path: Path, name: str, content: bytes, says: str
+) -> None:
+    path = broken(tmp_path / "result.zip", name, content)
+    with pytest.raises(DataError) as caught:
+        read_cells(path, TWO, "front")
+    said = str(caught.value)
+    assert said.startswith(f"{path}: shop/dist1/wiki/KHPA-70/{name}: ") and says in said
+    assert said.endswith("leave this run out of the archive") and "\n" not in said
+
+
+@pytest.mark.field
+def test_a_record_that_is_written_here_is_whole(tmp_path: Path) -> None:
+    (cell,) = read_cells(broken(tmp_path / "result.zip", RECORD, record_csv({})), TWO, "front")
+    assert cell.record.pods.shape == (9, 2)
 
 
 def test_quantiles_are_interpolated_within_the_gateways_buckets() -> None:
@@ -203,6 +292,23 @@ def test_the_command_says_in_one_line_what_it_lacks(
     assert main(["--data", str(tmp_path / "result.zip"), "--config", config]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and "result.zip" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("workers", ["0", "-3"])
+def test_fewer_than_one_process_is_refused(workers: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--data", "result.zip", "--workers", workers])
+    assert f"argument --workers: expected 1 or more, found {workers}" in capsys.readouterr().err
+
+
+def test_a_run_whose_requests_the_application_does_not_know_is_named(
+    planted: tuple[Lab, Parameters, list[Cell]],
+) -> None:
+    lab, _, cells = planted
+    application = load_application(lab.base)
+    for asked in ({}, {"GET /elsewhere": 9.0}, {"GET /": 0.0}):
+        with pytest.raises(DataError, match=r"KHPA-20/_stats\.csv: no requests to GET /, "):
+            task_weights(replace(cells[0], asked=asked), application)
 
 
 def test_tables_picture_and_page_are_made_of_what_was_judged(

@@ -40,10 +40,92 @@ def test_what_is_said_of_train_ticket_follows_its_numbers() -> None:
     assert "at 50 % less cost" in policies_said(changed)
 
 
-def test_newer_files_are_kept_beside_what_was_there_and_reach_the_page(tmp_path: Path) -> None:
-    (tmp_path / "docs").mkdir()
+def documented(root: Path) -> Path:
+    """A copy of the pages and of what is kept for them."""
+    (root / "docs").mkdir()
     for name in ("README.md", "docs/results.md", KEPT):
-        (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+        (root / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+    return root
+
+
+def without(found: dict[str, object], *keys: str) -> dict[str, object]:
+    """A copy that lacks what stands under the last of the keys."""
+    found = json.loads(json.dumps(found))
+    place = found
+    for key in keys[:-1]:
+        place = place[key]
+    del place[keys[-1]]
+    return found
+
+
+SUMMARY = FOUND | {"paired": {"deepscaler": FOUND["paired"]}, "equal": {"deepscaler": FOUND["equal"]}}
+TICKET = FOUND["train_ticket"] | {"paired": {"deepscaler": FOUND["train_ticket"]["paired"]}}
+
+
+@pytest.mark.parametrize(
+    ("flag", "content", "says"),
+    [
+        ("--summary", without(SUMMARY, "policies", "deepscaler"), "'deepscaler' is missing"),
+        ("--summary", without(SUMMARY, "policies", "hpa_40"), "'hpa_40' is missing"),
+        ("--summary", without(SUMMARY, "paired", "deepscaler"), "'deepscaler' is missing"),
+        ("--summary", {"experiment": {}}, "'policies' is missing"),
+        ("--summary", SUMMARY | {"policies": 3}, "of another kind"),
+        ("--train-ticket", without(TICKET, "policies", "deepscaler"), "'deepscaler' is missing"),
+        ("--train-ticket", without(TICKET, "paired", "deepscaler"), "'deepscaler' is missing"),
+        ("--train-ticket", TICKET | {"policies": {"deepscaler": None}}, "of another kind"),
+        ("--networks", SUMMARY, "'rows' is missing"),
+        ("--networks", {"rows": 3}, "of another kind"),
+        ("--told", SUMMARY, "'rows' is missing"),
+        ("--told", {"rows": {"AdapGLS": {"test": 3}}}, "of another kind"),
+    ],
+)
+def test_a_file_of_another_kind_is_named_and_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, content: object, says: str
+) -> None:
+    root, file = documented(tmp_path), tmp_path / "newer.json"
+    file.write_text(json.dumps(content))
+    value = f"recording={file}" if flag in ("--networks", "--told") else str(file)
+    assert main(["--root", str(root), flag, value]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"documents: {file}: no ") and says in said and said.count("\n") == 1
+    assert json.loads((root / KEPT).read_text(encoding="utf-8")) == FOUND
+
+
+@pytest.mark.parametrize("flag", ["--networks", "--told"])
+@pytest.mark.parametrize("value", ["foo", "=foo.json", " =foo.json", "recording=", ""])
+def test_a_column_without_its_file_or_its_name_is_refused(
+    capsys: pytest.CaptureFixture[str], flag: str, value: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([flag, value])
+    assert f"argument {flag}: expected COLUMN=FILE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "keys", [("policies",), ("policies", "hpa_40"), ("networks", "rows"), ("told", "blocks")]
+)
+def test_what_is_kept_for_the_pages_is_named_where_it_is_broken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], keys: tuple[str, ...]
+) -> None:
+    root = documented(tmp_path)
+    (root / KEPT).write_text(json.dumps(without(FOUND, *keys)))
+    assert main(["--root", str(root)]) == 1
+    said = capsys.readouterr().err
+    assert f"{root / KEPT}: no numbers that the pages show ({keys[-1]!r} is missing)" in said
+
+
+@pytest.mark.parametrize(("flag", "name"), [("--networks", "networks"), ("--told", "told")])
+def test_a_table_that_is_not_kept_takes_no_column(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, name: str
+) -> None:
+    root = documented(tmp_path)
+    (root / KEPT).write_text(json.dumps(without(FOUND, name)))
+    assert main(["--root", str(root), flag, f"recording={root / KEPT}"]) == 1
+    assert f"{root / KEPT}: no table {name!r} to put a column into" in capsys.readouterr().err
+
+
+def test_newer_files_are_kept_beside_what_was_there_and_reach_the_page(tmp_path: Path) -> None:
+    documented(tmp_path)
     summary = json.loads(json.dumps(FOUND["train_ticket"]))
     summary["policies"]["hpa_50"]["core_hours"] = 77.7
     summary["paired"] = {"deepscaler": summary["paired"]}
