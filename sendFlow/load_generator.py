@@ -3,8 +3,8 @@
 locust -f sendFlow/load_generator.py --headless --host http://localhost:30001
 
 `--application` or SENDFLOW_APPLICATION says which: boutique (default), bookinfo, or a YAML whose
-`testbed.application` is one of these. A user does one task after the other and pauses for a second in
-between. The number of users follows a trace (load_shape.py).
+`testbed.application` is one of these; the YAML or one that it extends may say so. A user does one task after
+the other and pauses for a second in between. The number of users follows a trace (load_shape.py).
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
 from locust import FastHttpUser, constant, events, task
 from locust.env import Environment
 from locust.runners import WorkerRunner
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Locust adds only this file's directory
 
+from deepscaler.errors import SettingsError
+from deepscaler.settings.loading import read_document
 from sendFlow.load_shape import TraceShape, load_trace
 from sendFlow.users import GATEWAY, Visitor
 
@@ -142,20 +143,26 @@ def application_of(text: str) -> str:
     """The application that `--application` names, by its name or by the path of a YAML.
 
     Raises:
-        ValueError: it is none of `USERS`, or the YAML names no application.
+        SettingsError: it is none of `USERS`, or the YAML can't be read or names no application.
     """
-    name = text
+    name: object = text
     if Path(text).suffix in {".yaml", ".yml"}:
-        try:
-            settings = yaml.safe_load(Path(text).read_text(encoding="utf-8"))
-            name = str(settings["testbed"]["application"])
-        except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-            raise ValueError(f"{text}: expected a YAML with testbed.application ({error})") from error
-    if name not in USERS:
-        raise ValueError(
-            f"{text}: expected one of {', '.join(USERS)}; train_ticket has sendFlow/load_generator_train.py"
+        testbed = read_document(text).get("testbed")
+        name = testbed.get("application") if isinstance(testbed, dict) else None
+        if not isinstance(name, str):
+            raise SettingsError(
+                f"{text}: expected testbed.application, there or in a file that it extends; add it or "
+                f"name one of {', '.join(USERS)}"
+            )
+    if name == "train_ticket":
+        raise SettingsError(
+            f"{text}: Train-Ticket has users of its own: sh sendFlow/sendLoop.sh --application train_ticket, "
+            "or locust -f sendFlow/load_generator_train.py"
         )
-    return name
+    if name not in USERS:
+        found = "" if name == text else f", found testbed.application {name}"
+        raise SettingsError(f"{text}: expected one of {', '.join(USERS)} or train_ticket{found}")
+    return str(name)
 
 
 @events.init_command_line_parser.add_listener
@@ -165,7 +172,7 @@ def add_application(parser: Any) -> None:
         "--application",
         env_var="SENDFLOW_APPLICATION",
         default="boutique",
-        help="boutique, bookinfo, or a YAML with testbed.application",
+        help="boutique, bookinfo, or a YAML with testbed.application (there or in a file that it extends)",
     )
 
 
@@ -179,6 +186,6 @@ def start(environment: Environment, **_: Any) -> None:
     if options is not None and not options.user_classes and not isinstance(environment.runner, WorkerRunner):
         try:
             environment.user_classes = [USERS[application_of(options.application)]]
-        except ValueError as error:
+        except SettingsError as error:
             sys.exit(f"--application: {error}")
     load_trace(environment)

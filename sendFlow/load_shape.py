@@ -7,8 +7,6 @@ SENDFLOW_LOOP, `--idle-steps` SENDFLOW_IDLE_STEPS.
 
 from __future__ import annotations
 
-import argparse
-import math
 import signal
 import sys
 from typing import Any
@@ -20,10 +18,13 @@ from locust.runners import WorkerRunner
 from locust.stats import CSV_STATS_INTERVAL_SEC
 
 from deepscaler.errors import DeepScalerError
-from sendFlow.trace import IDLE_STEPS, README_TRACE, Series, read_trace, users_at
+from sendFlow.flags import number, whole
+from sendFlow.trace import IDLE_STEPS, MOST_USERS, README_TRACE, Series, read_trace, users_at
 
 MAX_SPAWN_RATE = 100
 """Users started or stopped per second; Locust warns above this."""
+MOST_IDLE_STEPS = 100_000
+MOST_ROUNDS = 1_000_000_000
 
 
 class TraceShape(LoadTestShape):
@@ -66,6 +67,12 @@ def load_trace(environment: Environment) -> None:
         )
     except DeepScalerError as error:
         sys.exit(f"load shape: {error}")
+    most = float(shape.one_round.values.max())
+    if most > MOST_USERS:
+        sys.exit(
+            f"load shape: {options.trace}: with --scale {options.scale:g} it reaches {most:g} users, "
+            f"more than {MOST_USERS:,}; lower --scale"
+        )
     shape.rounds = options.loop
     gevent.signal_handler(signal.SIGTERM, _end, environment)
 
@@ -90,27 +97,27 @@ def add_options(parser: Any) -> None:
     )
     parser.add_argument(
         "--scale",
-        type=_positive,
+        type=number(1e-9, 1e9),
         env_var="SENDFLOW_SCALE",
         default=1.0,
         help="the users of the trace are multiplied by this",
     )
     parser.add_argument(
         "--period",
-        type=_positive,
+        type=number(0.001, 1e7),
         env_var="SENDFLOW_PERIOD",
         help="seconds per value (default: 5; for a CSV as recorded)",
     )
     parser.add_argument(
         "--loop",
-        type=_count,
+        type=whole(0, MOST_ROUNDS),
         env_var="SENDFLOW_LOOP",
         default=1,
         help="how often the trace is played; 0: for ever",
     )
     parser.add_argument(
         "--idle-steps",
-        type=_count,
+        type=whole(0, MOST_IDLE_STEPS),
         env_var="SENDFLOW_IDLE_STEPS",
         default=IDLE_STEPS,
         help="idle values before and after the trace",
@@ -129,16 +136,3 @@ def finish_csv(environment: Environment, **_: Any) -> None:
     ):
         environment.runner.quit()
         gevent.sleep(CSV_STATS_INTERVAL_SEC + 0.1)
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"expected a number > 0, found {text}")
-    return value
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected an integer >= 0, found {text}")
-    return int(text)

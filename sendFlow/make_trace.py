@@ -19,10 +19,19 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 README = "random-100max"
 COUNT, LOW, HIGH, MEAN, STEP_DEVIATION = 903, 25, 100, 47.8, 1.63
 SEED = 206  # one of the seeds whose largest step is 9
+SHAPE_OPTIONS = {"duration": 3600.0, "low": 25.0, "high": 95.0, "noise": 2.0, "period": 700.0}
+"""Options of a shape and their defaults; the trace of the README has none of these."""
+WITH_A_COURSE = ("course", "cycle")
+"""Shapes whose levels stand in settings (`testbed.load.course`)."""
+MOST_SEED = 2**32 - 1
+MOST_SECONDS = 100 * 86400.0
+MOST_LEVEL = 1e8
+"""Users of a shape at the most, before an increase or noise."""
 
 
 def make_trace(seed: int = SEED) -> list[int]:
@@ -84,7 +93,7 @@ def make_shape(
     """A generated shape: numbers of users, one per 5 s.
 
     Raises:
-        SettingsError: low above high.
+        SettingsError: low above high, or too short a period.
     """
     from deepscaler.settings import Load
     from sendFlow.shapes import as_users, shape_values
@@ -95,6 +104,7 @@ def make_shape(
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags of this script."""
+    from sendFlow.flags import number, whole
     from sendFlow.shapes import SHAPES
 
     parser = argparse.ArgumentParser(
@@ -102,61 +112,63 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--shape",
-        choices=[README, *SHAPES],
+        choices=[README, *(name for name in SHAPES if name not in WITH_A_COURSE)],
         default=README,
         help="shape of the load (default: the trace of the README)",
     )
     parser.add_argument(
         "--seed",
-        type=int,
+        type=whole(0, MOST_SEED),
         help="1-999 train, 1000-1999 validate, 2000-2999 test (default: the README's; 1 for a shape)",
     )
     parser.add_argument(
         "--output",
         "--out",
         type=Path,
-        help="file to write (default: beside this script, named by shape and seed)",
+        help=".req to write (default: beside this script, named by shape and seed)",
     )
     shapes = parser.add_argument_group("options of a shape; the trace of the README has none of these")
-    shapes.add_argument("--duration", type=_positive, default=3600.0, help="seconds (default: %(default)g)")
-    shapes.add_argument("--low", type=_positive, default=25.0, help="users (default: %(default)g)")
-    shapes.add_argument("--high", type=_positive, default=95.0, help="users (default: %(default)g)")
-    shapes.add_argument(
-        "--noise", type=float, default=2.0, help="standard deviation, users (default: %(default)g)"
-    )
-    shapes.add_argument(
-        "--period",
-        type=_positive,
-        default=700.0,
-        help="seconds of a fluctuation or square wave (default: %(default)g)",
-    )
+    of_a_shape = {
+        "duration": (number(5.0, MOST_SECONDS), "seconds"),
+        "low": (number(0.001, MOST_LEVEL), "users"),
+        "high": (number(0.001, MOST_LEVEL), "users"),
+        "noise": (number(0.0, MOST_LEVEL), "standard deviation of the noise, users"),
+        "period": (number(1.0, 1e9), "seconds of a fluctuation or square wave"),
+    }
+    for name, (kind, what) in of_a_shape.items():
+        shapes.add_argument(f"--{name}", type=kind, help=f"{what} (default: {SHAPE_OPTIONS[name]:g})")
     return parser
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"expected a number > 0, found {text}")
-    return value
+def _values(parser: argparse.ArgumentParser, given: argparse.Namespace) -> tuple[str, list[int]]:
+    """Usual name and values of the trace that is asked for."""
+    from deepscaler.errors import DeepScalerError
+
+    options: dict[str, Any] = {name: getattr(given, name) for name in SHAPE_OPTIONS}
+    asked = {name: value for name, value in options.items() if value is not None}
+    if given.shape == README:
+        if asked:
+            named = ", ".join(f"--{name}" for name in asked)
+            parser.error(f"{named}: the trace of the README has no such option; add --shape, such as square")
+        if given.seed is not None and given.output is None:
+            parser.error(f"--seed: it would replace {README}.req by another trace; add --shape or --output")
+        return f"{README}.req", make_trace(SEED if given.seed is None else given.seed)
+    seed = 1 if given.seed is None else given.seed
+    try:
+        return f"{given.shape}-{seed}.req", make_shape(given.shape, seed, **{**SHAPE_OPTIONS, **asked})
+    except DeepScalerError as error:
+        parser.error(str(error).replace("testbed.load.", "--"))
 
 
 def main(argv: list[str] | None = None) -> int:
     """Write the trace and say what it is like."""
-    from deepscaler.errors import DeepScalerError
+    from sendFlow.trace import USERS
 
     parser = build_parser()
     given = parser.parse_args(argv)
-    if given.shape == README:
-        name, values = f"{README}.req", make_trace(SEED if given.seed is None else given.seed)
-    else:
-        seed = 1 if given.seed is None else given.seed
-        name = f"{given.shape}-{seed}.req"
-        try:
-            values = make_shape(
-                given.shape, seed, given.duration, given.low, given.high, max(given.noise, 0.0), given.period
-            )
-        except DeepScalerError as error:
-            parser.error(str(error).replace("testbed.load.", "--"))
+    if given.output and given.output.suffix not in USERS:
+        parser.error(f"--output {given.output}: expected a name that ends in .req (users, one per 5 s)")
+    name, values = _values(parser, given)
     output = given.output or Path(__file__).with_name(name)
     try:
         output.write_text("".join(f"{value}\n" for value in values), encoding="utf-8", newline="\n")

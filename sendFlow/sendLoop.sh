@@ -63,11 +63,24 @@ case $application in
     boutique | bookinfo | *.yaml | *.yml) locustfile=load_generator.py ;;
     *) fail "--application $application: expected boutique, bookinfo or train_ticket" ;;
 esac
-for number in "$workers" "$passes" "$port"; do
-    case $number in
-        '' | *[!0-9]*) fail "expected an integer >= 0, found '$number'" ;;
+
+# Refuse what is no integer within bounds: option, value, least, most (at most nine digits).
+whole() {
+    case $2 in
+        '' | *[!0-9]* | ??????????*) fail "$1: expected an integer from $3 to $4, found '$2'" ;;
     esac
-done
+    if [ "$2" -lt "$3" ] || [ "$2" -gt "$4" ]; then
+        fail "$1: expected an integer from $3 to $4, found '$2'"
+    fi
+}
+whole --workers "$workers" 0 1000
+whole --passes "$passes" 0 999999999
+whole --master-port "$port" 1 65535
+case $host in
+    *[![:graph:]]*) fail "--host '$host': expected a URL such as http://localhost:30001" ;;
+    http://[!/:?#]* | https://[!/:?#]*) ;;
+    *) fail "--host '$host': expected a URL such as http://localhost:30001" ;;
+esac
 [ -r "$trace" ] || fail "--trace $trace: no such file; make it with: python sendFlow/make_trace.py"
 if [ -x "$root/.venv/bin/locust" ]; then
     locust=$root/.venv/bin/locust

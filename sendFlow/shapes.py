@@ -14,13 +14,25 @@ from numpy.typing import NDArray
 
 from deepscaler.errors import SettingsError
 from deepscaler.settings import Load
+from sendFlow.trace import MOST_USERS
 
 DAY = 86400.0
+MOST_VALUES = 50_000_000
+MOST_PERIODS = 100_000
 Floats = NDArray[np.float64]
 
 
 def times_of(load: Load, duration: float) -> Floats:
-    """Seconds from 0 every `load.step` below `duration`, `[K]`."""
+    """Seconds from 0 every `load.step` below `duration`, `[K]`.
+
+    Raises:
+        SettingsError: these are more than `MOST_VALUES`.
+    """
+    if not duration / load.step <= MOST_VALUES:
+        raise SettingsError(
+            f"testbed.load.step: {load.step:g} s makes {duration / load.step:g} values of a load of "
+            f"{duration:g} s, more than {MOST_VALUES:,}; raise the step or shorten the load"
+        )
     return np.arange(int(np.ceil(duration / load.step - 1e-9)), dtype=np.float64) * np.float64(load.step)
 
 
@@ -29,10 +41,9 @@ def shape_values(load: Load, duration: float, seed: int) -> Floats:
 
     Raises:
         KeyError: `load.shape` is not one of `SHAPES`.
-        SettingsError: low above high, or `period` above `longest_period`.
+        SettingsError: low above high, `period` above `longest_period`, or a number beyond all bounds.
     """
-    if load.low > load.high:
-        raise SettingsError(f"testbed.load.low: {load.low:g} is above testbed.load.high {load.high:g}")
+    _check(load, duration)
     times, load = times_of(load, duration), _with_period(load, seed)
     held = load.hold if load.shape in ONCE else 0.0
     begun, lasts = np.maximum(times - held, 0.0), max(duration - held, load.step)
@@ -41,13 +52,39 @@ def shape_values(load: Load, duration: float, seed: int) -> Floats:
 
 
 def as_users(values: Floats) -> NDArray[np.int64]:
-    """Whole users, at least one, `[K]`."""
+    """Whole users, at least one, `[K]`.
+
+    Raises:
+        SettingsError: these are more than `MOST_USERS`, or no numbers.
+    """
+    if not (values <= MOST_USERS).all():
+        raise SettingsError(
+            f"testbed.load: it reaches {values.max():g} users, more than {MOST_USERS:,}; lower "
+            "testbed.load.high, testbed.load.low, testbed.load.noise or testbed.load.scale"
+        )
     return np.maximum(np.rint(values), 1).astype(np.int64)
 
 
 def stream(seed: int, shape: str, part: int) -> np.random.Generator:
     """The random numbers of one part (0: form, 1: noise, 2: period) of a shape."""
     return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(shape.encode()), part]))
+
+
+def _check(load: Load, duration: float) -> None:
+    levels = {"low": load.low * load.scale, "high": load.high * load.scale, "noise": load.noise}
+    for name, value in levels.items():
+        if value > MOST_USERS:
+            scaled = " or testbed.load.scale" if load.scale > 1 and name != "noise" else ""
+            raise SettingsError(
+                f"testbed.load.{name}: {value:g} users, more than {MOST_USERS:,}; lower it{scaled}"
+            )
+    if load.low > load.high:
+        raise SettingsError(f"testbed.load.low: {load.low:g} is above testbed.load.high {load.high:g}")
+    if duration / load.period > MOST_PERIODS:
+        raise SettingsError(
+            f"testbed.load.period: {load.period:g} s makes more than {MOST_PERIODS:,} periods of a load of "
+            f"{duration:g} s; raise it"
+        )
 
 
 def _with_period(load: Load, seed: int) -> Load:
@@ -140,7 +177,8 @@ def _bursts(times: Floats, load: Load, duration: float, random: np.random.Genera
     level = np.zeros(len(times))
     for _ in range(int(random.poisson(duration / load.period))):
         at, width = random.uniform(0, duration), random.uniform(0.01, 0.04) * load.period
-        level += random.uniform(0.25, 1.0) * np.exp(-0.5 * ((times - at) / width) ** 2)
+        here = slice(*np.searchsorted(times, [at - 40 * width, at + 40 * width]))  # elsewhere exp gives 0
+        level[here] += random.uniform(0.25, 1.0) * np.exp(-0.5 * ((times[here] - at) / width) ** 2)
     return load.low + (load.high - load.low) * np.minimum(level, 1.0)
 
 
@@ -158,7 +196,7 @@ def _mixed(times: Floats, load: Load, duration: float, random: np.random.Generat
             update={"low": low, "high": high, "period": load.period * random.uniform(0.5, 1.3)}
         )
         own = np.random.default_rng(random.integers(1 << 62))
-        here = (times >= begin) & (times < begin + length)
+        here = slice(*np.searchsorted(times, [begin, begin + length]))
         values[here] = np.clip(SEGMENTS[kind](times[here] - begin, segment, length, own), load.low, load.high)
         begin += length
     return values

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,12 @@ from deepscaler.artefacts import MOST_TEXT_BYTES, one_line, read_text, utc_secon
 from deepscaler.errors import DataError
 
 PACKED = ".gz"
+COUNTS = (".csv", ".csv.gz")
+"""Endings of files of counts."""
+USERS = (".req", ".txt")
+"""Endings of files of users."""
+MOST_USERS = 1_000_000_000
+"""No load has more users, or requests per second."""
 TIMES = ("time", "ts")
 """What a column of times may be called."""
 README_TRACE = Path(__file__).with_name("random-100max.req")
@@ -25,7 +32,10 @@ IDLE_STEPS = 5
 """Idle lines before and after the trace in one round of `sendLoop.sh`."""
 MAX_GAP_STEPS = 10
 _MOST_DIGITS = 12
-_LAST_SECOND, _GREATEST = 1e11, 1e15
+_LEAST_GAP = 1e-6  # seconds; from one row to the next
+_FIRST_SECOND, _LAST_SECOND, _GREATEST = -6.2e10, 1e11, 1e15
+BYTE_ORDER_MARK = "\ufeff"
+"""What some editors and spreadsheets write before the first line."""
 
 
 @dataclass(frozen=True)
@@ -127,16 +137,16 @@ def read_counts(path: str | Path, column: str | None = None) -> Series:
     Raises:
         DataError: missing file, column or value, times in no order, a long gap; names file and line.
     """
-    rows = csv.reader(_lines(path))
-    header = next(rows, [])
+    rows = _rows(path)
+    _, header = next(rows, (1, []))
     at = _place_of_times(path, header)
     of = _place_of(path, header, column)
     lines: list[int] = []
     times: list[float] = []
     counts: list[float] = []
-    for row in rows:
-        moment, count = _time_and_count(f"{path}:{rows.line_num}", row, at, of)
-        lines.append(rows.line_num)
+    for line, row in rows:
+        moment, count = _time_and_count(f"{path}:{line}", row, at, of)
+        lines.append(line)
         times.append(moment)
         counts.append(count)
     if len(times) < 2:
@@ -146,8 +156,8 @@ def read_counts(path: str | Path, column: str | None = None) -> Series:
             column_of_file.reverse()
     moments = np.array(times)
     gaps = np.diff(moments)
-    if (gaps <= 0).any():
-        late = int(np.argmax(gaps <= 0)) + 1
+    if (gaps < _LEAST_GAP).any():
+        late = int(np.argmax(gaps < _LEAST_GAP)) + 1
         raise DataError(
             f"{path}:{lines[late]}: its time isn't later than that of line {lines[late - 1]}; sort the rows "
             "by time, with one row for each"
@@ -161,6 +171,16 @@ def read_counts(path: str | Path, column: str | None = None) -> Series:
         )
     grid = np.arange(round((moments[-1] - moments[0]) / step) + 1) * step + moments[0]
     return Series(np.interp(grid, moments, np.array(counts)) / step, step, float(moments[0]))
+
+
+def _rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV, and the line at which each ends."""
+    rows = csv.reader(_lines(path))
+    try:
+        for row in rows:
+            yield rows.line_num, row
+    except csv.Error as error:
+        raise DataError(f"{path}:{rows.line_num}: can't be read as CSV ({one_line(error)})") from error
 
 
 def _place_of_times(path: str | Path, header: list[str]) -> int:
@@ -187,7 +207,7 @@ def _time_and_count(where: str, row: list[str], at: int, of: int) -> tuple[float
     except (ValueError, IndexError) as error:
         found = one_line(",".join(row), 60)
         raise DataError(f"{where}: expected a time and a number, found {found!r}") from error
-    if not abs(moment) < _LAST_SECOND:
+    if not _FIRST_SECOND < moment < _LAST_SECOND:
         raise DataError(f"{where}: expected a time, found {one_line(row[at], 60)!r}")
     if not 0 <= count <= _GREATEST:
         raise DataError(f"{where}: expected a count >= 0, found {one_line(row[of], 60)!r}")
@@ -196,12 +216,17 @@ def _time_and_count(where: str, row: list[str], at: int, of: int) -> tuple[float
 
 def _lines(path: str | Path) -> list[str]:
     if not Path(path).exists():
+        if str(path).endswith(COUNTS):
+            raise DataError(f"{path}: no such file")
         raise DataError(
             f"{path}: no such trace; the README's is sendFlow/random-100max.req, "
             "made by: python sendFlow/make_trace.py"
         )
-    if Path(path).suffix != PACKED:
-        return read_text(path).splitlines()
+    text = _unpacked(path) if Path(path).suffix == PACKED else read_text(path)
+    return text.removeprefix(BYTE_ORDER_MARK).splitlines()
+
+
+def _unpacked(path: str | Path) -> str:
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             text = file.read(MOST_TEXT_BYTES + 1)
@@ -209,7 +234,7 @@ def _lines(path: str | Path) -> list[str]:
         raise DataError(f"{path}: can't be read as compressed text ({one_line(error)})") from error
     if len(text) > MOST_TEXT_BYTES:
         raise DataError(f"{path}: more than {MOST_TEXT_BYTES / 2**20:g} MiB of text, which is no trace")
-    return text.splitlines()
+    return text
 
 
 def _seconds(text: str) -> float:

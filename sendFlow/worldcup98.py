@@ -2,11 +2,11 @@
 
 python sendFlow/worldcup98.py wc_day66_*.gz --out worldcup98.req
 
-Reads the official binary logs of the Internet Traffic Archive, plain or gzip, and CSVs of counts (a column
-`time` and one other), in any order and number. The requests of every `--seconds` become one value, scaled
-until the largest is `--max-users`; a `.req` value is replayed for 5 s, so `--seconds 5` keeps the pace and 60
-(the default) plays an hour in five minutes. With an output ending in .csv the unscaled counts are written
-instead (time,requests).
+Reads the official binary logs of the Internet Traffic Archive, plain or gzip, and CSVs of counts (.csv or
+.csv.gz with a column `time` and one other), in any order and number. The requests of every `--seconds`
+become one value, scaled until the largest is `--max-users`; a `.req` value is replayed for 5 s, so
+`--seconds 5` keeps the pace and 60 (the default) plays an hour in five minutes. With an output ending in .csv
+the unscaled counts are written instead (time,requests).
 
 A log is a row of 20-byte records, big-endian: timestamp, clientID, objectID, size (4 bytes each), method,
 status, type, server (1 byte each); timestamps are seconds since the epoch, GMT. Source: the archive's README
@@ -33,7 +33,8 @@ if __name__ == "__main__":
 
 from deepscaler.artefacts import replacing, utc_seconds, utc_text
 from deepscaler.errors import DataError, DeepScalerError
-from sendFlow.trace import read_counts, write_req
+from sendFlow.flags import whole
+from sendFlow.trace import COUNTS, MOST_USERS, USERS, Series, read_counts, write_req
 
 RECORD = np.dtype(
     [("timestamp", ">u4"), ("client", ">u4"), ("object", ">u4"), ("size", ">u4")]
@@ -44,6 +45,7 @@ CHUNK_RECORDS = 50_000
 FIRST, LAST = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (1998, 1999))
 """Any other year shows that a file isn't one of these logs."""
 MAX_BINS = 50_000_000
+MAX_SECONDS = 366 * 86400
 GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -66,16 +68,24 @@ class Counts:
         low, high = int(bins.min()), int(bins.max()) + 1
         if len(self.values):
             low, high = min(low, self.first), max(high, self.first + len(self.values))
-        if high - low > MAX_BINS:
-            raise DataError(
-                f"the files span {high - low:,} values of {self.seconds} s, more than {MAX_BINS:,}: "
-                "are they of one time?"
-            )
+        self.check_span(low, high)
         if high - low > len(self.values):
             grown = np.zeros(high - low)
             grown[self.first - low : self.first - low + len(self.values)] = self.values
             self.first, self.values = low, grown
         self.values += np.bincount(bins - self.first, counts, minlength=len(self.values))
+
+    def check_span(self, low: int, high: int) -> None:
+        """See that the bins from `low` to before `high` fit into memory.
+
+        Raises:
+            DataError: they don't.
+        """
+        if high - low > MAX_BINS:
+            raise DataError(
+                f"the files span {high - low:,} values of {self.seconds} s, more than {MAX_BINS:,}: "
+                "are they of one time? If so, raise --seconds"
+            )
 
     def between(self, start: float | None, end: float | None) -> Counts:
         """The counts from `start` to before `end` (seconds since the epoch; None: no bound)."""
@@ -126,15 +136,8 @@ def count(paths: list[Path], seconds: int) -> Counts:
     """
     counts = Counts(seconds)
     for path in paths:
-        if path.suffix == ".csv":
-            series = read_counts(path)
-            edges = series.start + series.step * np.arange(len(series.values) + 1)
-            total = np.concatenate([[0.0], np.cumsum(series.values * series.step)])
-            bins = np.arange(int(edges[0] // seconds), int(-(-edges[-1] // seconds)))
-            ends = np.interp(
-                np.append(bins, bins[-1] + 1) * float(seconds), edges, total
-            )  # a count is spread over its own time
-            counts.add(bins, np.diff(ends))
+        if path.name.endswith(COUNTS):
+            _spread(read_counts(path), counts)
         else:
             for times in read_log(path):
                 bins, found = np.unique(times // seconds, return_counts=True)
@@ -144,9 +147,27 @@ def count(paths: list[Path], seconds: int) -> Counts:
     return counts
 
 
+def _spread(series: Series, counts: Counts) -> None:
+    """Add a series of counts; each is spread over its own time."""
+    edges = series.start + series.step * np.arange(len(series.values) + 1)
+    total = np.concatenate([[0.0], np.cumsum(series.values * series.step)])
+    low, high = int(edges[0] // counts.seconds), int(-(-edges[-1] // counts.seconds))
+    counts.check_span(low, high)
+    bins = np.arange(low, high)
+    ends = np.interp(np.append(bins, bins[-1] + 1) * float(counts.seconds), edges, total)
+    counts.add(bins, np.diff(ends))
+
+
 def to_users(values: NDArray[np.float64], largest: int) -> NDArray[np.int64]:
-    """The values scaled so that the largest is `largest` users, `[L]`."""
-    users: NDArray[np.int64] = np.rint(values * (largest / values.max())).astype(np.int64)
+    """The values scaled so that the largest is `largest` users, `[L]`.
+
+    Raises:
+        DataError: the largest value is next to nothing.
+    """
+    scale = largest / float(values.max())
+    if not np.isfinite(scale):
+        raise DataError(f"the largest value is {values.max():g} requests, too few to be scaled")
+    users: NDArray[np.int64] = np.rint(values * scale).astype(np.int64)
     return users
 
 
@@ -159,16 +180,16 @@ def build_parser() -> argparse.ArgumentParser:
         "files", nargs="+", type=Path, help="official logs (plain or gzip) and .csv files of counts"
     )
     parser.add_argument(
-        "--output", "--out", type=Path, required=True, help=".req: users; .csv: unscaled counts"
+        "--output", "--out", type=_output, required=True, help=".req: users; .csv: unscaled counts"
     )
     parser.add_argument(
         "--seconds",
-        type=_positive,
+        type=whole(1, MAX_SECONDS),
         default=60,
         help="seconds of the files that make one value (default: %(default)s)",
     )
     parser.add_argument(
-        "--max-users", type=_positive, default=100, help="the largest value (default: %(default)s)"
+        "--max-users", type=whole(1, MOST_USERS), default=100, help="the largest value (default: %(default)s)"
     )
     parser.add_argument(
         "--start", type=_moment, help="leave out what comes before (ISO 8601, UTC unless it says otherwise)"
@@ -209,10 +230,12 @@ def _write_csv(path: Path, counts: Counts) -> None:
         )
 
 
-def _positive(text: str) -> int:
-    if not (text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f"expected an integer > 0, found {text}")
-    return int(text)
+def _output(text: str) -> Path:
+    if Path(text).suffix not in (*USERS, ".csv"):
+        raise argparse.ArgumentTypeError(
+            f"expected a name that ends in .req (users) or .csv (unscaled counts), found {text}"
+        )
+    return Path(text)
 
 
 def _moment(text: str) -> float:

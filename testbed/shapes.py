@@ -11,7 +11,7 @@ from deepscaler.artefacts import utc_seconds
 from deepscaler.errors import SettingsError
 from deepscaler.settings import Load
 from sendFlow.shapes import SHAPES, Floats, as_users, shape_values, times_of
-from sendFlow.trace import README_TRACE, read_trace
+from sendFlow.trace import MOST_USERS, README_TRACE, read_trace
 
 TRACES = (".req", ".csv", ".txt", ".gz")
 
@@ -72,4 +72,9 @@ def _trace(times: Floats, load: Load) -> Floats:
             ) from error
     if path.suffix == ".req":
         series = series.with_idle_ends()
-    return series.adjusted(scale=load.scale, step=load.step).at(times)
+    values = series.adjusted(scale=load.scale, step=load.step).at(times)
+    if load.kind == "open" and not values.max(initial=0.0) <= MOST_USERS:
+        raise SettingsError(
+            f"testbed.load.scale: {load.scale:g} makes more than {MOST_USERS:,} requests per second of {name}"
+        )
+    return values

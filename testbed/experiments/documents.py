@@ -73,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=column_of,
         default=[],
         metavar="COLUMN=FILE",
-        help="a newer comparison.json of `main.py --model_name AR,STID,AdapGLS` on a data set",
+        help="a newer comparison.json of `main.py --model_name all` on a data set",
     )
     parser.add_argument("--root", default=".", metavar="DIR", help="where README.md lies")
     return parser

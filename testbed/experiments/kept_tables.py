@@ -186,7 +186,7 @@ def with_told(kept: Mapping[str, Any], title: str, comparison: Mapping[str, Any]
     if not any(row["values"][title] for block in blocks for row in block["rows"]):
         raise DataError(
             f"--told {title}: the comparison has none of the table's rows; "
-            "expected comparison.json of python main.py --model_name AR,STID,AdapGLS"
+            "expected comparison.json of python main.py --model_name all"
         )
     return {"columns": list(dict.fromkeys([*kept["columns"], title])), "blocks": blocks}
 

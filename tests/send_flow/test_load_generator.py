@@ -31,7 +31,7 @@ from helpers.paths import ROOT, WORLDCUP98, WORLDCUP98_MISSING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepscaler.errors import DataError
+from deepscaler.errors import DataError, SettingsError
 from deepscaler.settings import Load
 from sendFlow import answers, make_trace, routes, shapes, trace, worldcup98
 from testbed import shapes as testbed_shapes
@@ -68,7 +68,7 @@ def test_scale_and_period_stretch_a_trace() -> None:
 
 
 # ----------------------------------------------------------------------------------------------------- shapes
-@pytest.mark.parametrize("shape", shapes.SHAPES)
+@pytest.mark.parametrize("shape", [name for name in shapes.SHAPES if name not in make_trace.WITH_A_COURSE])
 def test_every_shape_can_be_made_and_is_the_testbeds(shape: str, tmp_path: Path) -> None:
     out = tmp_path / "made.req"
     assert (
@@ -102,6 +102,37 @@ def test_a_shape_with_low_above_high_is_refused(capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit):
         make_trace.main(["--shape", "square", "--low", "9", "--high", "5", "--out", str(tmp_path / "x.req")])
     assert "--low: 9 is above --high 5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shape", shapes.SHAPES)
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"high": 1e300}, r"testbed\.load\.high: 1e\+300 users, more than 1,000,000,000; lower it"),
+        ({"low": 1e300, "high": 1e300}, r"testbed\.load\.low: 1e\+300 users"),
+        ({"low": 1.7e308, "high": 1.7e308}, r"testbed\.load\.low: 1\.7e\+308 users"),
+        ({"noise": 1e300}, r"testbed\.load\.noise: 1e\+300 users"),
+        ({"scale": 1e300}, r"testbed\.load\.low: 2\.5e\+301 users.*lower it or testbed\.load\.scale"),
+        ({"period": 1e-300}, r"testbed\.load\.period: 1e-300 s makes more than 100,000 periods"),
+        ({"step": 1e-320}, r"testbed\.load\.step: .* more than 50,000,000; raise the step"),
+    ],
+)
+def test_a_load_beyond_all_bounds_is_refused_by_its_setting(
+    shape: str, changes: dict[str, float], named: str
+) -> None:
+    for kind in ("closed", "open"):
+        with pytest.raises(SettingsError, match=named):
+            testbed_shapes.users(Load.model_validate({"shape": shape, "kind": kind, **changes}), 3600, 7)
+
+
+@pytest.mark.parametrize("value", [1.1e9, 1e19, 1e300, np.inf, np.nan])
+def test_no_number_of_users_wraps_around(tmp_path: Path, value: float) -> None:
+    with pytest.raises(SettingsError, match=r"testbed\.load: .*lower testbed\.load\.high"):
+        shapes.as_users(np.array([3.0, value]))
+    assert shapes.as_users(np.array([-1e300, 1e9])).tolist() == [1, 1_000_000_000]
+    load = Load(shape=small_trace(tmp_path, 1, 2), scale=1e300)
+    with pytest.raises(SettingsError, match=r"or testbed\.load\.scale"):
+        testbed_shapes.users(load, 100, 7)
 
 
 # ----------------------------------------------------------------------------------------------------- routes
@@ -257,6 +288,55 @@ def test_a_missing_log_ends_the_script_with_one_line(
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "none" in error
     assert not (tmp_path / "x.req").exists()
+
+
+@pytest.mark.parametrize("name", ["counts.csv", "counts.csv.gz"])
+def test_counts_may_be_packed(tmp_path: Path, name: str) -> None:
+    text = b"time,requests\n0,10\n60,30\n"
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    assert worldcup98.main([str(tmp_path / name), "--out", str(tmp_path / "x.req")]) == 0
+    assert trace.read_req(tmp_path / "x.req").tolist() == [33, 100]
+
+
+@pytest.mark.parametrize(
+    ("rows", "arguments", "said"),
+    [
+        ("1e10,1\n2e10,3\n", ["--seconds", "1"], "the files span 20,000,000,000 values of 1 s, more than"),
+        ("0,1e-310\n60,0\n", [], "the largest value is 1e-310 requests, too few to be scaled"),
+        ("-7e10,1\n-6e10,1\n", [], "counts.csv:2: expected a time, found '-7e10'"),
+        (None, [], "counts.csv: no such file\n"),
+    ],
+)
+def test_counts_that_make_no_trace_end_the_script_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: str | None, arguments: list[str], said: str
+) -> None:
+    if rows is not None:
+        (tmp_path / "counts.csv").write_text("time,requests\n" + rows, encoding="utf-8")
+    files = [str(tmp_path / "counts.csv"), "--out", str(tmp_path / "x.req")]
+    assert worldcup98.main([*files, *arguments]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and said in error and "make_trace" not in error
+    assert not (tmp_path / "x.req").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--seconds", "9" * 23], "--seconds: expected an integer from 1 to 31,622,400, found"),
+        (["--seconds", "0"], "--seconds: expected an integer from 1 to 31,622,400, found '0'"),
+        (["--seconds", "9" * 5000], "--seconds: expected an integer from 1 to 31,622,400, found"),
+        (["--max-users", "9" * 23], "--max-users: expected an integer from 1 to 1,000,000,000, found"),
+        (["--max-users", "-1"], "--max-users: expected an integer from 1 to 1,000,000,000, found '-1'"),
+        (["--out", "x.csv.gz"], "--output/--out: expected a name that ends in .req (users) or .csv"),
+        (["--out", "x.json"], "--output/--out: expected a name that ends in .req (users) or .csv"),
+    ],
+)
+def test_a_flag_beyond_its_bounds_is_refused(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        worldcup98.main(["log", "--out", "x.req", *arguments])
+    assert ended.value.code == 2 and said in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_the_real_counts_keep_their_peak_and_sum(tmp_path: Path) -> None:
@@ -451,7 +531,18 @@ def test_sendloop_is_posix_shell() -> None:
     [
         (["--application", "sockshop"], "expected boutique, bookinfo or train_ticket"),
         (["--trace", "none.req"], "--trace none.req: no such file"),
-        (["--workers", "two"], "expected an integer >= 0, found 'two'"),
+        (["--workers", "two"], "--workers: expected an integer from 0 to 1000, found 'two'"),
+        (["--workers", "1001"], "--workers: expected an integer from 0 to 1000, found '1001'"),
+        (["--passes", "9" * 20], "--passes: expected an integer from 0 to 999999999, found '9999"),
+        (["--passes", ""], "--passes: expected an integer from 0 to 999999999, found ''"),
+        (["--passes", "-1"], "--passes: expected an integer from 0 to 999999999, found '-1'"),
+        (["--master-port", "99999"], "--master-port: expected an integer from 1 to 65535, found '99999'"),
+        (["--master-port", "0"], "--master-port: expected an integer from 1 to 65535, found '0'"),
+        (["--host", ""], "--host '': expected a URL such as http://localhost:30001"),
+        (["--host", "localhost:9"], "--host 'localhost:9': expected a URL such as http://localhost:30001"),
+        (["--host", "ftp://localhost"], "--host 'ftp://localhost': expected a URL such as http://"),
+        (["--host", "http://:80"], "--host 'http://:80': expected a URL such as http://localhost:30001"),
+        (["--host", "http://a b"], "--host 'http://a b': expected a URL such as http://localhost:30001"),
         (["--host"], "--host: a value is missing"),
         (["--users", "3"], "unknown argument --users"),
     ],
@@ -507,13 +598,103 @@ def test_tasks_weights_and_waits_are_those_of_the_virtual_users() -> None:
 
 
 def test_the_pure_parts_do_not_import_locust() -> None:
-    pure = ["trace", "shapes", "routes", "answers", "worldcup98", "make_trace"]
+    pure = ["flags", "trace", "shapes", "routes", "answers", "worldcup98", "make_trace"]
     imports = ", ".join(["sys", "testbed.shapes", *(f"sendFlow.{name}" for name in pure)])
     code = f"import {imports}; print([name for name in ('locust', 'gevent') if name in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip() == "[]"
+
+
+CHOOSE = """
+import json, sys
+from deepscaler.errors import SettingsError
+from sendFlow.load_generator import application_of
+said = {}
+for text in sys.argv[1:]:
+    try:
+        said[text] = application_of(text)
+    except SettingsError as error:
+        said[text] = str(error)
+print(json.dumps(said))
+"""
+CHOICES = {
+    "boutique": "boutique",
+    "config/bookinfo.yaml": "bookinfo",
+    "config/demo.yaml": "boutique",
+    "config/live.yaml": "boutique",
+    "config/bookinfo_scenarios.yaml": "bookinfo",
+    "{0}/own.yml": "bookinfo",
+    "train_ticket": "train_ticket: .*sendLoop.sh --application train_ticket",
+    "config/train_ticket.yaml": "train_ticket.yaml: .*sendLoop.sh --application train_ticket",
+    "config/train_ticket_scenarios.yaml": "scenarios.yaml: .*sendLoop.sh --application train_ticket",
+    "config/boutique_real.yaml": "expected one of boutique, bookinfo or train_ticket, found .*boutique_real",
+    "sockshop": "sockshop: expected one of boutique, bookinfo or train_ticket",
+    "{0}/none.yaml": "none.yaml: no such file",
+    "{0}/bare.yaml": "bare.yaml: expected testbed.application",
+    "{0}/number.yaml": "number.yaml: expected testbed.application",
+    "{0}/text.yaml": "text.yaml: expected testbed.application",
+    "{0}/broken.yaml": "broken.yaml: .*not valid YAML",
+    "{0}/circle.yaml": "circle",
+}
+"""What `--application` may be given, and the application or what is said."""
+
+
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What one process makes of all `CHOICES`."""
+    directory = tmp_path_factory.mktemp("choices")
+    for name, text in {
+        "own.yml": "testbed: {application: bookinfo}",
+        "bare.yaml": "app: {name: shop}",
+        "number.yaml": "testbed: {application: 3}",
+        "text.yaml": "testbed: boutique",
+        "broken.yaml": "testbed: {",
+        "circle.yaml": "extends: circle.yaml",
+    }.items():
+        (directory / name).write_text(text + "\n", encoding="utf-8")
+    given = [choice.format(directory) for choice in CHOICES]
+    command = [sys.executable, "-c", CHOOSE, *given]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    said = json.loads(done.stdout.splitlines()[-1])
+    return {choice: said[text] for choice, text in zip(CHOICES, given, strict=True)}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_an_application_is_a_name_or_a_yaml_that_may_extend_another(
+    chosen: dict[str, str], choice: str
+) -> None:
+    if CHOICES[choice] in {"boutique", "bookinfo"}:
+        assert chosen[choice] == CHOICES[choice]
+    else:
+        assert re.search(CHOICES[choice], chosen[choice]) and "\n" not in chosen[choice]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--idle-steps", "99999999999"], "--idle-steps: expected an integer from 0 to 100,000, found"),
+        (["--loop", "9" * 400], "--loop: expected an integer from 0 to 1,000,000,000, found"),
+        (["--period", "1e-300"], "--period: expected a number from 0.001 to 10,000,000, found '1e-300'"),
+        (["--scale", "inf"], "--scale: expected a number from 1e-09 to 1,000,000,000, found 'inf'"),
+        (["--scale", "1e9"], "with --scale 1e+09 it reaches 1e+11 users, more than 1,000,000,000; lower"),
+    ],
+)
+def test_locust_refuses_a_load_beyond_all_bounds(arguments: list[str], said: str) -> None:
+    locust = [sys.executable, "-m", "locust", "-f", "sendFlow/load_generator.py", "--headless"]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("SENDFLOW_")}
+    done = subprocess.run(
+        [*locust, "--host", "http://127.0.0.1:9", *arguments],
+        cwd=ROOT,
+        env=clean,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode in {1, 2}
+    assert said in done.stderr and "Traceback" not in done.stderr
 
 
 # ----------------------------------------------------------------------------------------------------- locust

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import gzip
 import itertools
 import subprocess
 import sys
@@ -83,6 +85,86 @@ def test_a_missing_trace_names_the_command_that_makes_one(tmp_path: Path) -> Non
         trace.read_req(tmp_path / "none.req")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "values"),
+    [
+        ("x.req", b"1\n2\n", [1, 2]),
+        ("x.txt", b"1\r\n2\r\n", [1, 2]),
+        ("x.csv", b"time,requests\n0,60\n60,120\n", [1, 2]),
+        ("x.csv.gz", gzip.compress(codecs.BOM_UTF8 + b"ts,requests\n0,60\n60,120\n"), [1, 2]),
+    ],
+)
+def test_a_byte_order_mark_is_no_part_of_a_trace(
+    tmp_path: Path, name: str, content: bytes, values: list[int]
+) -> None:
+    packed = name.endswith(".gz")
+    (tmp_path / name).write_bytes(content if packed else codecs.BOM_UTF8 + content)
+    assert trace.read_trace(tmp_path / name).values.tolist() == values
+
+
+@pytest.mark.parametrize("name", ["none.csv", "none.csv.gz"])
+def test_a_missing_csv_is_no_matter_for_make_trace(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=f"{name}: no such file$"):
+        trace.read_trace(tmp_path / name)
+
+
+# ------------------------------------------------------------------------------------------------- make_trace
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--low", "5"], "--low: the trace of the README has no such option; add --shape"),
+        (["--duration", "60", "--noise", "0"], "--duration, --noise: the trace of the README has no such"),
+        (["--shape", "random-100max", "--high", "90", "--period", "9"], "--high, --period: the trace of the"),
+        (["--shape", "course"], "--shape: invalid choice: 'course'"),
+        (["--shape", "cycle"], "--shape: invalid choice: 'cycle'"),
+        (["--shape", "square", "--noise", "-5"], "--noise: expected a number from 0 to 100,000,000, found"),
+        (["--shape", "square", "--noise", "nan"], "--noise: expected a number from 0 to 100,000,000, found"),
+        (["--shape", "square", "--seed", "-3"], "--seed: expected an integer from 0 to 4,294,967,295, found"),
+        (["--shape", "square", "--seed", "9" * 5000], "--seed: expected an integer from 0 to 4,294,967,295"),
+        (["--shape", "square", "--duration", "1e-9"], "--duration: expected a number from 5 to 8,640,000"),
+        (["--shape", "mixed", "--duration", "1e9"], "--duration: expected a number from 5 to 8,640,000"),
+        (["--shape", "square", "--high", "1e300"], "--high: expected a number from 0.001 to 100,000,000"),
+        (["--shape", "square", "--low", "0"], "--low: expected a number from 0.001 to 100,000,000, found"),
+        (["--shape", "square", "--period", "soon"], "--period: expected a number from 1 to 1,000,000,000"),
+        (
+            ["--shape", "bursts", "--period", "1", "--duration", "1e6"],
+            "--period: 1 s makes more than 100,000",
+        ),
+    ],
+)
+def test_make_trace_refuses_in_one_line_what_it_cant_make(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        make_trace.main([*arguments, "--out", str(tmp_path / "x.req")])
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert ended.value.code == 2
+    assert said in last and not (tmp_path / "x.req").exists()
+
+
+@pytest.mark.parametrize("name", ["c.csv", "c.csv.gz", "c.json", "c"])
+@pytest.mark.parametrize("arguments", [[], ["--shape", "square"]])
+def test_make_trace_writes_no_file_that_readers_take_for_another_kind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, arguments: list[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        make_trace.main([*arguments, "--out", str(tmp_path / name)])
+    assert f"{name}: expected a name that ends in .req" in capsys.readouterr().err
+    assert not (tmp_path / name).exists()
+
+
+def test_another_seed_does_not_replace_the_readme_trace(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = README_TRACE.read_bytes()
+    with pytest.raises(SystemExit):
+        make_trace.main(["--seed", "7"])
+    assert "--seed: it would replace random-100max.req" in capsys.readouterr().err
+    assert README_TRACE.read_bytes() == before
+    assert make_trace.main(["--seed", "7", "--out", str(tmp_path / "x.req")]) == 0
+    assert (tmp_path / "x.req").read_bytes() != before
+
+
 # -------------------------------------------------------------------------------------------------------- CSV
 def test_counts_become_a_rate_per_second(tmp_path: Path) -> None:
     path = written(
@@ -118,7 +200,11 @@ def test_a_missing_row_is_bridged_and_a_long_gap_refused(tmp_path: Path) -> None
         ("time,requests\n0,1\nnoon,2\n", ":3: expected a time and a number"),
         ("time,requests\n0,1\n5\n", ":3: expected a time and a number"),
         ("time,requests\n0,1\n5,nan\n", ":3: expected a count"),
+        ("time,requests\n-7e10,1\n5,2\n", ":2: expected a time, found '-7e10'"),
+        ("time,requests\n0,1\n1e11,2\n", ":3: expected a time, found '1e11'"),
         ("time,requests\n0,1\n5,-2\n", ":3: expected a count"),
+        ("time,requests\n0,1\n5," + "1" * 140_000 + "\n", ":3: can't be read as CSV"),
+        ("time,requests\n0,1e15\n5e-324,2\n", ":3: its time isn't later than that of line 2"),
         ("time,requests\n5,1\n5,2\n", ":3: its time isn't later than that of line 2; sort the rows"),
         ("time,requests\n0,1\n10,2\n5,2\n", ":4: its time isn't later than that of line 3"),
         ("time,requests\n0,1\n", "at least two rows"),
@@ -174,7 +260,7 @@ def _csv(rows: list[tuple[int, int]]) -> str:
 
 @pytest.mark.stress
 @pytest.mark.parametrize("line", ["\x1f1", "\u00a01 ", "1" * 13, "\u00b2", "-1", "1e3", "1 2"])
-def test_a_line_is_a_count_or_refused(tmp_path, line):
+def test_a_line_is_a_count_or_refused(tmp_path: Path, line: str) -> None:
     (tmp_path / "x.req").write_text(f"{line}\n", encoding="utf-8")
     try:
         assert trace.read_req(tmp_path / "x.req").tolist() == [1]
