@@ -91,8 +91,9 @@ def test_a_missing_trace_names_the_command_that_makes_one(tmp_path: Path) -> Non
         ("x.req", b"1\n2\n", [1, 2]),
         ("x.txt", b"1\r\n2\r\n", [1, 2]),
         ("x.csv", b"time,requests\n0,60\n60,120\n", [1, 2]),
-        ("x.csv.gz", gzip.compress(codecs.BOM_UTF8 + b"ts,requests\n0,60\n60,120\n"), [1, 2]),
+        ("x.csv.gz", gzip.compress(codecs.BOM_UTF8 + b"ts,requests\n0,60\n60,120\n", mtime=0), [1, 2]),
     ],
+    ids=["req", "txt", "csv", "csv.gz"],
 )
 def test_a_byte_order_mark_is_no_part_of_a_trace(
     tmp_path: Path, name: str, content: bytes, values: list[int]
