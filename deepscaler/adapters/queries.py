@@ -143,8 +143,16 @@ def _reported(labels: str, metric: str, matchers: str = "", over: Callable[[str]
     return f"({by('destination')}\nor on (destination_workload) {by('waypoint')})"
 
 
-def _served(metric: str) -> str:
-    return _reported("destination_workload", metric, over=_newest_rate)
+def _served(metric: str, matchers: str = "") -> str:
+    return _reported("destination_workload", metric, matchers, over=_newest_rate)
+
+
+def _response(matchers: str = "") -> Query:
+    """Mean response time in seconds: of the requests that were served, or of some of them."""
+    took, count = (
+        _served(f"istio_request_duration_milliseconds_{part}", matchers) for part in ("sum", "count")
+    )
+    return Query(label="destination_workload", query=f"{took} / 1000", divide_by=count)
 
 
 FEATURE_QUERIES: Mapping[Feature, Query] = {
@@ -163,11 +171,7 @@ FEATURE_QUERIES: Mapping[Feature, Query] = {
         query=_by_deployment("sum", _USED["memory"]),
         divide_by=_of_the_used("memory", _limits("memory")),
     ),
-    "res": Query(
-        label="destination_workload",
-        query=f"{_served('istio_request_duration_milliseconds_sum')} / 1000",
-        divide_by=_served("istio_request_duration_milliseconds_count"),
-    ),
+    "res": _response(),
     "req": Query(label="destination_workload", query=_served("istio_requests_total")),
 }
 LIMITED: Mapping[str, str] = {"cpu": "cpu", "mem": "memory"}
@@ -201,6 +205,8 @@ _BROKEN = "5..|0"  # 0: the connection broke before an answer
 # UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS; the others blame the request, as 4xx do.
 _GRPC_FAILED = "2|4|8|12|13|14|15"
 _DONE = f'{_ENTERED},response_code!~"{_BROKEN}",grpc_response_status!~"{_GRPC_FAILED}"'
+ENTERED_RESPONSE = _response(_ENTERED)
+"""`res` of an entry: what users wait, who may ask for something else than the services that call it."""
 ENTRY_QUERIES: Mapping[EntryPart, EntryQuery] = {
     "offered": EntryQuery(query=_reported("destination_workload", "istio_requests_total", _ENTERED)),
     "done": EntryQuery(query=_reported("destination_workload", "istio_requests_total", _DONE)),

@@ -123,6 +123,12 @@ class DemandModel:
         return [self.services.index(name) for name in self.entries]
 
     @property
+    def among_entries(self) -> Array:
+        """`[E, E]` requests that each entry serves per external request at each entry."""
+        among: Array = self.visits[:, self.entry_columns]
+        return among
+
+    @property
     def ready_seconds(self) -> Array:
         """`[N]` time until a new replica is ready, however slow it is at first."""
         slow = self.quality.get(WARM_UP, {})
@@ -207,6 +213,24 @@ def external_rates(visits: Array, entries: list[int], rates: Array) -> Array:
     among = visits[:, entries]
     inverse = 1.0 / np.maximum(among, 1.0) if len(entries) == 1 else np.linalg.pinv(among)
     return np.maximum(rates[..., entries] @ inverse, 0.0)
+
+
+def entered_response(among: Array, served: Array, response: Array) -> Array:
+    """What requests from outside wait on average, `[L]` seconds; NaN without traffic.
+
+    Args:
+        among: `[E, E]` requests that each entry serves per external request at each entry.
+        served: `[L, E]` requests per second of the entries, those of services that call them included.
+        response: `[L, E]` mean response of their requests from outside.
+    """
+    external = external_rates(among, list(range(len(among))), served)
+    return entry_response(entering(external, served), response)
+
+
+def entering(external: Array, served: Array) -> Array:
+    """External rates `[L, E]`; what the entries served where these aren't known or none is left of it."""
+    known = np.isfinite(external).all(axis=1) & (np.nan_to_num(external).sum(axis=1) > 0)
+    return np.where(known[:, None], external, served)
 
 
 def entry_response(served: Array, response: Array) -> Array:

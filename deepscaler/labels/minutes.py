@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from deepscaler.labels.demand import DemandModel, entry_response
+from deepscaler.labels.demand import DemandModel, entering, entry_response
+from deepscaler.labels.visits import Visits
 from deepscaler.panel import MetricPanel
 from deepscaler.statistics import nan_mean
 
@@ -34,7 +35,7 @@ class Minutes:
         req: `[M, N]` requests per second; NaN likewise.
         busy: `[M, N]` cpu as a share of the limit; NaN likewise.
         steady: `[M, N]` whether the number of pods was constant in this block and the one before.
-        response: `[M]` entry response in seconds; NaN without traffic.
+        response: `[M]` what requests from outside wait, in seconds; NaN without traffic.
     """
 
     times: Array
@@ -46,7 +47,7 @@ class Minutes:
     response: Array
 
 
-def minute_means(panel: MetricPanel, limits: Array, entries: Sequence[int]) -> Minutes:
+def minute_means(panel: MetricPanel, limits: Array, entries: Sequence[int], visits: Visits) -> Minutes:
     """Means over the minutes of a regular panel (over samples, where these are longer than a minute).
 
     Samples at the end that don't fill a minute are left out.
@@ -54,7 +55,8 @@ def minute_means(panel: MetricPanel, limits: Array, entries: Sequence[int]) -> M
     Args:
         panel: with the features pod, cpu, req and res.
         limits: `[N]` CPU limits in cores.
-        entries: columns of the services at which requests enter.
+        entries: columns of the E services at which requests enter.
+        visits: tell what of their requests comes from outside.
     """
     rows = max(round(BLOCK_SECONDS / panel.step), 1)
     blocks = len(panel) // rows
@@ -70,7 +72,9 @@ def minute_means(panel: MetricPanel, limits: Array, entries: Sequence[int]) -> M
     constant = (pods == pods[:, :1]).all(axis=1)
     before = np.vstack([constant[:1], constant[:-1] & (pods[:-1, -1] == pods[1:, 0])])
     served, slow = req[:, list(entries)], res[:, list(entries)]
-    weight = np.where(np.isfinite(served) & np.isfinite(slow), served, 0.0).reshape(blocks, -1)
+    _, external = visits.routed(panel.times[: blocks * rows], req, list(entries))
+    weight = entering(external, served)
+    weight = np.where(np.isfinite(weight) & np.isfinite(slow), weight, 0.0).reshape(blocks, -1)
     return Minutes(
         times=panel.times[rows - 1 : blocks * rows : rows],
         cores=nan_mean(grouped(cpu * pod), axis=1) * limits,

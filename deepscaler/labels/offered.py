@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from deepscaler.labels.demand import DemandModel, entry_response
+from deepscaler.labels.demand import DemandModel, entering, entry_response
 from deepscaler.labels.visits import Visits
 from deepscaler.panel import MetricPanel, trailing_means
 from deepscaler.settings import Process
@@ -41,8 +41,8 @@ def offered_rates(
     part = panel.select(model.services, ("req", "res"))
     means = trailing_means(part, max(round(process.rate_window / panel.step), 1)).astype(np.float64)
     served, entries = means[:, :, 0], model.entry_columns
-    response = entry_response(served[:, entries], means[:, entries, 1])
-    rates, _ = visits.routed(part.times, served, entries)
+    rates, external = visits.routed(part.times, served, entries)
+    response = entry_response(entering(external, served[:, entries]), means[:, entries, 1])
     around = max(round(process.visit_window / panel.step), 1)
     rates = np.where(_explained(served, rates, around, not causal) < TRUSTED_VISITS, served, rates)
     rates *= model.correction(response)[:, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from deepscaler.labels.demand import DemandModel, Waits, entry_response, external_rates
+from deepscaler.labels.demand import DemandModel, Waits, entered_response, external_rates
 from deepscaler.panel import MetricPanel
 from deepscaler.statistics import nan_mean
 
@@ -126,7 +126,8 @@ def present_requirement(
     own = np.where(present, nan_mean(panel.feature("req")[recent][:, columns], axis=0), np.nan)
     entries = model.entry_columns
     served = panel.feature("req")[recent][:, columns][:, entries].astype(np.float64)
-    response = entry_response(served, panel.feature("res")[recent][:, columns][:, entries].astype(np.float64))
+    waited = panel.feature("res")[recent][:, columns][:, entries].astype(np.float64)
+    response = entered_response(model.among_entries, served, waited)
     factor = float(model.correction(_weighted_mean(response, np.nansum(served, axis=1))))
     routed = external_rates(model.visits, entries, own) @ model.visits
     rates = np.where(np.isnan(own), np.nan, np.fmax(own, routed)) * factor

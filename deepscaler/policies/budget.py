@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepscaler.errors import DataError
-from deepscaler.labels.demand import DemandModel, entry_response
+from deepscaler.labels.demand import DemandModel, entered_response
 from deepscaler.panel import MetricPanel
 from deepscaler.planning.budget import Account, Budget, Minute
 from deepscaler.planning.paper import Paper
@@ -58,7 +58,8 @@ class BudgetWatch:
         self, budget: Budget, prices: Prices, model: DemandModel, sla: float, step: float, limited: bool
     ) -> None:
         self._budget, self._prior, self._sla = budget, prices, sla
-        self._entries, self._seconds = model.entries, max(MINUTE_SECONDS, step)
+        self._entries, self._among = model.entries, model.among_entries
+        self._seconds = max(MINUTE_SECONDS, step)
         self._shadow = Paper(np.nan_to_num(model.boot_seconds)) if limited else None
         self._ticks: dict[int, _Ticks] = {}
         self._told = ("", math.nan)
@@ -71,7 +72,9 @@ class BudgetWatch:
             self._budget.rewind(last)
             newest = self._budget.newest
         if newest is not None:
-            judged = violating_minutes(panel, self._entries, self._sla, self._seconds, newest, last)
+            judged = violating_minutes(
+                panel, self._entries, self._among, self._sla, self._seconds, newest, last
+            )
         else:
             judged = {last: None}  # it begins with the minute to come
         self._budget.observe(
@@ -145,22 +148,30 @@ class BudgetWatch:
 
 
 def violating_minutes(
-    panel: MetricPanel, entries: tuple[str, ...], sla: float, seconds: float, after: int, last: int
+    panel: MetricPanel,
+    entries: tuple[str, ...],
+    among: Array,
+    sla: float,
+    seconds: float,
+    after: int,
+    last: int,
 ) -> dict[int, bool | None]:
     """Number of each minute after `after` up to `last` -> whether its mean entry response exceeds the SLA.
 
-    The mean is weighted by requests, as in the evaluation. A minute without requests or without samples isn't
-    known (None). Minutes before the panel are left out.
+    The mean is weighted by requests from outside, as in the evaluation. A minute without requests or without
+    samples isn't known (None). Minutes before the panel are left out.
 
     Args:
         panel: samples with the features req and res.
-        entries: the services at which requests enter.
+        entries: the E services at which requests enter.
+        among: `[E, E]` requests that each entry serves per external request at each entry.
         sla: in seconds.
         seconds: length of a minute.
         after: the newest minute that is known already.
         last: the newest minute that is over.
     """
-    columns = [panel.services.index(name) for name in entries if name in panel.services]
+    there = [row for row, name in enumerate(entries) if name in panel.services]
+    columns = [panel.services.index(entries[row]) for row in there]
     usable = bool(columns) and {"req", "res"} <= set(panel.features)
     numbers = np.ceil(panel.times / seconds - 1e-6).astype(np.int64) - 1
     first = max(after + 1, int(numbers[0])) if len(numbers) else last
@@ -169,7 +180,8 @@ def violating_minutes(
     if not len(rows):
         return found
     served = panel.feature("req")[rows][:, columns].astype(np.float64)
-    response = entry_response(served, panel.feature("res")[rows][:, columns].astype(np.float64))
+    waited = panel.feature("res")[rows][:, columns].astype(np.float64)
+    response = entered_response(among[np.ix_(there, there)], served, waited)
     done = np.where(np.isfinite(response), np.nansum(served, axis=1), 0.0)
     place = numbers[rows] - first
     total = np.bincount(place, done)

@@ -32,7 +32,7 @@ from testbed import shapes
 from testbed.cluster.counters import counter_snapshot
 from testbed.cluster.emulation import make_plan, make_program, make_simulator
 from testbed.cluster.exposition import CounterSnapshot, deployment_of, pod_name
-from testbed.cluster.scrapes import PodUsage, ScrapeHistory
+from testbed.cluster.scrapes import PodUsage, ScrapeHistory, mean_responses
 from testbed.engine import kernel as core
 from testbed.engine.program import Program
 from testbed.engine.simulator import LoadPlan, Snapshot
@@ -339,12 +339,11 @@ class VirtualCluster:
             np.bincount(now.pod_service[now.pod_state == state], minlength=count)
             for state in (core.READY, core.STARTING)
         )
-        mean = (now.service_seconds - before.service_seconds) / np.maximum(finished, 1)
         features = np.empty((count, len(FEATURES)))
         features[:, 0] = ready
         features[:, 1] = self._cpu_ratio(now, seconds)
         features[:, 2] = self._memory_ratio(now)
-        features[:, 3] = np.where(finished > 0, mean, np.nan)
+        features[:, 3] = mean_responses(self.program, before, now)
         features[:, 4] = finished / seconds
         endpoints = [
             now.endpoints - before.endpoints,

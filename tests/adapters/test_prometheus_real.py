@@ -306,7 +306,7 @@ def test_requests_dont_grow_with_services_and_the_url_has_no_limit(shared, tmp_p
         assert np.isfinite(panel.values[2:]).all()
         sent[count] = len(adapter.sent)
         assert all(request.method == "POST" and len(request.url) < 100 for request in adapter.sent)
-    assert sent == {2: 8, 300: 8}
+    assert sent == {2: 10, 300: 10}
 
 
 def test_more_than_eleven_thousand_points_are_fetched_in_chunks(own, tmp_path):
@@ -318,7 +318,7 @@ def test_more_than_eleven_thousand_points_are_fetched_in_chunks(own, tmp_path):
         whole.query_range("vector(1)", T0, T0 + 12_000, 1.0, chunk_points=12_000)
     cluster, adapter = counted(path)
     panel = cluster.metrics(T0, T0 + 12_000, 1.0)
-    assert len(panel) == 12_001 and len(adapter.sent) == 2 * 8
+    assert len(panel) == 12_001 and len(adapter.sent) == 2 * 10
     np.testing.assert_allclose(panel.feature("req")[15::15, 0], 1.25 * shop.rates[1:801, 0], rtol=1e-5)
     assert np.isfinite(panel.values[15:]).all()
 

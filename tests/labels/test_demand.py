@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepscaler.errors import DataError
-from deepscaler.labels.demand import DemandModel
+from deepscaler.labels.demand import DemandModel, entered_response
 
 
 @settings(deadline=None)
@@ -25,6 +25,16 @@ def test_no_correction_for_open_loops_fast_responses_or_no_traffic():
     np.testing.assert_array_equal(
         app.one_service(think_seconds=1.0).correction(np.array([0.01, np.nan])), [1, 1]
     )
+
+
+def test_what_users_wait_is_weighted_by_their_own_requests():
+    among = np.array([[1.0, 3.0], [0.0, 1.0]])  # each page asks the second entry three times
+    served, response = np.array([[10.0, 40.0]]), np.array([[0.5, 0.1]])  # so 10 of its 40 come from users
+    assert entered_response(among, served, response) == pytest.approx([0.3])
+    assert entered_response(np.eye(2), served, response) == pytest.approx([0.18])
+    unknown = np.array([[np.nan, 40.0], [0.0, 40.0], [0.0, 0.0]])  # what is left is what was served
+    found = entered_response(among, unknown, np.repeat(response, 3, axis=0))
+    np.testing.assert_allclose(found, [0.1, 0.1, np.nan])
 
 
 def test_the_model_survives_json():

@@ -21,6 +21,7 @@ from deepscaler.policies.budget import BudgetWatch, violating_minutes
 from deepscaler.policies.plan import PlanPolicy
 
 STEP, MINUTE, SLA = 15.0, 60.0, 0.2
+ONE = np.ones((1, 1))
 MODEL = DemandModel(
     services=("web", "db"),
     idle_cores=np.zeros(2),
@@ -65,17 +66,31 @@ def test_a_minute_violates_by_the_mean_that_requests_weigh():
     panel = panel_of(2, [0.1, 0.1])
     panel.values[4:, 0, 0] = [10, 10, 10, 90]
     panel.values[4:, 0, 1] = [0.5, 0.5, 0.5, 0.09]  # the mean of samples is 0.4, that of requests below 0.2
-    found = violating_minutes(panel, ("web",), SLA, MINUTE, -1, 1)
+    found = violating_minutes(panel, ("web",), ONE, SLA, MINUTE, -1, 1)
     assert found == {0: False, 1: False}
     panel.values[7, 0, 1] = 0.12
-    assert violating_minutes(panel, ("web",), SLA, MINUTE, -1, 1) == {0: False, 1: True}
+    assert violating_minutes(panel, ("web",), ONE, SLA, MINUTE, -1, 1) == {0: False, 1: True}
+
+
+def test_calls_between_entries_dont_weigh():
+    panel = panel_of(1, [0.5])
+    panel.values[:, 1, 0] = 60.0  # the page calls it three times; nobody else does
+    entries = ("web", "db")
+    assert violating_minutes(panel, entries, np.eye(2), SLA, MINUTE, -1, 0) == {0: False}
+    among = np.array([[1.0, 3.0], [0.0, 1.0]])
+    assert violating_minutes(panel, entries, among, SLA, MINUTE, -1, 0) == {0: True}
 
 
 def test_minutes_without_requests_or_samples_are_unknown():
     panel = panel_of(3, [0.1, np.nan, 0.3])
-    assert violating_minutes(panel, ("web",), SLA, MINUTE, -1, 3) == {0: False, 1: None, 2: True, 3: None}
-    assert violating_minutes(panel, ("web",), SLA, MINUTE, 1, 2) == {2: True}
-    assert violating_minutes(panel, ("gone",), SLA, MINUTE, 0, 1) == {1: None}
+    assert violating_minutes(panel, ("web",), ONE, SLA, MINUTE, -1, 3) == {
+        0: False,
+        1: None,
+        2: True,
+        3: None,
+    }
+    assert violating_minutes(panel, ("web",), ONE, SLA, MINUTE, 1, 2) == {2: True}
+    assert violating_minutes(panel, ("gone",), ONE, SLA, MINUTE, 0, 1) == {1: None}
 
 
 @settings(max_examples=50, deadline=None)
@@ -186,4 +201,4 @@ def test_a_step_longer_than_a_minute_is_judged_as_the_evaluation_judges_it():
         120.0 * np.arange(1, 4), ("web", "db"), ("req", "res"),
         np.array([[[9.0, 0.3]] * 2, [[9.0, 0.1]] * 2, [[9.0, 0.3]] * 2], np.float32),
     )  # fmt: skip
-    assert violating_minutes(panel, ("web",), SLA, 120.0, -1, 2) == {0: True, 1: False, 2: True}
+    assert violating_minutes(panel, ("web",), ONE, SLA, 120.0, -1, 2) == {0: True, 1: False, 2: True}

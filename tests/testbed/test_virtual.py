@@ -142,6 +142,31 @@ def test_cpu_is_work_over_limit_and_req_is_visits_over_time(tmp_path: Path) -> N
     np.testing.assert_allclose(panel.feature("req").mean(axis=0), 40, atol=3 * 2 * np.sqrt(20 / 1800))
 
 
+MESH = TWO.replace("  ping: {service: front}", "  ping: {service: front}\n  item: {service: back}").replace(
+    "page, ping]", "page, ping, item, item]"
+)
+"""Users ask the back, too, where nothing else is done; the front asks it twice per page."""
+
+
+def test_res_of_an_entry_is_what_users_wait_whoever_else_calls_it(tmp_path: Path) -> None:
+    settings = two_settings(tmp_path)
+    (tmp_path / "two.yaml").write_text(MESH)
+    entries = [
+        {"name": name, "service": to} for name, to in (("page", "front"), ("ping", "front"), ("item", "back"))
+    ]
+    settings = Settings.model_validate(
+        {**settings.model_dump(), "app": {**settings.app.model_dump(), "entries": entries}}
+    )
+    cluster = VirtualCluster(settings)
+    cluster.sleep_until(START + 300)
+    panel = cluster.metrics(START + STEP, START + 300, STEP)
+    waited = cluster.latencies(START, START + 300, STEP)
+    waited["to"] = waited["endpoint"].map({"page": "front", "ping": "front", "item": "back"})
+    sums = waited.groupby(["time", "to"])[["duration_seconds", "done"]].sum()
+    means = (sums["duration_seconds"] / sums["done"]).unstack()[list(panel.services)].to_numpy()
+    np.testing.assert_allclose(panel.feature("res"), means, rtol=1e-5)
+
+
 def test_cpu_of_a_pod_counts_from_its_second_scrape_and_pods_that_start_arent_ready(tmp_path: Path) -> None:
     cluster = VirtualCluster(two_settings(tmp_path), plan=LoadPlan.open([0.0], [0.0], [1.0]))
     assert cluster.scale({"front": 5}).applied == {"front": 5}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,14 @@ from deepscaler.adapters.prometheus import (
     no_such_series,
     requests_needed,
 )
-from deepscaler.adapters.queries import CALLS_QUERY, ENTRY_QUERIES, FEATURE_QUERIES, LIMITED, REQUESTS_QUERY
+from deepscaler.adapters.queries import (
+    CALLS_QUERY,
+    ENTERED_RESPONSE,
+    ENTRY_QUERIES,
+    FEATURE_QUERIES,
+    LIMITED,
+    REQUESTS_QUERY,
+)
 from deepscaler.calls import COLUMNS as CALL_COLUMNS
 from deepscaler.calls import EXTERNAL, CallGraph
 from deepscaler.cluster import ENDPOINT_COLUMNS, LATENCY_BUCKETS
@@ -70,8 +78,9 @@ class Telemetry:
     def metrics(self, start: float, end: float, step: float) -> MetricPanel:
         """The five features at start, start + step, … <= end.
 
-        The number of requests doesn't depend on the number of services. The panel is partial if any of the
-        answers is.
+        The response of an entry is that of its requests from outside, where Prometheus tells it and
+        `collect.queries` has no `res` of its own. The number of requests doesn't depend on the number of
+        services. The panel is partial if any of the answers is.
 
         Raises:
             MetricsError: Prometheus can't be reached, knows no series of a feature, or a service has neither
@@ -80,21 +89,34 @@ class Telemetry:
         """
         collect = self._settings.collect
         queries = {feature: collect.queries.get(feature, query) for feature, query in FEATURE_QUERIES.items()}
-        times, partial = grid(start, end, step), list[bool]()
-        parts = sum(1 + (query.divide_by is not None) for query in queries.values())
+        times, partly = grid(start, end, step), list[bool]()
+        entered = "res" not in collect.queries
+        asked = [*queries.values(), *([ENTERED_RESPONSE] if entered else [])]
+        parts = sum(1 + (query.divide_by is not None) for query in asked)
         advance = self._counter(parts * requests_needed(len(times), collect.chunk_points))
 
-        def fetch(template: str, label: str = "deployment", needed: bool = True) -> Array:
-            text = self.names.render(template, label, window=collect.window)
+        def fetch(
+            template: str,
+            label: str = "deployment",
+            needed: bool = True,
+            entries: tuple[str, ...] | None = None,
+        ) -> Array:
+            text = self.names.render(template, label, window=collect.window, entries=entries)
             found = self._rows(text, label, (start, end, step), advance)
-            partial.append(found.partial)
+            partly.append(found.partial)
             if needed and not found.known:
                 raise no_such_series(self._prometheus.url, text)
             return found.values
 
-        columns = [self._feature(feature, query, fetch) for feature, query in queries.items()]  # [L, N] each
-        values = self._plausible(np.stack(columns, axis=2)).astype(np.float32)  # [L, N, F]
-        panel = MetricPanel(times, self.names.services, tuple(FEATURES), values, any(partial))
+        columns = {
+            feature: self._feature(feature, query, fetch) for feature, query in queries.items()
+        }  # [L, N] each
+        if entered:
+            of_entries = partial(fetch, needed=False, entries=tuple(self._entries()))
+            waited = self._feature("res", ENTERED_RESPONSE, of_entries)
+            columns["res"] = np.where(np.isfinite(waited), waited, columns["res"])
+        values = self._plausible(np.stack([*columns.values()], axis=2)).astype(np.float32)  # [L, N, F]
+        panel = MetricPanel(times, self.names.services, tuple(FEATURES), values, any(partly))
         self._name_the_unknown(panel)
         return panel
 

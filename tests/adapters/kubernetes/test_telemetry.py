@@ -19,8 +19,17 @@ from deepscaler.settings import Settings
 T0 = 1_767_571_200.0
 
 
-def test_series_of_one_service_are_added_before_they_are_divided(caplog):
-    """reviews: 2 of 4 cores in v1, 1 of 1 in v2: 3 / 5, not 0.5 + 1."""
+@pytest.mark.parametrize(
+    "entered, response",
+    [
+        ([{}, {}], 0.1),  # nobody outside is known: that of all requests
+        ([{"v1": "0.3", "v2": "0.5"}, {"v1": "1", "v2": "1"}], 0.4),
+        ([{"v1": "0", "v2": "0"}, {"v1": "0", "v2": "0"}], 0.1),  # none of late
+        ([{"v1": "0.3"}, {}], 0.1),
+    ],
+)
+def test_series_of_one_service_are_added_before_they_are_divided(entered, response, caplog):
+    """reviews: 2 of 4 cores in v1, 1 of 1 in v2: 3 / 5, not 0.5 + 1. Users may wait longer than callers."""
     answers = {
         "cpu": [{"v1": "2", "v2": "1"}, {"v1": "4", "v2": "1"}],
         "mem": [{"v1": "1"}, {"v1": "2"}],
@@ -30,8 +39,8 @@ def test_series_of_one_service_are_added_before_they_are_divided(caplog):
     }
     script = [
         matrix(*(({FEATURE_QUERIES[feature].label: name}, {T0: text}) for name, text in answer.items()))
-        for feature in FEATURE_QUERIES
-        for answer in answers[feature]
+        for feature, parts in [*((name, answers[name]) for name in FEATURE_QUERIES), ("res", entered)]
+        for answer in parts
     ]
     with Script(*script) as server, caplog.at_level(logging.WARNING):
         services = {"reviews": {"workloads": ["v1", "v2"]}, "gone": {}}
@@ -41,7 +50,7 @@ def test_series_of_one_service_are_added_before_they_are_divided(caplog):
             "cluster": {"kind": "kubernetes", "prometheus": {"url": server.url}},
         }
         panel = KubernetesCluster(Settings.model_validate(document)).metrics(T0, T0, 15.0)
-    np.testing.assert_allclose(panel.values[0, 0], [3, 0.6, 0.5, 0.1, 4], rtol=1e-6)
+    np.testing.assert_allclose(panel.values[0, 0], [3, 0.6, 0.5, response, 4], rtol=1e-6)
     assert np.isnan(panel.values[0, 1]).all() and "gone: no samples of pod, cpu, mem, res, req" in caplog.text
 
 
