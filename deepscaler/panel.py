@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ _LOG = logging.getLogger(__name__)
 
 FEATURES = {"pod": "count", "cpu": "ratio", "mem": "ratio", "res": "s", "req": "1/s"}
 """The features, by the README's names, and their units."""
+WAITED = "waited"
+"""The column of `MetricPanel.waited`; it holds no `_`, so it isn't one of a service."""
 MOST_SPARSE = 2**26
 """So many numbers a grid may have, however few of them are known."""
 MOST_EMPTY = 20
@@ -37,6 +39,9 @@ class MetricPanel:
         features: names of the F features.
         values: float32 `[L, N, F]`; a missing sample is NaN, never zero.
         partial: whether their source said that it couldn't ask all of its stores: sums may be too low.
+        waited: float32 `[L]` mean response in seconds of the requests that came from outside, at all entries;
+            NaN without any. None where that isn't told: what the entries served tells it unless they call
+            one another.
     """
 
     times: NDArray[np.float64]
@@ -44,12 +49,17 @@ class MetricPanel:
     features: tuple[str, ...]
     values: NDArray[np.float32] = field(repr=False)
     partial: bool = False
+    waited: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         expected = (len(self.times), len(self.services), len(self.features))
         if self.values.shape != expected:
             raise DataError(
                 f"metric panel: values have shape {self.values.shape}, expected {expected} (L, N, F)"
+            )
+        if self.waited is not None and self.waited.shape != self.times.shape:
+            raise DataError(
+                f"metric panel: waited has shape {self.waited.shape}, expected {self.times.shape} (L)"
             )
 
     def __len__(self) -> int:
@@ -84,18 +94,22 @@ class MetricPanel:
         place = {name: row for row, name in enumerate(self.services)}
         rows = [place[name] for name in services]
         columns = [self.features.index(name) for name in features]
-        return MetricPanel(self.times, services, features, self.values[:, rows][:, :, columns])
+        return replace(self, services=services, features=features, values=self.values[:, rows][:, :, columns])
+
+    def rows(self, keep: slice | NDArray[np.bool_]) -> MetricPanel:
+        """The same panel with these samples only."""
+        waited = None if self.waited is None else self.waited[keep]
+        return replace(self, times=self.times[keep], values=self.values[keep], waited=waited)
 
     def since_first_sample(self) -> MetricPanel:
         """The panel without the rows before its first sample: nothing is known of the time before."""
         rows = np.flatnonzero(np.isfinite(self.values).any(axis=(1, 2)))
         first = int(rows[0]) if len(rows) else len(self)
-        return MetricPanel(self.times[first:], self.services, self.features, self.values[first:])
+        return self.rows(slice(first, None))
 
     def between(self, start: float, end: float) -> MetricPanel:
         """The samples with start < time <= end."""
-        keep = (self.times > start) & (self.times <= end)
-        return MetricPanel(self.times[keep], self.services, self.features, self.values[keep])
+        return self.rows((self.times > start) & (self.times <= end))
 
     @property
     def step(self) -> float:
@@ -126,7 +140,27 @@ class MetricPanel:
         times = self.times[0] + step * np.arange(slots[-1] + 1)
         values = np.full((len(times), *self.values.shape[1:]), np.nan, np.float32)
         values[slots] = self.values
-        return MetricPanel(times, self.services, self.features, values)
+        waited = None
+        if self.waited is not None:
+            waited = np.full(len(times), np.nan, np.float32)
+            waited[slots] = self.waited
+        return replace(self, times=times, values=values, waited=waited)
+
+
+def joined(parts: Sequence[MetricPanel]) -> MetricPanel:
+    """The samples of panels of the same services and features, one after the other."""
+    waited = None
+    if any(part.waited is not None for part in parts):
+        waited = np.concatenate(
+            [np.full(len(part), np.nan, np.float32) if part.waited is None else part.waited for part in parts]
+        )
+    return replace(
+        parts[0],
+        times=np.concatenate([part.times for part in parts]),
+        values=np.concatenate([part.values for part in parts]),
+        partial=any(part.partial for part in parts),
+        waited=waited,
+    )
 
 
 def check_grid(times: NDArray[np.float64], step: float, what: str, width: int = 1) -> None:
@@ -153,7 +187,7 @@ def check_grid(times: NDArray[np.float64], step: float, what: str, width: int = 
 def write_panel(panel: MetricPanel, path: str | Path) -> None:
     """Write `metrics.csv`: `time` and a column `<service>_<feature>` per pair; missing samples are empty.
 
-    `read_panel` returns an equal panel.
+    Where it is known, `waited` is the last column. `read_panel` returns an equal panel.
     """
     with replacing(path) as temporary:
         temporary.write_text(panel_lines(panel, header=True), encoding="utf-8")
@@ -169,6 +203,8 @@ def panel_lines(panel: MetricPanel, *, header: bool = False) -> str:
     columns = panel_columns(panel.services, panel.features)
     frame = pd.DataFrame(panel.values.reshape(len(panel), -1), columns=columns)
     frame.insert(0, "time", [utc_text(moment) for moment in panel.times])
+    if panel.waited is not None:
+        frame[WAITED] = panel.waited
     return str(
         frame.to_csv(index=False, na_rep="", float_format=_shortest, header=header, lineterminator="\n")
     )
@@ -186,7 +222,7 @@ def read_panel(
     *,
     torn: bool = False,
 ) -> MetricPanel:
-    """Read a wide CSV with `time` and `<service>_<feature>` columns.
+    """Read a wide CSV with `time` and `<service>_<feature>` columns, and perhaps one of what users waited.
 
     Values that can't be are missing, and logged by name.
 
@@ -201,7 +237,7 @@ def read_panel(
     """
     path = Path(path)
     frame = read_metrics_csv(path, "python metrics_fetch.py", torn=torn)
-    names = [str(column) for column in frame.columns if column != "time"]
+    names = [str(column) for column in frame.columns if column not in ("time", WAITED)]
     pairs = [name.rpartition("_")[::2] for name in names]
     services = services or tuple(dict.fromkeys(service for service, _ in pairs))
     features = features or tuple(dict.fromkeys(feature for _, feature in pairs))
@@ -215,7 +251,15 @@ def read_panel(
     values = np.empty((len(frame), len(columns)), np.float64)
     for index, column in enumerate(columns):
         values[:, index] = read_numbers(frame[column], path, column)
-    return panel_of(times, services, features, values, path)
+    panel = panel_of(times, services, features, values, path)
+    if WAITED not in frame.columns:
+        return panel
+    waited, found = without_nonsense(
+        read_numbers(frame[WAITED], path, WAITED).reshape(-1, 1, 1), ("all entries",), ("res",)
+    )
+    for text in found.values():
+        _LOG.warning("%s: %s", path, text)
+    return replace(panel, waited=waited[:, 0, 0].astype(np.float32))
 
 
 def panel_of(
@@ -311,6 +355,13 @@ def read_numbers(texts: pd.Series, path: Path, column: str) -> NDArray[np.float6
         found = one_line(texts.iloc[row], 60)
         raise DataError(f"{path}: line {texts.index[row] + 2}, column {column!r}: {found!r} is not a number")
     return numbers.to_numpy(np.float64)
+
+
+def trailing_mean(
+    values: NDArray[np.float32], weights: NDArray[np.float64], rows: int
+) -> NDArray[np.float64]:
+    """Weighted mean `[L]` of the known values among the last `rows`; NaN without one that weighs."""
+    return _rolling(values.astype(np.float64), np.nan_to_num(weights), rows)
 
 
 def trailing_means(panel: MetricPanel, rows: int) -> NDArray[np.float32]:

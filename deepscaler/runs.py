@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +17,7 @@ from deepscaler.artefacts import one_line, read_csv, read_json, replacing, utc_s
 from deepscaler.cluster import ENDPOINT_COLUMNS
 from deepscaler.errors import DataError
 from deepscaler.foreign_csv import is_missing
-from deepscaler.panel import MetricPanel, iso_seconds, panel_columns, read_panel, write_panel
+from deepscaler.panel import MetricPanel, iso_seconds, joined, panel_columns, read_panel, write_panel
 from deepscaler.run_parts import aside, numbers_aside, parts_of
 
 DECISION_COLUMNS = (
@@ -296,12 +296,7 @@ def _read_panel(path: Path) -> MetricPanel:
     for part, (before, after) in zip(older, pairwise(parts), strict=True):
         if after.times[0] <= before.times[-1]:
             raise DataError(f"{part}: ends after the next part of {path} begins; take one of them away")
-    return replace(
-        newest,
-        times=np.concatenate([part.times for part in parts]),
-        values=np.concatenate([part.values for part in parts]),
-        partial=any(part.partial for part in parts),
-    )
+    return joined(parts)
 
 
 def _numbers(texts: pd.Series, path: Path) -> pd.Series:

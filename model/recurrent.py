@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from model.layers import Graphs
@@ -25,7 +26,8 @@ class LSTM(Network):
         self.head = nn.Linear(channels, shape.horizon * shape.services)
 
     def forward(self, x: Tensor, graphs: Graphs, known: Known | None = None) -> Tensor:
-        """`[B, H, N]` from x `[B, T, N, F]`."""
-        states, _ = self.cells(x.flatten(2))  # [B, T, C]
+        """`[B, H, N]` from x `[B, T, N, F]`; the cells in float32, which every processor has."""
+        with torch.autocast(x.device.type, enabled=False):
+            states, _ = self.cells(x.flatten(2).float())  # [B, T, C]
         out: Tensor = self.head(states[:, -1])  # [B, H * N]
         return out.view(len(x), -1, x.shape[2])

@@ -206,7 +206,7 @@ _BROKEN = "5..|0"  # 0: the connection broke before an answer
 _GRPC_FAILED = "2|4|8|12|13|14|15"
 _DONE = f'{_ENTERED},response_code!~"{_BROKEN}",grpc_response_status!~"{_GRPC_FAILED}"'
 ENTERED_RESPONSE = _response(_ENTERED)
-"""`res` of an entry: what users wait, who may ask for something else than the services that call it."""
+"""What users wait at an entry; services that call it may ask for something else."""
 ENTRY_QUERIES: Mapping[EntryPart, EntryQuery] = {
     "offered": EntryQuery(query=_reported("destination_workload", "istio_requests_total", _ENTERED)),
     "done": EntryQuery(query=_reported("destination_workload", "istio_requests_total", _DONE)),

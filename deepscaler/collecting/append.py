@@ -15,7 +15,7 @@ from deepscaler.calls import COLUMNS, CallGraph, read_calls, write_calls
 from deepscaler.cluster import Cluster
 from deepscaler.errors import ClusterError, DataError, MetricsError
 from deepscaler.labels.facts import write_facts
-from deepscaler.panel import FEATURES, MetricPanel, read_panel, write_panel
+from deepscaler.panel import FEATURES, MetricPanel, joined, read_panel, write_panel
 from deepscaler.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -132,12 +132,7 @@ def _joined(present: MetricPanel, new: MetricPanel) -> MetricPanel:
     """The samples of both panels, one after the other."""
     if new.services != present.services or new.features != present.features:
         raise DataError(f"can't append services {', '.join(new.services)} to {', '.join(present.services)}")
-    return MetricPanel(
-        np.concatenate([present.times, new.times]),
-        present.services,
-        present.features,
-        np.concatenate([present.values, new.values]),
-    )
+    return joined([present, new])
 
 
 def _append_calls(cluster: Cluster, path: Path, *, first: float, end: float, window: float) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from deepscaler.adapters.deadline import sharing
@@ -126,4 +127,4 @@ class Keeper:
         panel = self._cluster.metrics(begin + self._step, end, self._step)
         if not self._tables[METRICS].path.is_file():
             panel = panel.since_first_sample()
-        return panel_lines(panel), len(panel)
+        return panel_lines(replace(panel, waited=None)), len(panel)  # all kept files have these columns

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -97,7 +97,8 @@ def fill_forward(panel: MetricPanel, samples: int) -> MetricPanel:
     if np.isfinite(panel.values).all():
         return panel
     values = _carried(panel.values, samples)
-    filled = MetricPanel(panel.times, panel.services, panel.features, values, panel.partial)
+    waited = None if panel.waited is None else _carried(panel.waited[:, None, None], samples)[:, 0, 0]
+    filled = replace(panel, values=values, waited=waited)
     if "res" in panel.features and "req" in panel.features:
         column = panel.features.index("res")
         values[:, :, column] = np.where(_silent(filled), panel.values[:, :, column], values[:, :, column])

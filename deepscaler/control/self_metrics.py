@@ -133,7 +133,7 @@ class SelfMetrics(Collector):
         yield _gauge("entry_requests_per_second", "Requests per second of all entries together.", load)
         measured = zip(entries, newest.responses.tolist(), strict=True)
         responses = [({"service": name}, value) for name, value in measured if math.isfinite(value)]
-        yield _gauge("entry_response_seconds", "Mean response of an entry to users.", responses)
+        yield _gauge("entry_response_seconds", "Mean response of an entry's service.", responses)
         agreed = [({"service": name}, seconds) for name, seconds in sla.items()]
         yield _gauge("entry_sla_seconds", "Mean response that was agreed for it.", agreed)
 

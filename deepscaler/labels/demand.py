@@ -216,15 +216,22 @@ def external_rates(visits: Array, entries: list[int], rates: Array) -> Array:
 
 
 def entered_response(among: Array, served: Array, response: Array) -> Array:
-    """What requests from outside wait on average, `[L]` seconds; NaN without traffic.
+    """What requests from outside wait on average by what the entries serve, `[L]` s; NaN without traffic.
+
+    It is exact unless services call an entry: their requests may be other ones than those of users.
 
     Args:
         among: `[E, E]` requests that each entry serves per external request at each entry.
         served: `[L, E]` requests per second of the entries, those of services that call them included.
-        response: `[L, E]` mean response of their requests from outside.
+        response: `[L, E]` mean response of all that they serve.
     """
     external = external_rates(among, list(range(len(among))), served)
     return entry_response(entering(external, served), response)
+
+
+def told(waited: NDArray[np.floating[Any]] | None, estimate: Array) -> Array:
+    """What users waited, `[L]` seconds, as the metrics tell (`MetricPanel.waited`), else by the estimate."""
+    return estimate if waited is None else np.where(np.isfinite(waited), waited, estimate)
 
 
 def entering(external: Array, served: Array) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from deepscaler.labels.demand import DemandModel, entered_response, external_rates
+from deepscaler.labels.demand import DemandModel, entered_response, external_rates, told
 from deepscaler.panel import MetricPanel
 
 Array = NDArray[np.float64]
@@ -58,9 +58,8 @@ def _rates_and_overloads(model: DemandModel, panel: MetricPanel) -> tuple[Array,
     columns = np.array([known.get(name, -1) for name in model.services])
     served = np.where(columns >= 0, panel.feature("req")[:, columns].astype(np.float64), np.nan)
     entries = model.entry_columns
-    response = entered_response(
-        model.among_entries, served[:, entries], panel.feature("res")[:, columns[entries]].astype(np.float64)
-    )
+    means = panel.feature("res")[:, columns[entries]].astype(np.float64)
+    response = told(panel.waited, entered_response(model.among_entries, served[:, entries], means))
     routed = external_rates(model.visits, entries, served) @ model.visits
     rates = np.where(_explained(served, routed) < EXPLAINED, served, routed)
     over = response > model.sla_seconds  # NaN, no traffic, is no overload

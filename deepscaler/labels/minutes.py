@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from deepscaler.labels.demand import DemandModel, entering, entry_response
+from deepscaler.labels.demand import DemandModel, entering, entry_response, told
 from deepscaler.labels.visits import Visits
 from deepscaler.panel import MetricPanel
 from deepscaler.statistics import nan_mean
@@ -74,7 +74,9 @@ def minute_means(panel: MetricPanel, limits: Array, entries: Sequence[int], visi
     served, slow = req[:, list(entries)], res[:, list(entries)]
     _, external = visits.routed(panel.times[: blocks * rows], req, list(entries))
     weight = entering(external, served)
-    weight = np.where(np.isfinite(weight) & np.isfinite(slow), weight, 0.0).reshape(blocks, -1)
+    weight = np.where(np.isfinite(weight) & np.isfinite(slow), weight, 0.0)
+    waited = None if panel.waited is None else panel.waited[: blocks * rows]
+    response = told(waited, entry_response(weight, np.nan_to_num(slow)))
     return Minutes(
         times=panel.times[rows - 1 : blocks * rows : rows],
         cores=nan_mean(grouped(cpu * pod), axis=1) * limits,
@@ -82,7 +84,9 @@ def minute_means(panel: MetricPanel, limits: Array, entries: Sequence[int], visi
         req=nan_mean(grouped(req), axis=1),
         busy=nan_mean(grouped(cpu), axis=1),
         steady=constant & before,
-        response=entry_response(weight, np.nan_to_num(slow).reshape(blocks, -1)),
+        response=entry_response(
+            weight.sum(axis=1).reshape(blocks, rows), np.nan_to_num(response).reshape(blocks, rows)
+        ),
     )
 
 

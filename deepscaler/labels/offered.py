@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from deepscaler.labels.demand import DemandModel, entering, entry_response
+from deepscaler.labels.demand import DemandModel, entering, entry_response, told
 from deepscaler.labels.visits import Visits
-from deepscaler.panel import MetricPanel, trailing_means
+from deepscaler.panel import MetricPanel, trailing_mean, trailing_means
 from deepscaler.settings import Process
 
 Array = NDArray[np.float64]
@@ -39,10 +39,14 @@ def offered_rates(
     if causal:
         visits = Visits(visits.times + process.visit_window, visits.values)
     part = panel.select(model.services, ("req", "res"))
-    means = trailing_means(part, max(round(process.rate_window / panel.step), 1)).astype(np.float64)
+    window = max(round(process.rate_window / panel.step), 1)
+    means = trailing_means(part, window).astype(np.float64)
     served, entries = means[:, :, 0], model.entry_columns
     rates, external = visits.routed(part.times, served, entries)
     response = entry_response(entering(external, served[:, entries]), means[:, entries, 1])
+    if part.waited is not None:
+        _, came = visits.routed(part.times, part.feature("req").astype(np.float64), entries)
+        response = told(trailing_mean(part.waited, came.sum(axis=1), window), response)
     around = max(round(process.visit_window / panel.step), 1)
     rates = np.where(_explained(served, rates, around, not causal) < TRUSTED_VISITS, served, rates)
     rates *= model.correction(response)[:, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from deepscaler.labels.demand import DemandModel, Waits, entered_response, external_rates
+from deepscaler.labels.demand import DemandModel, Waits, entered_response, external_rates, told
 from deepscaler.panel import MetricPanel
 from deepscaler.statistics import nan_mean
 
@@ -119,15 +119,16 @@ def present_requirement(
         seconds: rates are means over the samples of this long before the newest one.
         rho_max: highest utilisation of the limit; the model's bounds by default.
     """
-    recent = _newest(panel, seconds)
+    newest = panel.rows(_newest(panel, seconds))
     known = {name: index for index, name in enumerate(panel.services)}
     columns = [known.get(name, -1) for name in model.services]
     present = np.array(columns) >= 0
-    own = np.where(present, nan_mean(panel.feature("req")[recent][:, columns], axis=0), np.nan)
+    own = np.where(present, nan_mean(newest.feature("req")[:, columns], axis=0), np.nan)
     entries = model.entry_columns
-    served = panel.feature("req")[recent][:, columns][:, entries].astype(np.float64)
-    waited = panel.feature("res")[recent][:, columns][:, entries].astype(np.float64)
-    response = entered_response(model.among_entries, served, waited)
+    served, means = (
+        newest.feature(name)[:, columns][:, entries].astype(np.float64) for name in ("req", "res")
+    )
+    response = told(newest.waited, entered_response(model.among_entries, served, means))
     factor = float(model.correction(_weighted_mean(response, np.nansum(served, axis=1))))
     routed = external_rates(model.visits, entries, own) @ model.visits
     rates = np.where(np.isnan(own), np.nan, np.fmax(own, routed)) * factor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -249,13 +250,11 @@ class Forecaster:
                 "of which it is no multiple"
             )
         recent = panel.times > panel.times[-1] - (self.history_seconds + base / 2)
-        panel = MetricPanel(
-            panel.times[recent], panel.services, panel.features, panel.values[recent]
-        ).regular(base)
+        panel = panel.rows(recent).regular(base)
         columns = self.bundle.match(panel.services).columns
         values = panel.values[:, list(columns)]
         values[:, [column < 0 for column in columns]] = np.nan
-        return MetricPanel(panel.times, self.services, panel.features, values), rows
+        return replace(panel, services=self.services, values=values), rows
 
     def _base(self, panel: MetricPanel) -> float:
         if len(panel) < 2:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -42,12 +42,12 @@ class KeptRows:
         moved = _rows_moved(last, panel)
         if moved is None:
             return None
-        same = _rows_alike(last.values[moved:], panel.values)
+        same = min(_rows_alike(*pair) for pair in _told(last, panel, moved))
         kept = max(same - self._ahead, 0)
         start = max(kept - self._back, 0)
         if not start:
             return None
-        newest = MetricPanel(panel.times[start:], panel.services, panel.features, panel.values[start:])
+        newest = panel.rows(slice(start, None))
         tail = self._make(newest)
         return {
             name: np.concatenate([values[moved : moved + kept], tail[name][kept - start :]])
@@ -64,6 +64,16 @@ def _rows_moved(last: MetricPanel, panel: MetricPanel) -> int | None:
     moved = round(float(rows))
     same = abs(rows - moved) < 1e-3 and abs(last.step - step) < 1e-3 * step
     return moved if same and 0 <= moved < len(last) else None
+
+
+def _told(last: MetricPanel, panel: MetricPanel, moved: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """What both panels tell, where they overlap."""
+    yield last.values[moved:], panel.values
+    if last.waited is not None or panel.waited is not None:
+        unknown = np.full(max(len(last), len(panel)), np.nan, np.float32)
+        waited = (unknown[: len(one)] if one.waited is None else one.waited for one in (last, panel))
+        before, now = waited
+        yield before[moved:], now
 
 
 def _rows_alike(one: NDArray[Any], other: NDArray[Any]) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 
 from deepscaler.errors import DataError
 from deepscaler.foreign_csv import read_metrics_csv
-from deepscaler.panel import FEATURES, MetricPanel, in_time_order, panel_of, read_numbers
+from deepscaler.panel import FEATURES, WAITED, MetricPanel, in_time_order, panel_of, read_numbers
 
 
 def read_wide(path: str | Path, feature: str, features: tuple[str, ...] = ()) -> MetricPanel:
@@ -48,6 +48,9 @@ def _layout(
 ) -> tuple[tuple[str, ...], tuple[str, ...], list[str]]:
     """Services, features, and the columns that hold them, service by service."""
     known = sorted({*features, *FEATURES, feature}, key=len, reverse=True)
+    ours = [name for name in names if name != WAITED]
+    if len(ours) < len(names) and all(name.endswith(tuple(f"_{one}" for one in known)) for name in ours):
+        names = ours
     split = {name: _split(name, known) for name in names}
     suffixes = tuple(dict.fromkeys(suffix for _, suffix in split.values()))
     prefixes = {prefix for prefix, _ in split.values()}

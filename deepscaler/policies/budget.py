@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepscaler.errors import DataError
-from deepscaler.labels.demand import DemandModel, entered_response
+from deepscaler.labels.demand import DemandModel, entered_response, told
 from deepscaler.panel import MetricPanel
 from deepscaler.planning.budget import Account, Budget, Minute
 from deepscaler.planning.paper import Paper
@@ -179,9 +179,9 @@ def violating_minutes(
     rows = np.flatnonzero((numbers >= first) & (numbers <= last)) if usable else np.zeros(0, np.int64)
     if not len(rows):
         return found
-    served = panel.feature("req")[rows][:, columns].astype(np.float64)
-    waited = panel.feature("res")[rows][:, columns].astype(np.float64)
-    response = entered_response(among[np.ix_(there, there)], served, waited)
+    served, means = (panel.feature(name)[rows][:, columns].astype(np.float64) for name in ("req", "res"))
+    response = entered_response(among[np.ix_(there, there)], served, means)
+    response = told(None if panel.waited is None else panel.waited[rows], response)
     done = np.where(np.isfinite(response), np.nansum(served, axis=1), 0.0)
     place = numbers[rows] - first
     total = np.bincount(place, done)

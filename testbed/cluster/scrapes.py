@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from deepscaler.cluster import ENDPOINT_COLUMNS
 from deepscaler.panel import FEATURES
 from testbed.engine.program import Program
-from testbed.engine.simulator import Snapshot
 
 
 class GrowingArray:
@@ -97,24 +96,3 @@ class PodUsage:
         size, cores = len(self._work), self._cores[1 - back]
         found = [float(cores[one]) if one < size else math.nan for one in uid]
         return [None if math.isnan(value) else value for value in found], self._times[1 - back]
-
-
-def mean_responses(program: Program, before: Snapshot, now: Snapshot) -> NDArray[np.float64]:
-    """Mean response of each service between two scrapes, `[N]` seconds; NaN without requests.
-
-    Of an entry that services call as well it is that of its requests from outside, if there were any.
-    """
-    caller, callee = program.edges.T
-    called = np.isin(np.arange(program.num_services), callee[caller >= 0])
-    finished = (now.service_finished - before.service_finished).astype(np.float64)
-    seconds = now.service_seconds - before.service_seconds
-    done, waited = (
-        np.bincount(program.endpoint_service, change, program.num_services)
-        for change in (
-            now.endpoints[:, 1] - before.endpoints[:, 1],
-            now.endpoint_seconds - before.endpoint_seconds,
-        )
-    )
-    outside = called & (done > 0)
-    count, total = np.where(outside, done, finished), np.where(outside, waited, seconds)
-    return np.where(count > 0, total / np.maximum(count, 1.0), np.nan)

@@ -32,10 +32,13 @@ from testbed import shapes
 from testbed.cluster.counters import counter_snapshot
 from testbed.cluster.emulation import make_plan, make_program, make_simulator
 from testbed.cluster.exposition import CounterSnapshot, deployment_of, pod_name
-from testbed.cluster.scrapes import PodUsage, ScrapeHistory, mean_responses
+from testbed.cluster.scrapes import PodUsage, ScrapeHistory
 from testbed.engine import kernel as core
 from testbed.engine.program import Program
 from testbed.engine.simulator import LoadPlan, Snapshot
+
+DONE, SECONDS = (ENDPOINT_COLUMNS.index(name) - 2 for name in ("done", "duration_seconds"))
+"""Columns of `ScrapeHistory.endpoints`."""
 
 
 class VirtualCluster:
@@ -121,7 +124,10 @@ class VirtualCluster:
             self._simulator.advance(moment - self._origin)
 
     def metrics(self, start: float, end: float, step: float) -> MetricPanel:
-        """The five features at start, start + step, … <= end; NaN before the first scrape."""
+        """The five features at start, start + step, … <= end; NaN before the first scrape.
+
+        What users waited is told where services call entries; elsewhere the entries' responses tell it.
+        """
         times: NDArray[np.float64] = start + step * np.arange(
             int(np.floor((end - start) / step + 1e-9)) + 1, dtype=np.float64
         )
@@ -129,7 +135,18 @@ class VirtualCluster:
         slots = np.floor((times - self._origin) / self._step + 1e-9).astype(int) - 1
         known = (slots >= 0) & (slots < len(self._history.features))
         values[known] = self._history.features.rows[slots[known]]
-        return MetricPanel(times, self._services, tuple(FEATURES), values)
+        waited = None
+        if self._mixed:
+            waited = np.full(len(times), np.nan, np.float32)
+            done, seconds = self._history.endpoints.rows[slots[known]].sum(axis=1)[:, [DONE, SECONDS]].T
+            waited[known] = np.where(done > 0, seconds / np.maximum(done, 1.0), np.nan)
+        return MetricPanel(times, self._services, tuple(FEATURES), values, waited=waited)
+
+    @cached_property
+    def _mixed(self) -> bool:
+        """Whether some service calls one at which requests enter."""
+        caller, callee = self.program.edges.T
+        return bool(np.isin(self.program.endpoint_service, callee[caller >= 0]).any())
 
     def calls(self, start: float, end: float) -> CallGraph:
         """Calls that finished in (start, end], by whole windows of `collect.calls_window`.
@@ -339,11 +356,12 @@ class VirtualCluster:
             np.bincount(now.pod_service[now.pod_state == state], minlength=count)
             for state in (core.READY, core.STARTING)
         )
+        mean = (now.service_seconds - before.service_seconds) / np.maximum(finished, 1)
         features = np.empty((count, len(FEATURES)))
         features[:, 0] = ready
         features[:, 1] = self._cpu_ratio(now, seconds)
         features[:, 2] = self._memory_ratio(now)
-        features[:, 3] = mean_responses(self.program, before, now)
+        features[:, 3] = np.where(finished > 0, mean, np.nan)
         features[:, 4] = finished / seconds
         endpoints = [
             now.endpoints - before.endpoints,

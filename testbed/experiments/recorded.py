@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from deepscaler.errors import DataError
-from deepscaler.labels.demand import DemandModel, entered_response
+from deepscaler.labels.demand import DemandModel, entered_response, told
 from deepscaler.panel import FEATURES, MetricPanel
 from deepscaler.runs import Run
 from deepscaler.settings import Settings
@@ -72,14 +72,14 @@ class RecordedCluster(VirtualCluster):
         factor = self._waited[rows[after]] / _asked_less(self._model, panel)[after]
         seen = record.values[rows[after], :, rate] * factor[:, None]
         values[after, :, rate] = np.where(np.isfinite(seen), seen, values[after, :, rate])
-        return MetricPanel(panel.times, panel.services, panel.features, values)
+        return replace(panel, values=values)
 
 
 def _asked_less(model: DemandModel, panel: MetricPanel) -> Array:
     """By how much users of a closed loop would ask more if nobody waited, `[L]`; 1 where that isn't known."""
     columns = [panel.services.index(name) for name in model.entries]
     served, response = (panel.feature(name)[:, columns].astype(np.float64) for name in ("req", "res"))
-    return model.correction(entered_response(model.among_entries, served, response))
+    return model.correction(told(panel.waited, entered_response(model.among_entries, served, response)))
 
 
 # -------------------------------------------------------------------------------------------- the application

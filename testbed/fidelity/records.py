@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from deepscaler.artefacts import one_line, parse_json
 from deepscaler.errors import DataError
+from deepscaler.panel import iso_seconds
 
 Floats = NDArray[np.float64]
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
@@ -161,8 +163,9 @@ class Table:
         """
         place, content = f"{archive.filename}: {name}", archive.read(name)
         try:
-            frame = pd.read_csv(io.BytesIO(content), index_col=False)
-        except ValueError as error:
+            with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
+                frame = pd.read_csv(io.BytesIO(content), index_col=False, dtype=str)
+        except (ValueError, pd.errors.ParserWarning) as error:
             raise DataError(f"{place}: not a readable CSV ({one_line(error)}); {MEND}") from error
         if not len(frame):
             raise DataError(f"{place}: no row below its header; {MEND}")
@@ -203,16 +206,13 @@ class Table:
             DataError: there is no such column, or no such times in it.
         """
         values = self.column(name)
-        try:
-            found = pd.to_datetime(values, format="ISO8601").to_numpy("datetime64[ns]").astype(np.int64) / 1e9
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{self.place}: column {name!r}: {one_line(error)}; {MEND}") from error
-        if values.isna().any() or len(found) < 2 or (np.diff(found) <= 0).any():
+        found = iso_seconds(values)
+        if len(found) < 2 or not (np.diff(found) > 0).all():
             raise DataError(
                 f"{self.place}: column {name!r}: expected two times or more, each later than the one before; "
                 f"{MEND}"
             )
-        return np.asarray(found, np.float64)
+        return found
 
 
 def _limits(archive: zipfile.ZipFile, name: str, services: tuple[str, ...]) -> Floats:

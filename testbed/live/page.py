@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -19,7 +20,6 @@ from deepscaler.control.watch import entry_services, scaled_services
 from deepscaler.control.watching import Page
 from deepscaler.logs import OnChange
 from deepscaler.settings import App
-from testbed.cluster.scrapes import mean_responses
 from testbed.engine import kernel as core
 from testbed.engine.program import Program
 from testbed.engine.simulator import Snapshot
@@ -115,9 +115,14 @@ class BedPage:
             self._past.popleft()
 
     def _responses(self, before: Snapshot, now: Snapshot, names: list[str]) -> Any:
-        """Mean response at each entry since the sample before, in seconds."""
-        responses = mean_responses(self._program, before, now)
-        return responses[[names.index(name) for name in self._entries]].astype(np.float32)
+        """Mean response of each entry's service since the sample before, in seconds."""
+        found = []
+        for name in self._entries:
+            column = names.index(name)
+            done = int(now.service_finished[column] - before.service_finished[column])
+            seconds = float(now.service_seconds[column] - before.service_seconds[column])
+            found.append(seconds / done if done else math.nan)
+        return np.array(found, np.float32)
 
 
 def _story(text: bytes) -> Story | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fuzz.broken import FUZZ, changed, torn
+from helpers.cells import archive, broken
 from helpers.model_samples import make_dataset, small_settings
 from helpers.moments import START
 from helpers.run_samples import endpoint_row, make_run
@@ -30,6 +32,7 @@ from deepscaler.panel import read_panel
 from deepscaler.runs import read_run, write_run
 from deepscaler.settings import load_settings
 from sendFlow.trace import read_counts, read_req
+from testbed.fidelity.records import FILES, call_counts, compared, read_cells
 
 TIME = b"2026-01-05T00:00:00Z"
 CSV = b"time,web_cpu,web_req\n" + b"".join(
@@ -191,6 +194,25 @@ def test_overrides(place: Path, key: str, value: bytes) -> None:
     path.write_bytes(APP[: APP.index(b"cluster")])
     with suppress(SettingsError):
         load_settings(path, [f"{key}={value.decode(errors='replace')}"]).model_dump_json()
+
+
+@FUZZ
+@given(st.sampled_from(("", *FILES)), st.data())
+def test_recorded_cells(place: Path, name: str, data: st.DataObject) -> None:
+    """The archive of a real cluster's records, torn as a whole or in one of its files."""
+    path = place / "result.zip"
+    whole = archive(path)
+    if name:
+        with zipfile.ZipFile(whole) as sound:
+            content = sound.read(f"shop/dist1/wiki/KHPA-70/{name}")
+        broken(path, name, data.draw(torn(content, [*CSV_TOKENS, b"200m", b"{", b"[", b"NaN"])))
+    else:
+        path.write_bytes(data.draw(torn(whole.read_bytes(), [b"PK\x01\x02", b"PK\x05\x06", b"\x00" * 8])))
+    with suppress(DataError):
+        for cell in read_cells(path, ("front", "back"), "front"):
+            assert np.isfinite(cell.record.pods).all() and (np.diff(cell.record.seconds) > 0).all()
+            assert np.isfinite(cell.user_seconds).all() and (cell.users >= 0).all()
+            compared(cell.record), call_counts(cell.record)
 
 
 # ------------------------------------------------------------------------------------------- tables of a run

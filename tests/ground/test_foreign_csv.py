@@ -140,3 +140,11 @@ def test_a_gap_in_a_small_file_is_filled_and_in_a_large_one_bounded_by_its_size(
     times = np.array([0.0, 15.0, 86_400.0])
     panel = MetricPanel(T0 + times, ("web",), ("req",), np.ones((3, 1, 1), np.float32))
     assert len(panel.regular(15.0)) == 5761
+
+
+def test_collected_metrics_are_read_as_any_csv_whether_or_not_they_tell_what_users_waited(tmp_path):
+    text = "time,web_cpu,web_req,waited\n1767571200,0.5,3,0.1\n1767571215,0.6,4,\n"
+    panel = read_wide(write(tmp_path, text), "req", ("cpu",))
+    assert panel.services == ("web",) and panel.features == ("cpu", "req")
+    other = read_wide(write(tmp_path, "time,walked,waited\n1767571200,-3,1\n1767571215,-4,5\n"), "seconds")
+    assert other.services == ("walked", "waited")

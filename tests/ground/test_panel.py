@@ -1,5 +1,6 @@
 """`metrics.csv`: what is written reads back equal, and what is broken is named."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from deepscaler.artefacts import utc_seconds
 from deepscaler.calls import read_calls
 from deepscaler.errors import DataError
-from deepscaler.panel import MetricPanel, read_panel, write_panel
+from deepscaler.panel import MetricPanel, joined, read_panel, write_panel
 
 T0 = utc_seconds("2026-01-05T00:00:00Z")
 FIVE = ("pod", "cpu", "mem", "res", "req")
@@ -184,3 +185,45 @@ def test_a_write_that_fails_leaves_the_previous_file_and_nothing_else(tmp_path, 
     with pytest.raises(OSError, match="No space left"):
         write_panel(some_panel(9), path)
     assert path.read_bytes() == before and [item.name for item in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+# ------------------------------------------------------------------------------------------ what users waited
+def waiting(waited):
+    values = np.arange(45, dtype=np.float32).reshape(3, 3, 5)
+    return replace(panel(values), waited=np.array(waited, np.float32))
+
+
+def test_what_users_waited_goes_with_the_samples(tmp_path):
+    one = waiting([0.1, np.nan, 0.3])
+    write_panel(one, tmp_path / "metrics.csv")
+    read = read_panel(tmp_path / "metrics.csv")
+    assert_same(read, one)
+    np.testing.assert_array_equal(read.waited, one.waited)
+    few = read_panel(tmp_path / "metrics.csv", SERVICES[:1], ("req",))
+    np.testing.assert_array_equal(few.waited, one.waited)
+    np.testing.assert_array_equal(one.select(SERVICES[1:], ("res",)).waited, one.waited)
+    np.testing.assert_array_equal(one.between(one.times[0], one.times[-1]).waited, one.waited[1:])
+    gap = one.rows(np.array([True, False, True])).regular(15.0)
+    np.testing.assert_array_equal(gap.waited, np.float32([0.1, np.nan, 0.3]))
+
+
+def test_panels_are_joined_whether_or_not_they_tell_what_users_waited():
+    early, late = waiting([0.1, 0.2, 0.3]), panel(np.zeros((2, 3, 5)))
+    late = replace(late, times=late.times + 45.0)
+    np.testing.assert_array_equal(joined([early, late]).waited, np.float32([0.1, 0.2, 0.3, np.nan, np.nan]))
+    np.testing.assert_array_equal(joined([late, early]).waited, np.float32([np.nan, np.nan, 0.1, 0.2, 0.3]))
+    assert joined([late, late]).waited is None and len(joined([early, late])) == 5
+
+
+@pytest.mark.parametrize("waited", ["-1", "1e9", "inf"])
+def test_what_nobody_can_have_waited_is_missing_and_said(tmp_path, caplog, waited):
+    path = tmp_path / "metrics.csv"
+    write_panel(waiting([0.1, 77.0, 0.3]), path)
+    path.write_text(path.read_text().replace(",77\n", f",{waited}\n"))
+    np.testing.assert_array_equal(read_panel(path).waited, np.float32([0.1, np.nan, 0.3]))
+    assert "all entries" in caplog.text
+
+
+def test_what_users_waited_is_as_long_as_the_panel():
+    with pytest.raises(DataError, match=r"waited has shape \(2,\), expected \(3,\)"):
+        waiting([0.1, 0.2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -119,3 +120,21 @@ def test_rows_are_kept_where_nothing_they_depend_on_has_changed(back: int, ahead
     panel.values[60, 1, 2] = 7.0
     changed = KeptRows.of(kept, cut(panel, 0, 150))["later"]
     np.testing.assert_allclose(changed, make(cut(panel, 0, 150))["later"], rtol=1e-5)
+
+
+def test_rows_are_made_anew_where_what_users_waited_has_changed() -> None:
+    panel, waited = samples(100, seed=6), np.linspace(0.1, 0.2, 100, dtype=np.float32)
+
+    def make(part: MetricPanel) -> dict[str, Any]:
+        return {"waited": np.zeros(len(part)) if part.waited is None else part.waited.copy()}
+
+    kept = KeptRows(make, 4, 0)
+    kept.of(panel)
+    for other in (
+        waited,
+        waited + 1,
+        np.where(np.arange(100) == 50, np.nan, waited).astype(np.float32),
+        None,
+    ):
+        found = kept.of(replace(panel, waited=other))["waited"]
+        np.testing.assert_array_equal(found, np.zeros(100) if other is None else other)

@@ -114,6 +114,20 @@ def test_a_gradient_reaches_every_parameter(name: str) -> None:
     assert idle == []
 
 
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_network_takes_a_step_in_bf16_and_lstms_cells_stay_in_float32(name: str) -> None:
+    """Processors without AVX-512 have no LSTM in bf16."""
+    network, kinds = make(name), []
+    for part in network.modules():
+        if isinstance(part, nn.LSTM):
+            part.register_forward_hook(lambda part, given, out: kinds.append(out[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        out = network(torch.randn(2, 5, 4, 3), pair_of(4), known_at(torch.rand(2)))
+    out.float().square().mean().backward()
+    assert torch.isfinite(out).all() and set(kinds) <= {torch.float32}
+    assert bool(kinds) == (name == "LSTM")
+
+
 @pytest.mark.parametrize("name", [name for name in TRAINED if NETWORKS[name].graph_use == "learned"])  # type: ignore[attr-defined]
 def test_a_gradient_reaches_the_graph_that_is_learned(name: str) -> None:
     graph = pair_of(4).down.requires_grad_(True)

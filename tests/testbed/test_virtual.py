@@ -148,23 +148,25 @@ MESH = TWO.replace("  ping: {service: front}", "  ping: {service: front}\n  item
 """Users ask the back, too, where nothing else is done; the front asks it twice per page."""
 
 
-def test_res_of_an_entry_is_what_users_wait_whoever_else_calls_it(tmp_path: Path) -> None:
+def test_what_users_waited_is_told_where_services_call_entries(tmp_path: Path) -> None:
     settings = two_settings(tmp_path)
+    assert (
+        VirtualCluster(settings).metrics(START, START, STEP).waited is None
+    )  # the entry's response tells it
     (tmp_path / "two.yaml").write_text(MESH)
-    entries = [
-        {"name": name, "service": to} for name, to in (("page", "front"), ("ping", "front"), ("item", "back"))
-    ]
-    settings = Settings.model_validate(
-        {**settings.model_dump(), "app": {**settings.app.model_dump(), "entries": entries}}
-    )
-    cluster = VirtualCluster(settings)
+    where = (("page", "front"), ("ping", "front"), ("item", "back"))
+    entries = [{"name": name, "service": service} for name, service in where]
+    app = {**settings.app.model_dump(), "entries": entries}
+    cluster = VirtualCluster(Settings.model_validate({**settings.model_dump(), "app": app}))
     cluster.sleep_until(START + 300)
     panel = cluster.metrics(START + STEP, START + 300, STEP)
-    waited = cluster.latencies(START, START + 300, STEP)
-    waited["to"] = waited["endpoint"].map({"page": "front", "ping": "front", "item": "back"})
-    sums = waited.groupby(["time", "to"])[["duration_seconds", "done"]].sum()
-    means = (sums["duration_seconds"] / sums["done"]).unstack()[list(panel.services)].to_numpy()
-    np.testing.assert_allclose(panel.feature("res"), means, rtol=1e-5)
+    counts = cluster.latencies(START, START + 300, STEP)
+    sums = counts.groupby("time")[["duration_seconds", "done"]].sum()
+    np.testing.assert_allclose(panel.waited, sums["duration_seconds"] / sums["done"], rtol=1e-5)
+    served = panel.feature("req").astype(np.float64)
+    by_services = (panel.feature("res") * served).sum(axis=1) / served.sum(axis=1)
+    assert np.mean(panel.waited / by_services) > 1.1
+    assert np.isnan(cluster.metrics(START + 600, START + 615, STEP).waited).all()
 
 
 def test_cpu_of_a_pod_counts_from_its_second_scrape_and_pods_that_start_arent_ready(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -78,9 +77,9 @@ class Telemetry:
     def metrics(self, start: float, end: float, step: float) -> MetricPanel:
         """The five features at start, start + step, … <= end.
 
-        The response of an entry is that of its requests from outside, where Prometheus tells it and
-        `collect.queries` has no `res` of its own. The number of requests doesn't depend on the number of
-        services. The panel is partial if any of the answers is.
+        What users waited is told where Prometheus knows their requests, unless `collect.queries` has a `res`
+        of its own. The number of requests doesn't depend on the number of services. The panel is partial if
+        any of the answers is.
 
         Raises:
             MetricsError: Prometheus can't be reached, knows no series of a feature, or a service has neither
@@ -89,7 +88,7 @@ class Telemetry:
         """
         collect = self._settings.collect
         queries = {feature: collect.queries.get(feature, query) for feature, query in FEATURE_QUERIES.items()}
-        times, partly = grid(start, end, step), list[bool]()
+        times, partial = grid(start, end, step), list[bool]()
         entered = "res" not in collect.queries
         asked = [*queries.values(), *([ENTERED_RESPONSE] if entered else [])]
         parts = sum(1 + (query.divide_by is not None) for query in asked)
@@ -103,20 +102,15 @@ class Telemetry:
         ) -> Array:
             text = self.names.render(template, label, window=collect.window, entries=entries)
             found = self._rows(text, label, (start, end, step), advance)
-            partly.append(found.partial)
+            partial.append(found.partial)
             if needed and not found.known:
                 raise no_such_series(self._prometheus.url, text)
             return found.values
 
-        columns = {
-            feature: self._feature(feature, query, fetch) for feature, query in queries.items()
-        }  # [L, N] each
-        if entered:
-            of_entries = partial(fetch, needed=False, entries=tuple(self._entries()))
-            waited = self._feature("res", ENTERED_RESPONSE, of_entries)
-            columns["res"] = np.where(np.isfinite(waited), waited, columns["res"])
-        values = self._plausible(np.stack([*columns.values()], axis=2)).astype(np.float32)  # [L, N, F]
-        panel = MetricPanel(times, self.names.services, tuple(FEATURES), values, any(partly))
+        columns = [self._feature(feature, query, fetch) for feature, query in queries.items()]  # [L, N] each
+        values = self._plausible(np.stack(columns, axis=2)).astype(np.float32)  # [L, N, F]
+        waited = self._waited(fetch) if entered else None
+        panel = MetricPanel(times, self.names.services, tuple(FEATURES), values, any(partial), waited)
         self._name_the_unknown(panel)
         return panel
 
@@ -147,6 +141,18 @@ class Telemetry:
             with np.errstate(divide="ignore", invalid="ignore"):
                 values = values / divisor
         return np.where(np.isfinite(values), values, np.nan).T
+
+    def _waited(self, fetch: Callable[..., Array]) -> NDArray[np.float32]:
+        """What users waited on average, over all entries, `[L]` seconds; NaN where it is unknown."""
+        label, entries = ENTERED_RESPONSE.label, tuple(self._entries())
+        took, count = (
+            np.nansum(fetch(part, label, needed=False, entries=entries), axis=0)
+            for part in (ENTERED_RESPONSE.query, str(ENTERED_RESPONSE.divide_by))
+        )
+        with np.errstate(divide="ignore", invalid="ignore"):
+            means = np.where(count > 0, took / count, np.nan)
+        kept, _ = without_nonsense(means[:, None, None], ("all entries",), ("res",))
+        return kept[:, 0, 0].astype(np.float32)
 
     def _plausible(self, values: Array) -> Array:
         """The values `[L, N, F]` without impossible ones, which are logged by name when they begin."""

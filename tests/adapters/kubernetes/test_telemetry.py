@@ -20,15 +20,18 @@ T0 = 1_767_571_200.0
 
 
 @pytest.mark.parametrize(
-    "entered, response",
+    "entered, waited",
     [
-        ([{}, {}], 0.1),  # nobody outside is known: that of all requests
+        ([{}, {}], np.nan),  # nobody outside is known
         ([{"v1": "0.3", "v2": "0.5"}, {"v1": "1", "v2": "1"}], 0.4),
-        ([{"v1": "0", "v2": "0"}, {"v1": "0", "v2": "0"}], 0.1),  # none of late
-        ([{"v1": "0.3"}, {}], 0.1),
+        ([{"v1": "0", "v2": "0"}, {"v1": "0", "v2": "0"}], np.nan),  # none of late
+        ([{"v1": "0.3"}, {}], np.nan),
+        ([{"v1": "NaN", "v2": "0.3"}, {"v1": "0", "v2": "1"}], 0.3),
+        ([{"v1": "-3"}, {"v1": "1"}], np.nan),
+        ([{"v1": "+Inf"}, {"v1": "1"}], np.nan),
     ],
 )
-def test_series_of_one_service_are_added_before_they_are_divided(entered, response, caplog):
+def test_series_of_one_service_are_added_before_they_are_divided(entered, waited, caplog):
     """reviews: 2 of 4 cores in v1, 1 of 1 in v2: 3 / 5, not 0.5 + 1. Users may wait longer than callers."""
     answers = {
         "cpu": [{"v1": "2", "v2": "1"}, {"v1": "4", "v2": "1"}],
@@ -50,7 +53,8 @@ def test_series_of_one_service_are_added_before_they_are_divided(entered, respon
             "cluster": {"kind": "kubernetes", "prometheus": {"url": server.url}},
         }
         panel = KubernetesCluster(Settings.model_validate(document)).metrics(T0, T0, 15.0)
-    np.testing.assert_allclose(panel.values[0, 0], [3, 0.6, 0.5, response, 4], rtol=1e-6)
+    np.testing.assert_allclose(panel.values[0, 0], [3, 0.6, 0.5, 0.1, 4], rtol=1e-6)
+    np.testing.assert_allclose(panel.waited, [waited], rtol=1e-6)
     assert np.isnan(panel.values[0, 1]).all() and "gone: no samples of pod, cpu, mem, res, req" in caplog.text
 
 
