@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from deepscaler.artefacts import one_line
 from deepscaler.errors import SettingsError
 from testbed.applications.application import MIB, Application, Call, Endpoint, Parallel, Service, Steps, Task
 
 PREFIX = "synthetic:"
 """How the names of these applications begin."""
-
-
+LARGEST = 10_000
+"""Services that an application may have; a call graph of so many takes seconds to draw."""
 ENTRY_SHARE = 20
 """One of this many services receives requests from outside."""
 LAYERS = 5
@@ -26,13 +27,15 @@ def synthetic(text: str) -> Application:
     It belongs to its name, not to a run's seed: runs of any seed load the same application.
 
     Raises:
-        SettingsError: the name isn't `synthetic:N` or `synthetic:N:DRAW`.
+        SettingsError: the name isn't `synthetic:N` or `synthetic:N:DRAW`, or N is beyond `LARGEST`.
     """
     number, colon, draw = text.removeprefix(PREFIX).partition(":")
-    if not number.isdecimal() or int(number) < 2 or (colon and not draw.isdecimal()):
+    numbers = (number, draw) if colon else (number,)
+    sound = all(part.isdecimal() and len(part) <= 20 for part in numbers)
+    if not sound or not 2 <= int(number) <= LARGEST:
         raise SettingsError(
-            f"testbed.application: {text!r}: expected synthetic:N or synthetic:N:DRAW with N >= 2, "
-            "such as synthetic:100"
+            f"testbed.application: {one_line(text, 60)!r}: expected synthetic:N or synthetic:N:DRAW with "
+            f"2 <= N <= {LARGEST}, such as synthetic:100"
         )
     size = int(number)
     random = np.random.default_rng(np.random.SeedSequence([int(draw or 0), size]))

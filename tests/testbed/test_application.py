@@ -355,7 +355,18 @@ def test_a_broken_file_is_refused_with_file_and_key(
 
 
 @pytest.mark.parametrize(
-    "name", ["boutiqe", "synthetic:", "synthetic:1", "synthetic:many", "synthetic:9:x", "no/such.yaml"]
+    "name",
+    [
+        "boutiqe",
+        "synthetic:",
+        "synthetic:1",
+        "synthetic:many",
+        "synthetic:9:x",
+        "no/such.yaml",
+        "synthetic:10001",
+        "synthetic:99999999",
+        "synthetic:9:" + "9" * 30,
+    ],
 )
 def test_an_unknown_application_is_refused_with_its_name(name: str) -> None:
     with pytest.raises(SettingsError, match=name):
