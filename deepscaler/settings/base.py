@@ -96,6 +96,10 @@ Headers = Annotated[dict[str, SecretStr], AfterValidator(_headers)]
 """HTTP headers; their values aren't shown where settings are printed."""
 
 
+LATEST_SECONDS = utc_seconds("9000-01-01")
+"""Clocks and files know no year beyond 9999, and a load goes on after its start."""
+
+
 def _text_of_time(value: Any) -> Any:
     """The text of a time, checked; YAML reads an unquoted 2026-01-05T00:00:00Z as a time already.
 
@@ -105,9 +109,11 @@ def _text_of_time(value: Any) -> Any:
         value = value.isoformat()
     if isinstance(value, str):
         try:
-            utc_seconds(value)
-        except ValueError as error:
+            seconds = utc_seconds(value)
+        except (ValueError, OverflowError) as error:
             raise ValueError("not an ISO 8601 time such as 2026-01-05T00:00:00Z") from error
+        if not 0 <= seconds < LATEST_SECONDS:
+            raise ValueError(f"a time from 1970 to 8999 is expected, found {value}")
     return value
 
 
