@@ -16,7 +16,9 @@ from typing import Any
 from deepscaler.artefacts import read_json, write_json, write_text
 from deepscaler.errors import DeepScalerError
 from deepscaler.evaluation.text import OWN, interval, number
+from deepscaler.settings import Holds
 from testbed.experiments.kept_tables import expecting
+from testbed.experiments.tables import cheapest
 
 KEPT, PAGE = "docs/experiments.json", "docs/experiments.md"
 MAKE = "python -m testbed.experiments.answers"
@@ -83,15 +85,25 @@ def shown(summary: Mapping[str, Any]) -> dict[str, Any]:
     about = summary["experiment"]
     settings = about["settings"]
     cases = {name: _case(case, settings) for name, case in summary["cases"].items()}
-    return {
-        str(about["name"]): {
-            "question": about["question"],
-            "seeds": about["seeds"],
-            "columns": _columns(settings),
-            "baseline": settings["baseline"],
-            "cases": cases,
-        }
+    found = {
+        "question": about["question"],
+        "seeds": about["seeds"],
+        "columns": _columns(settings),
+        "baseline": settings["baseline"],
+        "cases": cases,
     }
+    if settings.get("holds") is not None:
+        found |= {"holds": settings["holds"], "cheapest": _promises(summary["cases"], settings["holds"])}
+    return {str(about["name"]): found}
+
+
+def _promises(cases: Mapping[str, Any], promise: Mapping[str, Any]) -> dict[str, Any]:
+    """Case -> family -> the cheapest setting that keeps the promise, and its mean cores; None without."""
+    holds, found = Holds.model_validate(promise), dict[str, Any]()
+    for name, case in cases.items():
+        families = dict.fromkeys(row["family"] for row in case["policies"].values())
+        found[name] = {family: cheapest(case, family, holds) for family in families}
+    return found
 
 
 def _columns(settings: Mapping[str, Any]) -> list[str]:
@@ -165,11 +177,31 @@ def _lines_by_policy(columns: Sequence[str], one: Mapping[str, Any]) -> list[str
     return lines
 
 
+def _kept_promises(one: Mapping[str, Any]) -> list[str]:
+    """Which fewest cores keep the promise; nothing where none is asked for."""
+    if "holds" not in one:
+        return []
+    families = list(dict.fromkeys(family for case in one["cheapest"].values() for family in case))
+    heads = ["mean cores", *families]
+    lines = [_line(heads), "|" + "---|" * len(heads)]
+    for title, case in one["cheapest"].items():
+        lines.append(_line([title, *(_kept(family, case.get(family)) for family in families)]))
+    promise = f"`{one['holds']['measure']}` within {one['holds']['at_most']:g}"
+    about = f"The fewest mean cores that keep {promise} in every run, and the setting that does:"
+    return ["", about, "", *lines]
+
+
+def _kept(family: str, best: Sequence[Any] | None) -> str:
+    if best is None:
+        return "N/A"
+    return number(best[1], 2) if best[0] == family else f"{number(best[1], 2)} {best[0]}"
+
+
 def _headed(name: str, one: Mapping[str, Any], lines: Sequence[str]) -> str:
     seeds = f"{len(one['seeds'])} seeds from {min(one['seeds'])} on"
     return (
         f"## {name}\n\n{one['question']} `config/experiments/{name}.yaml`, {seeds}.\n\n"
-        + "\n".join(lines)
+        + "\n".join([*lines, *_kept_promises(one)])
         + "\n"
     )
 

@@ -81,7 +81,12 @@ def holds_table(cases: Mapping[str, Mapping[str, Any]], holds: Holds) -> str:
     return "\n".join(aligned(lines, numbers=True))
 
 
-def _cheapest(case: Mapping[str, Any], family: str, holds: Holds) -> str:
+def cheapest(case: Mapping[str, Any], family: str, holds: Holds) -> tuple[str, float] | None:
+    """The setting of a family that keeps the promise in all runs with the fewest mean cores, and these.
+
+    Raises:
+        SettingsError: the runs have no such measure.
+    """
     if any(holds.measure not in run for run in case["runs"]):
         known = ", ".join(sorted(set.intersection(*(set(run) for run in case["runs"]))))
         raise SettingsError(f"holds.measure: no measure {holds.measure!r}; there are: {known}")
@@ -91,10 +96,15 @@ def _cheapest(case: Mapping[str, Any], family: str, holds: Holds) -> str:
         if row["family"] == family
     }
     costs = {name: case["policies"][name]["mean_cores"] for name, keeps in kept.items() if keeps}
-    if not costs:
+    return min(costs.items(), key=lambda one: one[1]) if costs else None
+
+
+def _cheapest(case: Mapping[str, Any], family: str, holds: Holds) -> str:
+    best = cheapest(case, family, holds)
+    if best is None:
         return "N/A"
-    best = min(costs, key=lambda name: costs[name])
-    return f"{costs[best]:.2f} ({best})" if len(kept) > 1 else f"{costs[best]:.2f}"
+    several = sum(row["family"] == family for row in case["policies"].values()) > 1
+    return f"{best[1]:.2f} ({best[0]})" if several else f"{best[1]:.2f}"
 
 
 def _equal(

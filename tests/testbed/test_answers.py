@@ -138,3 +138,17 @@ def test_many_policies_are_the_lines_and_say_in_each_cell_how_they_differ():
     assert "| against plan_bootstrap | square |" in lines
     assert "| **plan_bootstrap** | 1.0 @ 7.00 (8.00); +0.0 % [-12.5, 6.2] |" in lines
     assert "| part_4 | 1.0 @ 11.00 (12.00); **+50.0 % [37.5, 56.2]** |" in lines
+
+
+def test_a_promise_has_its_own_table_with_the_cheapest_setting_that_keeps_it():
+    made = json.loads(json.dumps(FOUND))
+    made["experiment"]["settings"]["holds"] = {"measure": "p99_seconds", "at_most": 0.5}
+    case, slow = made["cases"]["square"], {"hpa_r70": 0.6, "oracle": 0.7}
+    case["runs"] = [{"policy": name, "p99_seconds": slow.get(name, 0.4)} for name in case["policies"]]
+    for cores, row in enumerate(case["policies"].values()):
+        row["mean_cores"] = 9.0 - cores
+    text = page(shown(made))
+    assert "keep `p99_seconds` within 0.5 in every run" in text
+    assert "| mean cores | deepscaler | plan_bootstrap | hpa | plan_foreseen | oracle |" in text
+    assert "| square | 9.00 | 8.00 | 7.00 hpa_r50 | 5.00 | N/A |" in text
+    assert "N/A" not in page(shown(FOUND))
