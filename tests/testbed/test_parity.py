@@ -20,6 +20,7 @@ import yaml
 from helpers import stores
 from helpers.moments import START
 from helpers.paths import ROOT
+from helpers.small_applications import mesh_settings
 
 import metrics_fetch
 from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
@@ -176,3 +177,20 @@ def test_only_the_first_failures_between_two_services_are_seen_later_by_promethe
         assert len(where) <= 3
     served = starved.panel.feature("req").sum() / starved.ours.feature("req").sum()
     assert 0.995 < served <= 1
+
+
+@pytest.mark.parametrize("store", stores.STORES)
+def test_what_users_waited_is_the_same_where_services_call_entries(store: str, tmp_path: Path) -> None:
+    settings = mesh_settings(tmp_path)
+    cluster = VirtualCluster(settings, keep_counters=True)
+    cluster.sleep_until(START + 300)
+    with stores.running(store) as server:
+        server.write(exposition_series(cluster.counters(), settings.app))
+        real = {"kind": "kubernetes", "prometheus": {"url": server.url, "retries": 0}}
+        read = KubernetesCluster(Settings.model_validate({**settings.model_dump(), "cluster": real}))
+        theirs = read.metrics(START, START + 300, STEP)
+    ours = cluster.metrics(START, START + 300, STEP)
+    assert ours.waited is not None and theirs.waited is not None and np.isfinite(ours.waited).all()
+    np.testing.assert_allclose(theirs.waited, ours.waited, rtol=2e-5)
+    differ = different(ours.feature("res"), theirs.feature("res"), RELATIVE["res"])
+    assert not differ.any() and (ours.waited > 1.1 * ours.feature("res")[:, 1]).all()

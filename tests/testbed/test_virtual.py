@@ -12,6 +12,7 @@ import pytest
 import yaml
 from helpers.moments import START
 from helpers.paths import ROOT, WORLDCUP98, WORLDCUP98_MISSING
+from helpers.small_applications import TWO, mesh_settings, two_settings
 
 import predict_scale
 from deepscaler.artefacts import utc_seconds, utc_text, write_json
@@ -32,23 +33,6 @@ from testbed.experiments.references import Truth, find_needed, look_ahead, true_
 from testbed.experiments.runs import run_many, run_one, seed_use, warm_up_of
 
 STEP = 15.0
-MEMORY = "memory_request_mib: 64, memory_limit_mib: 128, memory_base_mib: 32, memory_per_request_mib: 1"
-TWO = f"""
-name: two
-think_seconds: 1
-services:
-  front: {{request_millicores: 100, limit_millicores: 500, demand_ms: 10, boot_seconds: 20,
-           idle_millicores: 50, {MEMORY}}}
-  back: {{request_millicores: 200, limit_millicores: 1000, demand_ms: 5, boot_seconds: 20,
-          idle_millicores: 0, {MEMORY}}}
-endpoints:
-  page: {{service: front, calls: [{{service: back, times: 2}}]}}
-  ping: {{service: front}}
-tasks:
-  mixed: {{weight: 1, requests: [page, ping]}}
-"""
-
-
 DRAWS = ((1, 1), (1, 2000), (2, 1))
 """demand_seed and seed."""
 
@@ -56,19 +40,6 @@ DRAWS = ((1, 1), (1, 2000), (2, 1))
 def boutique(*overrides: str) -> Settings:
     """Online Boutique, three minutes of warm-up."""
     return load_settings(ROOT / "config" / "boutique.yaml", ["testbed.warmup=180", *overrides])
-
-
-def two_settings(tmp_path: Path, services: dict[str, Any] | None = None, **testbed: Any) -> Settings:
-    """An application of two services, 20 tasks (40 requests) a second."""
-    (tmp_path / "two.yaml").write_text(TWO)
-    entries = [{"name": name, "service": "front"} for name in ("page", "ping")]
-    load = {"shape": "steady", "kind": "open", "low": 20.0, "high": 20.0, "noise": 0.0}
-    return Settings.model_validate(
-        {
-            "app": {"name": "two", "services": services or {"front": None, "back": None}, "entries": entries},
-            "testbed": {"application": str(tmp_path / "two.yaml"), "load": load, "warmup": 60.0, **testbed},
-        }
-    )
 
 
 @pytest.fixture(scope="module")
@@ -142,22 +113,10 @@ def test_cpu_is_work_over_limit_and_req_is_visits_over_time(tmp_path: Path) -> N
     np.testing.assert_allclose(panel.feature("req").mean(axis=0), 40, atol=3 * 2 * np.sqrt(20 / 1800))
 
 
-MESH = TWO.replace("  ping: {service: front}", "  ping: {service: front}\n  item: {service: back}").replace(
-    "page, ping]", "page, ping, item, item]"
-)
-"""Users ask the back, too, where nothing else is done; the front asks it twice per page."""
-
-
 def test_what_users_waited_is_told_where_services_call_entries(tmp_path: Path) -> None:
-    settings = two_settings(tmp_path)
-    assert (
-        VirtualCluster(settings).metrics(START, START, STEP).waited is None
-    )  # the entry's response tells it
-    (tmp_path / "two.yaml").write_text(MESH)
-    where = (("page", "front"), ("ping", "front"), ("item", "back"))
-    entries = [{"name": name, "service": service} for name, service in where]
-    app = {**settings.app.model_dump(), "entries": entries}
-    cluster = VirtualCluster(Settings.model_validate({**settings.model_dump(), "app": app}))
+    one = VirtualCluster(two_settings(tmp_path))
+    assert one.metrics(START, START, STEP).waited is None  # the response of its only entry tells it
+    cluster = VirtualCluster(mesh_settings(tmp_path))
     cluster.sleep_until(START + 300)
     panel = cluster.metrics(START + STEP, START + 300, STEP)
     counts = cluster.latencies(START, START + 300, STEP)
