@@ -159,7 +159,9 @@ def diagnose(
     model, labels, unrounded = labelled.model, labelled.labels, labelled.unrounded
     assert model is not None and unrounded is not None and labelled.visits is not None
     training = panel.between(-np.inf, float(panel.times[bounds[0] - 1]))
-    minutes = minute_means(training, model.limit_cores, model.entry_columns, labelled.visits)
+    minutes = minute_means(
+        training, model.limit_cores, model.entry_columns, labelled.visits, model.ready_seconds
+    )
     usable = usable_minutes(minutes, model.sla_seconds)
     use = fitted_minutes(minutes, usable)
     fitted = model.idle_cores * minutes.pod + model.demand_seconds * minutes.req

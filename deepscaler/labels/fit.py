@@ -70,12 +70,12 @@ def fit_demand(
     entries = tuple(dict.fromkeys(entries))
     columns = [panel.services.index(name) for name in entries]
     visits = follow_visits(panel, calls, entries, process.visit_window)
-    minutes = minute_means(panel, facts.limit_cores, columns, visits)
+    minutes = minute_means(panel, facts.limit_cores, columns, visits, facts.boot_seconds)
     usable = usable_minutes(minutes, sla_seconds)
     if usable.sum() < FEWEST_MINUTES:
         raise DataError(f"demand fit: {_lacking(panel, entries, usable, sla_seconds)}")
     idle, demand, explained, count = fit_cores(minutes, usable, idle_before)
-    slow = warm_up_seconds(panel, facts.limit_cores)
+    slow = warm_up_seconds(panel, facts.limit_cores, facts.boot_seconds)
     routed, external = visits.routed(minutes.times, minutes.req, columns)
     model = DemandModel(
         services=panel.services,

@@ -34,7 +34,8 @@ class Minutes:
         pod: `[M, N]` ready replicas; NaN likewise.
         req: `[M, N]` requests per second; NaN likewise.
         busy: `[M, N]` cpu as a share of the limit; NaN likewise.
-        steady: `[M, N]` whether the number of pods was constant in this block and the one before.
+        steady: `[M, N]` whether the number of pods was constant in this block and the one before, and no pod
+            was starting.
         response: `[M]` what requests from outside wait, in seconds; NaN without traffic.
     """
 
@@ -47,7 +48,9 @@ class Minutes:
     response: Array
 
 
-def minute_means(panel: MetricPanel, limits: Array, entries: Sequence[int], visits: Visits) -> Minutes:
+def minute_means(
+    panel: MetricPanel, limits: Array, entries: Sequence[int], visits: Visits, ready_seconds: Array
+) -> Minutes:
     """Means over the minutes of a regular panel (over samples, where these are longer than a minute).
 
     Samples at the end that don't fill a minute are left out.
@@ -57,6 +60,8 @@ def minute_means(panel: MetricPanel, limits: Array, entries: Sequence[int], visi
         limits: `[N]` CPU limits in cores.
         entries: columns of the E services at which requests enter.
         visits: tell what of their requests comes from outside.
+        ready_seconds: `[N]` time until a new replica is ready. Until then its container is one of those
+            whose share of the limit `cpu` is, but `pod` doesn't count it.
     """
     rows = max(round(BLOCK_SECONDS / panel.step), 1)
     blocks = len(panel) // rows
@@ -69,7 +74,8 @@ def minute_means(panel: MetricPanel, limits: Array, entries: Sequence[int], visi
         return np.where(known, values, np.nan).reshape(blocks, rows, -1)  # [M, rows, N]
 
     pods = grouped(pod)
-    constant = (pods == pods[:, :1]).all(axis=1)
+    starting = starting_pods(panel.feature("pod"), ready_seconds, panel.step)[: blocks * rows]
+    constant = (pods == pods[:, :1]).all(axis=1) & (grouped(starting) == 0).all(axis=1)
     before = np.vstack([constant[:1], constant[:-1] & (pods[:-1, -1] == pods[1:, 0])])
     served, slow = req[:, list(entries)], res[:, list(entries)]
     _, external = visits.routed(panel.times[: blocks * rows], req, list(entries))
@@ -79,7 +85,7 @@ def minute_means(panel: MetricPanel, limits: Array, entries: Sequence[int], visi
     response = told(waited, entry_response(weight, np.nan_to_num(slow)))
     return Minutes(
         times=panel.times[rows - 1 : blocks * rows : rows],
-        cores=nan_mean(grouped(cpu * pod), axis=1) * limits,
+        cores=nan_mean(grouped(cpu * (pod + starting)), axis=1) * limits,
         pod=nan_mean(pods, axis=1),
         req=nan_mean(grouped(req), axis=1),
         busy=nan_mean(grouped(cpu), axis=1),
@@ -88,6 +94,23 @@ def minute_means(panel: MetricPanel, limits: Array, entries: Sequence[int], visi
             weight.sum(axis=1).reshape(blocks, rows), np.nan_to_num(response).reshape(blocks, rows)
         ),
     )
+
+
+def starting_pods(pod: NDArray[np.float32], ready_seconds: Array, step: float) -> Array:
+    """Pods `[L, N]` that were starting, by how many became ready within the time that this takes.
+
+    Args:
+        pod: `[L, N]` ready replicas; NaN where unknown.
+        ready_seconds: `[N]` time until a new replica is ready.
+        step: seconds between samples.
+    """
+    came = np.nan_to_num(np.maximum(np.diff(pod.astype(np.float64), axis=0, prepend=pod[:1]), 0.0))
+    total = np.vstack([np.zeros((1, pod.shape[1])), np.cumsum(came, axis=0)])  # [L + 1, N]
+    ahead = np.ceil(np.nan_to_num(ready_seconds) / step - 1e-6).astype(np.int64)
+    rows = np.arange(1, len(total))[:, None]
+    ends = np.minimum(rows + ahead, len(total) - 1)
+    found: Array = np.take_along_axis(total, ends, axis=0) - total[1:]
+    return found
 
 
 def usable_minutes(minutes: Minutes, sla_seconds: float) -> Mask:

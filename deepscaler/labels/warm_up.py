@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from deepscaler.labels.minutes import starting_pods
 from deepscaler.panel import MetricPanel
 
 Array = NDArray[np.float64]
@@ -29,29 +30,37 @@ SATURATED = 0.9
 """Above this share of the limit the cores don't tell what requests need."""
 
 
-def warm_up_seconds(panel: MetricPanel, limit_cores: Array) -> Array:
+def warm_up_seconds(panel: MetricPanel, limit_cores: Array, ready_seconds: Array) -> Array:
     """Seconds `[N]` for which a new replica is slow after it is ready; 0 where none were found.
 
     Args:
         panel: regular samples with the features pod, cpu and req.
         limit_cores: `[N]` CPU limits of a replica.
+        ready_seconds: `[N]` time until a new replica is ready.
     """
+    running = panel.feature("pod") + starting_pods(panel.feature("pod"), ready_seconds, panel.step)
     pod, cpu, req = (panel.feature(name).astype(np.float64) for name in ("pod", "cpu", "req"))
     return np.array(
         [
-            _of_service(pod[:, column], cpu[:, column] * limit, cpu[:, column], req[:, column], panel.step)
+            _of_service(
+                pod[:, column],
+                cpu[:, column] * running[:, column] * limit,
+                cpu[:, column],
+                req[:, column],
+                panel.step,
+            )
             for column, limit in enumerate(limit_cores.tolist())
         ]
     )
 
 
 def _of_service(pod: Array, cores: Array, busy: Array, req: Array, step: float) -> float:
-    """See `warm_up_seconds`; `cores [L]` are those of one replica."""
+    """See `warm_up_seconds`; `cores [L]` are those of all replicas."""
     came = np.maximum(np.nan_to_num(np.diff(pod, prepend=pod[:1])), 0.0)
     if np.count_nonzero(came) < FEWEST_STARTS:
         return 0.0
     rows = max(round(SMOOTH_SECONDS / step), 1)
-    used, requests, usual = (_means(values, rows) for values in (cores * pod, req, busy))
+    used, requests, usual = (_means(values, rows) for values in (cores, req, busy))
     usable = np.isfinite(used) & np.isfinite(requests) & (usual < SATURATED)
     if usable.sum() < 4 * FEWEST_STARTS:
         return 0.0

@@ -13,6 +13,7 @@ from deepscaler.calls import EXTERNAL, CallGraph, write_calls
 from deepscaler.labels.demand import FORMS, DemandModel, Response
 from deepscaler.labels.diagnostics import Diagnostics, diagnose
 from deepscaler.labels.facts import Facts
+from deepscaler.labels.minutes import starting_pods
 from deepscaler.labels.required import Labelled, label_requirements
 from deepscaler.labels.visits import follow_visits
 from deepscaler.panel import MetricPanel, write_panel
@@ -70,7 +71,10 @@ def one_service(**changes: object) -> DemandModel:
 def telemetry(
     minutes: int, seed: int = 1, noise: float = 0.02, lowest: float = 0.35, highest: float = 1.1
 ) -> MetricPanel:
-    """Samples of `minutes`: the entry rate wanders, pods are redrawn every few minutes to a utilisation."""
+    """Samples of `minutes`: the entry rate wanders, pods are redrawn every few minutes to a utilisation.
+
+    Containers of pods that start count in the share of the limit, and use nothing yet.
+    """
     rng = np.random.default_rng(seed)
     length = round(minutes * 60 / STEP)
     wander = np.cumsum(rng.normal(0, 1.5, length))
@@ -90,7 +94,8 @@ def telemetry(
     response = (RESPONSE.r0 + RESPONSE.kappa * waits.sum(axis=1)) * np.exp(rng.normal(0, noise, length))
     req = rng.poisson(rates * STEP) / STEP
     cores = IDLE * pods + DEMAND * req
-    cpu = cores * (1 + rng.normal(0, noise, cores.shape)) / LIMITS / pods
+    containers = pods + starting_pods(pods.astype(np.float32), BOOTS, STEP)
+    cpu = cores * (1 + rng.normal(0, noise, cores.shape)) / LIMITS / containers
     res = np.stack([response, response / 4, response / 8], axis=1)
     times = START + STEP * np.arange(1, length + 1)
     return MetricPanel(

@@ -1,5 +1,7 @@
 """The fit of demand and response to telemetry, and what it says where data lacks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import telemetry as app
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from deepscaler.errors import DataError
 from deepscaler.labels.fit import fit_demand
-from deepscaler.labels.minutes import Minutes
+from deepscaler.labels.minutes import Minutes, starting_pods
 from deepscaler.labels.regression import fit_cores, two_nonnegative
 from deepscaler.panel import MetricPanel
 from deepscaler.settings import Process
@@ -25,6 +27,27 @@ def test_demand_is_within_one_percent_from_sixty_noisy_minutes(seed):
     np.testing.assert_allclose(model.visits, app.VISITS[None], rtol=0.01)
     assert model.quality["usable_minutes"] == 60
     assert min(model.quality["cpu_r2"].values()) > 0.98
+
+
+def test_pods_start_for_as_long_as_it_takes_until_they_are_ready():
+    pod = np.array([[2, 5], [2, 5], [3, np.nan], [3, 5], [1, 5], [4, 6], [4, 6]], np.float32)
+    found = starting_pods(pod, np.array([30.0, np.nan]), 15.0)
+    np.testing.assert_array_equal(found[:, 0], [1, 1, 0, 3, 3, 0, 0])
+    np.testing.assert_array_equal(found[:, 1], 0)  # how long it takes isn't known
+    assert starting_pods(pod, np.array([10.0, 45.0]), 15.0)[:, 1].tolist() == [0, 0, 1, 1, 1, 0, 0]
+
+
+@pytest.mark.parametrize("boots", [300.0, 450.0])
+def test_pods_that_start_slowly_dont_bend_the_fit(monkeypatch, boots):
+    """Their containers count in the share of the limit long before they are ready."""
+    slow = np.full(3, boots)
+    monkeypatch.setattr(app, "BOOTS", slow)
+    panel = app.telemetry(240, highest=0.9)
+    facts = replace(app.FACTS, boot_seconds=slow)
+    model = fit_demand(panel, None, facts, Process(), **ENTRY)
+    np.testing.assert_allclose(model.demand_seconds, app.DEMAND, rtol=0.01)
+    unaware = fit_demand(panel, None, replace(facts, boot_seconds=np.zeros(3)), Process(), **ENTRY)
+    assert (unaware.demand_seconds < 0.95 * app.DEMAND).any()
 
 
 def test_outliers_and_saturated_minutes_dont_bend_the_fit():

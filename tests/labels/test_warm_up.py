@@ -28,7 +28,7 @@ def panel(seconds: float = 0.0, slowdown: float = 1.0, every: int = 80, seed: in
 @pytest.mark.parametrize("seconds", [30.0, 60.0, 120.0, 300.0])
 @pytest.mark.parametrize("slowdown", [2.5, 4.0])
 def test_a_slow_first_minute_is_found(seconds, slowdown):
-    assert warm_up_seconds(panel(seconds, slowdown), np.array([LIMIT])).tolist() == [seconds]
+    assert warm_up_seconds(panel(seconds, slowdown), np.array([LIMIT]), np.zeros(1)).tolist() == [seconds]
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_a_slow_first_minute_is_found(seconds, slowdown):
     ids=["none", "a little", "faster", "no start", "few starts"],
 )
 def test_nothing_is_found_where_nothing_can_be_told(made):
-    assert warm_up_seconds(made, np.array([LIMIT])).tolist() == [0.0]
+    assert warm_up_seconds(made, np.array([LIMIT]), np.zeros(1)).tolist() == [0.0]
 
 
 def test_gaps_and_pauses_change_nothing():
@@ -49,9 +49,9 @@ def test_gaps_and_pauses_change_nothing():
     values[700:900, :, 1] = 0.02 / LIMIT
     values[::97, :, 1] = np.nan
     assert warm_up_seconds(
-        MetricPanel(made.times, made.services, made.features, values), np.array([LIMIT])
+        MetricPanel(made.times, made.services, made.features, values), np.array([LIMIT]), np.zeros(1)
     ).tolist() == [60.0]
     nothing = np.full_like(values, np.nan)
     assert warm_up_seconds(
-        MetricPanel(made.times, made.services, made.features, nothing), np.array([LIMIT])
+        MetricPanel(made.times, made.services, made.features, nothing), np.array([LIMIT]), np.zeros(1)
     ).tolist() == [0.0]
