@@ -136,18 +136,26 @@ def present_requirement(
     return needed
 
 
-def requirement_from_usage(panel: MetricPanel, seconds: float, rho_max: float) -> Array:
+def requirement_from_usage(
+    panel: MetricPanel, seconds: float, rho_max: float, containers: Array | None = None
+) -> Array:
     """Replicas `[N]` that would bring the cores used of late to ρ_max of their limits; NaN without data.
 
-    That is cores / (ρ_max · limit). With cores = cpu · limit · pod the limit cancels, so no fit is needed.
+    That is cores / (ρ_max · limit). With cores = cpu · limit · containers the limit cancels, so no fit is
+    needed.
 
     Args:
         panel: raw samples up to now with the features cpu and pod; the result has its order of services.
         seconds: usage is the mean over the samples of this long before the newest one.
         rho_max: utilisation of the limit to reach.
+        containers: `[N]` pods whose containers run now, ready or not: `cpu` is the share of all their limits.
+            None: the ready ones.
     """
     recent = _newest(panel, seconds)
-    used = nan_mean(panel.feature("cpu")[recent] * panel.feature("pod")[recent], axis=0)
+    pods = panel.feature("pod")[recent].astype(np.float64)
+    if containers is not None:
+        pods = np.maximum(pods, containers)
+    used = nan_mean(panel.feature("cpu")[recent] * pods, axis=0)
     return np.maximum(np.ceil(used / rho_max - 1e-6), 1.0)
 
 

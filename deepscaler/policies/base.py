@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from deepscaler.cluster import Pod, Workload
 from deepscaler.load_history import LoadHistory
@@ -92,6 +96,18 @@ class Observation:
     workloads: Sequence[Workload]
     pods: Sequence[Pod]
     load: LoadHistory | None = None
+
+
+def containers_of(observation: Observation) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Pods whose containers run, and those of them that start, of each service of the panel, `[N]` each."""
+    run = [pod for pod in observation.pods if pod.phase == "Running"]
+    running = Counter(pod.service for pod in run)
+    starting = Counter(pod.service for pod in run if pod.ready is False and not pod.deleting)
+    names = observation.panel.services
+    return (
+        np.array([running[name] for name in names], np.float64),
+        np.array([starting[name] for name in names], np.float64),
+    )
 
 
 class Policy(Protocol):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from deepscaler.labels.demand import entry_response
 from deepscaler.panel import MetricPanel
-from deepscaler.policies.base import Observation, Policy, Proposal, Reason
+from deepscaler.policies.base import Observation, Policy, Proposal, Reason, containers_of
 from deepscaler.settings import Explore
 from deepscaler.statistics import nan_mean
 
@@ -109,7 +109,7 @@ class ExplorePolicy(Policy):
     def decide(self, observation: Observation) -> Mapping[str, Proposal]:
         """Usage over the target utilisation, rounded up, plus the drawn -1, 0 or 1; more if saturated."""
         panel = observation.panel
-        used, busy, ready = _present(panel)
+        used, busy, ready = _present(panel, *containers_of(observation))
         risky = self._watch is not None and self._watch.at_risk(panel, observation.now)
         current = {workload.service: workload.replicas for workload in observation.workloads}
         proposals = {}
@@ -147,15 +147,21 @@ class ExplorePolicy(Policy):
         return self._draws[service]
 
 
-def _present(panel: MetricPanel) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Usage of the last minute in limits of one replica, newest utilisation and newest ready replicas.
+def _present(
+    panel: MetricPanel, containers: NDArray[np.float64], starting: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Usage of the last minute in limits of one replica, newest utilisation, newest ready replicas.
 
-    All are `[N]`, one value per service; NaN where unknown.
+    The utilisation is that of the replicas that serve. All are `[N]`, one value per service; NaN where
+    unknown. `cpu` is the share of the limits of all `containers [N]`, those of `starting [N]` pods included,
+    which use next to nothing.
     """
     if not len(panel):
         nothing = np.full(len(panel.services), np.nan)
         return nothing, nothing, nothing
     cpu, pod = panel.feature("cpu").astype(np.float64), panel.feature("pod").astype(np.float64)
     recent = panel.times > panel.times[-1] - SMOOTH_SECONDS
-    used = (cpu * pod)[recent]
-    return nan_mean(used, 0), cpu[-1], pod[-1]
+    used = (cpu * np.maximum(pod, containers))[recent]
+    serving = containers - starting
+    busy = cpu[-1] * np.where(serving > 0, containers / np.maximum(serving, 1.0), 1.0)
+    return nan_mean(used, 0), busy, pod[-1]

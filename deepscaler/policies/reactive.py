@@ -14,7 +14,7 @@ from deepscaler.cluster import Pod, Workload
 from deepscaler.labels.demand import DemandModel
 from deepscaler.labels.rule import present_requirement, requirement_from_usage
 from deepscaler.logs import OnChange
-from deepscaler.policies.base import Observation, Policy, Proposal, Reason
+from deepscaler.policies.base import Observation, Policy, Proposal, Reason, containers_of
 from deepscaler.settings import Floor
 
 HISTORY_SECONDS = 60.0
@@ -49,7 +49,9 @@ class ReactiveFloor:
             found.update(
                 zip(
                     panel.services,
-                    requirement_from_usage(panel, rule.seconds, rule.fixed_rho_max).tolist(),
+                    requirement_from_usage(
+                        panel, rule.seconds, rule.fixed_rho_max, containers_of(observation)[0]
+                    ).tolist(),
                     strict=True,
                 )
             )

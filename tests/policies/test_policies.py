@@ -161,11 +161,27 @@ def test_exploring_depends_on_the_seed_only():
     assert not np.array_equal(explored(1), explored(2))
 
 
+def test_pods_that_start_dont_make_a_service_look_idle():
+    """Half of a limit over eight containers are four limits in use, though only five are ready."""
+    cluster = FakeCluster(values={("web", "cpu"): 0.5}, replicas={"web": 8}, unready={"web": 3})
+    floor = ReactiveFloor(None, Floor(rho_max=0.8)).replicas(observe(cluster))
+    assert floor["web"] == math.ceil(4 / 0.8)
+    cluster.unready["web"] = 0
+    assert ReactiveFloor(None, Floor(rho_max=0.8)).replicas(observe(cluster))["web"] == math.ceil(4 / 0.8)
+    targets = []
+    for unready in (0, 3):
+        cluster.unready["web"] = unready
+        targets.append(explore(utilisation=(0.5, 0.51)).decide(observe(cluster))["web"].target)
+    assert targets[0] == targets[1]
+
+
 def test_a_saturated_service_is_relieved_by_its_ready_replicas():
-    cluster = FakeCluster(values={("web", "cpu"): 1.0}, replicas={"web": 8}, unready={"web": 4})
+    """Four are saturated; those that start use nothing yet, and count in the share of the limit."""
+    cluster = FakeCluster(values={("web", "cpu"): 4 / 8}, replicas={"web": 8}, unready={"web": 4})
     policy = explore(utilisation=(0.94, 0.95))
     first = policy.decide(observe(cluster))["web"].target
     cluster.replicas["web"], cluster.unready["web"] = 12, 8  # more are starting: no reason for still more
+    cluster.values["web", "cpu"] = 4 / 12
     assert first >= 5
     assert policy.decide(observe(cluster))["web"].target == first
 
