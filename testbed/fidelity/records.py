@@ -39,6 +39,8 @@ FILES = ("record.csv", "_stats.csv", "_stats_history.csv", "limit.json")
 STATS, HISTORY = ("Type", "Name", "Request Count"), ("Timestamp", "User Count")
 """Columns of Locust's two files that are read."""
 MEND = "download ScalerEval's result.zip again, or leave this run out of the archive"
+GREATEST = 1e12
+"""No recorded number is beyond."""
 UNREADABLE = (OSError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """Errors of an archive that is broken, encrypted or packed in a way that Python doesn't know."""
 
@@ -129,14 +131,16 @@ def _read(archive: zipfile.ZipFile, place: str, services: tuple[str, ...], entry
         return None  # another application
     stats = Table.read(archive, f"{place}/_stats.csv", STATS)
     history = Table.read(archive, f"{place}/_stats_history.csv", HISTORY)
-    moments = history.numbers("Timestamp", finite=True)
+    moments, users = (history.numbers(name, finite=True) for name in ("Timestamp", "User Count"))
+    if (users < 0).any():
+        raise DataError(f"{history.place}: column 'User Count': a number is below 0; {MEND}")
     record = _record(measured, moments[0], services, _limits(archive, f"{place}/limit.json", services))
     return Cell(
         name=place,
         policy=PurePosixPath(place).name,
         record=record,
         user_seconds=moments - moments[0],
-        users=history.numbers("User Count", finite=True).astype(np.int64),
+        users=users.astype(np.int64),
         asked=_asked(stats),
         phase=_phase(record),
     )
@@ -195,8 +199,10 @@ class Table:
             found = pd.to_numeric(values).to_numpy(np.float64)
         except (ValueError, TypeError) as error:
             raise DataError(f"{self.place}: column {name!r}: {one_line(error)}; {MEND}") from error
-        if np.isinf(found).any() or (finite and np.isnan(found).any()):
-            raise DataError(f"{self.place}: column {name!r}: a number is missing or infinite; {MEND}")
+        if (np.abs(found) > GREATEST).any() or (finite and np.isnan(found).any()):
+            raise DataError(
+                f"{self.place}: column {name!r}: a number is missing or beyond all bounds; {MEND}"
+            )
         return found
 
     def seconds(self, name: str) -> Floats:
