@@ -97,7 +97,10 @@ def minute_means(
 
 
 def starting_pods(pod: NDArray[np.float32], ready_seconds: Array, step: float) -> Array:
-    """Pods `[L, N]` that were starting, by how many became ready within the time that this takes.
+    """Pods `[L, N]` whose containers were seen while they were starting, by how many became ready later.
+
+    A pod is ready by the sample that shows it, half a step before on average, and the CPU of its container is
+    known from the second sample on.
 
     Args:
         pod: `[L, N]` ready replicas; NaN where unknown.
@@ -106,7 +109,7 @@ def starting_pods(pod: NDArray[np.float32], ready_seconds: Array, step: float) -
     """
     came = np.nan_to_num(np.maximum(np.diff(pod.astype(np.float64), axis=0, prepend=pod[:1]), 0.0))
     total = np.vstack([np.zeros((1, pod.shape[1])), np.cumsum(came, axis=0)])  # [L + 1, N]
-    ahead = np.ceil(np.nan_to_num(ready_seconds) / step - 1e-6).astype(np.int64)
+    ahead = np.maximum(np.floor(np.nan_to_num(ready_seconds) / step - 0.5), 0.0).astype(np.int64)
     rows = np.arange(1, len(total))[:, None]
     ends = np.minimum(rows + ahead, len(total) - 1)
     found: Array = np.take_along_axis(total, ends, axis=0) - total[1:]
