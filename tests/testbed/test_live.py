@@ -214,7 +214,8 @@ def test_the_load_doubles_and_the_controller_scales_a_live_cluster(tmp_path, web
             time.sleep(LOW_SECONDS + HIGH_SECONDS / 2)
             step = median_step_seconds(web, addresses)
             told = web.get(f"{addresses['page']}/story.json", timeout=10).json()
-            assert told["about"]["policy"] == policy and told["past"][-1][1] > 0
+            assert told["about"]["policy"] == policy
+            assert policy == "hpa_80" or told["past"][-1][1] > 0  # an HPA reads no metrics of its own
             assert locust.wait(duration) == 0, (tmp_path / "locust.log").read_text(encoding="utf-8")
             ended = time.time()
             ready = ready_replicas(kubeconfig)
