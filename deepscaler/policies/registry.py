@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from deepscaler.errors import SettingsError
 from deepscaler.learning.description import load_demand
@@ -29,10 +27,6 @@ from deepscaler.policies.static import StaticPolicy
 from deepscaler.runs import PolicyName
 from deepscaler.settings import Settings
 
-if TYPE_CHECKING:
-    pass
-
-log = logging.getLogger(__name__)
 HPA = "hpa"
 """Family of the HPAs; its knob is the target, in percent of the CPU limit."""
 FORESEEN = "foreseen"
