@@ -22,9 +22,7 @@ from testbed.experiments.kept_tables import (
     policies_said,
     policies_table,
     shown_policies,
-    told_table,
     with_comparison,
-    with_told,
 )
 
 KEPT = "docs/results.json"
@@ -40,7 +38,6 @@ LONG: Sequence[tuple[str, str, Callable[[Mapping[str, Any]], str]]] = (
     ("train ticket", "train_ticket", policies_table),
     ("train ticket, paired", "train_ticket", lambda kept: _filled(policies_said(kept))),
     ("networks", "networks", networks_table),
-    ("networks, told", "told", told_table),
 )
 """Blocks of docs/results.md whose runs take long: name, key of what is kept, text."""
 PAIRED = ("violation_rate", "slow_rate", "core_hours")
@@ -61,14 +58,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--networks",
-        action="append",
-        type=column_of,
-        default=[],
-        metavar="COLUMN=FILE",
-        help="a newer comparison.json of `main.py --model_name all` on one of the data sets",
-    )
-    parser.add_argument(
-        "--told",
         action="append",
         type=column_of,
         default=[],
@@ -128,17 +117,13 @@ def renewed(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             kept["train_ticket"] = shown_policies(summary)
             policies_table(kept["train_ticket"])
             policies_said(kept["train_ticket"])
-    for name, columns, renew, write in (
-        ("networks", arguments.networks, with_comparison, networks_table),
-        ("told", arguments.told, with_told, told_table),
-    ):
-        for title, file in columns:
-            if name not in kept:
-                raise DataError(f"{path}: no table {name!r} to put a column into; git checkout {KEPT}")
-            comparison = read_json(file, COMPARE)
-            with expecting(file, "comparison of networks", f"expected comparison.json of {COMPARE}"):
-                kept[name] = renew(kept[name], title, comparison)
-                write(kept[name])
+    for title, file in arguments.networks:
+        if "networks" not in kept:
+            raise DataError(f"{path}: no table of networks to put a column into; git checkout {KEPT}")
+        comparison = read_json(file, COMPARE)
+        with expecting(file, "comparison of networks", f"expected comparison.json of {COMPARE}"):
+            kept["networks"] = with_comparison(kept["networks"], title, comparison)
+            networks_table(kept["networks"])
     return kept
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from deepscaler.errors import DataError
 from deepscaler.evaluation.text import OWN, interval, number
+from deepscaler.learning.entrants import BLOCKS, ENTRANTS, Entrant
 
 ROW = ("violation_rate", "violation_rate_ci", "slow_rate", "core_hours", "core_hours_ci")
 """What Train-Ticket's table shows of a policy in summary.json."""
 PAIRED = ("violation_rate", "slow_rate", "core_hours")
-DIGITS = 3
 
 
 @contextmanager
@@ -93,108 +93,59 @@ def policies_said(kept: Mapping[str, Any]) -> str:
 
 # --------------------------------------------------------------------------------------------------- networks
 def networks_table(kept: Mapping[str, Any]) -> str:
-    """Markdown: test MAE of each network on each data set, mean ± half of the 95 % t-interval."""
-    lines = [f"| test MAE | {' | '.join(kept['columns'])} |", f"|{'---|' * (len(kept['columns']) + 1)}"]
-    for row in kept["rows"]:
-        cells = [_mae(row["values"].get(title)) for title in kept["columns"]]
-        if row.get("bold"):
-            cells = [f"**{cell}**" for cell in cells]
-        lines.append(f"| {row['shown']} | {' | '.join(cells)} |")
+    """Markdown: what each network reaches on each data set, in blocks of rows that were told the same."""
+    columns = kept["columns"]
+    lines = []
+    for told, title in BLOCKS.items():
+        lines.append(f"| **{title}** | {' | '.join('' if lines else column for column in columns)} |")
+        if len(lines) == 1:
+            lines.append(f"|{'---|' * (len(columns) + 1)}")
+        for entrant in ENTRANTS:
+            cells = [_cell(rows.get(entrant.label)) for rows in columns.values()]
+            if entrant.told is told and any(cells):
+                lines.append(f"| {_shown(entrant)} | {' | '.join(cell or '-' for cell in cells)} |")
     return "\n".join(lines)
 
 
-def _mae(value: Any) -> str:
-    if value is None:
-        return "-"
-    if "text" in value:
-        return str(value["text"])
-    mean, half, digits = value["mean"], value.get("half"), value.get("digits", DIGITS)
-    return f"{mean:.{digits}f}" + ("" if half is None else f" ± {half:.{digits}f}")
+def _shown(entrant: Entrant) -> str:
+    """A row's name; the block says what it was told."""
+    name = entrant.label.replace(", told", "")
+    return f"**{name}**" if entrant == Entrant("AdapGLS", told=True) else name
+
+
+def _cell(found: Mapping[str, Any] | None) -> str:
+    """MAE with its interval, CRPS, and what is lacking; empty: the data set lacks the row."""
+    if found is None:
+        return ""
+    digits = 4 if found["mae"] < 1 else 2
+    bounds = found.get("interval")
+    between = "" if bounds is None else f" [{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]"
+    lacking = f"; {found['deficient']:.0f}" if "deficient" in found else ""
+    return f"{found['mae']:.{digits}f}{between}; {found['crps']:.{digits}f}{lacking}"
 
 
 def with_comparison(kept: Mapping[str, Any], title: str, comparison: Mapping[str, Any]) -> dict[str, Any]:
-    """The kept table with one column made anew from a comparison.json of `main.py --model_name all`.
-
-    Rows are found by the labels of the comparison; labels that the table lacks are left out.
-
-    Raises:
-        DataError: the table has no such column, or the comparison none of its rows.
-    """
-    if title not in kept["columns"]:
-        raise DataError(f"--networks: no column {title!r}; there are: {', '.join(kept['columns'])}")
-    found = {
-        label: _measured(row["test"]["mae"]) for label, row in comparison["rows"].items() if "test" in row
-    }
-    rows = [
-        {**row, "values": {**row["values"], title: found.get(row["label"])}} if row["label"] in found else row
-        for row in kept["rows"]
-    ]
-    if rows == kept["rows"]:
-        raise DataError(
-            f"--networks {title}: the comparison has none of the table's rows; "
-            "expected comparison.json of python main.py --model_name all"
-        )
-    return {**kept, "rows": rows}
-
-
-def _measured(mae: Mapping[str, Any]) -> dict[str, float]:
-    bounds = mae["interval"]
-    return {"mean": mae["mean"]} | ({} if bounds is None else {"half": (bounds[1] - bounds[0]) / 2})
-
-
-def told_table(kept: Mapping[str, Any]) -> str:
-    """Markdown: what rows that were told the same reach on each data set, block by block."""
-    lines: list[str] = []
-    for block in kept["blocks"]:
-        if lines:
-            lines.append(f"| **{block['title']}** |{' |' * len(kept['columns'])}")
-        else:
-            lines.append(f"| {block['title']} | {' | '.join(kept['columns'])} |")
-            lines.append(f"|{'---|' * (len(kept['columns']) + 1)}")
-        for row in block["rows"]:
-            cells = [_told_cell(row["values"].get(title)) for title in kept["columns"]]
-            lines.append(f"| {row['shown']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _told_cell(found: Mapping[str, Any] | None) -> str:
-    """MAE with its interval, CRPS, and what is lacking."""
-    if found is None:
-        return "-"
-    bounds = found.get("interval")
-    between = "" if bounds is None else f" [{bounds[0]:.4f}, {bounds[1]:.4f}]"
-    return f"{found['mae']:.4f}{between}; {found['crps']:.4f}; {found['deficient']:.0f}"
-
-
-def with_told(kept: Mapping[str, Any], title: str, comparison: Mapping[str, Any]) -> dict[str, Any]:
-    """The kept table with the column of one data set made anew; rows that the comparison lacks are empty.
+    """The kept table with the column of one data set made anew from a comparison.json.
 
     Raises:
         DataError: the comparison has none of the table's rows.
     """
-    made = comparison["rows"]
-    blocks = [
-        {
-            **block,
-            "rows": [
-                {**row, "values": {**row["values"], title: _retold(made.get(row["label"]))}}
-                for row in block["rows"]
-            ],
-        }
-        for block in kept["blocks"]
-    ]
-    if not any(row["values"][title] for block in blocks for row in block["rows"]):
+    made, replicas = comparison["rows"], comparison["unit"] == "replicas"
+    column = {
+        entrant.label: _measured(made[entrant.label]["test"], replicas)
+        for entrant in ENTRANTS
+        if entrant.label in made
+    }
+    if not column:
         raise DataError(
-            f"--told {title}: the comparison has none of the table's rows; "
+            f"--networks {title}: the comparison has none of the table's rows; "
             "expected comparison.json of python main.py --model_name all"
         )
-    return {"columns": list(dict.fromkeys([*kept["columns"], title])), "blocks": blocks}
+    return {"columns": {**kept["columns"], title: column}}
 
 
-def _retold(made: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if made is None:
-        return None
-    test = made["test"]
-    found = {measure: test[measure]["mean"] for measure in ("mae", "crps", "deficient")}
+def _measured(test: Mapping[str, Any], replicas: bool) -> dict[str, Any]:
+    """What the table shows of a row; what is lacking is told in cores, of replicas alone."""
+    found = {measure: test[measure]["mean"] for measure in ("mae", "crps", "deficient")[: 2 + replicas]}
     bounds = test["mae"]["interval"]
     return found | ({} if bounds is None or bounds[0] == bounds[1] else {"interval": bounds})

@@ -26,8 +26,10 @@ TINY = (3, 5, 2, 8)
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread, and matrices that processors without fast bf16 multiply at once, too."""
     torch.set_num_threads(1)
+    monkeypatch.setattr("model.bench.PRODUCT", 128)
 
 
 def test_every_network_that_is_trained_by_gradient_is_measured() -> None:

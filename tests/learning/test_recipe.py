@@ -35,7 +35,9 @@ assert settings(["--schema"]) == 0 and settings(["--docs"]) == 0
 import main
 files = ["--model_config_path", "model.yaml", "--train_config_path", "train.yaml"]
 assert main.main([*files, "--model_name", "GRU", "--model_save_path", "gru.pt"]) == 0
+import model.bench
 from deepscaler.learning.bench import main as bench
+model.bench.PRODUCT = 128
 assert bench(["--networks", "GRU", "--seconds", "0", "--sizes", "3,5,2,8", "--json"]) == 0
 tests = ["tests/learning/test_hyperparameters.py", "tests/settings/test_describe.py"]
 sys.exit(pytest.main(["-p", "no:cacheprovider", *tests]))

@@ -10,28 +10,38 @@ from helpers.paths import ROOT
 
 from deepscaler.errors import DataError
 from testbed.experiments.documents import KEPT, main
-from testbed.experiments.kept_tables import networks_table, policies_said, told_table, with_comparison
+from testbed.experiments.kept_tables import networks_table, policies_said, with_comparison
 
 FOUND = json.loads((ROOT / KEPT).read_text(encoding="utf-8"))
 
 
-def comparison(label: str, mae: float) -> dict[str, object]:
+def comparison(label: str, mae: float, unit: str = "replicas") -> dict[str, object]:
     """A comparison.json with one row."""
     measures = ("mae_z", "crps", "deficient", "excess", "missed_peaks")
     test = {"mae": {"mean": mae, "interval": [mae - 0.01, mae + 0.01]}} | {
         name: {"mean": 0.5} for name in measures
     }
-    return {"rows": {label: {"told": True, "test": test}}}
+    return {"unit": unit, "rows": {label: {"told": True, "test": test}}}
 
 
 def test_a_newer_comparison_fills_its_column_and_leaves_the_others() -> None:
-    made = with_comparison(FOUND["networks"], "recording", comparison("LSTM", 1.25))
-    (row,) = [line for line in networks_table(made).splitlines() if line.startswith("| LSTM")]
-    assert row.endswith("| 1.250 ± 0.010 |") and "0.079 ± 0.004" in row
-    with pytest.raises(DataError, match="no column 'elsewhere'; there are: Boutique"):
-        with_comparison(FOUND["networks"], "elsewhere", comparison("LSTM", 1.0))
+    made = with_comparison({"columns": {}}, "one", comparison("LSTM", 0.25))
+    made = with_comparison(made, "two", comparison("LSTM, told", 0.125))
+    made = with_comparison(made, "one", comparison("LSTM", 0.5))
+    assert networks_table(made).splitlines() == [
+        "| **told what is known now of the next label, and the season** | one | two |",
+        "|---|---|---|",
+        "| LSTM | - | 0.1250 [0.1150, 0.1350]; 0.5000; 0 |",
+        "| **told the window alone, and past labels where it reads them** |  |  |",
+        "| LSTM | 0.5000 [0.4900, 0.5100]; 0.5000; 0 | - |",
+    ]
     with pytest.raises(DataError, match="none of the table's rows"):
-        with_comparison(FOUND["networks"], "recording", comparison("Prophet", 1.0))
+        with_comparison(made, "one", comparison("Prophet", 1.0))
+
+
+def test_what_is_lacking_is_told_of_replicas_alone() -> None:
+    made = with_comparison({"columns": {}}, "requests", comparison("AR", 4.06, unit="req"))
+    assert "| AR | 4.06 [4.05, 4.07]; 0.50 |" in networks_table(made)
 
 
 def test_what_is_said_of_train_ticket_follows_its_numbers() -> None:
@@ -74,9 +84,8 @@ TICKET = FOUND["train_ticket"] | {"paired": {"deepscaler": FOUND["train_ticket"]
         ("--train-ticket", without(TICKET, "paired", "deepscaler"), "'deepscaler' is missing"),
         ("--train-ticket", TICKET | {"policies": {"deepscaler": None}}, "of another kind"),
         ("--networks", SUMMARY, "'rows' is missing"),
-        ("--networks", {"rows": 3}, "of another kind"),
-        ("--told", SUMMARY, "'rows' is missing"),
-        ("--told", {"rows": {"AdapGLS": {"test": 3}}}, "of another kind"),
+        ("--networks", {"rows": 3, "unit": "req"}, "of another kind"),
+        ("--networks", {"rows": {"AdapGLS": {"test": 3}}, "unit": "req"}, "of another kind"),
     ],
 )
 def test_a_file_of_another_kind_is_named_and_nothing_is_written(
@@ -84,26 +93,23 @@ def test_a_file_of_another_kind_is_named_and_nothing_is_written(
 ) -> None:
     root, file = documented(tmp_path), tmp_path / "newer.json"
     file.write_text(json.dumps(content))
-    value = f"recording={file}" if flag in ("--networks", "--told") else str(file)
+    value = f"recording={file}" if flag == "--networks" else str(file)
     assert main(["--root", str(root), flag, value]) == 1
     said = capsys.readouterr().err
     assert said.startswith(f"documents: {file}: no ") and says in said and said.count("\n") == 1
     assert json.loads((root / KEPT).read_text(encoding="utf-8")) == FOUND
 
 
-@pytest.mark.parametrize("flag", ["--networks", "--told"])
 @pytest.mark.parametrize("value", ["foo", "=foo.json", " =foo.json", "recording=", ""])
 def test_a_column_without_its_file_or_its_name_is_refused(
-    capsys: pytest.CaptureFixture[str], flag: str, value: str
+    capsys: pytest.CaptureFixture[str], value: str
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
-        main([flag, value])
-    assert f"argument {flag}: expected COLUMN=FILE" in capsys.readouterr().err
+        main(["--networks", value])
+    assert "argument --networks: expected COLUMN=FILE" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "keys", [("policies",), ("policies", "hpa_40"), ("networks", "rows"), ("told", "blocks")]
-)
+@pytest.mark.parametrize("keys", [("policies",), ("policies", "hpa_40"), ("networks", "columns")])
 def test_what_is_kept_for_the_pages_is_named_where_it_is_broken(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], keys: tuple[str, ...]
 ) -> None:
@@ -114,14 +120,11 @@ def test_what_is_kept_for_the_pages_is_named_where_it_is_broken(
     assert f"{root / KEPT}: no numbers that the pages show ({keys[-1]!r} is missing)" in said
 
 
-@pytest.mark.parametrize(("flag", "name"), [("--networks", "networks"), ("--told", "told")])
-def test_a_table_that_is_not_kept_takes_no_column(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, name: str
-) -> None:
+def test_a_table_that_is_not_kept_takes_no_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = documented(tmp_path)
-    (root / KEPT).write_text(json.dumps(without(FOUND, name)))
-    assert main(["--root", str(root), flag, f"recording={root / KEPT}"]) == 1
-    assert f"{root / KEPT}: no table {name!r} to put a column into" in capsys.readouterr().err
+    (root / KEPT).write_text(json.dumps(without(FOUND, "networks")))
+    assert main(["--root", str(root), "--networks", f"recording={root / KEPT}"]) == 1
+    assert f"{root / KEPT}: no table of networks to put a column into" in capsys.readouterr().err
 
 
 def test_newer_files_are_kept_beside_what_was_there_and_reach_the_page(tmp_path: Path) -> None:
@@ -129,17 +132,12 @@ def test_newer_files_are_kept_beside_what_was_there_and_reach_the_page(tmp_path:
     summary = json.loads(json.dumps(FOUND["train_ticket"]))
     summary["policies"]["hpa_50"]["core_hours"] = 77.7
     summary["paired"] = {"deepscaler": summary["paired"]}
-    for name, content in {
-        "tt.json": summary,
-        "compared.json": comparison("GCN", 0.987),
-        "told.json": comparison("AdapGLS", 0.0333),
-    }.items():
+    for name, content in {"tt.json": summary, "compared.json": comparison("GCN", 0.987)}.items():
         (tmp_path / name).write_text(json.dumps(content))
-    told = ["--train-ticket", str(tmp_path / "tt.json"), "--told", f"Elsewhere={tmp_path / 'told.json'}"]
-    column = f"Bookinfo, 3 days={tmp_path / 'compared.json'}"
-    assert main(["--root", str(tmp_path), *told, "--networks", column]) == 0
+    newer = ["--train-ticket", str(tmp_path / "tt.json")]
+    newer += ["--networks", f"Elsewhere={tmp_path / 'compared.json'}"]
+    assert main(["--root", str(tmp_path), *newer]) == 0
     page = (tmp_path / "docs/results.md").read_text(encoding="utf-8")
-    assert "| hpa_50 | 0.9 | 1.0 | 77.7 |" in page and "0.987 ± 0.010" in page
-    assert "0.0333 [0.0233, 0.0433]; 0.5000; 0 |" in page
+    assert "| hpa_50 | 0.9 | 1.0 | 77.7 |" in page and "| 0.9870 [0.9770, 0.9970]; 0.5000; 0 |" in page
     kept = json.loads((tmp_path / KEPT).read_text(encoding="utf-8"))
-    assert kept["policies"] == FOUND["policies"] and told_table(kept["told"]) in page
+    assert kept["policies"] == FOUND["policies"] and networks_table(kept["networks"]) in page
