@@ -4,7 +4,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 WORKERS ?= 2
 
-.PHONY: install install-dev python prometheus victoria-metrics chromium demo test fuzz live lint types bench fidelity soak schema docs clean
+.PHONY: install install-dev compiled python prometheus victoria-metrics chromium demo test fuzz live lint types bench fidelity soak schema docs clean
 
 install: $(VENV)/.run
 install-dev: $(VENV)/.dev
@@ -40,7 +40,11 @@ chromium: $(VENV)/.run
 demo: install
 	$(PY) -m testbed.experiments.demo
 
-test: install-dev prometheus victoria-metrics chromium
+# Once, before two processes would compile the same side by side.
+compiled: install
+	$(PY) -m testbed.experiments.bench --compile
+
+test: install-dev compiled prometheus victoria-metrics chromium
 	$(PY) -m pytest -m "not live" -n $(WORKERS) --dist loadfile
 
 # Broken inputs for every parser, 2,000 each, in two processes; DEEPSCALER_FUZZ_EXAMPLES=50000 make fuzz tries more.

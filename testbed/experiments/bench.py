@@ -96,7 +96,11 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("--compile", action="store_true", help="only compile the simulator, which is kept")
     arguments = parser.parse_args(argv)
+    if arguments.compile:
+        simulator_of("boutique", 50).advance(1.0)
+        return 0
     results = {name: visits_per_second(*case) for name, case in CASES.items()}
     results["wall_clock_step"] = wall_clock_step()
     results["warm_start"] = warm_start()
