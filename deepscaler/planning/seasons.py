@@ -18,6 +18,8 @@ LONGEST_SHARE = 2 / 3
 """Of the history: a period must fit one and a half times."""
 LEAST_KNOWN = 0.5
 """No season is looked for where more than half of the values are missing."""
+MOVES = 1e-9
+"""Share of the whole energy below which a part of a series doesn't move, but for rounding."""
 ALIKE = 0.05
 """Peaks this close to the highest are as good; the shortest of them is the period."""
 
@@ -28,7 +30,7 @@ class Season:
 
     Attributes:
         rows: length in rows of the series, to a fraction of a row.
-        correlation: autocorrelation at that lag, normalised by the energy of both overlapping parts.
+        correlation: autocorrelation at that lag.
     """
 
     rows: float
@@ -74,21 +76,39 @@ def _vertex(values: Array) -> float:
 def autocorrelation(series: Array, longest: int) -> Array:
     """Autocorrelation at lags 0 ... longest, `[longest + 1]`.
 
-    Each is normalised by the energy of both overlapping parts; pairs of which one value is missing don't
-    count.
+    At each lag it is the smaller of two correlations of the overlapping parts: around the mean of the whole
+    series, and around each part's own mean. A single burst moves the mean of all, so that parts without it
+    look alike around that; parts of a load that wanders look alike around their own. Pairs of which one value
+    is missing don't count; where a part doesn't move, the correlation is 0.
     """
     known = np.isfinite(series)
     centred = np.where(known, series - np.mean(series, where=known), 0.0)
     length, size = len(centred), 1 << (2 * len(centred) - 1).bit_length()
     spectrum, lag = np.fft.rfft(centred, size), np.arange(longest + 1)
-    products = np.fft.irfft(spectrum * np.conj(spectrum), size)[: longest + 1]
+
+    def summed(product: NDArray[np.complex128]) -> Array:
+        found: Array = np.fft.irfft(product, size)[: longest + 1]
+        return found
+
+    products = summed(spectrum * np.conj(spectrum))
     if known.all():
-        energy = np.concatenate([[0.0], np.cumsum(centred**2)])
-        head, tail = energy[length - lag], energy[length] - energy[lag]
+        sums, squares = (np.concatenate([[0.0], np.cumsum(values)]) for values in (centred, centred**2))
+        count = (length - lag).astype(np.float64)
+        head, tail = sums[length - lag], sums[length] - sums[lag]
+        energies = np.stack([squares[length - lag], squares[length] - squares[lag]])
     else:
-        squares, there = np.fft.rfft(centred**2, size), np.fft.rfft(known.astype(np.float64), size)
-        head = np.fft.irfft(np.conj(squares) * there, size)[: longest + 1]
-        tail = np.fft.irfft(squares * np.conj(there), size)[: longest + 1]
-    scale = np.sqrt(np.maximum(head, 0.0) * np.maximum(tail, 0.0))
-    found: Array = np.where(scale > 1e-12, products / np.where(scale > 1e-12, scale, 1.0), 0.0)
+        power, there = np.fft.rfft(centred**2, size), np.fft.rfft(known.astype(np.float64), size)
+        count = np.maximum(summed(there * np.conj(there)), 1.0)
+        head, tail = summed(np.conj(spectrum) * there), summed(spectrum * np.conj(there))
+        energies = np.stack([summed(np.conj(power) * there), summed(power * np.conj(there))])
+    around_own = products - head * tail / count, energies - np.stack([head, tail]) ** 2 / count
+    least = MOVES * float(centred @ centred)
+    return np.minimum(_correlated(products, energies, least), _correlated(*around_own, least))
+
+
+def _correlated(products: Array, energies: Array, least: float) -> Array:
+    """Products over the root of both parts' energies `[2, ...]`; 0 where one is at most `least`."""
+    moves = (energies > least).all(axis=0)
+    scale = np.sqrt(np.where(moves, energies, 1.0).prod(axis=0))
+    found: Array = np.where(moves, products, 0.0) / scale
     return found

@@ -80,23 +80,50 @@ def test_gaps_leave_the_season(gaps):
     assert season is not None and season.rows * STEP == pytest.approx(700, abs=4)
 
 
-def test_missing_values_count_for_nothing_in_the_autocorrelation():
-    values = np.random.default_rng(4).standard_normal(60)
-    values[[5, 6, 30]] = np.nan
-    centred = values - np.nanmean(values)
-    found = autocorrelation(values, 20)
-    for lag in (0, 1, 7, 20):
-        head, tail = centred[: 60 - lag], centred[lag:]
-        both = np.isfinite(head) & np.isfinite(tail)
-        expected = (head[both] @ tail[both]) / np.sqrt((head[both] ** 2).sum() * (tail[both] ** 2).sum())
-        assert found[lag] == pytest.approx(expected)
+@pytest.mark.parametrize("noise", [0.0, 1.8, 10.0])
+@pytest.mark.parametrize("height", [0.5, 2.0, 20.0])
+@pytest.mark.parametrize("minutes_ago", [50, 70, 85, 95, 105, 115, 125, 140])
+@pytest.mark.parametrize("gap", [slice(0), slice(100, 130)], ids=["whole", "a gap"])
+def test_a_single_burst_has_no_season(noise, height, minutes_ago, gap):
+    values = series(3 * 3600, lambda times: np.full(len(times), 200.0), noise)
+    begins = len(values) - 1 - 4 * minutes_ago
+    values[begins : begins + 8] *= height
+    values[gap] = np.nan
+    assert find_season(values, STEP) is None
 
 
-def test_autocorrelation_is_that_of_the_definition():
-    values = np.random.default_rng(3).standard_normal(50)
-    centred = values - values.mean()
-    found = autocorrelation(values, 10)
-    assert found[0] == pytest.approx(1.0)
-    for lag in range(1, 11):
-        head, tail = centred[:-lag], centred[lag:]
-        assert found[lag] == pytest.approx((head @ tail) / np.sqrt((head @ head) * (tail @ tail)))
+def test_a_single_burst_of_a_day_is_no_day():
+    values = 200 + 1.8 * np.random.default_rng(0).standard_normal(1440)
+    values[1440 - 13 * 60 :][:10] *= 3
+    assert find_season(values, 60.0, 3 * 3600.0) is None
+
+
+def test_a_burst_hides_no_season():
+    values = series(3 * 3600, square(750))
+    values[300:308] *= 2
+    season = find_season(values, STEP)
+    assert season is not None and season.rows * STEP == pytest.approx(750, abs=0.5 * STEP)
+
+
+def test_a_load_that_wanders_has_no_more_seasons_than_around_one_mean():
+    found = [find_season(np.cumsum(np.random.default_rng(n).standard_normal(720)), STEP) for n in range(200)]
+    assert sum(season is not None for season in found) <= 20  # around the parts' own means alone: 54
+
+
+def correlation_of(values, lag):
+    """As the docstring defines it, pair by pair."""
+    pairs = np.array([(values[k], values[k + lag]) for k in range(len(values) - lag)])
+    head, tail = pairs[np.isfinite(pairs).all(axis=1)].T
+    both = []
+    for around in ((np.nanmean(values),) * 2, (head.mean(), tail.mean())):
+        one, other = head - around[0], tail - around[1]
+        both.append((one @ other) / np.sqrt((one @ one) * (other @ other)))
+    return min(both)
+
+
+@pytest.mark.parametrize("missing", [[], [5, 6, 30]], ids=["whole", "gaps"])
+@pytest.mark.parametrize("lag", [0, 1, 7, 20])
+def test_autocorrelation_is_that_of_the_definition(missing, lag):
+    values = 100 + np.cumsum(np.random.default_rng(4).standard_normal(60))
+    values[missing] = np.nan
+    assert autocorrelation(values, 20)[lag] == pytest.approx(correlation_of(values, lag))
