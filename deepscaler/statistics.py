@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 RESAMPLES = 9999
+DIGITS = 12
+"""Differences are ranked to so many digits behind the point: shares of minutes that are equal differ by rounding."""
 
 
 def bootstrap_interval(values: ArrayLike, level: float = 0.95, seed: int = 0) -> tuple[float, float] | None:
@@ -40,10 +42,18 @@ def _drawn(units: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng(seed).integers(0, units, (RESAMPLES, units))
 
 
-def t_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float] | None:
+def t_interval(
+    values: ArrayLike, level: float = 0.95, least: float = -math.inf
+) -> tuple[float, float] | None:
     """Student's interval of the mean; None with fewer than two known values.
 
-    It suits a handful of values, for which a bootstrap is too narrow.
+    It suits a handful of values, for which a bootstrap is too narrow: of three values that draws from a
+    normal distribution, a percentile bootstrap of 95 % misses the mean in 26 of 100 cases, of five in 16.
+
+    Args:
+        values: independent.
+        level: share of such intervals that hold the mean.
+        least: what the values measure is never below it.
     """
     from scipy import stats
 
@@ -51,7 +61,8 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float] | 
     if len(known) < 2:
         return None
     half = float(stats.t.ppf(0.5 + level / 2, len(known) - 1) * known.std(ddof=1) / math.sqrt(len(known)))
-    return float(known.mean()) - half, float(known.mean()) + half
+    mean = float(known.mean())
+    return max(mean - half, least), mean + half
 
 
 def prediction_half(values: ArrayLike, usual: float, weight: float, level: float = 0.95) -> float:
@@ -116,7 +127,7 @@ def wilcoxon_p(differences: ArrayLike) -> float:
     """Two-sided p of the signed-rank test, without zeros; 1 if all are zero, NaN without any pair."""
     from scipy import stats
 
-    known = _known(differences)
+    known = _known(differences).round(DIGITS)
     if not len(known):
         return math.nan
     moved = known[known != 0]
@@ -147,7 +158,7 @@ def rank_biserial(differences: ArrayLike) -> float:
     """
     from scipy import stats
 
-    known = _known(differences)
+    known = _known(differences).round(DIGITS)
     if not len(known):
         return math.nan
     moved = known[known != 0]
@@ -172,7 +183,7 @@ def paired(values: Mapping[str, float], baseline: Mapping[str, float]) -> dict[s
     """How `values` differ from `baseline`, unit by unit (value − baseline; below 0 is less).
 
     Returns:
-        `pairs` (units known on both sides), `mean_difference`, `mean_difference_ci` (95 %, bootstrap),
+        `pairs` (units known on both sides), `mean_difference`, `mean_difference_ci` (95 %, Student's),
         `p` (Wilcoxon), `effect` (rank biserial).
     """
     units = [unit for unit in values if unit in baseline]
@@ -180,7 +191,7 @@ def paired(values: Mapping[str, float], baseline: Mapping[str, float]) -> dict[s
     return {
         "pairs": len(differences),
         "mean_difference": float(differences.mean()) if len(differences) else math.nan,
-        "mean_difference_ci": bootstrap_interval(differences),
+        "mean_difference_ci": t_interval(differences),
         "p": wilcoxon_p(differences),
         "effect": rank_biserial(differences),
     }

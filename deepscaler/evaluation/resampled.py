@@ -19,6 +19,8 @@ from deepscaler.statistics import percentile_tail
 
 RESAMPLES = 4000
 LEVEL = 0.95
+FEWEST_SEEDS = 5
+"""Of fewer no draw lies beyond the outermost seed often enough: of three, 27 of 100 intervals miss."""
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
 
@@ -65,11 +67,11 @@ def drawn_means(values: ArrayLike, draws: Array) -> Array:
 def interval_of(drawn: ArrayLike, seeds: int, level: float = LEVEL) -> Interval | None:
     """The interval of a quantity `[B]` that was worked out for each draw; its ends may be infinite.
 
-    The tails are those of a percentile interval, widened for few seeds. None with fewer than two seeds, with
-    a draw that is unknown, or if nothing is known of either end.
+    The tails are those of a percentile interval, widened for few seeds. None with fewer than `FEWEST_SEEDS`,
+    with a draw that is unknown, or if nothing is known of either end.
     """
     values = np.sort(np.asarray(drawn, np.float64))
-    if seeds < 2 or np.isnan(values).any():
+    if seeds < FEWEST_SEEDS or np.isnan(values).any():
         return None
     rank = math.floor(percentile_tail(seeds, level) * (len(values) - 1))
     low, high = values[rank], values[len(values) - 1 - rank]

@@ -47,7 +47,7 @@ def test_an_interval_is_open_where_no_setting_reaches():
     assert interval_of([-math.inf] * 10 + [1.0] * 90, 20) == (-math.inf, 1.0)
     assert interval_of([-math.inf] * 100, 20) is None
     assert interval_of([0.0, math.nan], 20) is None
-    assert interval_of([0.0, 1.0], 1) is None
+    assert interval_of([0.0, 1.0], 4) is None and interval_of([0.0, 1.0], 5) == (0.0, 1.0)
 
 
 def simulated(seeds, rate, cost, random, experiments=1000):

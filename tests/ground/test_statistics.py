@@ -16,6 +16,7 @@ from deepscaler.statistics import (
     prediction_half,
     rank_biserial,
     slope_interval,
+    t_interval,
     welch_p_below,
     wilcoxon_p,
 )
@@ -53,6 +54,26 @@ def test_bootstrap_is_the_same_each_time_and_holds_the_mean():
     assert 1 < low < 4 < high < 10
     assert bootstrap_interval([3.0, 3.0, math.nan]) == (3.0, 3.0)
     assert bootstrap_interval([3.0, math.nan]) is None
+
+
+@pytest.mark.parametrize("count", [3, 5, 8, 12])
+def test_so_many_intervals_hold_the_mean_as_they_say(count):
+    samples = np.random.default_rng(count).standard_normal((1000, count))
+    missed = sum(not low < 0 < high for low, high in map(t_interval, samples))
+    assert missed == pytest.approx(50, abs=25)
+
+
+def test_an_interval_ends_where_nothing_can_be():
+    low, high = t_interval([0.0, 0.0, 1.0], least=0.0)
+    assert low == 0.0 and high == t_interval([0.0, 0.0, 1.0])[1] > 1
+
+
+def test_equal_shares_of_minutes_are_ties_whatever_their_last_bit():
+    own, other = [3, 5, 2, 7, 4, 9, 1, 6, 2, 3, 8, 4], [2, 4, 3, 5, 3, 8, 2, 5, 1, 2, 6, 3]
+    minutes = paired(dict(enumerate(own)), dict(enumerate(other)))
+    shares = paired(*({seed: one / 60 for seed, one in enumerate(ones)} for ones in (own, other)))
+    assert (shares["p"], shares["effect"]) == (minutes["p"], minutes["effect"])
+    assert shares["p"] == pytest.approx(0.0273, abs=1e-4)
 
 
 def test_wilcoxon_of_no_difference_is_one_and_of_nothing_unknown():
