@@ -16,11 +16,16 @@ from helpers import kustomize
 from helpers.live_shop import live_shop
 from helpers.paths import ROOT
 
+from deepscaler.learning.report import shipping_line
 from deepscaler.settings import load_settings
 
 PAGE = ROOT / "docs/cluster.md"
 SAMPLES = 520
-SHORTER = {"--last 2d": "--last 125m", "--duration 172800": "--duration 2"}
+SHORTER = {
+    "--last 2d": "--last 125m",
+    "--duration 172800": "--duration 2",
+    "--set cluster.kind=kubernetes": "--set cluster.kind=kubernetes --set process.window=10",
+}
 """What would take days."""
 ENDLESS = "--duration 2"
 """Added to what runs until it is stopped; the first tick is made at once."""
@@ -63,9 +68,10 @@ def test_the_python_commands_of_the_page_run_in_their_order(
     """`config/cluster.yaml` is what the page's command makes, with the addresses of this test's servers."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "config", "config")
-    Path("config/scenario_train.yaml").write_text(
-        yaml.safe_dump({"num_epoch": 1, "num_iter": 1, "random_graphs": 0, "refit_epochs": 0})
-    )
+    for name in ("scenario", "demo"):
+        Path(f"config/{name}_train.yaml").write_text(
+            yaml.safe_dump({"num_epoch": 1, "num_iter": 1, "random_graphs": 0, "refit_epochs": 0})
+        )
     sizes = {"dataset": {"device": "cpu", "threads": 1}, "AdapGLQ": {"channels": 8, "blocks": 1}}
     Path("config/demo_scenario_datasets.yaml").write_text(yaml.safe_dump(sizes))
     todo = [line for line in commands() if line.split()[0] in ("printf", "python")]
@@ -97,3 +103,4 @@ def test_the_python_commands_of_the_page_run_in_their_order(
         assert (rows[0]["mode"], rows[-1]["mode"]) == ("dry_run", "act")
         assert float(rows[-1]["predicted"]) > 0  # what the trained bundle predicted
         assert Path("model_states/boutique/AdapGLQ.pt").is_file()
+    assert "bundle-configmap" in shipping_line(Path("model_states/boutique/AdapGLA.pt"))

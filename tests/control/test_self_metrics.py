@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 import requests
@@ -14,7 +16,11 @@ from helpers.seer import BUDGET, Seer, watched
 from prometheus_client.parser import text_string_to_metric_families
 
 from deepscaler.adapters.web import Web
+from deepscaler.control import self_metrics
 from deepscaler.control.controller import Controller
+from deepscaler.control.drift import Drift
+from deepscaler.control.health import Health
+from deepscaler.control.renewal import Renewal
 from deepscaler.control.self_metrics import exposition
 from deepscaler.control.serving import serving
 from deepscaler.control.watch import Watch
@@ -182,13 +188,21 @@ def test_promtool_finds_nothing_to_mend():
 
 
 def metrics_table() -> str:
-    """All families as docs/operator.md lists them: name, kind, labels and what it says."""
-    cluster, _, watch = watched()
+    """All families as docs/operator.md lists them: name, kind, labels and what it says.
+
+    They are those of a controller that has everything: a bundle that is watched, and a day that was judged.
+    """
+    cluster, policy, watch = watched()
     cluster.upstreams["prometheus"].failed("timeout")
     with cluster.upstreams["prometheus"].timed():
         cluster.api_failures[403] = 2
     watch.controller.policy.wants = 40.0
     watch.controller.run(15.0)
+    watch.controller._renewal = Renewal(policy, Path("AdapGLQ.pt"), lambda: policy, 0.0)
+    watch.controller.watch_health()
+    watch.controller._health.health = Health(
+        error=0.4, usual_error=0.3, drift=Drift(0.3, "req", ("web",)), usual_drift=0.1
+    )
     lines = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
     for family in text_string_to_metric_families(exposition(watch).decode()):
         name = f"{family.name}_total" if family.type == "counter" else family.name
@@ -200,4 +214,10 @@ def metrics_table() -> str:
 
 def test_the_page_for_operators_lists_every_metric():
     page = (ROOT / "docs" / "operator.md").read_text(encoding="utf-8")
-    assert metrics_table() in page, "write this table into docs/operator.md"
+    table = metrics_table()
+    assert table in page, "write this table into docs/operator.md"
+    source = Path(self_metrics.__file__).read_text(encoding="utf-8")
+    made = re.findall(r'_(?:gauge|counter)\(\s*"(\w+)"|HistogramMetricFamily\(\s*f"{PREFIX}(\w+)"', source)
+    names = [gauge or histogram for gauge, histogram in made]
+    assert len(names) > 30
+    assert [name for name in names if not re.search(rf"`deepscaler_{name}(_total)?`", table)] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from hashlib import sha256
@@ -26,6 +27,7 @@ CONFIG = ROOT / "config/boutique.yaml"
 APP = load_settings(CONFIG).app
 SERVICES = list(APP.services)
 NOWHERE = "http://127.0.0.1:9"
+FIRST_CELL = re.compile(r"^\| (`[^|]+) \|", flags=re.MULTILINE)
 pytestmark = pytest.mark.field
 
 
@@ -76,6 +78,11 @@ def test_all_that_a_start_needs_is_there_and_nothing_is_written(
         *("Lease", "bundle", "fit", "policy deepscaler", "disk"),
     ]
     assert sum(one.startswith("right") for one in fine) == 8
+    page = (ROOT / "docs/cluster.md").read_text(encoding="utf-8")
+    listed = {
+        name.removesuffix(" …") for row in FIRST_CELL.findall(page) for name in re.findall("`([^`]+)`", row)
+    }
+    assert [one for one in fine if not one.startswith(tuple(listed))] == []
     assert all("deploy/components/more-reads" in line for line in lines if line.startswith("note"))
     text = "\n".join(lines)
     assert "store: Prometheus 2." in text and "metric cpu: 10 of 10 services answer" in text
