@@ -184,6 +184,11 @@ class Pod:
     cpu_request_cores: float | None
     unsound: str = ""
 
+    @property
+    def there(self) -> bool:
+        """Whether it runs or is on its way, and is neither being deleted, nor has failed or ended."""
+        return not self.deleting and self.phase in ("Pending", "Running")
+
 
 @dataclass(frozen=True)
 class ScaleReport:

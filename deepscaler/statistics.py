@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 RESAMPLES = 9999
 DIGITS = 12
-"""Differences are ranked to so many digits behind the point: shares of minutes that are equal differ by rounding."""
+"""Differences are ranked to so many digits: equal shares of minutes differ in their last bits."""
 
 
 def bootstrap_interval(values: ArrayLike, level: float = 0.95, seed: int = 0) -> tuple[float, float] | None:

@@ -8,7 +8,7 @@ windows of both directions, `selectPolicy`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,13 +117,22 @@ class Behaviors:
         self._on_change.well(service, f"{service}: annotation {ANNOTATION}: read")
         return spec
 
-    def record(self, decisions: Sequence[Decision], report: ScaleReport, now: float) -> None:
-        """Remember what a tick recommended, and the replicas that it wrote."""
+    def record(
+        self, decisions: Sequence[Decision], report: ScaleReport, now: float, acting: Collection[str]
+    ) -> None:
+        """Remember what a tick recommended, and the replicas that it wrote.
+
+        Args:
+            decisions: one per service.
+            report: what was written.
+            now: steady seconds.
+            acting: services whose replicas are written; of others a report names minimums of their HPAs.
+        """
         for item in decisions:
             spec, state = self._specs.get(item.service), self._states.get(item.service)
             if spec is None or state is None:
                 continue
             state = normalize(spec, state, item.current, item.recommended, now).state
-            if item.service in report.applied:
+            if item.service in acting and item.service in report.applied:
                 state = store_scale_event(state, spec, item.current, report.applied[item.service], now)
             self._states[item.service] = state

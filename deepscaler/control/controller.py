@@ -292,7 +292,8 @@ class Controller:
         rows = [with_outcome(row, report) for row in rows]
         for decision in decisions:
             self._history.record(decision.service, steady, decision.recommended)
-        self._behaviors.record(decisions, report, steady)
+        acting = {item.service for item in decisions if self._modes.of(item.service, mode) == "act"}
+        self._behaviors.record(decisions, report, steady, acting)
         took = time.perf_counter() - began
         self.statistics.took(took)
         self.last_rows = rows

@@ -73,7 +73,7 @@ class Keeper:
 
     def __call__(self, tick: Tick) -> None:
         """Add what has been measured, if it is time."""
-        if tick.now - self._read < EVERY_SECONDS:
+        if 0 <= tick.now - self._read < EVERY_SECONDS:  # below 0 the clock was set back
             return
         self._read = tick.now
         with sharing(READ_SECONDS):

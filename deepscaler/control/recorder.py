@@ -246,7 +246,7 @@ def count_pods(pods: Sequence[Pod]) -> tuple[dict[str, int], dict[str, int]]:
     ready: dict[str, int] = {}
     starting: dict[str, int] = {}
     for pod in pods:
-        if not pod.deleting and pod.phase in ("Pending", "Running"):
+        if pod.there:
             kind = ready if pod.ready else starting
             kind[pod.service] = kind.get(pod.service, 0) + 1
     return ready, starting

@@ -1,4 +1,4 @@
-"""The controller's own metrics for Prometheus: what docs/metrics.md lists, from the newest snapshot."""
+"""The controller's own metrics for Prometheus: what docs/operator.md lists, from the newest snapshot."""
 
 from __future__ import annotations
 

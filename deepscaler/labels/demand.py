@@ -157,6 +157,13 @@ class DemandModel:
         )
         return factor
 
+    @property
+    def usual_shares(self) -> Array:
+        """`[N]` requests of each service per request that the entries serve, at the usual mix."""
+        usual = self.external_share @ self.visits
+        served = float(usual[self.entry_columns].sum())
+        return usual / served if served > 0 else np.zeros_like(usual)
+
     def response_at(self, rates: Array, replicas: Array, visits: Array | None = None) -> Array:
         """The predicted entry response `[L]` in seconds; NaN without a response fit.
 

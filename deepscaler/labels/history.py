@@ -24,10 +24,11 @@ for.
 
 
 def offered_history(model: DemandModel, panel: MetricPanel) -> Array | None:
-    """Offered requests per second `[L, N]` in the order of the model, without gaps; None if nothing is known.
+    """Offered requests per second `[L, N]` in the order of the model, no gaps; None if no entry is known.
 
     A rate is the entries' rate times the visits, corrected for the demand that slow responses hide. A service
-    that the entries explain badly goes by its own rate. While the response exceeds the SLA, the correction is
+    that the entries explain badly goes by its own rate, and so do all while an entry's rate isn't known. A
+    service of which nothing was ever known has rate 0. While the response exceeds the SLA, the correction is
     no measurement: overloads of the past are bridged by interpolation. In an overload that lasts until now,
     demand is at least what it was before, at most `MOST_HIDDEN` times what is served, and gets `HEADROOM`.
 
@@ -36,11 +37,23 @@ def offered_history(model: DemandModel, panel: MetricPanel) -> Array | None:
         panel: samples up to now with the features req and res; services are matched by name.
     """
     rates, over = _rates_and_overloads(model, panel)
-    filled = _bridged(np.where(over[:, None], np.nan, rates))
-    if filled is not None and len(over) and over[-1]:
+    calm = np.where(over[:, None], np.nan, rates)
+    if not np.isfinite(calm[:, model.entry_columns]).any():
+        return None
+    filled = _bridged(calm)
+    if over[-1]:
         lasts = slice(len(over) - int(np.argmin(over[::-1])) if not over.all() else 0, None)
         filled[lasts] = np.fmax(filled[lasts], HEADROOM * rates[lasts])
     return filled
+
+
+def since_first_request(model: DemandModel, panel: MetricPanel) -> MetricPanel:
+    """The panel without the rows before the first request rate of an entry: nothing is known of that time."""
+    columns = [panel.services.index(name) for name in model.entries if name in panel.services]
+    if "req" not in panel.features or not columns:
+        return panel.since_first_sample()
+    rows = np.flatnonzero(np.isfinite(panel.feature("req")[:, columns]).any(axis=1))
+    return panel.rows(slice(int(rows[0]) if len(rows) else len(panel), None))
 
 
 def known_rates(model: DemandModel, panel: MetricPanel) -> Array:
@@ -58,10 +71,12 @@ def _rates_and_overloads(model: DemandModel, panel: MetricPanel) -> tuple[Array,
     columns = np.array([known.get(name, -1) for name in model.services])
     served = np.where(columns >= 0, panel.feature("req")[:, columns].astype(np.float64), np.nan)
     entries = model.entry_columns
-    means = panel.feature("res")[:, columns[entries]].astype(np.float64)
+    there = columns[entries] >= 0
+    means = np.where(there, panel.feature("res")[:, columns[entries]].astype(np.float64), np.nan)
     response = told(panel.waited, entered_response(model.among_entries, served[:, entries], means))
     routed = external_rates(model.visits, entries, served) @ model.visits
-    rates = np.where(_explained(served, routed) < EXPLAINED, served, routed)
+    own = (_explained(served, routed) < EXPLAINED) | ~np.isfinite(routed)
+    rates = np.where(own, served, routed)
     over = response > model.sla_seconds  # NaN, no traffic, is no overload
     return rates * _hidden(model, response, over)[:, None], over
 
@@ -81,12 +96,10 @@ def _explained(served: Array, routed: Array) -> Array:
     return np.where(seen > 1e-9, through / np.maximum(seen, 1e-9), 1.0)
 
 
-def _bridged(rates: Array) -> Array | None:
-    """Gaps filled by interpolation, at both ends by the nearest value; None if a service has no value."""
+def _bridged(rates: Array) -> Array:
+    """Gaps filled by interpolation, at both ends by the nearest value, where there is none at all by 0."""
     rows, out = np.arange(len(rates)), rates.copy()
     for column in range(rates.shape[1]):
         good = np.isfinite(rates[:, column])
-        if not good.any():
-            return None
-        out[:, column] = np.interp(rows, rows[good], rates[good, column])
+        out[:, column] = np.interp(rows, rows[good], rates[good, column]) if good.any() else 0.0
     return out

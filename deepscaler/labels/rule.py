@@ -126,7 +126,8 @@ def present_requirement(
     own = np.where(present, nan_mean(newest.feature("req")[:, columns], axis=0), np.nan)
     entries = model.entry_columns
     served, means = (
-        newest.feature(name)[:, columns][:, entries].astype(np.float64) for name in ("req", "res")
+        np.where(present, newest.feature(name)[:, columns], np.nan)[:, entries].astype(np.float64)
+        for name in ("req", "res")
     )
     response = told(newest.waited, entered_response(model.among_entries, served, means))
     factor = float(model.correction(_weighted_mean(response, np.nansum(served, axis=1))))

@@ -208,7 +208,13 @@ class Budget:
 
     def _standing(self, consumed: float, bad: int) -> tuple[Standing, str]:
         if not self._minutes or not self._settled():
-            return Standing.FIRST_DAY, "the first day runs at the prior price"
+            moved = abs(self.price / self._prior - 1) > 1e-9  # only where the clock was set back since
+            note = (
+                "less than a day is known: the price stays"
+                if moved
+                else "the first day runs at the prior price"
+            )
+            return Standing.FIRST_DAY, note
         lowest, highest = self._bounds()
         if not consumed > self._asked:
             if self._offset <= lowest + 1e-9:

@@ -47,10 +47,12 @@ class LongSeasons:
         count: M, number of scenarios.
         step: seconds per row.
         entries: columns of the entry services.
+        usual: `[N]` requests of each service per request of all entries, for moments without any.
     """
 
-    def __init__(self, horizon: int, count: int, step: float, entries: Sequence[int]) -> None:
+    def __init__(self, horizon: int, count: int, step: float, entries: Sequence[int], usual: Array) -> None:
         self._horizon, self._count, self._step, self._entries = horizon, count, step, list(entries)
+        self._usual = usual
         self._season: Season | None = None
         self._looked = -np.inf
 
@@ -78,7 +80,8 @@ class LongSeasons:
         before = moment.now - chosen * period + jitter
         rises = past.at(before[:, None] + ahead) - past.at(before)[:, None]  # [M, H]
         level = anchors(rates, load, self._step)[-1]  # [N]
-        shares = level / max(float(level[self._entries].sum()), LEAST_RATE)
+        entering = float(level[self._entries].sum())
+        shares = level / entering if entering > LEAST_RATE else self._usual
         courses = level + rises[:, :, None] * shares + self._ripples(rates)
         share = weights[turns % len(days)]
         return Scenarios(

@@ -17,6 +17,7 @@ Source: hindsight optimisation over scenarios; switching costs as in Lin, Wierma
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,7 +85,8 @@ class Plan:
         if not share:
             return f"{replicas} kept: a new start would cost more"
         when = f"in {self.wait_seconds[service]:.0f} s" if self.wait_seconds[service] > 0 else "now"
-        return f"{replicas} needed {when} in {share * self.scenarios:.0f} of {self.scenarios} scenarios"
+        needing = max(round(share * self.scenarios), 1)  # a rare one weighs less than 1 / scenarios
+        return f"{replicas} needed {when} in {needing} of {self.scenarios} scenarios"
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +131,14 @@ def plan_replicas(
         running: what runs now. Replicas that are starting count from the moment at which they will be ready.
         prices: of a shortage and a start.
         surprise: weight of the courses that start nothing later on which isn't foreseen by then.
+
+    Where a replica takes longer to start than the scenarios look ahead, their last needs are taken to last,
+    so that a start can pay.
     """
+    longest = math.ceil(float(lead_seconds.max(initial=0.0)) / step - 1e-9)
+    told = needs
+    if longest >= needs.shape[1]:
+        needs = np.concatenate([needs, np.repeat(needs[:, -1:], longest, axis=1)], axis=1)
     base, highest = needs.min(axis=(0, 1)), needs.max(axis=(0, 1))  # [N], [N]
     count = highest - base
     services = np.repeat(np.arange(len(base)), count)  # [P]
@@ -151,7 +160,7 @@ def plan_replicas(
     first = np.where(unwanted, place, count[services])
     replicas = highest.copy()
     np.minimum.at(replicas, services, base[services] + first)
-    return _explained(needs, weights, step, replicas)
+    return _explained(told, weights, step, replicas)
 
 
 def _delays(

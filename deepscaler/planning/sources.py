@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deepscaler.planning.days import LongSeasons
 from deepscaler.planning.live import LivePast, LiveSeason, NoSeason
@@ -20,6 +21,8 @@ from deepscaler.planning.scenarios import (
 )
 from deepscaler.planning.trials import Trials
 
+Array = NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -30,12 +33,14 @@ class Asked:
         count: M, number of scenarios.
         step: seconds per row, and between decisions.
         entries: columns of the entry services; their sum is the load.
+        usual: `[N]` requests of each service per request of all entries, as the demand fit tells.
     """
 
     horizon: int
     count: int
     step: float
     entries: Sequence[int]
+    usual: Array
 
 
 def on_trial(asked: Asked, learned: Mapping[str, ScenarioSource], *, seasons: bool = True) -> Trials:
@@ -49,7 +54,7 @@ def on_trial(asked: Asked, learned: Mapping[str, ScenarioSource], *, seasons: bo
     horizon, count, step, entries = asked.horizon, asked.count, asked.step, asked.entries
     live: dict[str, ScenarioSource] = {
         "past": LivePast(horizon, count, step, entries),
-        "day": LongSeasons(horizon, count, step, entries),
+        "day": LongSeasons(horizon, count, step, entries, asked.usual),
     }
     mixtures = {TOGETHER: (*live, *learned)}
     if ANALOGS in learned:  # courses that really happened; the quantiles are rather wide, and wait for proof

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from deepscaler.cluster import Workload
 from deepscaler.labels.demand import DemandModel
-from deepscaler.labels.history import offered_history
+from deepscaler.labels.history import offered_history, since_first_request
 from deepscaler.labels.rule import required_replicas
 from deepscaler.planning.live import trailing_means
 from deepscaler.planning.seasons import find_season
@@ -80,7 +80,7 @@ class Ahead(Policy):
 
     def _needed(self, observation: Observation) -> dict[str, float]:
         """Replicas by service; those that can't be told are left out."""
-        panel = observation.panel.since_first_sample()
+        panel = since_first_request(self._model, observation.panel)
         usable = len(panel) and {"req", "res"} <= set(panel.features)
         rates = offered_history(self._model, panel) if usable else None
         if rates is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,16 +51,25 @@ class BudgetWatch:
         model: the demand fit.
         sla: bound on the mean entry response of a minute, in seconds.
         step: seconds between samples; minutes are that long if it exceeds 60.
-        limited: whether the budget has a ceiling on what it spends, so that this is watched.
+        bounds: fewest and most replicas of each service, where the budget has a ceiling on what it spends, so
+            that this is watched; else None.
     """
 
     def __init__(
-        self, budget: Budget, prices: Prices, model: DemandModel, sla: float, step: float, limited: bool
+        self,
+        budget: Budget,
+        prices: Prices,
+        model: DemandModel,
+        sla: float,
+        step: float,
+        bounds: Sequence[tuple[int, int]] | None,
     ) -> None:
         self._budget, self._prior, self._sla = budget, prices, sla
         self._entries, self._among = model.entries, model.among_entries
         self._seconds = max(MINUTE_SECONDS, step)
-        self._shadow = Paper(np.nan_to_num(model.boot_seconds)) if limited else None
+        self._shadow = None if bounds is None else Paper(np.nan_to_num(model.boot_seconds))
+        self._bounds: Counts = np.array(bounds or [], np.int64).reshape(-1, 2)
+        self._asleep = np.zeros(len(model.services), np.bool_)
         self._ticks: dict[int, _Ticks] = {}
         self._told = ("", math.nan)
 
@@ -93,6 +102,7 @@ class BudgetWatch:
             return
         if self._budget.price == self._prior.shortage:
             self._shadow.follow(running, observation.now)
+        self._asleep = _total(running) == 0
         ticks.cores += float(limits @ _total(running))
         ticks.prior_cores += float(limits @ _total(self._shadow.running(observation.now)))
         ticks.count += 1
@@ -104,9 +114,13 @@ class BudgetWatch:
         return self._shadow.running(now)
 
     def shadowed(self, plan: Plan, floor: Counts, now: float) -> None:
-        """Take the plan at the prior price, with the floor under it."""
+        """Take the plan at the prior price, with the floor under it and within the bounds of the rails.
+
+        A service whose owner set it to 0 stays there at any price.
+        """
         if self._shadow is not None:
-            self._shadow.scale(np.maximum(plan.replicas, floor), now)
+            replicas = np.clip(np.maximum(plan.replicas, floor), self._bounds[:, 0], self._bounds[:, 1])
+            self._shadow.scale(np.where(self._asleep, 0, replicas), now)
 
     @property
     def prior(self) -> Prices:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from deepscaler.artefacts import utc_text
 from deepscaler.cluster import Pod, Workload
 from deepscaler.labels.demand import DemandModel
-from deepscaler.labels.history import offered_history
+from deepscaler.labels.history import offered_history, since_first_request
 from deepscaler.labels.rule import replicas_within
+from deepscaler.panel import MetricPanel
 from deepscaler.planning.altered import AS_THEY_ARE, Altered
 from deepscaler.planning.plan import Plan, Prices, Running, plan_replicas
 from deepscaler.planning.scenarios import Desk, Moment, Scenarios, ScenarioSource
@@ -128,6 +129,7 @@ class PlanPolicy(Policy):
         self._boot_seconds = np.nan_to_num(model.boot_seconds)
         self._column = {name: index for index, name in enumerate(model.services)}
         self._known = np.isfinite(model.demand_seconds)
+        self._seen = self._known
         self._sources: deque[tuple[float, str]] = deque(maxlen=NEWEST_SOURCES)
 
     def decide(self, observation: Observation) -> Mapping[str, Proposal]:
@@ -182,7 +184,7 @@ class PlanPolicy(Policy):
 
     def _plan(self, observation: Observation, floors: Mapping[str, float]) -> Plan | None:
         self._made = None
-        panel = observation.panel.since_first_sample()
+        panel = since_first_request(self._model, observation.panel)
         prices = self._prices if self._budget is None else self._budget.prices(observation.now, panel)
         running = running_now(self._model.services, self._boot_seconds, observation)
         limits = limits_now(self._model, observation.workloads)
@@ -193,6 +195,7 @@ class PlanPolicy(Policy):
         if rates is None:
             self._note(observation.now, NO_SOURCE)
             return None
+        self._seen = self._known & (rates.any(axis=0) | _called(panel, self._model.services))
         least = np.ceil(np.nan_to_num([floors.get(name, 0.0) for name in self._model.services])).astype(
             np.int64
         )
@@ -234,7 +237,9 @@ class PlanPolicy(Policy):
 
     def _proposal(self, workload: Workload, plan: Plan | None, floors: Mapping[str, float]) -> Proposal:
         floor, column = floors.get(workload.service), self._column.get(workload.service)
-        if plan is None or column is None or not self._known[column]:
+        if column is None and floor is None:
+            return Proposal(None, Reason.UNKNOWN_SERVICE)
+        if plan is None or column is None or not self._seen[column]:
             return Proposal(floor, Reason.HELD_MISSING if floor is None else Reason.FLOOR, floor=floor)
         planned = float(plan.replicas[column])
         if floor is not None and floor > planned:
@@ -270,16 +275,24 @@ class ForeseenRates:
         return Scenarios(self._rates[rows][None], np.ones(1), "truth")
 
 
+def _called(panel: MetricPanel, services: Sequence[str]) -> NDArray[np.bool_]:
+    """`[N]` is a request rate of the service known at any time, 0 included?"""
+    known = np.isfinite(panel.feature("req"))
+    column = {name: index for index, name in enumerate(panel.services)}
+    return np.array([name in column and bool(known[:, column[name]].any()) for name in services])
+
+
 def running_now(services: Sequence[str], boot_seconds: Array, observation: Observation) -> Running:
     """Ready replicas of each service, and the seconds until those that are starting will be ready.
 
-    Pods beyond the spec are on their way out and don't count; replicas that have no pod yet start now.
+    Pods beyond the spec are on their way out and don't count, nor do those that have failed or ended;
+    replicas that have no pod yet start now.
     """
     spec = {item.service: item.replicas for item in observation.workloads}
     ready = dict.fromkeys(services, 0)
     begun: dict[str, list[float]] = {service: [] for service in services}
     for pod in observation.pods:
-        if pod.service in ready and not pod.deleting:
+        if pod.service in ready and pod.there:
             if pod.ready:
                 ready[pod.service] += 1
             else:

@@ -25,7 +25,8 @@ FLOOR_SECONDS = 60.0
 def trials_of(settings: Settings, model: DemandModel, learned: Mapping[str, ScenarioSource]) -> Trials:
     """All sources on trial, as the settings ask for them; see `on_trial`."""
     step, plan = settings.collect.step, settings.scale.plan
-    asked = Asked(round(plan.horizon / step), plan.scenarios, step, model.entry_columns)
+    horizon = round(plan.horizon / step)
+    asked = Asked(horizon, plan.scenarios, step, model.entry_columns, model.usual_shares)
     return on_trial(asked, learned, seasons=plan.without != "seasons")
 
 
@@ -73,11 +74,12 @@ def plan_policy(
 
 def budget_watch(settings: Settings, model: DemandModel, prices: Prices) -> BudgetWatch | None:
     """What keeps a plan to `scale.budget`; None without one."""
-    asked = settings.scale.budget
+    asked, rails = settings.scale.budget, settings.scale.guard_rails
     if asked is None:
         return None
     step = settings.collect.step
     day = round(asked.window / max(MINUTE_SECONDS, step))
     budget = Budget(asked.share, prices.shortage, asked.spending, day)
     sla = min(entry.sla for entry in settings.app.entries)
-    return BudgetWatch(budget, prices, model, sla, step, limited=asked.spending is not None)
+    bounds = None if asked.spending is None else [rails.bounds(name) for name in model.services]
+    return BudgetWatch(budget, prices, model, sla, step, bounds)

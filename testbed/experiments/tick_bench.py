@@ -102,7 +102,7 @@ def policy_of(name: str, settings: Settings, watch: Stopwatch) -> Policy:
         joint = untrained_forecaster(name, settings, demand, **size, horizon=horizon, scenarios=TEMPLATES)
         joint.scenarios = watch.timed("forecast", joint.scenarios)  # type: ignore[method-assign]
         network = NetworkScenarios(joint, demand.services, horizon, plan.scenarios)
-        # Alone: beside the live history it isn't asked while that finds a season, as it does here.
+        # Alone, so that all scenarios are the network's.
         return plan_policy(settings, demand, network, "deepscaler_network")
     forecaster = untrained_forecaster(name, settings, demand, **size)
     forecaster.forecast = watch.timed("forecast", forecaster.forecast)  # type: ignore[method-assign]

@@ -6,9 +6,12 @@ import logging
 import pytest
 from helpers.fakes import FakeCluster, ScriptedPolicy, make_settings
 
+from deepscaler.cluster import ScaleReport, Workload
 from deepscaler.control.behavior import ANNOTATION, Behaviors
 from deepscaler.control.controller import Controller
+from deepscaler.control.decision import Decision
 from deepscaler.errors import SettingsError
+from deepscaler.policies.base import Reason
 from deepscaler.settings import GuardRails
 
 TICK = 15.0
@@ -120,3 +123,12 @@ def test_a_behavior_of_the_settings_that_an_api_server_refuses_is_refused(behavi
     rails = GuardRails.model_validate({"behavior": {"web": behavior}})
     with pytest.raises(SettingsError, match=message):
         Behaviors(rails)
+
+
+@pytest.mark.parametrize(("acting", "limit"), [({"web"}, 10), (set(), 8)])
+def test_a_minimum_that_is_given_back_is_no_change_of_replicas(acting, limit):
+    pods = {"scaleUp": {"policies": [{"type": "Pods", "value": 2, "periodSeconds": 60}]}}
+    behaviors, running = Behaviors(GuardRails(behavior={"web": pods})), [Workload("web", 6, 0.1, 0.1)]
+    behaviors.rules(running, 0.0)
+    behaviors.record([Decision("web", 6, 6, Reason.UNCHANGED, 6)], ScaleReport({"web": 4}), 0.0, acting)
+    assert behaviors.rules(running, 15.0)["web"].limit(6, 20, 15.0)[0] == limit

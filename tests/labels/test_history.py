@@ -14,6 +14,7 @@ from deepscaler.labels.history import (
     OPEN_LOOP_HIDDEN,
     known_rates,
     offered_history,
+    since_first_request,
 )
 from deepscaler.panel import MetricPanel
 
@@ -97,3 +98,53 @@ def test_an_overload_from_the_first_sample_on_is_unknown():
 def test_what_a_network_learns_is_unknown_in_overloads_and_gaps():
     found = known_rates(MODEL, panel([10, 90, np.nan, 40], response=[0.0, 9.0, 0.0, 0.0]))
     assert np.isnan(found[[1, 2]]).all() and found[[0, 3], 0] == pytest.approx([10, 40])
+
+
+TWO = replace(
+    MODEL,
+    services=("shop", "admin", "db"),
+    idle_cores=np.zeros(3),
+    demand_seconds=np.full(3, 0.01),
+    limit_cores=np.full(3, 0.2),
+    boot_seconds=np.full(3, 10.0),
+    entries=("shop", "admin"),
+    visits=np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]),
+    external_share=np.array([0.8, 0.2]),
+)
+
+
+def rates_of(shop, admin, services=("shop", "admin", "db")):
+    """A panel in which each request of an entry is one of the database."""
+    shop, admin = np.asarray(shop, float), np.asarray(admin, float)
+    req = np.stack([shop, admin, shop + np.nan_to_num(admin)], axis=1)
+    values = np.stack([req, np.where(np.isfinite(req), 0.0, np.nan)], axis=2).astype(np.float32)
+    return MetricPanel(np.arange(len(req)) * 15.0, services, ("req", "res"), values)
+
+
+def test_an_entry_whose_series_end_stops_no_other_service():
+    """Its pods were scaled to 0, so that Istio tells nothing of it from then on."""
+    found = offered_history(TWO, rates_of([100, 100, 20, 20], [5, 5, np.nan, np.nan]))
+    assert found[:, 0] == pytest.approx([100, 100, 20, 20])
+    assert found[:, 2] == pytest.approx([105, 105, 20, 20])
+
+
+def test_an_entry_that_was_never_called_takes_the_history_from_nobody():
+    found = offered_history(TWO, rates_of([100, 20], [np.nan, np.nan]))
+    assert found == pytest.approx(np.array([[100, 0, 100], [20, 0, 20]]))
+    assert offered_history(TWO, rates_of([np.nan] * 2, [np.nan] * 2)) is None
+
+
+@pytest.mark.parametrize("names", [("shop", "back", "db"), ("front", "admin", "db")])
+def test_an_entry_of_another_name_is_not_taken_for_the_last_service(names):
+    panel = rates_of([100, 20], [5, 5], names)
+    panel.values[:, 2, 1] = 9.0  # the database is slow: no overload of an entry
+    found = offered_history(TWO, panel)
+    assert found[:, 2] == pytest.approx([105, 25])
+
+
+def test_the_history_begins_with_the_first_request_rate_of_an_entry():
+    panel = rates_of([np.nan, np.nan, 100, 20], [np.nan, np.nan, np.nan, 5])
+    assert since_first_request(TWO, panel).times.tolist() == [30.0, 45.0]
+    assert len(since_first_request(TWO, rates_of([np.nan] * 2, [np.nan] * 2))) == 0
+    pods = MetricPanel(panel.times, panel.services, ("pod",), panel.values[:, :, 1:])
+    assert since_first_request(TWO, pods).times.tolist() == [30.0, 45.0]

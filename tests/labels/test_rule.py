@@ -185,6 +185,14 @@ def test_present_requirement_is_unknown_where_data_is_missing_and_matches_by_nam
     assert np.isnan(entry_gone[:2]).all() and entry_gone[2] == found[2]
 
 
+def test_an_entry_of_another_name_lends_no_response_of_another_service():
+    model, panel = app.truth(response=None, think_seconds=1.0), app.constant(np.full(8, 50.0), response=0.0)
+    renamed = MetricPanel(panel.times, ("front", *panel.services[1:]), panel.features, panel.values.copy())
+    expected = present_requirement(model, renamed, 30.0, 0.9)
+    renamed.values[:, -1, renamed.features.index("res")] = 3.0  # the last service waits for others
+    np.testing.assert_array_equal(present_requirement(model, renamed, 30.0, 0.9), expected)
+
+
 def test_requirement_from_usage_is_cores_over_what_a_replica_may_use():
     panel = app.constant(np.full(4, 50.0))
     values = panel.values.copy()

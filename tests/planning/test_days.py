@@ -15,7 +15,7 @@ from deepscaler.planning.seasons import find_season
 MINUTE, STEP, DAY = 60.0, 15.0, 86400.0
 HORIZON, COUNT = 40, 48
 T0 = 1_767_571_200.0
-ENTRY = [0]
+ENTRY, USUAL = [0], np.array([1.0, 2.0])
 
 
 def daily(times, week=False):
@@ -34,7 +34,8 @@ def past(now, days=6.0, shape=daily, noise=0.5, seed=1):
 def scenarios(now, history, shape=daily):
     rows = shape(now - STEP * np.arange(240, -1, -1.0))
     rates = np.stack([rows, 2 * rows], axis=1)
-    return LongSeasons(HORIZON, COUNT, STEP, ENTRY).scenarios(Moment(now, rates, None, None, history))
+    source = LongSeasons(HORIZON, COUNT, STEP, ENTRY, USUAL)
+    return source.scenarios(Moment(now, rates, None, None, history))
 
 
 def median(found, service=0):
@@ -121,7 +122,7 @@ def test_without_a_season_there_are_no_scenarios(load):
 
 def test_four_weeks_take_less_than_a_tick_can_spare():
     now = T0 + 28 * DAY + 8 * 3600
-    history, source = past(now, days=28), LongSeasons(HORIZON, COUNT, STEP, ENTRY)
+    history, source = past(now, days=28), LongSeasons(HORIZON, COUNT, STEP, ENTRY, USUAL)
     rates = np.ones((241, 1000))
     source.scenarios(Moment(now, rates, None, None, history))
     began = time.process_time()
@@ -142,3 +143,16 @@ def test_only_short_gaps_inside_are_bridged(longest, left):
     load = np.array([np.nan, 1.0, np.nan, 3.0, np.nan, np.nan, 6.0, np.nan])
     found = LoadHistory(0.0, 60.0, load).bridged(longest).load
     assert np.isnan(found[1:7]).sum() == left and np.isnan(found[[0, 7]]).all()
+
+
+@pytest.mark.parametrize("night", [0.0, 0.02])
+def test_a_day_that_begins_from_nothing_is_foreseen(night):
+    def shape(times):
+        hour = np.asarray(times) % DAY / 3600
+        return np.where((hour >= 8) & (hour < 18), 200.0, night)
+
+    now = T0 + 28 * DAY + 7.95 * 3600
+    found = scenarios(now, past(now, days=28, shape=shape, noise=0.0), shape)
+    assert found.season_seconds == pytest.approx(DAY, rel=0.01)
+    assert median(found)[-1] == pytest.approx(200, rel=0.05)
+    assert median(found, 1)[-1] == pytest.approx(400, rel=0.05)

@@ -186,3 +186,15 @@ def test_a_thousand_services_are_planned_together():
     running = Running(random.integers(1, 4, 1000), tuple(() for _ in range(1000)))
     plan = plan_replicas(needs, np.full(48, 1 / 48), STEP, random.uniform(5, 60, 1000), running, PRICES)
     assert plan.replicas.shape == (1000,) and plan.replicas.min() >= 1
+
+
+@pytest.mark.parametrize("lead", [555.0, 585.0, 600.0, 601.0, 700.0, 3000.0])
+def test_a_replica_that_starts_more_slowly_than_scenarios_look_ahead_is_started(lead):
+    needs = [[6] * 40] * 47 + [[2] * 40]
+    assert planned(needs, ready=2, lead=lead).replicas.tolist() == [6]
+
+
+def test_a_need_that_few_scenarios_of_little_weight_have_is_at_least_one():
+    weights = np.array([1e-3, *[(1 - 1e-3) / 47] * 47])
+    found = planned([[4] * 40, *[[2] * 40] * 47], ready=4, weights=weights, prices=Prices(10_000.0, 180.0))
+    assert found.why(0) == "4 needed now in 1 of 48 scenarios"

@@ -13,7 +13,7 @@ from deepscaler.control.memory import FILE, Memory
 from deepscaler.control.tick import Tick
 from deepscaler.labels.demand import DemandModel
 from deepscaler.panel import MetricPanel
-from deepscaler.planning.budget import Budget
+from deepscaler.planning.budget import Budget, Minute
 from deepscaler.planning.plan import Prices
 from deepscaler.planning.scenarios import Scenarios
 from deepscaler.policies.base import Observation
@@ -94,14 +94,19 @@ def test_minutes_without_requests_or_samples_are_unknown():
 
 
 @settings(max_examples=50, deadline=None)
-def watched(share=0.1, spending=None, day=10, prior=100.0):
+def watched(share=0.1, spending=None, day=10, prior=100.0, bounds=((1, 100),) * 2):
     budget = Budget(share, prior, spending, day)
-    return BudgetWatch(budget, Prices(prior, 180.0), MODEL, SLA, STEP, limited=spending is not None)
+    return BudgetWatch(budget, Prices(prior, 180.0), MODEL, SLA, STEP, None if spending is None else bounds)
 
 
-def run(policy, minutes, responses, first=0):
-    """Decide at each sample of these minutes; what is decided runs at the next."""
-    panel, replicas, found = panel_of(first + minutes, responses), {"web": 2, "db": 2}, []
+def run(policy, minutes, responses, first=0, bounds=((1, 100),) * 2):
+    """Decide at each sample of these minutes; what is decided runs at the next, within the bounds."""
+    panel, found, limits = (
+        panel_of(first + minutes, responses),
+        [],
+        dict(zip(("web", "db"), bounds, strict=True)),
+    )
+    replicas = {name: min(max(2, fewest), most) for name, (fewest, most) in limits.items()}
     for row in range(4 * first, 4 * (first + minutes)):
         part = slice(max(row - 80, 0), row + 1)
         seen = MetricPanel(panel.times[part], panel.services, panel.features, panel.values[part])
@@ -110,7 +115,8 @@ def run(policy, minutes, responses, first=0):
             pod(name, f"{name}-{number}", True) for name, count in replicas.items() for number in range(count)
         ]
         found.append(policy.decide(Observation(float(panel.times[row]), seen, items, pods)))
-        replicas = {name: int(proposal.target) for name, proposal in found[-1].items()}
+        wanted = {name: int(proposal.target) for name, proposal in found[-1].items()}
+        replicas = {name: min(max(wanted[name], fewest), most) for name, (fewest, most) in limits.items()}
     return found
 
 
@@ -202,3 +208,30 @@ def test_a_step_longer_than_a_minute_is_judged_as_the_evaluation_judges_it():
         np.array([[[9.0, 0.3]] * 2, [[9.0, 0.1]] * 2, [[9.0, 0.3]] * 2], np.float32),
     )  # fmt: skip
     assert violating_minutes(panel, ("web",), ONE, SLA, 120.0, -1, 2) == {0: True, 1: False, 2: True}
+
+
+@pytest.mark.parametrize(
+    ("bounds", "spending"), [(((1, 100),) * 2, 1.4), (((3, 100),) * 2, 1.0), (((1, 1),) * 2, 1.0)]
+)
+def test_what_the_rails_decide_is_no_spending_of_the_price(bounds, spending):
+    policy = planned(watched(spending=9.0, bounds=bounds), weight=0.05)
+    run(policy, 19, [0.05] * 2 + [0.3] * 17, bounds=bounds)
+    assert policy.describe()["budget"]["spending"] == pytest.approx(spending, abs=0.1)
+
+
+def test_a_service_that_its_owner_set_to_nothing_spends_nothing_at_any_price():
+    watch = watched(spending=9.0)
+    policy = planned(watch, weight=0.05)
+    run(policy, 19, [0.05] * 2 + [0.3] * 17, bounds=((1, 100), (0, 0)))
+    assert watch.shadow(19 * MINUTE).ready.tolist()[1] == 0
+
+
+def test_a_clock_that_was_set_back_is_not_taken_for_the_first_day():
+    budget = Budget(0.01, 100.0, None)
+    budget.observe(Minute(number, number % 50 == 0) for number in range(3000))
+    price = budget.price
+    budget.rewind(-5)
+    budget.observe([Minute(-4, False)])
+    account = budget.account()
+    assert account.price == price != account.prior_price
+    assert account.note == "less than a day is known: the price stays"

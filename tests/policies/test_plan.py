@@ -215,3 +215,59 @@ def test_the_time_before_the_first_sample_is_no_history(unknown):
     late = replace(observation, panel=MetricPanel(times, panel.services, panel.features, values))
     policy(Source()).decide(late)
     assert seen == [(4, 4)]
+
+
+def never_called(observation, service):
+    panel = observation.panel
+    values = panel.values.copy()
+    values[:, panel.services.index(service)] = np.nan
+    return replace(observation, panel=replace(panel, values=values))
+
+
+def test_a_service_of_which_nothing_was_ever_known_goes_by_the_floor():
+    apart = replace(MODEL, entries=("web", "db"), visits=np.eye(2), external_share=np.array([0.5, 0.5]))
+    seen = never_called(observed(workload("web"), workload("db", 4)), "db")
+    source, prices = Told([35.0, 0.0]), Prices(100.0, 180.0)
+    found = PlanPolicy(apart, source, Floor(web=1), prices, 600.0, STEP, "plan_test").decide(seen)
+    assert (found["web"].target, found["web"].reason) == (4.0, Reason.PLAN)
+    assert found["db"] == Proposal(None, Reason.HELD_MISSING)
+
+
+def test_a_service_that_nobody_calls_needs_one_replica():
+    apart = replace(MODEL, entries=("web", "db"), visits=np.eye(2), external_share=np.array([0.5, 0.5]))
+    seen = observed(workload("web"), workload("db", 4))
+    seen.panel.values[:, 1, 0] = 0.0
+    source, prices = Told([35.0, 0.0]), Prices(100.0, 180.0)
+    found = PlanPolicy(apart, source, Floor(web=1), prices, 600.0, STEP, "plan_test").decide(seen)
+    assert (found["db"].target, found["db"].reason) == (1.0, Reason.PLAN)
+
+
+def test_a_service_that_neither_the_fit_nor_the_floor_knows_is_said_to_be_unknown():
+    found = policy(Told([35.0, 12.0])).decide(observed(workload("web"), workload("cache")))
+    assert found["cache"] == Proposal(None, Reason.UNKNOWN_SERVICE)
+
+
+def test_the_time_before_the_first_request_is_no_history():
+    """Pods and their usage are known for hours, requests since the mesh came."""
+    seen = []
+
+    class Source:
+        def scenarios(self, moment):
+            seen.append((len(moment.rates), len(moment.panel)))
+
+    observation = observed(workload("web"), workload("db"))
+    observation.panel.values[:2, :, 0] = np.nan
+    policy(Source()).decide(observation)
+    assert seen == [(2, 2)]
+
+
+@pytest.mark.parametrize("phase", ["Failed", "Succeeded", "Unknown"])
+def test_pods_that_have_ended_are_not_starting(phase):
+    pods = [
+        pod("web", "a", True),
+        pod("web", "b", True),
+        replace(pod("web", "evicted", False), phase=phase),
+        pod("web", "c", False, NOW - 5),
+    ]
+    running = running_now(("web",), np.array([120.0]), observed(workload("web", 3), pods=pods))
+    assert running.ready.tolist() == [2] and running.remaining == ((115.0,),)

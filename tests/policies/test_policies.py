@@ -327,6 +327,8 @@ def test_the_front_alone_or_one_service_per_minute_gets_its_floor():
         chosen = [name for name in moved if found[name].target is not None]
         assert len(chosen) == acts
         assert not acts or floors[chosen[0]].target == max(floors[name].target for name in moved)
+    found = policy.decide(replace(seen, now=seen.now - 3600))  # the clock was set back
+    assert sum(found[name].target is not None for name in moved) == 1
 
 
 def test_usage_floors_need_a_limit_and_a_fresh_sample():
