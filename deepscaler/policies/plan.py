@@ -98,6 +98,8 @@ class PlanPolicy(Policy):
         budget: moves the price of a shortage; None for fixed prices.
         load_seconds: how far back the load at the entries is looked at.
         altered: what is taken from the scenarios, for comparison.
+        most: `[N]` replicas that may run at most, in the order of the model. A need beyond them counts as one
+            more, so that the rail that cuts it can say so.
     """
 
     guarded = True
@@ -117,6 +119,7 @@ class PlanPolicy(Policy):
         budget: BudgetWatch | None = None,
         load_seconds: float = 0.0,
         altered: Altered = AS_THEY_ARE,
+        most: Sequence[int] | None = None,
     ) -> None:
         self.name = name
         self.period_seconds = step
@@ -125,6 +128,7 @@ class PlanPolicy(Policy):
         self._model, self._source, self._floor, self._prices = model, source, floor, prices
         self._about, self._learned, self._trials, self._budget = about, learned, trials, budget
         self._altered = altered
+        self._most = np.array(most, np.int64) + 1 if most is not None else None
         self._made: _Made | None = None
         self._boot_seconds = np.nan_to_num(model.boot_seconds)
         self._column = {name: index for index, name in enumerate(model.services)}
@@ -199,14 +203,14 @@ class PlanPolicy(Policy):
         least = np.ceil(np.nan_to_num([floors.get(name, 0.0) for name in self._model.services])).astype(
             np.int64
         )
-        desk = self._desk(replicas_within(self._model, rates[-1], limits), running, limits, prices, least)
+        desk = self._desk(self._needed(rates[-1], limits), running, limits, prices, least)
         found = self._source.scenarios(Moment(observation.now, rates, panel, desk, observation.load))
         usable = found is not None and bool(np.isfinite(found.rates).all())
         self._note(observation.now, found.source if found is not None and usable else NO_SOURCE)
         if found is None or not usable:
             return None
         found = self._altered(found)
-        needs = replicas_within(self._model, found.rates, limits)
+        needs = self._needed(found.rates, limits)
         plan = self._cheapest(found, needs, running, prices)
         shadow = None if self._budget is None else self._budget.shadow(observation.now)
         if self._budget is not None and shadow is not None:
@@ -225,11 +229,16 @@ class PlanPolicy(Policy):
 
         def decide(found: Scenarios, running: Running) -> Counts:
             found = self._altered(found)
-            needs = replicas_within(self._model, found.rates, limits)
+            needs = self._needed(found.rates, limits)
             held: Counts = np.maximum(self._cheapest(found, needs, running, prices).replicas, least)
             return held
 
         return Desk(needed, running, limits, self._boot_seconds, prices, decide)
+
+    def _needed(self, rates: Array, limits: Array) -> Counts:
+        """Replicas `[..., N]` that rates need, as far as they may run: a wild sample needs thousands."""
+        needed = replicas_within(self._model, rates, limits)
+        return needed if self._most is None else np.minimum(needed, self._most)
 
     def _cheapest(self, found: Scenarios, needs: Counts, running: Running, prices: Prices) -> Plan:
         step, lead = self.period_seconds, self._boot_seconds + self.period_seconds

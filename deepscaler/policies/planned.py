@@ -69,6 +69,7 @@ def plan_policy(
         budget,
         load_seconds,
         Altered(scale.plan.surprise, scale.plan.apart),
+        [scale.guard_rails.bounds(service)[1] for service in model.services],
     )
 
 

@@ -271,3 +271,19 @@ def test_pods_that_have_ended_are_not_starting(phase):
     ]
     running = running_now(("web",), np.array([120.0]), observed(workload("web", 3), pods=pods))
     assert running.ready.tolist() == [2] and running.remaining == ((115.0,),)
+
+
+@pytest.mark.parametrize(("most", "target"), [(30, 31.0), (3000, 2000.0)])
+def test_a_need_beyond_the_maximum_is_one_more_so_that_the_rail_says_so(most, target):
+    prices, source = Prices(100.0, 180.0), Told([20_000.0, 12.0])
+    planning = PlanPolicy(MODEL, source, None, prices, 600.0, STEP, "plan_test", most=(most, most))
+    found = planning.decide(observed(workload("web"), workload("db")))
+    assert (found["web"].target, found["db"].target) == (target, 2.0)
+
+
+def test_the_rail_that_cuts_a_need_says_so():
+    rails = make_settings(guard_rails={"max_replicas": 30}).scale.guard_rails
+    found = {"web": Proposal(31.0, Reason.PLAN, 31.0, planned=True)}
+    history = RecommendationHistory(rails.scale_down_window)
+    [cut] = decide(found, [workload("web", 28)], history, NOW, rails=rails, stance=Stance())
+    assert (cut.target, cut.reason) == (30, Reason.MAX_REPLICAS)
