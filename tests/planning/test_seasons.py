@@ -103,9 +103,7 @@ def test_a_burst_hides_no_season():
     values[300:308] *= 2
     season = find_season(values, STEP)
     assert season is not None
-    assert season.rows * STEP % 750 == pytest.approx(
-        0, abs=0.5 * STEP
-    )  # or longer, past the burst
+    assert season.rows * STEP % 750 == pytest.approx(0, abs=0.5 * STEP)  # or longer, past the burst
 
 
 def test_a_load_that_wanders_has_no_more_seasons_than_around_one_mean():
