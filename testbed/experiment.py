@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,17 +17,17 @@ from typing import Any
 
 from deepscaler.artefacts import plain, utc_text, write_json
 from deepscaler.errors import DeepScalerError, SettingsError
-from deepscaler.evaluation.comparison import ComparedPolicy, Outcome
+from deepscaler.evaluation.comparison import Outcome
 from deepscaler.evaluation.summary import summarize
 from deepscaler.logs import start_logging
 from deepscaler.policies.registry import check_name
 from deepscaler.settings import Experiment, load_section
-from testbed.experiments.choice import CHOSEN, choose, read_chosen, write_chosen
-from testbed.experiments.cluster import measure, run_tasks
+from testbed.experiments.choice import CHOSEN, choice_key, choose, read_chosen, write_chosen
+from testbed.experiments.cluster import outcome_of, run_tasks
 from testbed.experiments.expected import Pace
 from testbed.experiments.matrix import TEST, Case, Task, cases_of, seeds_for_test, tasks_of
 from testbed.experiments.report_page import write_experiment_page
-from testbed.experiments.tables import TERMS, case_table, holds_table
+from testbed.experiments.tables import TERMS, case_table, check_promise, holds_table
 
 TEST_LOG = "test_seeds.jsonl"
 """In an experiment's directory: a line for each time that its test seeds were used."""
@@ -81,15 +82,15 @@ def main(argv: list[str] | None = None) -> int:
     try:
         experiment = read_experiment(arguments)
         summary = run(experiment, arguments)
+        tables = [case_table(name, case) for name, case in summary["cases"].items()]
+        if experiment.holds is not None:
+            tables.append(holds_table(summary["cases"], experiment.holds))
     except DeepScalerError as error:
         print(f"experiment: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("experiment: stopped; finished runs are kept, the same command goes on", file=sys.stderr)
         return 130
-    tables = [case_table(name, case) for name, case in summary["cases"].items()]
-    if experiment.holds is not None:
-        tables.append(holds_table(summary["cases"], experiment.holds))
     print(json.dumps(plain(summary), indent=2) if arguments.json else "\n\n".join([TERMS, *tables]))
     return 0
 
@@ -112,10 +113,10 @@ def run(experiment: Experiment, arguments: argparse.Namespace) -> dict[str, Any]
         DeepScalerError: settings are wrong, a run can't be made, or runs of other settings lie in its place.
     """
     root = Path(experiment.output)
-    if arguments.test and not experiment.test_seeds:
-        raise SettingsError("--test: the experiment has no `test_seeds`")
-    chosen = read_chosen(root / CHOSEN) if arguments.test else None
-    cases = list(cases_of(experiment, arguments.further, chosen))
+    cases = list(cases_of(experiment, arguments.further))
+    if arguments.test:
+        chosen = _chosen(experiment, cases)
+        cases = list(cases_of(experiment, arguments.further, chosen))
     check_entrants(experiment, cases)
     tasks = tasks_of(cases, _only(arguments.only))
     if seeds := seeds_for_test(tasks):
@@ -137,25 +138,61 @@ def run(experiment: Experiment, arguments: argparse.Namespace) -> dict[str, Any]
     summary = {"experiment": about, "cases": found}
     made = root / TEST if arguments.test else root
     write_json(made / "summary.json", summary)
-    page, command = made / "report.html", f"python -m testbed.experiment {arguments.experiment}"
-    write_experiment_page(page, tasks, experiment.baseline, command)
+    page = made / "report.html"
+    write_experiment_page(page, tasks, experiment.baseline, command(arguments))
     print(f"written: {page}", file=sys.stderr)
     if experiment.sweeps and not arguments.test and not arguments.only:
-        write_chosen(root / CHOSEN, choose(cases, found, experiment.most_violations), experiment.seeds)
+        _keep_choice(experiment, cases, tasks, found)
     return summary
+
+
+def _keep_choice(
+    experiment: Experiment, cases: Sequence[Case], tasks: Sequence[Task], found: Mapping[str, Any]
+) -> None:
+    """Write which points of the sweeps go to the test, on which seeds that was chosen, and for what."""
+    most = experiment.most_violations
+    seeds = sorted({task.seed for task in tasks})
+    path = Path(experiment.output) / CHOSEN
+    write_chosen(path, choose(cases, found, most), seeds, choice_key(tasks, most))
+
+
+def _chosen(experiment: Experiment, cases: Sequence[Case]) -> dict[str, list[str]]:
+    """The points for `--test` that were chosen on the runs of `cases`.
+
+    Raises:
+        DeepScalerError: there is nothing to test on, or nothing was chosen, or not for these runs.
+    """
+    if not experiment.test_seeds:
+        raise SettingsError("--test: the experiment has no `test_seeds`")
+    key = choice_key(tasks_of(cases), experiment.most_violations)
+    return read_chosen(Path(experiment.output) / CHOSEN, key)
+
+
+def command(arguments: argparse.Namespace) -> str:
+    """The command that makes the page of these runs: all flags but those that say where they are made."""
+    words = ["python", "-m", "testbed.experiment", arguments.experiment]
+    words += [word for override in arguments.overrides for word in ("--set", override)]
+    words += [word for override in arguments.further for word in ("--with", override)]
+    words += ["--only", *arguments.only] if arguments.only else []
+    words += ["--test"] if arguments.test else []
+    words += ["--output", arguments.output] if arguments.output else []
+    return shlex.join(words)
 
 
 def check_entrants(experiment: Experiment, cases: Sequence[Case]) -> None:
     """Say before the first run what would be found out after hours.
 
     Raises:
-        SettingsError: a policy is unknown, or the baseline that was asked for takes no part.
+        SettingsError: a policy is unknown, the baseline that was asked for takes no part, or a promise is
+            about no measure.
     """
     names = {str(one.name): one.policy for case in cases for one in case.entrants}
     for policy in dict.fromkeys(names.values()):
         check_name(policy)
     if "baseline" in experiment.model_fields_set and experiment.baseline not in names:
         raise SettingsError(f"baseline: {experiment.baseline!r} is none of {', '.join(names)}")
+    if experiment.holds is not None:
+        check_promise(experiment.holds)
 
 
 def missing(tasks: Sequence[Task], pace: Pace) -> list[Task]:
@@ -178,9 +215,7 @@ def summarise(tasks: Sequence[Task], baseline: str) -> dict[str, dict[str, Any]]
     """Case -> where it lies, what tells it from the others, and what `calculate.py` would say of its runs."""
     grouped: dict[str, tuple[Case, list[Outcome]]] = {}
     for task in tasks:
-        outcome = Outcome(
-            ComparedPolicy(task.entrant.name), str(task.seed), measure(task).measures, task.place
-        )
+        outcome = outcome_of(task, str(task.seed))
         grouped.setdefault(task.case.name, (task.case, []))[1].append(outcome)
     return {
         name: {

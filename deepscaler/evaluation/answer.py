@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from deepscaler.evaluation.comparison import REFERENCES
 from deepscaler.evaluation.portraits import Portrait
 from deepscaler.evaluation.text import number
-from deepscaler.statistics import bootstrap_interval, holm, nan_mean, paired
+from deepscaler.statistics import holm, nan_mean, paired, t_interval
 
 SURE = 0.05
 """Below this p, after Holm's correction, a difference isn't called chance."""
@@ -70,7 +69,7 @@ def winner(portraits: Sequence[Portrait]) -> Win | None:
         if compared[second]["mean_difference_ci"] is not None:
             low, high = compared[second]["mean_difference_ci"]
             bounds = (-high / rival, -low / rival)
-    interval = bootstrap_interval(list(own.values()))
+    interval = t_interval(list(own.values()), least=0.0)
     return Win(best, means[best], interval, second, saved, bounds, pairs, level)
 
 
@@ -102,14 +101,18 @@ def _percent(bounds: tuple[float, float]) -> str:
 
 
 def prices_told(portraits: Sequence[Portrait]) -> str:
-    """What the realised cost counts, at the prices of the runs."""
-    settings: Mapping[str, Any] = portraits[0].info.get("settings") or {}
-    prices = (settings.get("scale") or {}).get("prices") or {}
-    shortage, start = prices.get("shortage", math.nan), prices.get("start", math.nan)
+    """What the realised cost counts, and the prices at which the runs were judged."""
+    prices = [one.outcome.prices for one in portraits]
+    shortage, start = _each(one.shortage for one in prices), _each(one.start for one in prices)
     return (
         "Realised cost: the core-hours held, plus those that the true load needed and that weren't there, "
-        f"times {number(shortage, 0)}, plus {number(start, 0)} seconds of holding per pod started."
+        f"times {shortage}, plus {start} seconds of holding per pod started."
     )
+
+
+def _each(prices: Iterable[float]) -> str:
+    """One price, or all those that cases of the comparison have."""
+    return " or ".join(f"{price:g}" for price in sorted(set(prices)))
 
 
 def by_load(portraits: Sequence[Portrait], policies: Sequence[str]) -> list[list[str]]:

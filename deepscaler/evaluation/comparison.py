@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from deepscaler.evaluation.resampled import (
     violations_at_equal_cost,
 )
 from deepscaler.runs import PolicyName
-from deepscaler.statistics import bootstrap_interval, holm, nan_mean, paired
+from deepscaler.settings import PlanPrices
+from deepscaler.statistics import holm, nan_mean, paired, t_interval
 
 Point = tuple[float, float]
 """(violations, cost): less of either is better."""
@@ -124,14 +125,18 @@ class Outcome:
     Attributes:
         entrant: whose run it is.
         unit: what pairs it with another policy's run: the seed, with its subdirectory where seeds repeat.
-        measures: what `evaluate_run` returned.
+        measures: what `evaluate_run` and `realised_cost` returned.
         place: the run directory; None for a run that isn't on disk.
+        warmup: seconds at the start of the run that the measures leave out.
+        prices: those of the realised cost among the measures, whatever the run's own were.
     """
 
     entrant: ComparedPolicy
     unit: str
     measures: Mapping[str, Any]
     place: Path | None = None
+    warmup: float = 0.0
+    prices: PlanPrices = field(default_factory=PlanPrices)
 
 
 def compare_policies(outcomes: Sequence[Outcome], baseline: str) -> dict[str, Any]:
@@ -139,7 +144,7 @@ def compare_policies(outcomes: Sequence[Outcome], baseline: str) -> dict[str, An
 
     Returns:
         `policies`: name -> who it is (`policy`, `family`, `knob`, `directory`), `seeds`, `endpoints` and, for
-            each measure, the mean over the seeds that know it and `<name>_ci` ([low, high], bootstrap 95 %;
+            each measure, the mean over the seeds that know it and `<name>_ci` ([low, high], Student's 95 %;
             None with fewer than two).
         `paired`: name -> `baseline` and, for each of `PAIRED`, what `statistics.paired` gives and `p_holm`,
             Holm's correction over the policies paired with that baseline.
@@ -314,7 +319,7 @@ def _policy_means(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     for metric in names:
         values = [outcome.measures.get(metric, math.nan) for outcome in outcomes]
         means[metric] = nan_mean(values)
-        means[f"{metric}_ci"] = bootstrap_interval(values)
+        means[f"{metric}_ci"] = t_interval(values, least=0.0)
     tables = [outcome.measures["endpoints"] for outcome in outcomes if "endpoints" in outcome.measures]
     means["endpoints"] = {
         endpoint: {

@@ -1,4 +1,4 @@
-"""What a report tells of each run besides its measures: its load, response times, reasons and real cost."""
+"""What a report tells of each run besides its measures: its load, response times and reasons."""
 
 from __future__ import annotations
 
@@ -14,12 +14,9 @@ from numpy.typing import NDArray
 from deepscaler.artefacts import utc_seconds
 from deepscaler.evaluation.comparison import Outcome
 from deepscaler.evaluation.measures import BUCKETS
-from deepscaler.evaluation.realised import realised_cost
 from deepscaler.evaluation.span import Span, run_span
 from deepscaler.runs import Run, read_run
 
-PRICES = {"shortage": 100.0, "start": 180.0}
-"""Prices of a run that doesn't state its own, see `scale.prices`."""
 LENGTHY = ("oracle", "oracle_times", "decision_seconds")
 """Entries of run.json that nobody reads as text."""
 
@@ -34,7 +31,6 @@ class Portrait:
         buckets: `[len(LATENCY_BUCKETS) + 1]` requests done by response time.
         reasons: how many decisions each reason gave.
         sources: seconds of the judged part for which each source of scenarios decided; empty if not recorded.
-        realised: what `realised_cost` gives; empty where the run doesn't know what was needed.
         info: run.json without `LENGTHY`.
     """
 
@@ -43,7 +39,6 @@ class Portrait:
     buckets: NDArray[np.float64]
     reasons: Counter[str]
     sources: Mapping[str, float]
-    realised: Mapping[str, float]
     info: Mapping[str, Any]
 
     @property
@@ -53,18 +48,17 @@ class Portrait:
 
     @property
     def cost(self) -> float:
-        """The realised cost in core-hours; NaN if unknown."""
-        return float(self.realised.get("realised_cost", math.nan))
+        """The realised cost in core-hours, at the prices of the outcome; NaN if unknown."""
+        return float(self.outcome.measures.get("realised_cost", math.nan))
 
 
-def portray(outcomes: Sequence[Outcome], warmup: float) -> list[Portrait]:
+def portray(outcomes: Sequence[Outcome]) -> list[Portrait]:
     """Read the runs of these outcomes again; those that aren't on disk are left out."""
-    return [_portray(outcome, read_run(outcome.place), warmup) for outcome in outcomes if outcome.place]
+    return [_portray(outcome, read_run(outcome.place)) for outcome in outcomes if outcome.place]
 
 
-def _portray(outcome: Outcome, run: Run, warmup: float) -> Portrait:
-    span = run_span(run, warmup)
-    prices = {**PRICES, **((run.info.get("settings") or {}).get("scale", {}).get("prices") or {})}
+def _portray(outcome: Outcome, run: Run) -> Portrait:
+    span = run_span(run, outcome.warmup)
     folder = outcome.unit.rpartition("/")[0]
     decided = span.cut(run.decisions)
     return Portrait(
@@ -73,7 +67,6 @@ def _portray(outcome: Outcome, run: Run, warmup: float) -> Portrait:
         buckets=span.cut(run.endpoints)[list(BUCKETS)].sum().to_numpy(np.float64),
         reasons=Counter(decided["reason"].astype(str)),
         sources=_sources(run, span),
-        realised=realised_cost(run, span, prices["shortage"], prices["start"]),
         info={key: value for key, value in run.info.items() if key not in LENGTHY},
     )
 

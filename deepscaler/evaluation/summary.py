@@ -31,11 +31,12 @@ class _Found:
 def gather(directories: Sequence[str], warmup: float, prices: PlanPrices | None = None) -> list[Outcome]:
     """Measure every run below `directories`, after `warmup` seconds are cut from its start.
 
-    The directory becomes part of a policy's name if one of the policies lies in several directories. A unit
-    is a seed, with the subdirectory before it where runs lie deeper.
+    The directory becomes part of a policy's name if one of the policies lies in several directories: as much
+    of its path as tells it from the others. A unit is a seed, with the subdirectory before it where runs lie
+    deeper.
 
     Args:
-        directories: where runs lie, at any depth.
+        directories: where runs lie, at any depth; one that is given twice counts once.
         warmup: seconds that aren't judged.
         prices: those of the realised cost; by default the defaults of `scale.prices`.
 
@@ -43,24 +44,34 @@ def gather(directories: Sequence[str], warmup: float, prices: PlanPrices | None 
         DataError: there are no runs, one of them is broken (the message names it), or two are of one policy
             and seed.
     """
-    found = [
-        _find(directory, place, warmup, prices or PlanPrices())
-        for directory in dict.fromkeys(directories)
-        for place in find_runs(directory)
-    ]
+    prices, named = prices or PlanPrices(), _named(directories)
+    found = [_find(directory, place, warmup, prices) for directory in named for place in find_runs(directory)]
     shared = Counter(text for _, text in {(run.directory, run.policy.text) for run in found})
     prefixed = any(count > 1 for count in shared.values())
     places: dict[tuple[ComparedPolicy, str], Path] = {}
     outcomes = []
     for run in found:
-        entrant = ComparedPolicy(run.policy, Path(run.directory).resolve().name if prefixed else "")
+        entrant = ComparedPolicy(run.policy, named[run.directory] if prefixed else "")
         earlier = places.setdefault((entrant, run.unit), run.place)
         if earlier != run.place:
             twice = f"same policy and seed ({entrant}, {run.unit}) as {earlier}"
             raise DataError(f"{run.place}: {twice}; give their directories one by one to --runs")
-        outcomes.append(Outcome(entrant, run.unit, run.measures, run.place))
+        outcomes.append(Outcome(entrant, run.unit, run.measures, run.place, warmup, prices))
     _same_loads(found)
     return outcomes
+
+
+def _named(directories: Sequence[str]) -> dict[str, str]:
+    """Each directory once, with its name: as few of its path's last parts as no other directory has."""
+    once: dict[Path, str] = {}
+    for directory in directories:
+        once.setdefault(Path(directory).resolve(), directory)
+    parts, found = {directory: path.parts for path, directory in once.items()}, dict[str, str]()
+    for directory, own in parts.items():
+        others = [other for name, other in parts.items() if name != directory]
+        length = next(n for n in range(1, len(own) + 1) if own[-n:] not in [other[-n:] for other in others])
+        found[directory] = Path(*own[-length:]).as_posix()
+    return found
 
 
 def _same_loads(found: Sequence[_Found]) -> None:

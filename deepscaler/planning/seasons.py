@@ -41,7 +41,8 @@ def find_season(series: Array, step: float, shortest: float = SHORTEST_SECONDS) 
     """The season of a series `[L]`, or None. Values that are missing (NaN) count for nothing.
 
     The period is the highest local peak of the autocorrelation beyond its first fall below 0, of those at
-    least `LEAST_CORRELATION`; the shortest of peaks that are about as high.
+    least `LEAST_CORRELATION`; the shortest of peaks that are about as high. There both parts must be as alike
+    around their own means: a single burst moves the mean of all, and parts without it look alike around that.
 
     Args:
         series: what may repeat.
@@ -51,14 +52,14 @@ def find_season(series: Array, step: float, shortest: float = SHORTEST_SECONDS) 
     length = len(series)
     if length < LEAST_ROWS or np.isfinite(series).sum() < max(LEAST_ROWS, LEAST_KNOWN * length):
         return None
-    lags = autocorrelation(series, int(LONGEST_SHARE * length))
+    lags, around_own = autocorrelation(series, int(LONGEST_SHARE * length))
     below = np.flatnonzero(lags < 0)
     if not len(below):
         return None
     first = max(int(below[0]), int(np.ceil(shortest / step)), 1)
     inner = np.arange(first, len(lags) - 1)
     peaks = inner[(lags[inner] >= lags[inner - 1]) & (lags[inner] >= lags[inner + 1])]
-    peaks = peaks[lags[peaks] >= LEAST_CORRELATION]
+    peaks = peaks[np.minimum(lags, around_own)[peaks] >= LEAST_CORRELATION]
     if not len(peaks):
         return None
     highest = lags[peaks].max()
@@ -73,13 +74,12 @@ def _vertex(values: Array) -> float:
     return float(np.clip(0.5 * (before - after) / bend, -0.5, 0.5)) if bend < 0 else 0.0
 
 
-def autocorrelation(series: Array, longest: int) -> Array:
-    """Autocorrelation at lags 0 ... longest, `[longest + 1]`.
+def autocorrelation(series: Array, longest: int) -> tuple[Array, Array]:
+    """Autocorrelation at lags 0 ... longest, `[longest + 1]`: around the mean of all, and around own means.
 
-    At each lag it is the smaller of two correlations of the overlapping parts: around the mean of the whole
-    series, and around each part's own mean. A single burst moves the mean of all, so that parts without it
-    look alike around that; parts of a load that wanders look alike around their own. Pairs of which one value
-    is missing don't count; where a part doesn't move, the correlation is 0.
+    Both are normalised by the energies of the two parts that overlap; the second takes each part around its
+    own mean, so it is Pearson's correlation. Pairs of which one value is missing don't count; where a part
+    doesn't move, the correlation is 0.
     """
     known = np.isfinite(series)
     centred = np.where(known, series - np.mean(series, where=known), 0.0)
@@ -103,7 +103,7 @@ def autocorrelation(series: Array, longest: int) -> Array:
         energies = np.stack([summed(np.conj(power) * there), summed(power * np.conj(there))])
     around_own = products - head * tail / count, energies - np.stack([head, tail]) ** 2 / count
     least = MOVES * float(centred @ centred)
-    return np.minimum(_correlated(products, energies, least), _correlated(*around_own, least))
+    return _correlated(products, energies, least), _correlated(*around_own, least)
 
 
 def _correlated(products: Array, energies: Array, least: float) -> Array:

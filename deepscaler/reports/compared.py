@@ -16,17 +16,15 @@ class Compared:
     """What a report is made of.
 
     Attributes:
-        summary: what `compare_policies` returned.
+        summary: what `summarize` returned.
         portraits: the runs.
         baseline: the policy that the others are paired with.
-        warmup: seconds cut from the start of each run.
         main: the policy that the pictures are about: deepscaler, else the best one.
     """
 
     summary: Mapping[str, Any]
     portraits: Sequence[Portrait]
     baseline: str
-    warmup: float
     main: str
 
     @property

@@ -19,7 +19,7 @@ from deepscaler.reports.compared import Compared
 from deepscaler.reports.details import courses, graphs_of, reasons, responses, sources
 from deepscaler.reports.rendering import PageSection, PageTable, render, write_page
 from deepscaler.settings import Settings
-from deepscaler.statistics import bootstrap_interval, nan_mean
+from deepscaler.statistics import nan_mean, t_interval
 
 MOST_LOADS = 12
 """With more loads than these, they get no pictures of their own."""
@@ -32,19 +32,18 @@ def write_report(
 
     Args:
         path: of the page.
-        summary: what `compare_policies` returned for the outcomes.
-        outcomes: the runs.
-        settings: `evaluate` says the warm-up and the baseline; the others where graphs lie.
+        summary: what `summarize` returned for the outcomes.
+        outcomes: the runs, each with the warm-up and the prices at which it was judged.
+        settings: they say where graphs lie, and which of their edges count.
         command: what makes the page again.
 
     Raises:
         DataError: a run can't be read any more.
     """
-    evaluate = settings.evaluate
-    portraits = portray(outcomes, evaluate.warmup)
+    portraits, baseline = portray(outcomes), summary["baseline"]
     main = _main_policy(summary)
-    compared = Compared(summary, portraits, evaluate.baseline, evaluate.warmup, main)
-    lead = [told(winner(portraits)), *verdict_sentences(summary, evaluate.baseline)]
+    compared = Compared(summary, portraits, baseline, main)
+    lead = [told(winner(portraits)), *verdict_sentences(summary, baseline)]
     if portraits:
         lead.append(prices_told(portraits))
     sections = [
@@ -88,7 +87,7 @@ def _results(compared: Compared) -> PageSection:
                 number(row["core_hours"], 2),
                 interval(row["core_hours_ci"], 2),
                 number(nan_mean(costs), 2),
-                interval(bootstrap_interval(costs), 2),
+                interval(t_interval(costs, least=0.0), 2),
                 number(row["changes_per_hour"], 1),
                 number(row.get("starts_per_hour"), 1),
             ]
@@ -118,7 +117,7 @@ def _means(compared: Compared, name: str, portraits: Sequence[Portrait]) -> dict
     row = dict(compared.summary["policies"][name])
     for measure in ("violation_rate", "core_hours"):
         values = [float(one.outcome.measures[measure]) for one in portraits if one.name == name]
-        row[measure], row[f"{measure}_ci"] = nan_mean(values), bootstrap_interval(values)
+        row[measure], row[f"{measure}_ci"] = nan_mean(values), t_interval(values, least=0.0)
     return row
 
 

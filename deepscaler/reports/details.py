@@ -59,7 +59,7 @@ def _course(compared: Compared, kind: str, chosen: Portrait) -> tuple[str, str]:
         for name in runs
     )
     title = f"The {kind} run: {chosen.load.replace('_', ' ')}, seed {chosen.info.get('seed', '?')}"
-    figure = course_figure(runs, compared.warmup)
+    figure = course_figure(runs, chosen.outcome.warmup)
     return inline_svg(figure, f"course-{kind}", title, said), f"{title}. {said}."
 
 

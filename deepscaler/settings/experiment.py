@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -114,7 +115,9 @@ class Experiment(Section):
         "on which the points of `sweeps` are chosen",
     )
     test_seeds: Seeds = Field(
-        [], description="seeds of `--test`: the points that were chosen on `seeds` are run on them"
+        [],
+        description="seeds of `--test`: the points that were chosen on `seeds`, and the baseline, are run on "
+        "them",
     )
     most_violations: Share = Field(
         0.01,
@@ -132,10 +135,22 @@ class Experiment(Section):
         wrong = [seed for seed in self.test_seeds if seed not in TEST_SEEDS]
         if wrong:
             raise ValueError(f"test_seeds: {wrong[0]} is none of 2000 to 2999, which are kept for tests")
-        if self.sweeps and any(seed in TEST_SEEDS for seed in self.seeds):
+        leaking = [key for key, seeds in self._seeds_by_key() if any(seed in TEST_SEEDS for seed in seeds)]
+        if self.sweeps and leaking:
             raise ValueError(
-                "seeds: a sweep is chosen on validation seeds (1000-1999); put 2000-2999 into test_seeds"
+                f"{leaking[0]}: a sweep is chosen on validation seeds (1000-1999); "
+                "put 2000-2999 into test_seeds"
             )
+        self._check_factors()
+        return self
+
+    def _seeds_by_key(self) -> Iterator[tuple[str, list[int]]]:
+        """All seeds but those of the test, and the key below which they stand."""
+        yield "seeds", self.seeds
+        for key, named in (("applications", self.applications), ("loads", self.loads)):
+            yield from ((f"{key}.{name}.seeds", case.seeds or []) for name, case in named.items())
+
+    def _check_factors(self) -> None:
         taken = {"application", "load", "policy", "seed"} & self.factors.keys()
         if taken:
             raise ValueError(f"factors: {min(taken)!r} is the name of something else")
@@ -145,4 +160,3 @@ class Experiment(Section):
                 same = earlier.setdefault(tuple(overrides), level)
                 if same != level:
                     raise ValueError(f"factors: {factor}: {same!r} and {level!r} are the same settings")
-        return self

@@ -38,8 +38,8 @@ violating minutes in % @ core-hours (realised cost: core-hours held, and shortag
 prices), means over the seeds. Of a sweep, such as the HPA's targets, the setting with the lowest realised
 cost stands, chosen case by case on these very seeds, which favours it. Differences are of the realised cost,
 paired by seed, with Student's 95 % interval, bold where it excludes zero. (Sections of five and more seeds
-were run before that: theirs are bootstrap intervals, made wider by as much as Student's are.) Policies stand in
-[decisions.md](decisions.md), what is needed and the prices in
+were run before that: theirs are bootstrap intervals, made wider by as much as Student's are.) Policies
+stand in [decisions.md](decisions.md), what is needed and the prices in
 [planning.md](planning.md#what-the-plan-without-a-network-is-worth), loads and variants in the \
 file that each section
 names. Sections were run on different days of the code, and differ by up to 2 % where they ask the same.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from deepscaler.artefacts import read_json, write_json
 from deepscaler.errors import DataError
 from deepscaler.evaluation.comparison import REFERENCES, pareto_front
-from testbed.experiments.matrix import Case
+from testbed.experiments.matrix import Case, Task
 
 CHOSEN = "chosen.json"
 POINTS = TypeAdapter(dict[str, list[str]])
@@ -29,24 +31,52 @@ def choose(
     return {case.name: sorted(set(_points(case, summaries[case.name], most_violations))) for case in cases}
 
 
-def write_chosen(path: Path, chosen: Mapping[str, Sequence[str]], seeds: Sequence[int]) -> None:
-    """Keep what was chosen, and on which seeds."""
-    write_json(path, {"seeds": list(seeds), "points": dict(chosen)})
+def choice_key(tasks: Sequence[Task], most_violations: float) -> str:
+    """The same while the choice is the same question: it names all that the choice depends on.
+
+    Args:
+        tasks: all runs on validation seeds.
+        most_violations: as for `choose`.
+    """
+    runs = [
+        json.dumps(
+            [task.case.name, str(task.entrant.name), task.entrant.sweep, *_judged(task), task.made_of()]
+        )
+        for task in tasks
+    ]
+    return hashlib.sha256(json.dumps([most_violations, sorted(runs)]).encode()).hexdigest()
 
 
-def read_chosen(path: Path) -> dict[str, list[str]]:
+def _judged(task: Task) -> tuple[float, dict[str, float]]:
+    settings = task.case.settings
+    return settings.evaluate.warmup, settings.scale.prices.model_dump(mode="json")
+
+
+def write_chosen(path: Path, chosen: Mapping[str, Sequence[str]], seeds: Sequence[int], key: str) -> None:
+    """Keep what was chosen, on which seeds, and the `choice_key` of the question."""
+    write_json(path, {"seeds": list(seeds), "made_of": key, "points": dict(chosen)})
+
+
+def read_chosen(path: Path, key: str) -> dict[str, list[str]]:
     """What `write_chosen` kept.
 
     Raises:
-        DataError: it isn't there, or can't be read.
+        DataError: it isn't there, can't be read, or was chosen under another `key`.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; run the experiment without --test first")
     again = "run the experiment again without --test"
+    found = read_json(path, again)
     try:
-        return POINTS.validate_python(read_json(path, again).get("points"))
+        points = POINTS.validate_python(found.get("points"))
     except ValidationError as error:
         raise DataError(f"{path}: no points by case; {again}") from error
+    if found.get("made_of") != key:
+        raise DataError(
+            f"{path}: what was chosen answers other seeds, loads, policies, settings or files than are asked "
+            f"for now; {again}, all other flags the same"
+        )
+    return points
 
 
 def _points(case: Case, summary: Mapping[str, Any], most_violations: float) -> Iterator[str]:

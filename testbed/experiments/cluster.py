@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from deepscaler.artefacts import one_line
 from deepscaler.errors import ClusterError, DataError
+from deepscaler.evaluation.comparison import ComparedPolicy, Outcome
 from deepscaler.evaluation.measured import Measured, measured
 from testbed.experiments.expected import Pace, told
 from testbed.experiments.matrix import DATA_SECTIONS, Case, Task
@@ -188,7 +190,7 @@ def prepare(case: Case) -> None:
     """
     if case.data is None or (case.data / "meta.json").is_file():
         return
-    own = [text for text in case.overrides if text.startswith(DATA_SECTIONS)]
+    own = [text for text in case.overrides if re.split(r"[.=]", text)[0] in DATA_SECTIONS]
     overrides = [*own, *case.of_data, *LEAN, f"process.step={case.settings.collect.step:g}"]
     flags = [word for text in overrides for word in ("--set", text)]
     for stage in ("metrics_fetch.py", "data_process.py"):
@@ -218,3 +220,10 @@ def measure(task: Task) -> Measured:
     """The measures of a run, at the case's prices whatever the run's own were."""
     settings = task.case.settings
     return measured(task.place, settings.evaluate.warmup, settings.scale.prices, keep=True)
+
+
+def outcome_of(task: Task, unit: str) -> Outcome:
+    """A run with its measures, for a comparison in which `unit` pairs it with other policies' runs."""
+    settings, measures = task.case.settings, measure(task).measures
+    entrant = ComparedPolicy(task.entrant.name)
+    return Outcome(entrant, unit, measures, task.place, settings.evaluate.warmup, settings.scale.prices)

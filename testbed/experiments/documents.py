@@ -17,6 +17,7 @@ from deepscaler.errors import DataError, DeepScalerError
 from deepscaler.evaluation.text import OWN, TERMS, full_table, interval, main_table, number
 from deepscaler.text import put_blocks
 from testbed.experiments.kept_tables import (
+    cost_said,
     expecting,
     networks_table,
     policies_said,
@@ -190,8 +191,9 @@ def findings(kept: Mapping[str, Any]) -> str:
         f"([planning.md](planning.md)). It violates {_rate(own)} "
         f"{interval(own['violation_rate_ci'], 2, 100)} of the minutes "
         f"at {own['core_hours']:.2f} core-hours. {_against(level, own)}, and "
-        f"{_against(near, own)}. {_equal(kept['equal'].get('hpa'))} On the same {slow['pairs']} loads, "
-        f"against `{kept['baseline']}`: {_difference(violations, 'violating minutes')}; "
+        f"{_against(near, own)}. {_equal(own, kept['equal'].get('hpa'), rows)} "
+        f"On the same {slow['pairs']} loads, against `{kept['baseline']}`: "
+        f"{_difference(violations, 'violating minutes')}; "
         f"{_difference(slow, 'slow or failed requests')}.",
         "**What the network adds to the plan**: `plan_bootstrap`, which learns nothing, violates "
         f"{_rate(plan)} at {plan['core_hours']:.2f} core-hours, which is {_cost(plan, own)}. The network was "
@@ -222,23 +224,29 @@ def _rate(row: Mapping[str, Any]) -> str:
 
 
 def _cost(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """How much more or less one costs than the other."""
-    share = round(100 * (row["core_hours"] / other["core_hours"] - 1))
-    return f"{abs(share)} % {'more' if share > 0 else 'less'} cost" if share else "the same cost"
+    return f"{cost_said(row, other)} cost"
 
 
 def _against(rival: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     return f"`{rival['policy']}` violates {_rate(rival)} at {_cost(rival, own)}"
 
 
-def _equal(equal: Mapping[str, Any] | None) -> str:
+def _equal(
+    own: Mapping[str, Any], equal: Mapping[str, Any] | None, rows: Mapping[str, Mapping[str, Any]]
+) -> str:
     """What the HPAs reach at the cost of deepscaler, and what they cost at its violations."""
     if equal is None:
         return ""
     violations, cost = equal["violation_rate_at_equal_cost"], equal["core_hours_at_equal_violations"]
-    at_cost = "can't be read" if violations is None else f"{number(violations, 2, 100)} %"
-    at_violations = "no HPA here comes as low" if cost is None else f"it takes {cost:.2f} core-hours"
-    return f"Read between the HPAs, at equal cost {at_cost} violate; at equal violations {at_violations}."
+    hpas = [rows[name] for name in equal["members"]]
+    cheap, low = (own[key] < min(row[key] for row in hpas) for key in ("core_hours", "violation_rate"))
+    at_cost = f"{number(violations, 2, 100)} % violate"
+    if violations is None:  # then its cost lies outside those of the HPAs
+        at_cost = f"no HPA here {'is as cheap' if cheap else 'costs as much'}"
+    at_violations = f"it takes {number(cost, 2)} core-hours"
+    if cost is None:
+        at_violations = "no HPA here comes as low" if low else "each HPA here violates less"
+    return f"Read between the HPAs, at equal cost {at_cost}; at equal violations {at_violations}."
 
 
 def _difference(entry: Mapping[str, Any], what: str) -> str:

@@ -73,21 +73,25 @@ def _with_interval(value: float, bounds: Any, factor: float, bold: bool) -> str:
     return text if bounds is None else f"{text} {interval(bounds, 1, factor)}"
 
 
+def cost_said(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """How much more or less one costs than the other: `5 % more`, `5 % less` or `the same`."""
+    share = round(100 * (row["core_hours"] / other["core_hours"] - 1))
+    return f"{abs(share)} % {'more' if share > 0 else 'less'}" if share else "the same"
+
+
 def policies_said(kept: Mapping[str, Any]) -> str:
     """DeepScaler against the baseline, seed by seed, and against the HPA that violates about as much."""
     rows, paired, rival = kept["policies"], kept["paired"], kept["baseline"]
     own = rows[OWN]
     points = {name: 100 * paired[name]["mean_difference"] for name in ("violation_rate", "slow_rate")}
-    cheaper = 100 * (1 - own["core_hours"] / rows[rival]["core_hours"])
     hpas = [name for name in rows if name.startswith("hpa_")]
     near = min(hpas, key=lambda name: abs(rows[name]["violation_rate"] - own["violation_rate"]))
-    dearer = 100 * (rows[near]["core_hours"] / own["core_hours"] - 1)
     p = {name: f"p is {paired[name]['p_holm']:.2g}" for name in PAIRED}
     return (
         f"Paired with `{rival}` by seed, DeepScaler has {points['violation_rate']:+.1f} points of violating "
-        f"minutes ({p['violation_rate']} after Holm's correction) at {cheaper:.0f} % less cost "
+        f"minutes ({p['violation_rate']} after Holm's correction) at {cost_said(own, rows[rival])} cost "
         f"({p['core_hours']}), and {points['slow_rate']:+.1f} points of slow requests ({p['slow_rate']}). "
-        f"The HPA that violates about as much, `{near}`, costs {dearer:.0f} % more."
+        f"The HPA that violates about as much, `{near}`, costs {cost_said(rows[near], own)}."
     )
 
 
@@ -95,7 +99,7 @@ def policies_said(kept: Mapping[str, Any]) -> str:
 def networks_table(kept: Mapping[str, Any]) -> str:
     """Markdown: what each network reaches on each data set, in blocks of rows that were told the same."""
     columns = kept["columns"]
-    lines = []
+    lines = list[str]()
     for told, title in BLOCKS.items():
         lines.append(f"| **{title}** | {' | '.join('' if lines else column for column in columns)} |")
         if len(lines) == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -15,14 +15,23 @@ from deepscaler.artefacts import write_text
 from deepscaler.errors import DataError, SettingsError
 from deepscaler.policies.registry import check_name, files_read
 from deepscaler.runs import PolicyName, read_info
-from deepscaler.settings import TEST_SEEDS, ApplicationCase, Experiment, Settings, Sweep, load_settings
+from deepscaler.settings import (
+    TEST_SEEDS,
+    ApplicationCase,
+    Experiment,
+    Load,
+    Settings,
+    Sweep,
+    load_settings,
+)
 from testbed.applications.synthetic import PREFIX
 from testbed.experiments.draft import draft
 from testbed.experiments.references import played
+from testbed.shapes import TRACES
 
 INDIFFERENT = ("policy", "policies", "seeds", "shapes", "workers", "run_dir")
 """Keys of `scale` that a run of a named policy, load and seed doesn't depend on."""
-DATA_SECTIONS = ("app.", "cluster.", "collect.", "process.", "testbed.")
+DATA_SECTIONS = ("app", "cluster", "collect", "process", "testbed")
 """Settings that telemetry and the demand fit depend on."""
 BROKEN = "a run is broken; remove {} and run the experiment again"
 TEST = "test"
@@ -129,12 +138,17 @@ class Task:
         return self.settings.testbed.duration
 
     def about(self) -> dict[str, Any]:
-        """What run.json keeps beside what every run keeps: the policy that ran, and hashes of its files."""
-        files = files_read(self.entrant.policy, self.settings)
-        return {
-            "plays": self.entrant.policy,
-            "inputs": {str(path): _sha256(path) for path in files if path.is_file()},
-        }
+        """What run.json keeps beside what every run keeps: the policy that ran, and hashes of files read.
+
+        These are the files that the policy is made from, and the trace that is replayed as the load.
+        """
+        files = [*files_read(self.entrant.policy, self.settings), *_traces(self.load)]
+        return {"plays": self.entrant.policy, "inputs": _hashes(files)}
+
+    @property
+    def load(self) -> Load:
+        """What the run is loaded with."""
+        return played(self.settings, self.seed).testbed.load
 
     def finished(self) -> dict[str, Any] | None:
         """What run.json says; None if the run isn't there yet.
@@ -156,6 +170,17 @@ class Task:
             )
         return found
 
+    def made_of(self) -> dict[str, Any]:
+        """All that the run depends on. Data that the case itself collects follow from its settings."""
+        about, data = self.about(), self.case.data
+        inputs = {
+            path: digest
+            for path, digest in about["inputs"].items()
+            if data is None or not Path(path).is_relative_to(data)
+        }
+        settings = _decisive(played(self.settings, self.seed).model_dump(mode="json"))
+        return {**about, "inputs": inputs, "settings": settings, "seed": self.seed}
+
     @cached_property
     def load_key(self) -> str:
         """The same for all runs that see the same load: it names what their truth depends on."""
@@ -164,6 +189,7 @@ class Task:
         load = [
             played(self.settings, self.seed).testbed.model_dump(mode="json"),
             scale.guard_rails.max_replicas,
+            _hashes(_traces(self.load)),
         ]
         return hashlib.sha256(json.dumps([used, load, self.seed]).encode()).hexdigest()
 
@@ -203,8 +229,15 @@ def _flat(value: Any, key: str = "") -> dict[str, Any]:
     }
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _traces(load: Load) -> list[Path]:
+    """The file that a load is replayed from, if it is."""
+    path = Path(load.shape.partition("#")[0])
+    return [path] if path.suffix in TRACES else []
+
+
+def _hashes(paths: Iterable[Path]) -> dict[str, str]:
+    """Hashes of those files that are there."""
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()}
 
 
 # ------------------------------------------------------------------------------------------------- the matrix
@@ -218,8 +251,8 @@ def cases_of(
     Args:
         experiment: its settings.
         further: overrides of all runs, after all others.
-        chosen: for `--test`: case -> names of the points of sweeps that are run. Their seeds are the test
-            seeds. None: all points on the experiment's seeds.
+        chosen: for `--test`: case -> names of the points of sweeps that are run, beside the baseline. Their
+            seeds are the test seeds. None: all points on the experiment's seeds.
 
     Raises:
         SettingsError: a name stands for two policies, or what was chosen isn't there.
@@ -251,7 +284,8 @@ def cases_of(
                     f"--test: no point {min(absent)!r} in the sweeps of {where}, though "
                     "it was chosen; choose again: run the experiment without --test"
                 )
-            entrants = tuple(one for one in entrants if not one.sweep or str(one.name) in taken)
+            stay = {*taken, experiment.baseline}  # the others are paired with it in the test, too
+            entrants = tuple(one for one in entrants if not one.sweep or str(one.name) in stay)
         config = drafted(app.config, Path(experiment.output))
         of_levels = [text for _, overrides in combination for text in overrides]
         overrides = (*experiment.set, *case.set, *app.set, *of_levels, *further)
@@ -281,13 +315,19 @@ def drafted(config: str, root: Path) -> str:
 
 
 def _data(experiment: Experiment, config: str, overrides: Sequence[str]) -> Path | None:
-    """A directory for the data of all cases whose telemetry is the same."""
+    """A directory for the data of all cases whose telemetry is the same.
+
+    Its name comes of what settings say and not of where they stand: a file that is edited is another one.
+
+    Raises:
+        SettingsError: settings can't be read.
+    """
     if not experiment.prepare:
         return None
-    asked = dict(text.partition("=")[::2] for text in overrides if text.startswith(DATA_SECTIONS))
-    used = sorted(item for item in asked.items() if not item[0].startswith("testbed.history"))
-    name = hashlib.sha256(json.dumps([config, used]).encode()).hexdigest()[:12]
-    return Path(experiment.output) / "data" / name
+    settings = load_settings(config, overrides)
+    used = settings.model_dump(mode="json", include=set(DATA_SECTIONS), exclude={"testbed": {"history"}})
+    made_of = json.dumps([used, _hashes(_traces(settings.testbed.load))])
+    return Path(experiment.output) / "data" / hashlib.sha256(made_of.encode()).hexdigest()[:12]
 
 
 def _seeds(

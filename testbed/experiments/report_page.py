@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from deepscaler.evaluation.comparison import ComparedPolicy, Outcome
 from deepscaler.evaluation.summary import summarize
 from deepscaler.reports.comparison import write_report
-from testbed.experiments.cluster import measure
+from testbed.experiments.cluster import outcome_of
 from testbed.experiments.matrix import Task
 
 
@@ -17,22 +16,13 @@ def write_experiment_page(path: Path, tasks: Sequence[Task], baseline: str, comm
 
     Args:
         path: of the page.
-        tasks: the runs, all of which are there; the settings of the first say the warm-up and where graphs
-            lie.
+        tasks: the runs, all of which are there; the settings of the first say where graphs lie.
         baseline: the policy that the others are paired with.
         command: what makes the page again.
 
     Raises:
         DataError: a run is broken.
     """
-    outcomes = [
-        Outcome(
-            ComparedPolicy(task.entrant.name),
-            f"{task.case.name}/{task.seed}",
-            measure(task).measures,
-            task.place,
-        )
-        for task in tasks
-    ]
+    outcomes = [outcome_of(task, f"{task.case.name}/{task.seed}") for task in tasks]
     settings = tasks[0].case.settings
     write_report(path, summarize(outcomes, baseline), outcomes, settings, command)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from deepscaler.errors import SettingsError
@@ -25,6 +25,16 @@ COLUMNS = {
     "starts/h": ("starts_per_hour", 1, 1),
 }
 """Heading -> measure, factor and digits."""
+MEASURES = (
+    *("hours", "minutes", "violation_minutes", "violation_rate", "below_half_rate", "unknown_rate"),
+    *("response_mae", "slow_rate", "failed_rate", "unfinished_rate", "mean_seconds", "p50_seconds"),
+    *("p95_seconds", "p99_seconds", "window_violation_rate", "unknown_window_rate", "episodes"),
+    *("recovery_seconds", "core_hours", "mean_cores", "published_cost", "mean_replicas"),
+    *("changes_per_hour", "starts_per_hour", "theta_under", "theta_over", "tau_under", "tau_over"),
+    *("instability", "replica_mae", "planned_core_hours", "decision_seconds", "decision_p95_seconds"),
+    *("held_core_hours", "short_core_hours", "excess_core_hours", "realised_cost"),
+)
+"""The numbers that are known of each run on the testbed; a promise is about one of them."""
 WITH_INTERVAL = ("violation_rate", "core_hours", "realised_cost")
 TERMS = """\
 min>SLA: minutes whose mean response exceeds the SLA. p95>SLO: windows of 15 s in which the p95 of an endpoint
@@ -69,6 +79,21 @@ def equal_table(summary: Mapping[str, Any]) -> str:
     return "\n".join(aligned(lines, numbers=True)) if len(lines) > 1 else ""
 
 
+def check_promise(holds: Holds) -> None:
+    """Say before the first run that a promise is about nothing that a run tells.
+
+    Raises:
+        SettingsError: names the measures that there are.
+    """
+    _check_measure(holds, MEASURES)
+
+
+def _check_measure(holds: Holds, known: Iterable[str]) -> None:
+    names = sorted(known)
+    if holds.measure not in names:
+        raise SettingsError(f"holds.measure: no measure {holds.measure!r}; there are: {', '.join(names)}")
+
+
 def holds_table(cases: Mapping[str, Mapping[str, Any]], holds: Holds) -> str:
     """Case x family: mean cores of the cheapest setting that keeps the promise in all runs, else N/A."""
     families = list(
@@ -87,16 +112,24 @@ def cheapest(case: Mapping[str, Any], family: str, holds: Holds) -> tuple[str, f
     Raises:
         SettingsError: the runs have no such measure.
     """
-    if any(holds.measure not in run for run in case["runs"]):
-        known = ", ".join(sorted(set.intersection(*(set(run) for run in case["runs"]))))
-        raise SettingsError(f"holds.measure: no measure {holds.measure!r}; there are: {known}")
+    _check_measure(holds, set.intersection(*(_numbers(run) for run in case["runs"])))
     kept = {
-        name: all(run[holds.measure] <= holds.at_most for run in case["runs"] if run["policy"] == name)
+        name: all(_keeps(run, holds) for run in case["runs"] if run["policy"] == name)
         for name, row in case["policies"].items()
         if row["family"] == family
     }
     costs = {name: case["policies"][name]["mean_cores"] for name, keeps in kept.items() if keeps}
     return min(costs.items(), key=lambda one: one[1]) if costs else None
+
+
+def _numbers(run: Mapping[str, Any]) -> set[str]:
+    """Measures of a run; those that aren't known count, too."""
+    return {name for name, value in run.items() if not isinstance(value, str | Mapping)}
+
+
+def _keeps(run: Mapping[str, Any], holds: Holds) -> bool:
+    value = run[holds.measure]  # null in a file, NaN here where it isn't known
+    return value is not None and bool(value <= holds.at_most)
 
 
 def _cheapest(case: Mapping[str, Any], family: str, holds: Holds) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -15,12 +16,13 @@ from helpers.run_samples import POLICIES, endpoint_row, make_run, write_runs
 
 import calculate
 from deepscaler.artefacts import utc_text
-from deepscaler.evaluation.answer import told, winner
+from deepscaler.evaluation.answer import prices_told, told, winner
 from deepscaler.evaluation.comparison import ComparedPolicy, Outcome
 from deepscaler.evaluation.portraits import Portrait, portray
 from deepscaler.pictures.style import SERIES, new_figure
 from deepscaler.pictures.vector import inline_svg
 from deepscaler.runs import PolicyName, write_run
+from deepscaler.settings import PlanPrices
 
 LARGEST = 3 * 2**20
 HOSTILE = "<script>alert(1)</script>"
@@ -117,8 +119,8 @@ def portraits(costs: dict[str, list[float]]) -> list[Portrait]:
     found = []
     for name, values in costs.items():
         for seed, cost in enumerate(values):
-            outcome = Outcome(ComparedPolicy(PolicyName.parse(name)), str(seed), {})
-            found.append(Portrait(outcome, "load", np.zeros(1), {}, {}, {"realised_cost": cost}, {}))
+            outcome = Outcome(ComparedPolicy(PolicyName.parse(name)), str(seed), {"realised_cost": cost})
+            found.append(Portrait(outcome, "load", np.zeros(1), {}, {}, {}))
     return found
 
 
@@ -157,5 +159,18 @@ def test_a_run_without_a_policy_of_ours_still_gets_its_page(tmp_path, policy):
     config += ["--set", "evaluate.timelines=0", "--set", "evaluate.warmup=0", "--output", str(tmp_path)]
     assert calculate.main([*config, "--report", str(page)]) == 0
     assert "There is no run of deepscaler" in page.read_text(encoding="utf-8")
-    [portrait] = portray([Outcome(ComparedPolicy(PolicyName.parse(policy)), "1", {}, run)], 0)
-    assert portrait.load == "the load" and not portrait.realised
+    [portrait] = portray([Outcome(ComparedPolicy(PolicyName.parse(policy)), "1", {}, run)])
+    assert portrait.load == "the load" and math.isnan(portrait.cost)
+
+
+def test_each_run_is_told_after_its_own_warm_up_at_the_price_at_which_it_was_judged(tmp_path):
+    rows = [endpoint_row(t, "GET /", 10, 0.1) for t in range(15, 301, 15)]
+    outcomes = []
+    for load, warmup, shortage in (("calm", 0.0, 100.0), ("steep", 120.0, 5.0)):
+        run = make_run(rows, start=START, settings={"scale": {"prices": {"shortage": 1.0}}})
+        write_run(run, tmp_path / load)
+        entrant, prices = ComparedPolicy(PolicyName.parse("hpa_70")), PlanPrices(shortage=shortage)
+        outcomes.append(Outcome(entrant, f"{load}/1", {}, tmp_path / load, warmup, prices))
+    portraits = portray(outcomes)
+    assert [one.buckets.sum() for one in portraits] == [200, 120]
+    assert "times 5 or 100, plus 180 seconds" in prices_told(portraits)

@@ -54,7 +54,7 @@ def test_the_table_the_verdict_and_the_pictures(runs, tmp_path, capsys):
     ]
     table = lines[5:10]
     assert [line.split()[0] for line in table] == ["hpa_50", "deepscaler", "static", "hpa_70", "hpa_80"]
-    assert table[1].split() == ["deepscaler", "*", "6.67", "[0.00,", "20.00]", "6.67", "0.25", "0.0", "0.0"]
+    assert table[1].split() == ["deepscaler", "*", "6.67", "[0.00,", "35.35]", "6.67", "0.25", "0.0", "0.0"]
     assert len({len(line) for line in lines[3:10]}) == 1
     assert "replica MAE" not in out
     assert max(map(len, lines)) <= 110
@@ -116,6 +116,32 @@ def test_directories_side_by_side_are_told_apart_where_policies_repeat(runs, tmp
     assert f"{runs.name}/deepscaler" in summary["policies"]
     entry = summary["paired"]["no_floor/deepscaler"]
     assert (entry["baseline"], entry["core_hours"]["pairs"]) == (f"{runs.name}/hpa_70", 3)
+
+
+def summary_of(runs, output, capsys):
+    """summary.json of the runs below these directories."""
+    assert run_script([str(one) for one in runs], output, "--json", "--set", "evaluate.timelines=0") == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_directory_that_is_given_twice_counts_once(tmp_path, capsys):
+    place = tmp_path / "demo"
+    write_runs(place, {"hpa_70": ((0, 1), 1)})
+    once = summary_of([place], tmp_path / "one", capsys)
+    assert (
+        summary_of([f"{place}/", place, tmp_path / "other" / ".." / "demo"], tmp_path / "two", capsys) == once
+    )
+    assert once["policies"]["hpa_70"]["seeds"] == 2
+
+
+@pytest.mark.parametrize("seeds", [(2000, 2001), (2000, 2002)])
+def test_directories_of_one_name_are_told_apart_by_more_of_their_paths(tmp_path, capsys, seeds):
+    """Whether the seeds are the same or not: two directories are two policies."""
+    for place, seed in zip(("a/x/demo", "b/x/demo", "c"), (*seeds, 2000), strict=True):
+        write_runs(tmp_path / place, {"hpa_70": ((0,), 1)}, seeds=(seed,))
+    found = summary_of([tmp_path / place for place in ("a/x/demo", "b/x/demo", "c")], tmp_path, capsys)
+    rows = {name: row["seeds"] for name, row in found["policies"].items()}
+    assert rows == {"a/x/demo/hpa_70": 1, "b/x/demo/hpa_70": 1, "c/hpa_70": 1}
 
 
 def test_seeds_that_repeat_in_subdirectories_are_paired_within_them(tmp_path, capsys):

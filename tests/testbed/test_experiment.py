@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import threading
 import time
@@ -11,9 +12,14 @@ from pathlib import Path
 import pytest
 import yaml
 from distributed import LocalCluster
+from helpers.moments import START
 from helpers.paths import ROOT
+from helpers.run_samples import endpoint_row, make_run
 
 from deepscaler.errors import DataError, SettingsError
+from deepscaler.evaluation.measures import evaluate_run
+from deepscaler.evaluation.realised import realised_cost
+from deepscaler.evaluation.span import run_span
 from deepscaler.settings import Experiment, Holds, load_section
 from testbed.experiment import check_entrants, main
 from testbed.experiments.choice import choose, read_chosen
@@ -21,8 +27,9 @@ from testbed.experiments.expected import Pace, guess, told
 from testbed.experiments.matrix import cases_of, entrants_of, tasks_of
 from testbed.experiments.smoke import covering, ends_of_sweeps
 from testbed.experiments.smoke import main as smoke
-from testbed.experiments.tables import holds_table
+from testbed.experiments.tables import MEASURES, holds_table
 
+SWEEP = {"sweeps": {"hpa": {"policy": "hpa_{}", "values": [50, 70]}}}
 LOAD = "scale.load={shape: steady, low: 10, high: 20}"
 SHIPPED = sorted((ROOT / "config" / "experiments").glob("*.yaml"))
 
@@ -126,13 +133,32 @@ def test_a_broken_run_is_to_be_removed(written, run, tmp_path, capsys, text):
 def test_points_that_cant_be_read_are_to_be_chosen_again(tmp_path, text):
     (tmp_path / "chosen.json").write_text(text)
     with pytest.raises(DataError, match=r"chosen\.json: no points by case; run the experiment again without"):
-        read_chosen(tmp_path / "chosen.json")
+        read_chosen(tmp_path / "chosen.json", "")
 
 
-def test_a_promise_over_a_measure_that_isnt_there_names_those_that_are():
-    case = {"policies": {"hpa_70": {"family": "hpa"}}, "runs": [{"policy": "hpa_70", "p99_seconds": 0.2}]}
-    with pytest.raises(SettingsError, match="no measure 'nosuch'; there are: p99_seconds, policy"):
-        holds_table({"steady": case}, Holds(measure="nosuch", at_most=1.0))
+@pytest.mark.parametrize("measure", ["nosuch", "endpoints", "policy"])
+def test_a_promise_over_no_number_of_the_runs_names_those_that_are(measure):
+    run = {"policy": "hpa_70", "endpoints": {}, "p99_seconds": 0.2}
+    case = {"policies": {"hpa_70": {"family": "hpa"}}, "runs": [run]}
+    with pytest.raises(SettingsError, match=f"no measure '{measure}'; there are: p99_seconds$"):
+        holds_table({"steady": case}, Holds(measure=measure, at_most=1.0))
+
+
+@pytest.mark.parametrize(("value", "told"), [(0.2, "1.50"), (2.0, "N/A"), (math.nan, "N/A"), (None, "N/A")])
+def test_what_isnt_known_to_be_kept_is_broken(value, told):
+    run = {"policy": "hpa_70", "recovery_seconds": value}
+    case = {"policies": {"hpa_70": {"family": "hpa", "mean_cores": 1.5}}, "runs": [run]}
+    table = holds_table({"steady": case}, Holds(measure="recovery_seconds", at_most=1.0))
+    assert table.split()[-1] == told
+
+
+def test_a_promise_can_be_about_each_number_of_a_run():
+    rows = [endpoint_row(t, "GET /", 10, 0.1) for t in range(15, 121, 15)]
+    oracle = {"oracle": {"web": [1, 1]}, "oracle_times": [START, START + 60]}
+    run = make_run(rows, start=START, decision_seconds=[0.1], **oracle)
+    run.needed = run.pods[["time"]].drop_duplicates().assign(web=1)
+    measures = {**evaluate_run(run, 0.0), **realised_cost(run, run_span(run, 0.0), 100.0, 180.0)}
+    assert measures.keys() - {"endpoints"} == set(MEASURES)
 
 
 def test_a_run_keeps_what_it_was_made_of_in_little_space(written, run, tmp_path):
@@ -189,7 +215,7 @@ def test_variants_and_sweeps_are_chosen_on_validation_seeds_and_tested_at_the_po
     )
     assert run(path, "--test") == 0
     tested = {place.name for place in (tmp_path / "runs" / "test" / "steady").iterdir()}
-    assert tested == {f"{name}-2000" for name in ("slow", *points)}
+    assert tested == {f"{name}-2000" for name in ("slow", "hpa_70", *points)}  # hpa_70 is the baseline
     lines = (tmp_path / "runs" / "test_seeds.jsonl").read_text().splitlines()
     noted = json.loads(lines[0])
     assert len(lines) == 1 and noted["seeds"] == [2000] and noted["new_runs"] == len(tested)
@@ -298,6 +324,11 @@ def test_a_point_of_a_sweep_has_the_name_of_what_runs_unless_settings_tell_it_ap
         ({"policies": ["hpa_-3"]}, "policy 'hpa_-3' is unknown"),
         ({"policies": ["a"], "sweeps": {"a": {"policy": "hpa_{}", "values": [-3]}}}, "'hpa_-3' is unknown"),
         ({"baseline": "nosuch"}, "baseline: 'nosuch' is none of"),
+        ({"holds": {"measure": "p99", "at_most": 0.5}}, "no measure 'p99'; there are: .*, p99_seconds,"),
+        (
+            {"holds": {"measure": "endpoints", "at_most": 0.5}},
+            "no measure 'endpoints'; there are: below_half",
+        ),
     ],
 )
 def test_what_can_be_known_before_the_first_run_is_said_then(changes, message):
@@ -318,7 +349,12 @@ def test_a_variant_never_has_the_name_of_another_policy():
         ({"test_seeds": [1500]}, "test_seeds: 1500 is none of 2000 to 2999"),
         (
             {"sweeps": {"a": {"policy": "hpa_{}", "values": [1]}}, "seeds": [2000]},
-            "chosen on validation seeds",
+            "seeds: a sweep is chosen on validation seeds",
+        ),
+        ({**SWEEP, "loads": {"steady": {"seeds": [2000]}}}, r"loads\.steady\.seeds: a sweep is chosen on"),
+        (
+            {**SWEEP, "config": None, "applications": {"a": {"config": "a.yaml", "seeds": [2999]}}},
+            r"applications\.a\.seeds: a sweep is chosen on",
         ),
         ({"sweeps": {"a": {"policy": "hpa_70", "values": [1]}}}, "the value goes nowhere"),
         ({"factors": {"load": {"x": []}}}, "'load' is the name of something else"),

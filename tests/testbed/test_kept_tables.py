@@ -9,8 +9,9 @@ import pytest
 from helpers.paths import ROOT
 
 from deepscaler.errors import DataError
-from testbed.experiments.documents import KEPT, main
-from testbed.experiments.kept_tables import networks_table, policies_said, with_comparison
+from deepscaler.evaluation.comparison import at_equal_cost, at_equal_violations
+from testbed.experiments.documents import KEPT, findings, main
+from testbed.experiments.kept_tables import PAIRED, networks_table, policies_said, with_comparison
 
 FOUND = json.loads((ROOT / KEPT).read_text(encoding="utf-8"))
 
@@ -48,6 +49,57 @@ def test_what_is_said_of_train_ticket_follows_its_numbers() -> None:
     changed = json.loads(json.dumps(FOUND["train_ticket"]))
     changed["policies"]["deepscaler"]["core_hours"] = changed["policies"]["hpa_70"]["core_hours"] / 2
     assert "at 50 % less cost" in policies_said(changed)
+
+
+@pytest.mark.parametrize(
+    ("own", "level", "near", "said"),
+    [
+        (4.0, 5.0, 6.0, ("at 20 % less cost", "`hpa_60`, costs 50 % more.")),
+        (6.0, 5.0, 5.5, ("at 20 % more cost", "`hpa_60`, costs 8 % less.")),
+        (5.0, 5.0, 5.0, ("at the same cost", "`hpa_60`, costs the same.")),
+    ],
+)
+def test_dearer_is_never_called_less_of_less(
+    own: float, level: float, near: float, said: tuple[str, str]
+) -> None:
+    costs = {"deepscaler": (0.01, own), "hpa_70": (0.05, level), "hpa_60": (0.02, near)}
+    kept = {
+        "baseline": "hpa_70",
+        "policies": {
+            name: {"violation_rate": rate, "core_hours": cost} for name, (rate, cost) in costs.items()
+        },
+        "paired": {name: {"mean_difference": -0.04, "p_holm": 0.01} for name in PAIRED},
+    }
+    assert all(part in policies_said(kept) for part in said)
+
+
+@pytest.mark.parametrize(
+    ("rate", "cost", "said"),
+    [
+        (0.10, 5.0, "at equal cost no HPA here is as cheap; at equal violations each HPA here violates less"),
+        (0.01, 8.0, "at equal cost no HPA here costs as much; at equal violations no HPA here comes as low"),
+        (0.05, 6.5, "at equal cost 5.00 % violate; at equal violations it takes 6.50 core-hours"),
+    ],
+)
+def test_what_the_hpas_reach_is_told_on_both_sides_of_their_range(
+    rate: float, cost: float, said: str
+) -> None:
+    kept = json.loads(json.dumps(FOUND))
+    rows = kept["policies"]
+    for name, (violations, cores) in {
+        "deepscaler": (rate, cost),
+        "hpa_70": (0.07, 6.0),
+        "hpa_60": (0.03, 7.0),
+    }.items():
+        row = {"policy": name, "violation_rate": violations, "core_hours": cores}
+        rows[name] = {**rows["hpa_70"], **row}
+    sweep = [(0.07, 6.0), (0.03, 7.0)]
+    kept["equal"]["hpa"] = {
+        "members": ["hpa_60", "hpa_70"],
+        "violation_rate_at_equal_cost": at_equal_cost(sweep, cost),
+        "core_hours_at_equal_violations": at_equal_violations(sweep, rate),
+    }
+    assert f"Read between the HPAs, {said}." in " ".join(findings(kept).split())
 
 
 def documented(root: Path) -> Path:

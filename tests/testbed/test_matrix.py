@@ -1,0 +1,79 @@
+"""Runs that are there count as finished, and data as made, while the files behind them are the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from helpers.experiment_runs import small_experiment, write_task_run
+from helpers.paths import CONFIG
+
+from deepscaler.errors import SettingsError
+from testbed.experiments.matrix import Case, Task, cases_of, tasks_of
+
+
+def replayed(section: str, trace: Path) -> str:
+    """The override that replays a trace."""
+    return f"{section}.load={{shape: {trace}, kind: open, step: 1, scale: 1}}"
+
+
+def task_of(output: Path, trace: Path) -> Task:
+    """A run whose load is a trace."""
+    loads = {"trace": {"set": [replayed("scale", trace)]}}
+    return tasks_of(list(cases_of(small_experiment(output, loads=loads))))[0]
+
+
+def test_a_run_on_a_trace_that_has_changed_since_isnt_finished(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.txt"
+    trace.write_text("10\n" * 100)
+    task = task_of(tmp_path, trace)
+    key = task.load_key
+    write_task_run(task)
+    assert task.finished() is not None
+    trace.write_text("500\n" * 100)
+    other = task_of(tmp_path, trace)
+    assert other.load_key != key
+    with pytest.raises(SettingsError, match=r"trace\.txt has changed since"):
+        other.finished()
+
+
+def test_a_run_that_doesnt_say_which_trace_it_had_still_counts(tmp_path: Path) -> None:
+    """Those of earlier versions; nothing is known against them."""
+    trace = tmp_path / "trace.txt"
+    trace.write_text("10\n" * 100)
+    task = task_of(tmp_path, trace)
+    write_task_run(task)
+    place = task.place / "run.json"
+    place.write_text(place.read_text().replace(f'"{trace}": "', '"gone.txt": "'))
+    assert task.finished() is not None
+
+
+def prepared(output: Path, config: Path, *overrides: str) -> Case:
+    """A case that collects its own data."""
+    return next(iter(cases_of(small_experiment(output, config=str(config), prepare=True), overrides)))
+
+
+def test_data_are_collected_anew_when_a_file_behind_them_is_edited(tmp_path: Path) -> None:
+    config, trace = tmp_path / "boutique.yaml", tmp_path / "trace.txt"
+    text = (CONFIG / "boutique.yaml").read_text()
+    assert text.count("\ntestbed:\n") == 1
+    config.write_text(text)
+    trace.write_text("10\n" * 100)
+    first, on_trace = (
+        prepared(tmp_path, config).data,
+        prepared(tmp_path, config, replayed("testbed", trace)).data,
+    )
+    trace.write_text("500\n" * 100)
+    assert prepared(tmp_path, config, replayed("testbed", trace)).data not in (first, on_trace)
+    config.write_text(text.replace("\ntestbed:\n", "\ntestbed:\n  boot_seconds: 200\n"))
+    edited = prepared(tmp_path, config)
+    assert edited.settings.testbed.boot_seconds == 200 and edited.data != first
+
+
+def test_cases_that_differ_in_what_telemetry_doesnt_depend_on_share_their_data(tmp_path: Path) -> None:
+    config = CONFIG / "boutique.yaml"
+    data = prepared(tmp_path, config).data
+    for same in ("scale.period=30", "testbed.history=600", "evaluate.warmup=60"):
+        assert prepared(tmp_path, config, same).data == data
+    for other in ("collect.last=4500", "testbed={boot_seconds: 200}", "process.window=3"):
+        assert prepared(tmp_path, config, other).data != data
