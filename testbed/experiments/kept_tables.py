@@ -152,4 +152,5 @@ def _measured(test: Mapping[str, Any], replicas: bool) -> dict[str, Any]:
     """What the table shows of a row; what is lacking is told in cores, of replicas alone."""
     found = {measure: test[measure]["mean"] for measure in ("mae", "crps", "deficient")[: 2 + replicas]}
     bounds = test["mae"]["interval"]
-    return found | ({} if bounds is None or bounds[0] == bounds[1] else {"interval": bounds})
+    seeds_matter = bounds is not None and bounds[1] - bounds[0] > 1e-9
+    return found | ({"interval": bounds} if seeds_matter else {})
