@@ -60,6 +60,8 @@ def t_interval(
     known = _known(values)
     if len(known) < 2:
         return None
+    if np.ptp(known) == 0:
+        return float(known[0]), float(known[0])
     half = float(stats.t.ppf(0.5 + level / 2, len(known) - 1) * known.std(ddof=1) / math.sqrt(len(known)))
     mean = float(known.mean())
     return max(mean - half, least), mean + half

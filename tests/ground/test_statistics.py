@@ -63,6 +63,10 @@ def test_so_many_intervals_hold_the_mean_as_they_say(count):
     assert missed == pytest.approx(50, abs=25)
 
 
+def test_equal_values_have_an_interval_without_width():
+    assert t_interval([0.1] * 3) == (0.1, 0.1)  # their mean is 0.10000000000000002
+
+
 def test_an_interval_ends_where_nothing_can_be():
     low, high = t_interval([0.0, 0.0, 1.0], least=0.0)
     assert low == 0.0 and high == t_interval([0.0, 0.0, 1.0])[1] > 1
