@@ -27,7 +27,7 @@ class Win:
         saved: how much less than the next it costs, as a share of the next's cost, on the same loads.
         saved_interval: 95 % of that share; None with fewer than two pairs.
         pairs: number of loads that both ran on.
-        level: rivals whose cost isn't told apart from the best one's.
+        level: rivals whose cost isn't told apart from the best one's, by ranks or by the interval of the mean.
     """
 
     best: str
@@ -58,7 +58,11 @@ def winner(portraits: Sequence[Portrait]) -> Win | None:
     own = costs[best]
     compared = {name: paired(own, costs[name]) for name in rivals}
     adjusted = dict(zip(rivals, holm([compared[name]["p"] for name in rivals]), strict=True))
-    level = tuple(name for name in rivals if not adjusted[name] < SURE)
+    level = tuple(
+        name
+        for name in rivals
+        if not (adjusted[name] < SURE and _below_zero(compared[name]["mean_difference_ci"]))
+    )
     second = rivals[0] if rivals else ""
     saved, bounds, pairs = math.nan, None, 0
     if second and compared[second]["pairs"]:
@@ -90,10 +94,15 @@ def told(win: Win | None) -> str:
         text += f", {100 * win.saved:.0f} % below the next, {win.second}"
         text += f" (95 % {_percent(win.saved_interval)}, {win.pairs} pairs)" if win.saved_interval else ""
     if not win.level:
-        return f"{text}. That isn't chance: each rival's p is below {SURE} after Holm's correction."
+        sure = f"each rival's p is below {SURE} after Holm's correction, and its interval leaves 0 out"
+        return f"{text}. That isn't chance: {sure}."
     if win.sure:
         return f"{text}. {', '.join(win.level)} aren't told apart from it."
     return f"{text}. That may be chance: {', '.join(win.level)} aren't told apart from it."
+
+
+def _below_zero(bounds: tuple[float, float] | None) -> bool:
+    return bounds is not None and bounds[1] < 0
 
 
 def _percent(bounds: tuple[float, float]) -> str:

@@ -139,6 +139,14 @@ def test_a_planted_difference_is_sure_and_a_planted_null_isnt():
     assert "can't be compared" in told(winner(portraits({"a": [float("nan")]})))
 
 
+def test_a_few_large_savings_that_the_mean_rests_on_are_not_called_sure():
+    own = [4.0] * 12
+    rival = [4.1] * 11 + [40.0]  # by ranks it is dearer each time; the mean is one run's
+    win = winner(portraits({"a": own, "b": rival}))
+    assert win.saved_interval[0] < 0 < win.saved_interval[1]
+    assert win.level == ("b",) and "may be chance" in told(win)
+
+
 def test_a_picture_takes_the_pages_colours_and_keeps_its_ids_to_itself():
     figure = new_figure(3, 2)
     figure.subplots().plot([0, 1], [0, 1], color=SERIES[0], clip_on=True)
