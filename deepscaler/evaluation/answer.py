@@ -27,7 +27,7 @@ class Win:
         saved: how much less than the next it costs, as a share of the next's cost, on the same loads.
         saved_interval: 95 % of that share; None with fewer than two pairs.
         pairs: number of loads that both ran on.
-        level: rivals whose cost isn't told apart from the best one's, by ranks or by the interval of the mean.
+        level: rivals whose cost isn't told apart from the best one's, by ranks or by the mean's interval.
     """
 
     best: str
