@@ -135,6 +135,7 @@ class Workload:
         unsound: what of its Deployment can't be right, so that only the replicas and annotations are known;
             "" where all is.
         hpas: the HorizontalPodAutoscalers among `autoscalers`, with what they are set to.
+        stale: whether part of it may be older than what was written last, because the API couldn't be read.
     """
 
     service: str
@@ -151,6 +152,7 @@ class Workload:
     quotas: tuple[QuotaClaim, ...] = ()
     unsound: str = ""
     hpas: tuple[Autoscaler, ...] = ()
+    stale: bool = False
 
 
 PAST_COLUMNS = ("time", "service", "current", "predicted", "floor")

@@ -57,21 +57,30 @@ class Contests:
 
         Args:
             report: what became of the writes.
-            current: service -> replicas that were read before. A write that met somebody else's in between
-                (a conflict) was undone before it was done.
+            current: service -> replicas that were read before, where they weren't stale. A write that met
+                somebody else's in between (a conflict) was undone before it was done.
         """
         self._wrote |= report.applied
-        self._met = {name: current[name] for name, why in report.failed.items() if "conflict" in why.lower()}
+        self._met = {
+            name: current[name]
+            for name, why in report.failed.items()
+            if "conflict" in why.lower() and name in current
+        }
 
     def forget(self) -> None:
         """Another controller writes now."""
         self._wrote, self._met = {}, {}
 
     def observe(self, workloads: Sequence[Workload], now: float) -> None:
-        """Notice which writes were undone since the last tick."""
+        """Notice which writes were undone since the last tick.
+
+        A stale workload tells nothing: it may be as it was before the write.
+        """
         expected = {**self._wrote, **self._met}
         for workload in workloads:
             service = workload.service
+            if workload.stale:
+                continue
             if expected.get(service, workload.replicas) != workload.replicas:
                 self._wrote.pop(service, None)
                 name = f"field manager {workload.manager}" if workload.manager else "an unknown field manager"

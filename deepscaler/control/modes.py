@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -110,7 +110,7 @@ class Modes:
         for decision in decisions:
             by_mode[self._scale.mode_of(decision.service)].append(decision)
         named = {item.service: item for item in workloads}
-        acted = self._act(by_mode["act"])
+        acted = self._act(by_mode["act"], {item.service for item in workloads if item.stale})
         due = self._changes(by_mode["advise"], named, now)
         advised = self._rewrite(due, {service: named[service].hpas[0] for service in due})
         report = ScaleReport({**acted.applied, **advised.applied}, {**acted.failed, **advised.failed})
@@ -122,18 +122,19 @@ class Modes:
                 self._cluster.annotate(told)
         return report
 
-    def _act(self, decisions: Sequence[Decision]) -> ScaleReport:
+    def _act(self, decisions: Sequence[Decision], stale: Collection[str]) -> ScaleReport:
         """Write all targets that differ from the current replicas in one pass."""
-        current = {decision.service: decision.current for decision in decisions}
+        current = {item.service: item.current for item in decisions if item.service not in stale}
         due = {item.service: item.target for item in decisions if item.target != item.current}
         if not due:
-            self._notices.leave(current)
+            self._notices.leave(current, stale)
             return ScaleReport({})
         report = self._written(due, self._cluster.scale)
         self._notices.wrote(decisions, report)
         self._replicas.wrote(report, current)
         left = {**current, **report.applied}
-        self._notices.leave({name: count for name, count in left.items() if name not in report.failed})
+        known = {name: count for name, count in left.items() if name not in report.failed}
+        self._notices.leave(known, stale)
         return report
 
     def _written(
@@ -156,6 +157,8 @@ class Modes:
         due: dict[str, Change] = {}
         for decision in decisions:
             workload = workloads[decision.service]
+            if workload.stale:
+                continue  # its minimum may be the one of before our own write
             hpa = self._autoscaler(workload)
             if hpa is None:
                 continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from deepscaler.cluster import ScaleReport, Workload
 from deepscaler.control.decision import HELD, LEFT_ALONE, Decision
@@ -44,9 +44,15 @@ class Notices:
         self._left_at: Mapping[str, int] = {}
         self._mode, self._level = "", level
 
-    def leave(self, replicas: Mapping[str, int]) -> None:
-        """Remember the replicas after a tick; if there are others at the next one, somebody edited them."""
-        self._left_at = replicas
+    def leave(self, replicas: Mapping[str, int], unsure: Collection[str] = ()) -> None:
+        """Remember the replicas after a tick; if there are others at the next one, somebody edited them.
+
+        Args:
+            replicas: by service.
+            unsure: services whose replicas weren't known at this tick; they are left as they were before.
+        """
+        before = {name: count for name, count in self._left_at.items() if name in unsure}
+        self._left_at = {**before, **replicas}
 
     def tell(self, workloads: Sequence[Workload], decisions: Sequence[Decision]) -> None:
         """Log what changed since the last tick."""
@@ -95,7 +101,7 @@ class Notices:
 
     def _tell_edit(self, workload: Workload) -> None:
         service, left_at = workload.service, self._left_at.get(workload.service, workload.replicas)
-        if left_at != workload.replicas and not workload.autoscalers:
+        if left_at != workload.replicas and not workload.autoscalers and not workload.stale:
             self._statistics.foreign_edits += 1
             log.warning(
                 "%s: %s set %d replicas; this controller left it at %d",

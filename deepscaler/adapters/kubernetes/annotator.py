@@ -13,15 +13,13 @@ from collections.abc import Callable, Iterable, Mapping
 
 from deepscaler.adapters.kubernetes.announcer import CONTROLLER
 from deepscaler.adapters.kubernetes.api import ApiError, KubeApi
-from deepscaler.adapters.kubernetes.replicas import FIELD_MANAGER, Fence
+from deepscaler.adapters.kubernetes.replicas import FIELD_MANAGER, LAST_DECISION, Fence
 from deepscaler.artefacts import one_line, utc_text
 from deepscaler.cluster import Happening
 from deepscaler.logs import OnChange
 from deepscaler.scrubbing import scrubbed
 
 _LOG = logging.getLogger(__name__)
-LAST_DECISION = "deepscaler.io/last-decision"
-"""A JSON object: `reason`, `target`, `why`, `source`, `by`, `at`."""
 EVERY_SECONDS = 60.0
 """A Deployment's annotation is written no more often than this."""
 ROUNDS = 3

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -149,8 +150,9 @@ class KubernetesCluster:
     def workloads(self) -> Sequence[Workload]:
         """One entry per service whose Deployment exists; limits and requests are those of its own container.
 
-        They come from the Kubernetes API. Where it can't be read, they come from Prometheus, and `scale` then
-        checks the replicas before it writes.
+        They come from the Kubernetes API. Where it can't be read, they come from Prometheus, and are `stale`;
+        what Prometheus doesn't know (annotations, autoscalers, quotas) is as the API said last. `scale` then
+        checks the replicas and annotations before it writes.
 
         Raises:
             ClusterError: the API has none of the Deployments, or neither it nor Prometheus can be read.
@@ -164,10 +166,25 @@ class KubernetesCluster:
             measured = self._instead("Deployments", error, self._measured.workloads)
             replicas = {self._names.scaled[item.service]: item.replicas for item in measured}
             self._orchestrator.writer.believe(replicas)
-            return measured
+            return [self._as_stated(item) for item in measured]
         self._on_change.well("Deployments")
         self._newest = {item.service: item for item in found}
         return found
+
+    def _as_stated(self, measured: Workload) -> Workload:
+        """What Prometheus says of a service, with what only the API says of it as that said it last."""
+        known = (self._newest or {}).get(measured.service)
+        if known is None:
+            return replace(measured, stale=True)
+        return replace(
+            measured,
+            annotations=known.annotations,
+            autoscalers=tuple(dict.fromkeys((*known.autoscalers, *measured.autoscalers))),
+            hpas=known.hpas,
+            quotas=known.quotas,
+            unsound=known.unsound,
+            stale=True,
+        )
 
     def pods(self) -> Sequence[Pod]:
         """All pods of all services; usage comes from metrics.k8s.io where it exists, else from Prometheus.

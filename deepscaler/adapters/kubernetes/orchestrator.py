@@ -98,6 +98,7 @@ class Orchestrator:
         self.buffers = Buffers(self._api, self._namespace, clock, identity)
         self.regarding: dict[str, tuple[str, str]] = {}
         self._hpas: dict[str, list[str]] = {}  # service -> names of its HorizontalPodAutoscalers
+        self._rivals: Rivals | None = None  # as they were read last
 
     @property
     def upstream(self) -> Upstream:
@@ -126,8 +127,7 @@ class Orchestrator:
                 f"namespace {self._namespace} has none of the Deployments "
                 f"{', '.join(self._names.scaled.values())}; check app.namespace and app.services"
             )
-        rivals = rival_autoscalers(self._api, self._namespace, self._on_change, self._checker)
-        self._remember_autoscalers(rivals)
+        rivals, stale = self._autoscalers()
         self.regarding = {
             service: (name_of(item), str(item["metadata"].get("uid") or ""))
             for service, item in scaled.items()
@@ -137,18 +137,32 @@ class Orchestrator:
         found = {service: self._workload(service, item, rivals) for service, item in scaled.items()}
         claims = self._quota_claims({name: item for name, item in scaled.items() if not found[name].unsound})
         return [
-            replace(found[service], quotas=claims.get(service, ()))
+            replace(found[service], quotas=claims.get(service, ()), stale=stale)
             for service in self._names.services
             if service in found
         ]
 
-    def _remember_autoscalers(self, rivals: Rivals) -> None:
-        """What minimums are written to, and the versions that they are based on."""
+    def _autoscalers(self) -> tuple[Rivals, bool]:
+        """Autoscalers of others, and whether they are those of earlier, since they can't be read now.
+
+        Which minimums are written, and the versions that they are based on, are remembered.
+        """
+        try:
+            rivals = rival_autoscalers(self._api, self._namespace, self._on_change, self._checker)
+        except ApiError as error:
+            if self._rivals is None:
+                raise
+            text = f"HorizontalPodAutoscalers can't be read, so those that were known before count: {error}"
+            self._on_change.trouble("HorizontalPodAutoscalers", text)
+            return self._rivals, True
+        self._on_change.well("HorizontalPodAutoscalers")
+        self._rivals = rivals
         self._hpas = {
             service: [name_of(item) for item in rivals.hpas.get(name, ())]
             for service, name in self._names.scaled.items()
         }
         self.minimums.remember({name_of(item): item for items in rivals.hpas.values() for item in items})
+        return rivals, False
 
     def unsupported(self) -> dict[str, str]:
         """Scaled service -> what it is instead of a Deployment (StatefulSet, DaemonSet).

@@ -12,6 +12,10 @@ _TRIES = 5
 _CONFLICT = 409
 FIELD_MANAGER = "deepscaler"
 """How `managedFields` names this controller."""
+OUR_DOMAIN = "deepscaler.io/"
+"""Annotations of this controller begin so."""
+LAST_DECISION = f"{OUR_DOMAIN}last-decision"
+"""The one annotation that this controller writes on Deployments (`Annotator`)."""
 Fence = Callable[[], float]
 """Seconds for which writing is still allowed; 0 or less: it is not."""
 
@@ -41,6 +45,15 @@ class DeploymentState:
             annotations=dict(meta.get("annotations") or {}),
         )
 
+    @property
+    def orders(self) -> Mapping[str, str]:
+        """The annotations by which its owner tells us something (paused, behavior)."""
+        return {
+            name: value
+            for name, value in self.annotations.items()
+            if name.startswith(OUR_DOMAIN) and name != LAST_DECISION
+        }
+
     def same_but_for_status(self, other: DeploymentState) -> bool:
         """Whether at most the status differs, because pods became ready; then one decision holds for both."""
         return (self.replicas, self.generation, self.annotations) == (
@@ -65,15 +78,21 @@ class ReplicaWriter:
         self._api, self._path = api, path
         self._read_before: dict[str, DeploymentState] = {}
         self._believed: dict[str, int] = {}
+        self._orders: dict[str, Mapping[str, str]] = {}  # as they were read last
         self.fence: Fence | None = None
 
     def remember(self, deployments: Mapping[str, DeploymentState]) -> None:
         """The Deployments by name, as they are now: the next writes are based on them."""
         self._read_before = dict(deployments)
         self._believed = {}
+        self._orders = {name: state.orders for name, state in deployments.items()}
 
     def believe(self, replicas: Mapping[str, int]) -> None:
-        """Replicas by Deployment from another source than the API: the next writes are based on them."""
+        """Replicas by Deployment from another source than the API: the next writes are based on them.
+
+        They may be older than our own writes. Before a write, the Deployment is read alone: it isn't
+        overwritten if somebody has set other replicas or annotations since it was read last.
+        """
         self._read_before, self._believed = {}, dict(replicas)
 
     def write(self, name: str, replicas: int) -> None:
@@ -87,12 +106,10 @@ class ReplicaWriter:
             ApiError: a conflict with somebody's edit, a refusal, or no answer.
         """
         state = self._read_before.pop(name, None) or self._read(name)
-        if self._believed.get(name, state.replicas) != state.replicas:
-            raise ApiError(
-                f"conflict: the decision was made for {self._believed[name]} replicas, "
-                f"there are {state.replicas}; not written",
-                _CONFLICT,
-            )
+        if name in self._believed:
+            if state.replicas == replicas:
+                return None  # what was believed is older than our own write
+            self._check_belief(name, state)
         for _ in range(_TRIES):
             try:
                 return self._patch(name, replicas, state.version)
@@ -105,6 +122,17 @@ class ReplicaWriter:
             "the next tick tries again",
             _CONFLICT,
         )
+
+    def _check_belief(self, name: str, state: DeploymentState) -> None:
+        """Raise a conflict if the decision wasn't made for this Deployment as it is now."""
+        believed = self._believed[name]
+        if believed != state.replicas:
+            text = f"the decision was made for {believed} replicas, there are {state.replicas}"
+            raise ApiError(f"conflict: {text}; not written", _CONFLICT)
+        if state.orders != self._orders.get(name, {}):
+            orders = ", ".join(f"{key}: {value}" for key, value in state.orders.items()) or "none"
+            text = f"the decision was made without knowing its annotations (now {orders})"
+            raise ApiError(f"conflict: {text}; not written", _CONFLICT)
 
     def _patch(self, name: str, replicas: int, version: str) -> None:
         body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}}
