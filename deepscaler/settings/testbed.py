@@ -20,6 +20,9 @@ from deepscaler.settings.base import (
 )
 
 
+Delay = Annotated[int, Field(ge=0, le=20)]
+
+
 class MixChange(Section):
     """A moment from which users do other things, so that the dependencies between services really change."""
 
@@ -137,7 +140,15 @@ class Testbed(Section):
     usage_seconds: Positive | None = Field(
         None,
         description="seconds between two samples of the metrics server that HPAs read; "
-        "null: the CPU of the scrape before the last",
+        "null: it samples at every scrape, that is every collect.step",
+    )
+    usage_delay: Delay | None = Field(
+        None,
+        description="what HPAs read is so many samples of the metrics server older than its newest; "
+        "null: one, or none where usage_seconds is set",
+    )
+    metrics_delay: Delay = Field(
+        0, description="what all other policies read is so many scrapes older than the newest"
     )
     boot_seconds: Positive | None = Field(
         None, description="seconds until a pod of any service is ready; null: those of the application"

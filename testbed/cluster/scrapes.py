@@ -62,13 +62,14 @@ class PodUsage:
 
     Args:
         every: seconds between two of the scrapes.
+        delay: so many scrapes before the newest are seen.
     """
 
-    def __init__(self, every: float) -> None:
+    def __init__(self, every: float, delay: int = 0) -> None:
         self.every = every
         self._work: NDArray[np.float64] = np.full(256, np.nan)
-        self._cores: NDArray[np.float64] = np.full((2, 256), np.nan)
-        self._times = (float("nan"), float("nan"))
+        self._cores: NDArray[np.float64] = np.full((delay + 1, 256), np.nan)  # the newest last
+        self._times = [math.nan] * (delay + 1)
 
     def update(
         self, uid: NDArray[np.int64], work: NDArray[np.float64], now: float, seconds: float
@@ -77,7 +78,7 @@ class PodUsage:
 
         Args:
             uid: `[P]` the pods.
-            work: `[P]` CPU-seconds used since each pod's creation.
+            work: `[P]` CPU-seconds used since each pod's creation, up to a constant of the pod.
             now: time of this scrape.
             seconds: time since the scrape before.
         """
@@ -86,13 +87,13 @@ class PodUsage:
             self._cores = np.concatenate([self._cores, np.full_like(self._cores, np.nan)], axis=1)
         cores: NDArray[np.float64] = (work - self._work[uid]) / seconds
         self._work[uid] = work
-        self._cores[0, uid] = self._cores[1, uid]
-        self._cores[1, uid] = cores
-        self._times = (self._times[1], now)
+        self._cores[:-1, uid] = self._cores[1:, uid]
+        self._cores[-1, uid] = cores
+        self._times = [*self._times[1:], now]
         return cores
 
-    def seen(self, uid: Sequence[int], *, back: int) -> tuple[list[float | None], float]:
-        """Cores of the pods, `[P]`, at the last scrape (`back` 0) or the one before; None for new ones."""
-        size, cores = len(self._work), self._cores[1 - back]
+    def seen(self, uid: Sequence[int]) -> tuple[list[float | None], float]:
+        """Cores of the pods, `[P]`, as they were `delay` scrapes ago, and when that was; None for new pods."""
+        size, cores = len(self._work), self._cores[0]
         found = [float(cores[one]) if one < size else math.nan for one in uid]
-        return [None if math.isnan(value) else value for value in found], self._times[1 - back]
+        return [None if math.isnan(value) else value for value in found], self._times[0]

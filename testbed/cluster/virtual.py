@@ -25,7 +25,7 @@ from deepscaler.cluster import (
 )
 from deepscaler.panel import FEATURES, MetricPanel
 from deepscaler.runs import POD_COLUMNS
-from deepscaler.settings import Settings
+from deepscaler.settings import Settings, Testbed
 from deepscaler.upstream import Upstream
 from sendFlow.shapes import Floats
 from testbed import shapes
@@ -72,7 +72,7 @@ class VirtualCluster:
         self.program: Program = program or make_program(settings)
         self._services = tuple(settings.app.services)
         self._order = np.array([self.program.services.index(name) for name in self._services])
-        self._step = settings.collect.step
+        self._step, self._delay = settings.collect.step, bed.metrics_delay
         self._origin = utc_seconds(bed.start) - bed.warmup
         self.end = utc_seconds(bed.start) + bed.duration
         self.plan = plan or make_plan(settings, self.program, self.seed)
@@ -80,12 +80,14 @@ class VirtualCluster:
         self._history = ScrapeHistory(self.program)
         self._snapshots: list[Snapshot] = []
         self._usage = PodUsage(self._step)
-        self._served = None if bed.usage_seconds is None else PodUsage(bed.usage_seconds)
-        self._proxy_cores: NDArray[np.float64] = np.zeros(self.program.num_services)
+        self._served = _metrics_server(bed, self._step)  # what HPAs read
+        self._served_at = 0.0
+        self._proxy_seconds: NDArray[np.float64] = np.zeros(self.program.num_services)
         self._pod_names: dict[int, str] = {}
         self._keep = keep_counters
         self._last = self._simulator.snapshot()
-        self._usage.update(self._last.pod_uid, self._last.pod_cpu, self._origin, self._step)
+        for seen in (self._usage, self._served):
+            seen.update(self._last.pod_uid, self._last.pod_cpu, self._origin, self._step)
         self.sleep_until(self._origin + bed.warmup)
 
     # ----------------------------------------------------------------------------------------------- the port
@@ -126,13 +128,14 @@ class VirtualCluster:
     def metrics(self, start: float, end: float, step: float) -> MetricPanel:
         """The five features at start, start + step, … <= end; NaN before the first scrape.
 
+        Each is as the scrape `testbed.metrics_delay` before the one at that time found it.
         What users waited is told where services call entries; elsewhere the entries' responses tell it.
         """
         times: NDArray[np.float64] = start + step * np.arange(
             int(np.floor((end - start) / step + 1e-9)) + 1, dtype=np.float64
         )
         values = np.full((len(times), len(self._services), len(FEATURES)), np.nan, np.float32)
-        slots = np.floor((times - self._origin) / self._step + 1e-9).astype(int) - 1
+        slots = np.floor((times - self._origin) / self._step + 1e-9).astype(int) - 1 - self._delay
         known = (slots >= 0) & (slots < len(self._history.features))
         values[known] = self._history.features.rows[slots[known]]
         waited = None
@@ -243,15 +246,14 @@ class VirtualCluster:
         )
 
     def pods(self) -> Sequence[Pod]:
-        """All pods, with the CPU usage that a metrics server gives.
+        """All pods, with the CPU usage of their containers, a proxy's too, that a metrics server gives.
 
-        That is the scrape before the last, or, with `testbed.usage_seconds`, the last sample of that server.
+        It samples every `testbed.usage_seconds`, and what it gives is `testbed.usage_delay` samples old.
         """
-        proxy = self.program.proxy
+        proxy, served = self.program.proxy, self._served
         records = self._simulator.pod_times().tolist()
         uids = [record[0] for record in records]
-        served = self._served or self._usage
-        usage, moment = served.seen(uids, back=1 if served is self._usage else 0)
+        usage, moment = served.seen(uids)
         self._pod_names = {
             uid: self._pod_names.get(uid) or self._pod_name(service, uid) for uid, service, *_ in records
         }
@@ -267,7 +269,7 @@ class VirtualCluster:
                     start_time=self._origin + created,
                     ready=ready,
                     ready_since=self._origin + (ready_at if ready else created),
-                    usage_cores=None if cores is None else cores + float(self._proxy_cores[service]),
+                    usage_cores=cores,
                     usage_time=None if cores is None else moment,
                     usage_window_seconds=served.every,
                     cpu_request_cores=float(self.program.request_cores[service]) + proxy.request_cores,
@@ -368,7 +370,7 @@ class VirtualCluster:
             (now.endpoint_seconds - before.endpoint_seconds)[:, None],
             now.endpoint_buckets - before.endpoint_buckets,
         ]
-        self._proxy_cores = self._of_proxies(now, seconds)
+        self._proxy_seconds = self._proxy_seconds + self._of_proxies(now, seconds)
         self._sample(now)
         history = self._history
         history.times.append(self.now())
@@ -381,22 +383,24 @@ class VirtualCluster:
             self._snapshots.append(now)
 
     def _of_proxies(self, now: Snapshot, seconds: float) -> NDArray[np.float64]:
-        """Cores that the proxy of one pod of each service has used since the scrape before, `[N]`."""
+        """CPU-seconds that the proxy of one pod of each service has used since the scrape before, `[N]`."""
         proxy, callers = self.program.proxy, self.program.edges[:, 0]
         incoming = (now.service_finished - self._last.service_finished).astype(np.float64)
         done = (now.edges - self._last.edges)[:, 1:].sum(axis=1)
         inside = callers >= 0
         outgoing = np.bincount(callers[inside], weights=done[inside], minlength=len(incoming))
         ready = np.bincount(now.pod_service[now.pod_state == core.READY], minlength=len(incoming))
-        per_pod = (incoming + outgoing) / seconds / np.maximum(ready, 1)
-        return np.asarray(proxy.idle_cores + proxy.call_seconds * per_pod)
+        per_pod = (incoming + outgoing) / np.maximum(ready, 1)
+        return np.asarray(proxy.idle_cores * seconds + proxy.call_seconds * per_pod)
 
     def _sample(self, now: Snapshot) -> None:
-        """Let the metrics server read the pods, if it is time."""
+        """Let the metrics server read the pods, at the first scrape after it is time."""
         served = self._served
-        if served is not None and (now.time + 1e-9) % served.every < self._step - 1e-6:
+        if (now.time + 1e-9) % served.every < self._step - 1e-6:
             by_age = np.argsort(now.pod_uid)
-            served.update(now.pod_uid[by_age], now.pod_cpu[by_age], self.now(), served.every)
+            work = (now.pod_cpu + self._proxy_seconds[now.pod_service])[by_age]
+            served.update(now.pod_uid[by_age], work, self.now(), now.time - self._served_at)
+            self._served_at = now.time
 
     def _cpu_ratio(self, now: Snapshot, seconds: float) -> NDArray[np.float64]:
         """Cores used by the pods that both scrapes saw, over their limits, `[N]`; NaN without such a pod."""
@@ -415,3 +419,10 @@ class VirtualCluster:
         in_flight = np.bincount(now.pod_service, weights=now.pod_in_flight, minlength=len(self._services))
         used = count * program.memory_base_bytes + in_flight * program.memory_per_request_bytes
         return np.where(count > 0, used / np.maximum(count * program.limit_memory_bytes, 1.0), np.nan)
+
+
+def _metrics_server(bed: Testbed, step: float) -> PodUsage:
+    """It samples at scrapes, so no more often than these come."""
+    fast = bed.usage_seconds is None
+    delay = int(fast) if bed.usage_delay is None else bed.usage_delay
+    return PodUsage(max(bed.usage_seconds or step, step), delay)

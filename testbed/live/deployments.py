@@ -84,7 +84,7 @@ class Deployments:
             return []
         index, epoch = self._names.index(name), self._clock.epoch
         rows = [row for row in self._clock.pod_times() if int(row["service"]) == index]
-        cores, moment = self._usage.seen([int(row["uid"]) for row in rows], back=0)
+        cores, moment = self._usage.seen([int(row["uid"]) for row in rows])
         program = self._program
         return [
             Pod(

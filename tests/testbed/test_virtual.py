@@ -638,6 +638,61 @@ def test_a_slow_metrics_server_shows_one_sample_until_the_next(tmp_path: Path) -
         assert len({usage for at, usage, _, _ in found if at == moment}) == 1
 
 
+@pytest.mark.parametrize("proxy", ["", "proxy: {request_millicores: 10, idle_millicores: 5, call_ms: 2}\n"])
+def test_a_slow_metrics_server_shows_no_proxy_between_its_samples(proxy: str, tmp_path: Path) -> None:
+    settings = two_settings(tmp_path, usage_seconds=60.0)
+    path = Path(settings.testbed.application)
+    path.write_text(TWO + proxy)
+    cluster, seen = VirtualCluster(settings, seed=4), {}
+    for _ in range(20):
+        cluster.sleep_until(cluster.now() + STEP)
+        for pod in cluster.pods():
+            seen.setdefault((pod.name, pod.usage_time), set()).add(pod.usage_cores)
+    assert len(seen) > 10 and {len(values) for values in seen.values()} == {1}
+
+
+@pytest.mark.parametrize("seconds", [5.0, 10.0, 15.0, 20.0, 40.0, 60.0, 100.0])
+def test_usage_is_cores_whatever_the_metrics_server_takes_its_time(seconds: float, tmp_path: Path) -> None:
+    """The mean over an hour is what the containers used, also where samples don't fall on scrapes."""
+    cluster = VirtualCluster(two_settings(tmp_path, usage_seconds=seconds, duration=3600.0), seed=4)
+    seen: dict[str, list[float]] = {"front": [], "back": []}
+    for _ in range(200):
+        cluster.sleep_until(cluster.now() + STEP)
+        for service, values in seen.items():
+            used = [pod.usage_cores for pod in cluster.pods() if pod.service == service]
+            values.append(sum(cores for cores in used if cores is not None))
+    panel = cluster.metrics(cluster.now() - 199 * STEP, cluster.now(), STEP)
+    for column, (service, limit) in enumerate(
+        (item.service, item.cpu_limit_cores) for item in cluster.workloads()
+    ):
+        true = (panel.feature("cpu") * panel.feature("pod"))[:, column].mean() * (limit or 0.0)
+        assert np.mean(seen[service][20:]) == pytest.approx(true, rel=0.05)
+
+
+@pytest.mark.parametrize(("told", "age"), [({}, 15), ({"usage_delay": 0}, 0), ({"usage_delay": 3}, 45)])
+def test_what_hpas_read_is_as_old_as_it_is_told(told: dict[str, int], age: int, tmp_path: Path) -> None:
+    cluster = VirtualCluster(two_settings(tmp_path, **told), seed=4)
+    newest = VirtualCluster(two_settings(tmp_path, usage_delay=0), seed=4)
+    newest.sleep_until(cluster.now() + 600 - age)
+    cluster.sleep_until(cluster.now() + 600)
+    assert {pod.usage_time for pod in cluster.pods()} == {cluster.now() - age}
+    assert [pod.usage_cores for pod in cluster.pods()] == [pod.usage_cores for pod in newest.pods()]
+
+
+@pytest.mark.parametrize("delay", [0, 1, 4])
+def test_metrics_are_as_old_as_they_are_told(delay: int, tmp_path: Path) -> None:
+    late, newest = (VirtualCluster(two_settings(tmp_path, metrics_delay=late), seed=4) for late in (delay, 0))
+    for cluster in (late, newest):
+        cluster.sleep_until(cluster.now() + 600)
+    end = late.now()
+    np.testing.assert_array_equal(
+        late.metrics(end - 300, end, STEP).values,
+        newest.metrics(end - 300 - delay * STEP, end - delay * STEP, STEP).values,
+    )
+    first = late.metrics(START - 300, START - 300 + delay * STEP, STEP).values
+    assert np.isnan(first).all()
+
+
 # ------------------------------------------------------------------------------------------ weeks of the load
 def test_the_load_at_the_entries_is_what_their_endpoints_were_offered(scaled: VirtualCluster) -> None:
     load = scaled.entered(START, START + 600, 60.0)
