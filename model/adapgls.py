@@ -133,8 +133,8 @@ class AdapGLS(Network):
         shape: of the data.
         channels, blocks, dropout: of each expert.
         twin: False: only the first expert, for comparison.
-        present: False: start from the newest complete label instead of what is known about the next one, for
-            comparison.
+        present: False: start from the newest complete label instead of what is known about the next one, and
+            without a season, for comparison with networks that are told neither.
     """
 
     uses_known: ClassVar[bool] = True
@@ -198,7 +198,13 @@ class AdapGLS(Network):
         return (weights * made[QUANTILES.index(quantile)]).sum(dim=0)[chosen]
 
     def _shown(self, known: Known) -> Known:
-        return known if self.present else known._replace(recent=known.past[:, -1:].expand(-1, RECENT, -1))
+        if self.present:
+            return known
+        newest = known.past[:, -1:].expand(-1, RECENT, -1)
+        past, ahead = (
+            torch.full_like(season, torch.nan) for season in (known.season_past, known.season_ahead)
+        )
+        return known._replace(recent=newest, season_past=past, season_ahead=ahead)
 
     def _candidates(
         self, windows: Windows, graphs: Graphs, rows: Tensor, batch_size: int

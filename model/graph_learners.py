@@ -97,7 +97,7 @@ class Gates(nn.Module):
         return self()  # type: ignore[no-any-return]
 
     def prior(self) -> Tensor:
-        """The affinity of a network that isn't trained with a graph: the priors, and no edge elsewhere."""
+        """The affinity where no graph is learned: the priors, and no edge elsewhere."""
         return self.reverse
 
     def change(self) -> Tensor:
@@ -114,8 +114,8 @@ class Gates(nn.Module):
         return (off_diagonal(self.change()).abs().sum() if self.has_prior else affinity.sum()) / pairs
 
     def graphs(self, affinity: Tensor) -> Graphs:
-        """What the network sees when the affinity is this."""
-        return Graphs(self.reverse.to(affinity), within_unit(affinity))
+        """What the network sees when the affinity is this; of one without any edge, none either way."""
+        return Graphs(self.reverse.to(affinity) * affinity.detach().any(), within_unit(affinity))
 
     def given(self, graph: Tensor, weight: float) -> Tensor:
         """An affinity from a graph made elsewhere: its largest entry becomes `weight`."""
@@ -154,7 +154,7 @@ class Antisymmetric(nn.Module):
         return self.start
 
     def prior(self) -> Tensor:
-        """The affinity of a network that isn't trained with a graph: the same."""
+        """The affinity where no graph is learned: the same."""
         return self.start
 
     def forward(self, current: Tensor) -> Tensor:
@@ -213,7 +213,7 @@ LEARNERS: dict[str, type[Gates] | type[Antisymmetric]] = {"gates": Gates, "antis
 def build_learner(
     name: str, services: int, priors: Mapping[str, Tensor], settings: LearnerSettings
 ) -> GraphLearner:
-    """The learner `name`; `none` is `gates` that are never trained: the prior stays.
+    """The learner `name`; `none` is `gates` that are never trained: the priors stay, and there is no other edge.
 
     Raises:
         ValueError: unknown name.

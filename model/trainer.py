@@ -76,7 +76,7 @@ class Trainer:
         self.graph_optimiser = torch.optim.Adam(learner.parameters(), lr=settings.graph.learning_rate)
         if start is None:
             with torch.no_grad():
-                start = learner.initial() if network.graph_use == "learned" else learner.prior()
+                start = learner.initial() if self.learns else learner.prior()
         self.affinity, self.start = start.clone(), start.clone()
         self.candidates = Candidates(settings.graph.max_graph_num, priors)
         self.best, self.course = Best(), Course(report)

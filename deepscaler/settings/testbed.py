@@ -19,7 +19,6 @@ from deepscaler.settings.base import (
     Span,
 )
 
-
 Delay = Annotated[int, Field(ge=0, le=20)]
 
 

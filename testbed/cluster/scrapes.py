@@ -93,7 +93,7 @@ class PodUsage:
         return cores
 
     def seen(self, uid: Sequence[int]) -> tuple[list[float | None], float]:
-        """Cores of the pods, `[P]`, as they were `delay` scrapes ago, and when that was; None for new pods."""
+        """Cores of the pods, `[P]`, as `delay` scrapes ago, and when that was; None for new ones."""
         size, cores = len(self._work), self._cores[0]
         found = [float(cores[one]) if one < size else math.nan for one in uid]
         return [None if math.isnan(value) else value for value in found], self._times[0]

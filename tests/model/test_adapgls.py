@@ -58,6 +58,26 @@ def test_without_what_is_known_of_the_next_label_it_starts_from_the_newest_compl
         torch.testing.assert_close(made, expected[:, None].expand(-1, 3, -1))
 
 
+def test_without_what_is_known_of_the_next_label_it_is_told_no_season_either() -> None:
+    data = windows()
+    ends = torch.arange(100, 150)
+    torch.manual_seed(1)
+    network = AdapGLS(Shape(2, 2, 4, 3), **{**SIZES, "present": False})
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    forecasts = []
+    for season in (NAN, 0.0, 5.0):
+        seen = data.known(ends)
+        seen = seen._replace(
+            season_past=torch.full_like(seen.past, season),
+            season_ahead=torch.full_like(seen.season_ahead, season),
+        )
+        forecasts.append(network(data.inputs(ends), no_edges(2), seen))
+    assert torch.isfinite(forecasts[0]).all()
+    for made in forecasts[1:]:
+        torch.testing.assert_close(made, forecasts[0])
+
+
 def test_a_season_that_fits_moves_the_base_and_one_that_does_not_is_ignored() -> None:
     past = torch.tensor([[1.0, 2.0, 3.0, 2.0]])[..., None]
     ahead = torch.tensor([[7.0, 9.0]])[..., None]

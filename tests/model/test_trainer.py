@@ -198,6 +198,34 @@ def test_a_predictor_fitted_anew_is_worse_on_the_wrong_graph(wrong: str) -> None
     assert losses[0] < 0.7 * losses[1]
 
 
+@pytest.mark.parametrize("prior", [None, torch.zeros(5, 5), torch.eye(5)], ids=["none", "empty", "identity"])
+def test_without_a_learner_and_without_an_edge_no_service_sees_another(prior: Tensor | None) -> None:
+    trainer = run(make_trainer(prior, learner="none", graph_learner="none", num_iter=1, num_epoch=1))
+    affinity = trainer.finish()
+    assert not affinity.any()
+    network = build_network("AdapGLA", Shape(5, 2, 6, 1), {**SIZES, "attention": False})  # that mixes, too
+    x = torch.randn(1, 6, 5, 2, requires_grad=True)
+    made = network(x, trainer.learner.graphs(affinity))
+    for service in range(5):
+        (slope,) = torch.autograd.grad(made[0, 0, service], x, retain_graph=True)
+        moved = slope.abs().sum(dim=(0, 1, 3))
+        assert moved[service] > 0 and moved.sum() == moved[service]
+
+
+def test_without_a_learner_the_priors_edges_are_all_there_are() -> None:
+    trainer = run(make_trainer(call_graph(), learner="none", graph_learner="none", num_iter=1, num_epoch=1))
+    affinity = trainer.finish()
+    assert torch.equal(affinity > 0, call_graph() > 0)
+
+
+def test_a_graph_without_any_edge_has_none_in_either_direction() -> None:
+    """Another graph is shown with the prior's reverse, which a callee's caller receives by."""
+    learner = make_trainer(call_graph()).learner
+    assert not any(matrix.any() for matrix in learner.graphs(torch.zeros(5, 5)))
+    shown = learner.graphs(call_graph())
+    assert torch.equal(shown[0], learner.prior())
+
+
 def test_the_check_reports_every_rival_and_a_sentence() -> None:
     trainer = run(make_trainer(call_graph(), num_iter=2, num_epoch=3))
     affinity = trainer.finish()

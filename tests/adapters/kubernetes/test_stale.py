@@ -1,4 +1,4 @@
-"""While a list of the Kubernetes API fails, its owners' orders stand, and nobody is accused of our own writes."""
+"""While a list of the Kubernetes API fails, owners' orders stand, and nobody is accused of our own writes."""
 
 import logging
 
