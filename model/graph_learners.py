@@ -213,7 +213,7 @@ LEARNERS: dict[str, type[Gates] | type[Antisymmetric]] = {"gates": Gates, "antis
 def build_learner(
     name: str, services: int, priors: Mapping[str, Tensor], settings: LearnerSettings
 ) -> GraphLearner:
-    """The learner `name`; `none` is `gates` that are never trained: the priors stay, and there is no other edge.
+    """The learner `name`; `none` is `gates` that are never trained: the priors stay alone.
 
     Raises:
         ValueError: unknown name.

@@ -35,7 +35,7 @@ class Graph(Section):
 
     learner: Literal["gates", "antisymmetric", "none"] = Field(
         "gates",
-        description="gates: this project's learner; antisymmetric: as published; none: the priors stay, and nothing is learned",
+        description="gates: this project's learner; antisymmetric: as published; none: the priors stay",
     )
     trainer: Literal["em", "end_to_end"] = Field(
         "em", description="em: graph and network take turns; end_to_end: both learn in one step"
