@@ -124,7 +124,9 @@ class Testbed(Section):
     duration: Positive = Field(3600.0, description="seconds of load from `start` on")
     load: Load = Load()
     balancing: Literal["random", "round_robin", "least_request", "two_choices"] = Field(
-        "least_request", description="how requests are shared out among the replicas of a service"
+        "least_request",
+        description="how requests are shared out among the replicas of a service: at random, in turn, to the "
+        "least busy of all, or to the less busy of two, as Istio does by default",
     )
     demand_sigma: NotNegative = Field(
         0.0,
