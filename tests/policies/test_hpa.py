@@ -330,6 +330,18 @@ def test_where_one_of_several_metrics_fails_the_others_never_scale_down(usage, r
     assert measured.failed_reason == "FailedGetContainerResourceMetric"
 
 
+@pytest.mark.parametrize("kind", ["Pods", "Object", "External"])
+def test_a_metric_that_nobody_serves_fails_and_lets_the_others_only_scale_up(kind):
+    custom = {"type": kind, kind.lower(): {"metric": {"name": "packets"}, "target": {"type": "Value"}}}
+    cpu = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}
+    both = parse_spec({"maxReplicas": 9, "metrics": [custom, {"type": "Resource", "resource": cpu}]})
+    alone = parse_spec({"maxReplicas": 9, "metrics": [custom]})
+    for spec, usage, replicas in ((both, 900, 4), (both, 100, None), (alone, 900, None)):
+        found = measure(spec, 2, named(many(2, usage)), 0.0)
+        assert (found.replicas, found.failed_reason) == (replicas, f"FailedGet{kind}Metric")
+        assert "unable to get metric packets" in found.failed
+
+
 def test_a_tolerance_of_one_direction_leaves_the_other_at_the_flag():
     spec = parse_spec({"maxReplicas": 9, **behavior(scaleUp={"tolerance": "500m"})})
     assert tolerances_for(spec) == (0.1, 0.5)
@@ -377,7 +389,8 @@ def test_policies_that_are_given_replace_the_whole_list_and_other_fields_are_fil
             "expected a whole number, found '60'",
         ),
         ({"maxReplicas": 5, "behavior": []}, "expected a mapping"),
-        ({"maxReplicas": 5, "metrics": [{"type": "Pods"}]}, "Resource, ContainerResource"),
+        ({"maxReplicas": 5, "metrics": [{"type": "Packets"}]}, "Resource, ContainerResource, Pods"),
+        ({"maxReplicas": 5, "metrics": [{"type": "Pods"}]}, r"metrics\[0\].pods: expected a mapping"),
     ],
 )
 def test_what_the_api_server_would_refuse_is_refused(document, message):
