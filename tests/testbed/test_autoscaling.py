@@ -12,6 +12,7 @@ from testbed.engine.program import compile_program
 from testbed.engine.simulator import LoadPlan, Simulator
 from testbed.live.autoscaling import SYNC_SECONDS, HpaController
 from testbed.live.deployments import Deployments
+from testbed.live.serve import LiveTestbed
 from testbed.live.wall_clock import WallClock
 
 
@@ -74,6 +75,26 @@ def test_on_the_live_engine_an_idle_service_loses_its_surplus():
     assert int(clock.snapshot().spec[list(program.services).index("frontend")]) == 2
     assert all(np.isfinite(pod.usage_cores) for pod in deployments.measured(app.namespace, "frontend"))
     assert deployments.store.peek(HPA, app.namespace, "frontend")["status"]["desiredReplicas"] == 2
+
+
+def test_live_it_acts_on_the_sample_before_as_in_the_virtual_cluster(tmp_path, monkeypatch):
+    settings = load_settings("config/boutique.yaml", [f"testbed.serve.directory={tmp_path}"])
+    now, ages = [0.0], []
+    live = LiveTestbed(settings)
+    monkeypatch.setattr(live.clock, "_clock", lambda: live.clock._start + now[0])
+    service = settings.app.namespace, "frontend"
+
+    def look():
+        found = [pod.usage_time for pod in live.deployments.measured(*service)]
+        ages.append({None if each is None else live.clock.epoch + live.clock.now - each for each in found})
+
+    monkeypatch.setattr(live.autoscalers, "sync", look)
+    for _ in range(4):
+        now[0] += SYNC_SECONDS
+        live.clock.step()
+        live.autoscale()
+    assert ages[:2] == [{None}, {None}]
+    assert [*ages[2], *ages[3]] == pytest.approx([SYNC_SECONDS] * 2, abs=0.01)
 
 
 def custom(kind, name="api"):
