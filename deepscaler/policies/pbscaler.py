@@ -55,7 +55,7 @@ class PbScalerPolicy(Policy):
 
     def decide(self, observation: Observation) -> Mapping[str, Proposal]:
         """New replicas of the bottlenecks or of what is wasted; all others stay."""
-        now, panel = observation.now, observation.panel
+        panel = observation.panel
         replicas = {item.service: item.replicas for item in observation.workloads}
         if not len(panel) or not {"req", "res"} <= set(panel.features):
             return {service: Proposal(None, Reason.HELD_MISSING) for service in replicas}
@@ -65,8 +65,8 @@ class PbScalerPolicy(Policy):
             ranked = bottlenecks(abnormal, self._calls.edges, panel, self._model.sla_seconds)
             free = [name for name in ranked if replicas.get(name, MOST_PODS) + 1 < MOST_PODS]
             choices = {name: range(replicas[name] + 1, MOST_PODS + 1) for name in free[:BOTTLENECKS]}
-        elif not 0 <= now - self._looked_for_waste < WASTE_PERIOD - 1e-6:
-            self._looked_for_waste = now
+        elif observation.steady - self._looked_for_waste >= WASTE_PERIOD - 1e-6:
+            self._looked_for_waste = observation.steady
             fallen = [name for name in wasted(panel) if replicas.get(name, 1) > 1]
             choices = {name: range(replicas[name] - 1, replicas[name] + 1) for name in fallen}
         chosen = choose(self._model, newest_means(panel, "req"), replicas, choices)

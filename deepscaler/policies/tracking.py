@@ -99,8 +99,8 @@ class TargetTrackingPolicy(Policy):
         ready = float(panel.feature("pod")[-1, column])
         if not (math.isfinite(minutes[-1]) and math.isfinite(ready)):
             return Proposal(None, Reason.HELD_MISSING)
-        warming = observation.now - self._out.get(service, -math.inf) < WARM_UP_SECONDS
+        warming = observation.steady - self._out.get(service, -math.inf) < WARM_UP_SECONDS
         found = track(minutes, self._target, ready, workload.replicas, warming)
         if found.out:
-            self._out[service] = observation.now
+            self._out[service] = observation.steady
         return Proposal(float(found.replicas), Reason.RULE)

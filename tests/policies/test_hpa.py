@@ -507,6 +507,25 @@ def test_a_scale_down_waits_exactly_the_window_at_exact_ticks():
     assert targets == [4] * 20 + [1]
 
 
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0])
+@pytest.mark.parametrize("given", [None, {"scaleDown": {"policies": [pods_policy(1, 60)]}}])
+def test_a_clock_that_is_set_moves_no_window_and_no_rate(jump, given):
+    """The wall clock jumps with the fall of the load; pods and samples have their times by it."""
+    decided = []
+    for ahead in (0.0, jump):
+        policy, replicas = HpaPolicy(70, settings(hpa={"behavior": given})), 8
+        decided.append([])
+        for tick in range(60):
+            observed = seen(
+                NOON + 15 * tick + (ahead if tick > 4 else 0), replicas, 0.02 if tick > 4 else 0.2
+            )
+            found = policy.decide(replace(observed, steady_now=NOON + 15 * tick))["web"].target
+            replicas = replicas if found is None else int(found)
+            decided[-1].append(replicas)
+    assert decided[0] == decided[1]
+    assert decided[0][4:24] == [8] * 20 and decided[0][-1] < 8
+
+
 def test_flags_come_from_the_settings():
     policy = HpaPolicy(
         70, settings(hpa={"downscale_stabilization": 30.0, "sync_period": 10.0, "tolerance": 0.5})

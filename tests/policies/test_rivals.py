@@ -271,6 +271,26 @@ def test_target_tracking_reads_minutes_and_warms_up_for_five_of_them():
     assert targets(policy, seen(panel_of(rows=60, cpu=NAN, pod=6.0)))["web"] is None
 
 
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0])
+def test_a_clock_that_is_set_neither_prolongs_nor_ends_the_warm_up_of_target_tracking(jump):
+    policy = TargetTrackingPolicy(70)
+    targets(policy, seen(panel_of(rows=60, cpu=0.9, pod=4.0)))
+    calm = panel_of(rows=60, cpu=0.2, pod=6.0)
+    calm = replace(calm, times=calm.times + jump)
+    for seconds, expected in ((240, 6), (300, 2)):
+        now = seen(calm, 6, now=START + seconds + jump)
+        assert targets(policy, replace(now, steady_now=START + seconds))["web"] == expected
+
+
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0])
+def test_a_clock_that_is_set_neither_hurries_nor_delays_pbscalers_look_for_waste(jump):
+    policy = PbScalerPolicy(FITTED, Calls(CALLS))
+    fallen = panel_of(req=[10.0] * 16 + [1.0] * 4, res=0.01)
+    for seconds, expected in ((0, 3), (60, 4), (120, 3)):
+        now = seen(fallen, now=START + (jump if seconds else 0))
+        assert targets(policy, replace(now, steady_now=START + seconds))["web"] == expected
+
+
 # ----------------------------------------------------------------------------------------------------- showar
 @pytest.mark.parametrize(
     ("state", "response", "output", "integral"),
