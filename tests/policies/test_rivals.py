@@ -271,6 +271,29 @@ def test_target_tracking_reads_minutes_and_warms_up_for_five_of_them():
     assert targets(policy, seen(panel_of(rows=60, cpu=NAN, pod=6.0)))["web"] is None
 
 
+@pytest.mark.parametrize(
+    ("starting", "busy", "percent", "expected"),
+    [
+        (0, 0.98, 40, 10),  # ceil(4 x .98 / .4)
+        (3, 0.98, 40, 10),  # 7 are ordered, of which 4 serve
+        (3, 0.69, 40, 7),  # the 7 that were ordered are enough
+        (4, 0.66, 70, 8),  # not below 90 % of the target
+        (4, 0.6, 70, 4),  # ceil(4 x .6 / .7)
+    ],
+)
+def test_target_tracking_goes_by_the_replicas_that_serve(starting, busy, percent, expected):
+    """Four serve. `cpu` is the share of all containers' limits, those of starting pods included."""
+    ordered = 4 + starting
+    cluster = FakeCluster(replicas=dict.fromkeys(NAMES, ordered), unready=dict.fromkeys(NAMES, starting))
+    policy, panel = TargetTrackingPolicy(percent), panel_of(rows=80, cpu=busy * 4 / ordered, pod=4.0)
+    for minute in range(16):
+        now = START + 60 * minute
+        later = replace(panel, times=panel.times + 60 * minute)
+        found = targets(policy, Observation(now, later, cluster.workloads(), cluster.pods()))
+        assert found["web"] in (expected, ordered)
+    assert found["web"] == expected
+
+
 @pytest.mark.parametrize("jump", [-3600.0, 3600.0])
 def test_a_clock_that_is_set_neither_prolongs_nor_ends_the_warm_up_of_target_tracking(jump):
     policy = TargetTrackingPolicy(70)
