@@ -23,7 +23,7 @@ class LoadPlan:
     Attributes:
         times: `[K]` rising, the first at or before 0.
         users: `[K]` users of the closed loop.
-        rates: `[K]` scenario arrivals per second of the open loop.
+        rates: `[K]` arrivals per second of the open loop; each is a user who does one task and leaves.
         mixes: `[M, S]` weights of the scenarios.
         mix: `[K]` the row of `mixes` that holds.
         spread: seconds over which new users start.

@@ -290,6 +290,19 @@ def test_pods_are_called_after_their_deployment(tmp_path: Path) -> None:
     }
 
 
+def test_an_arrival_of_an_open_load_is_a_user_who_does_one_task() -> None:
+    settings = boutique(
+        "testbed.load={shape: steady, low: 20, high: 20, noise: 0, kind: open}", "testbed.initial_replicas=8"
+    )
+    cluster = VirtualCluster(settings)
+    cluster.sleep_until(START + 300)
+    program = cluster.program
+    per_task = np.average(np.diff(program.task_ptr), weights=program.task_weights)
+    assert per_task == pytest.approx(1.58, abs=0.01)
+    offered = cluster.latencies(START, START + 300, 300.0)["offered"].sum()
+    assert offered / 300 == pytest.approx(20 * per_task, rel=0.05)
+
+
 @pytest.mark.parametrize("application", ["boutique", "boutique_real"])
 def test_the_counters_tell_the_responses_that_are_measured(application: str) -> None:
     """Also where calls travel, and the way to an entry is no part of its own response."""
