@@ -107,8 +107,8 @@ class HpaController:
         state = decision.state
         if decision.target != current and self._scaled(target, decision.target):
             state = store_scale_event(state, spec, current, decision.target, now)
-        unusable = decision.failed and decision.recommendation is None
-        return _Outcome(state, current, {"ScalingActive": decision.failed} if unusable else {})
+        failed = decision.failed if decision.recommendation is None else None
+        return _Outcome(state, current, {"ScalingActive": failed} if failed else {})
 
     def _measured(
         self, uid: str, item: dict[str, Any], spec: HpaSpec, target: _Target, current: int
@@ -144,7 +144,8 @@ class HpaController:
 
 def _is_deployment(reference: dict[str, Any]) -> bool:
     """Whether it names a Deployment; of its apiVersion only the group counts."""
-    return reference["kind"] == "Deployment" and reference.get("apiVersion", "").startswith("apps/")
+    group = str(reference.get("apiVersion", "")).partition("/")[0]
+    return group == "apps" and bool(reference["kind"] == "Deployment")
 
 
 def _not_found(reference: dict[str, Any]) -> str:
