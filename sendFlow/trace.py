@@ -22,7 +22,7 @@ COUNTS = (".csv", ".csv.gz")
 USERS = (".req", ".txt")
 """Endings of files of users."""
 MOST_USERS = 1_000_000_000
-"""No load has more users, or requests per second."""
+"""No load has more users, or arrivals per second."""
 TIMES = ("time", "ts")
 """What a column of times may be called."""
 README_TRACE = Path(__file__).with_name("random-100max.req")
@@ -40,7 +40,7 @@ BYTE_ORDER_MARK = "\ufeff"
 
 @dataclass(frozen=True)
 class Series:
-    """A trace of users, or of requests per second.
+    """A trace of users, or of arrivals per second.
 
     Attributes:
         values: `[L]`.

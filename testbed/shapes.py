@@ -19,11 +19,11 @@ TRACES = (".req", ".csv", ".txt", ".gz")
 def users(load: Load, duration: float, seed: int) -> tuple[Floats, NDArray[np.int64] | Floats]:
     """Times `[K]` (seconds from 0, `load.step` apart) and the load `[K]` that holds from each until the next.
 
-    With `load.kind` closed these are users (integers, at least 1); with open, requests per second (floats, at
-    least 0). `load.shape` is one of `SHAPES`, `req` (the README's trace), or a path to `.req`, `.txt` or
-    `.csv`; `#` and an ISO 8601 time after a CSV say where in it to begin. Each value of a trace lasts
-    `load.step` seconds. Counts of a CSV are taken as a rate per second; times `load.scale` they are users or
-    requests per second.
+    With `load.kind` closed these are users (integers, at least 1); with open, arrivals per second (floats, at
+    least 0). An arrival is a user who does one task, of one request or several, and leaves. `load.shape` is
+    one of `SHAPES`, `req` (the README's trace), or a path to `.req`, `.txt` or `.csv`; `#` and an ISO 8601
+    time after a CSV say where in it to begin. Each value of a trace lasts `load.step` seconds. Counts of a
+    CSV are taken as a rate per second; times `load.scale` they are users or arrivals per second.
 
     Raises:
         SettingsError: unknown shape (names those that are known), or low above high.
@@ -75,6 +75,6 @@ def _trace(times: Floats, load: Load) -> Floats:
     values = series.adjusted(scale=load.scale, step=load.step).at(times)
     if load.kind == "open" and not values.max(initial=0.0) <= MOST_USERS:
         raise SettingsError(
-            f"testbed.load.scale: {load.scale:g} makes more than {MOST_USERS:,} requests per second of {name}"
+            f"testbed.load.scale: {load.scale:g} makes more than {MOST_USERS:,} arrivals per second of {name}"
         )
     return values

@@ -266,7 +266,7 @@ class Controller:
             running = [workload.service for workload in workloads if workload.replicas > 0]
             quality = self._gate.judge(now, running, self.policy.history_seconds)
             load = None if self._load is None else self._load.upto(now)
-            observation = Observation(now, quality.panel, workloads, pods, load)
+            observation = Observation(now, quality.panel, workloads, pods, load, steady)
             proposals = trusted_proposals(self.policy, observation, quality, self._scale, self.statistics)
             self._sound = self._sound if quality.held else observation
             troubled = self._gate.no_scale_down(quality, now)

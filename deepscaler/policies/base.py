@@ -82,13 +82,14 @@ class Observation:
     """The present as the controller hands it to a policy.
 
     Attributes:
-        now: seconds since the epoch.
+        now: seconds since the epoch, for the ages of samples and pods.
         panel: the metrics up to now, `collect.step` apart, for the policy's `history_seconds` at least if
             there are as many. Short gaps are filled forward (see `deepscaler.control.quality`); what is
             missing for longer is NaN.
         workloads: the services that are scaled.
         pods: the pods of all services.
         load: the load of the last weeks, for a policy with `load_seconds`.
+        steady_now: seconds of a clock that is never set; None where no other than that of `now` is known.
     """
 
     now: float
@@ -96,6 +97,12 @@ class Observation:
     workloads: Sequence[Workload]
     pods: Sequence[Pod]
     load: LoadHistory | None = None
+    steady_now: float | None = None
+
+    @property
+    def steady(self) -> float:
+        """Seconds of a clock that is never set, for all that lasts: windows, pauses, periods."""
+        return self.now if self.steady_now is None else self.steady_now
 
 
 def containers_of(observation: Observation) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -108,6 +115,20 @@ def containers_of(observation: Observation) -> tuple[NDArray[np.float64], NDArra
         np.array([running[name] for name in names], np.float64),
         np.array([starting[name] for name in names], np.float64),
     )
+
+
+def serving_factor(containers: NDArray[np.float64], starting: NDArray[np.float64]) -> NDArray[np.float64]:
+    """By how much the replicas that serve are busier than `cpu` says, `[N]`; 1 where none serves.
+
+    `cpu` is the share of the limits of all containers, those of starting pods included, which use next to
+    nothing.
+
+    Args:
+        containers: `[N]` pods whose containers run.
+        starting: `[N]` those of them that start.
+    """
+    serving = containers - starting
+    return np.where(serving > 0, containers / np.maximum(serving, 1.0), 1.0)
 
 
 class Policy(Protocol):

@@ -101,20 +101,23 @@ class BudgetWatch:
         if self._shadow is None:
             return
         if self._budget.price == self._prior.shortage:
-            self._shadow.follow(running, observation.now)
+            self._shadow.follow(running, observation.steady)
         self._asleep = _total(running) == 0
         ticks.cores += float(limits @ _total(running))
-        ticks.prior_cores += float(limits @ _total(self._shadow.running(observation.now)))
+        ticks.prior_cores += float(limits @ _total(self._shadow.running(observation.steady)))
         ticks.count += 1
 
     def shadow(self, now: float) -> Running | None:
-        """What a plan at the prior price would be running; None if that isn't watched or is what runs."""
+        """What a plan at the prior price would be running at a steady `now`.
+
+        None if that isn't watched or is what runs.
+        """
         if self._shadow is None or self._budget.price == self._prior.shortage:
             return None
         return self._shadow.running(now)
 
     def shadowed(self, plan: Plan, floor: Counts, now: float) -> None:
-        """Take the plan at the prior price, with the floor under it and within the bounds of the rails.
+        """Take the plan at the prior price at a steady `now`, with the floor under it and within the rails.
 
         A service whose owner set it to 0 stays there at any price.
         """

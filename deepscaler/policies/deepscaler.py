@@ -94,7 +94,7 @@ class DeepScalerPolicy(Policy):
 
     def decide(self, observation: Observation) -> Mapping[str, Proposal]:
         """For every live service, the larger of the last forecast and the present floor."""
-        now = observation.now
+        now = observation.steady
         if not self._within(self._asked, now, self._period):
             self._asked = now
             self._renew(observation)
@@ -119,11 +119,8 @@ class DeepScalerPolicy(Policy):
 
     @staticmethod
     def _within(moment: float, now: float, seconds: float) -> bool:
-        """Whether `moment` is less than `seconds` ago, by ticks that may come somewhat early.
-
-        A moment that a clock set back put ahead is not.
-        """
-        return -1e-6 <= now - moment < seconds - EARLY_SECONDS
+        """Whether `moment` is less than `seconds` ago, by ticks that may come somewhat early."""
+        return now - moment < seconds - EARLY_SECONDS
 
     def _renew(self, observation: Observation) -> None:
         """Make a new forecast; if that fails, the last one stays for the rest of its life."""
@@ -136,7 +133,7 @@ class DeepScalerPolicy(Policy):
             known = isinstance(error, DeepScalerError)
             log.log(logging.WARNING if known else logging.ERROR, "no forecast: %s", error, exc_info=not known)
             return
-        self._forecast, self._made = forecast, observation.now
+        self._forecast, self._made = forecast, observation.steady
         self.forecasts += 1
 
     def _proposal(self, workload: Workload, predicted: float | None, floor: float | None) -> Proposal:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from deepscaler.labels.demand import entry_response
 from deepscaler.panel import MetricPanel
-from deepscaler.policies.base import Observation, Policy, Proposal, Reason, containers_of
+from deepscaler.policies.base import Observation, Policy, Proposal, Reason, containers_of, serving_factor
 from deepscaler.settings import Explore
 from deepscaler.statistics import nan_mean
 
@@ -53,7 +53,12 @@ class SlaWatch:
         self._calm_at = -math.inf
 
     def at_risk(self, panel: MetricPanel, now: float) -> bool:
-        """Whether it is, by the newest minute of each entry. Without data it is; without traffic not."""
+        """Whether it is, by the newest minute of each entry. Without data it is; without traffic not.
+
+        Args:
+            panel: the metrics.
+            now: seconds of a clock that is never set.
+        """
         if any(self._slow(panel, service, sla) for service, sla in self._slas):
             self._calm_at = now + self._settings.calm_seconds
         return now < self._calm_at
@@ -110,11 +115,11 @@ class ExplorePolicy(Policy):
         """Usage over the target utilisation, rounded up, plus the drawn -1, 0 or 1; more if saturated."""
         panel = observation.panel
         used, busy, ready = _present(panel, *containers_of(observation))
-        risky = self._watch is not None and self._watch.at_risk(panel, observation.now)
+        risky = self._watch is not None and self._watch.at_risk(panel, observation.steady)
         current = {workload.service: workload.replicas for workload in observation.workloads}
         proposals = {}
         for index, service in enumerate(panel.services):
-            draw = self._drawn(service, observation.now)
+            draw = self._drawn(service, observation.steady)
             if not math.isfinite(used[index]):
                 proposals[service] = Proposal(None, Reason.HELD_MISSING)
                 continue
@@ -162,6 +167,4 @@ def _present(
     cpu, pod = panel.feature("cpu").astype(np.float64), panel.feature("pod").astype(np.float64)
     recent = panel.times > panel.times[-1] - SMOOTH_SECONDS
     used = (cpu * np.maximum(pod, containers))[recent]
-    serving = containers - starting
-    busy = cpu[-1] * np.where(serving > 0, containers / np.maximum(serving, 1.0), 1.0)
-    return nan_mean(used, 0), busy, pod[-1]
+    return nan_mean(used, 0), cpu[-1] * serving_factor(containers, starting), pod[-1]

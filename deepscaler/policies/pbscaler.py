@@ -2,14 +2,16 @@
 
 Source: PBScaler (Xie et al., IEEE TSC 2024) and its published repository, whose parameters these are.
 Differs: telemetry has no p90 per call, so it is told from the callee's mean response; the SLO is the bound
-`sla`. The demand fit stands in for the classifier that is trained on runs, and all replicas of the two
-bottlenecks are tried where theirs searches genetically: at most 64 choices.
+`sla`, and the bounds on a service's pods (theirs are 1 and 8 for all) are those of the guard rails. The
+demand fit stands in for the classifier that is trained on runs, and all replicas of the two bottlenecks are
+weighed where theirs searches genetically.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 
 import numpy as np
@@ -33,7 +35,6 @@ BEFORE_SECONDS = 300.0
 """The last minute is compared with what lies before it, up to so long ago."""
 DAMPING = 0.85
 BOTTLENECKS = 2
-MOST_PODS = 8
 
 
 class PbScalerPolicy(Policy):
@@ -42,6 +43,7 @@ class PbScalerPolicy(Policy):
     Args:
         model: the demand fit.
         calls: who calls whom.
+        bounds: service -> its fewest and most replicas.
     """
 
     name = "pbscaler"
@@ -49,13 +51,13 @@ class PbScalerPolicy(Policy):
     period_seconds = PERIOD
     history_seconds = BEFORE_SECONDS
 
-    def __init__(self, model: DemandModel, calls: Calls) -> None:
-        self._model, self._calls = model, calls
+    def __init__(self, model: DemandModel, calls: Calls, bounds: Callable[[str], tuple[int, int]]) -> None:
+        self._model, self._calls, self._bounds = model, calls, bounds
         self._looked_for_waste = -math.inf
 
     def decide(self, observation: Observation) -> Mapping[str, Proposal]:
         """New replicas of the bottlenecks or of what is wasted; all others stay."""
-        now, panel = observation.now, observation.panel
+        panel = observation.panel
         replicas = {item.service: item.replicas for item in observation.workloads}
         if not len(panel) or not {"req", "res"} <= set(panel.features):
             return {service: Proposal(None, Reason.HELD_MISSING) for service in replicas}
@@ -63,11 +65,12 @@ class PbScalerPolicy(Policy):
         choices: dict[str, range] = {}
         if abnormal:
             ranked = bottlenecks(abnormal, self._calls.edges, panel, self._model.sla_seconds)
-            free = [name for name in ranked if replicas.get(name, MOST_PODS) + 1 < MOST_PODS]
-            choices = {name: range(replicas[name] + 1, MOST_PODS + 1) for name in free[:BOTTLENECKS]}
-        elif not 0 <= now - self._looked_for_waste < WASTE_PERIOD - 1e-6:
-            self._looked_for_waste = now
-            fallen = [name for name in wasted(panel) if replicas.get(name, 1) > 1]
+            most = {name: self._bounds(name)[1] for name in ranked if name in replicas}
+            free = [name for name in most if replicas[name] + 1 < most[name]]
+            choices = {name: range(replicas[name] + 1, most[name] + 1) for name in free[:BOTTLENECKS]}
+        elif observation.steady - self._looked_for_waste >= WASTE_PERIOD - 1e-6:
+            self._looked_for_waste = observation.steady
+            fallen = [name for name in wasted(panel) if replicas.get(name, 0) > self._bounds(name)[0]]
             choices = {name: range(replicas[name] - 1, replicas[name] + 1) for name in fallen}
         chosen = choose(self._model, newest_means(panel, "req"), replicas, choices)
         return {name: Proposal(float(value), Reason.RULE) for name, value in chosen.items()}
@@ -153,21 +156,30 @@ def choose(
 ) -> dict[str, int]:
     """The replicas that keep the SLO with the fewest pods; if none do, the fewest pods.
 
+    The published reward adds 1 for a kept SLO and takes the share of all pods that are used. Where some pods
+    of a service keep the SLO, more do, too, so that of the last service the fewest are found by bisection.
+
     Args:
         model: says whether the SLO is kept.
         rates: requests per second.
         replicas: those ordered so far.
-        choices: what may be ordered of the services that are scaled; all others stay.
+        choices: what may be ordered of the services that are scaled, rising; all others stay.
     """
-    best, least = dict(replicas), (math.inf, math.inf)
-    for combination in product(*choices.values()):
-        tried = {**replicas, **dict(zip(choices, combination, strict=True))}
-        missed = 0.0 if meets(model, rates, tried) else 1.0
-        # the published reward adds 1 for a kept SLO and takes the share of all pods that are used
-        price = (missed, float(sum(combination)))
-        if price < least:
-            best, least = tried, price
-    return best
+    if not choices:
+        return dict(replicas)
+    *names, last = choices
+    best, least = {name: options[0] for name, options in choices.items()}, math.inf
+    for combination in product(*(choices[name] for name in names)):
+        tried = {**replicas, **dict(zip(names, combination, strict=True))}
+
+        def kept(count: int, others: Mapping[str, int] = tried) -> bool:
+            return meets(model, rates, {**others, last: count})
+
+        at = bisect_left(choices[last], True, key=kept)
+        if at < len(choices[last]) and sum(combination) + choices[last][at] < least:
+            least = sum(combination) + choices[last][at]
+            best = {**dict(zip(names, combination, strict=True)), last: choices[last][at]}
+    return {**replicas, **best}
 
 
 def meets(model: DemandModel, rates: Mapping[str, float], replicas: Mapping[str, int]) -> bool:

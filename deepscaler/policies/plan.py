@@ -212,10 +212,10 @@ class PlanPolicy(Policy):
         found = self._altered(found)
         needs = self._needed(found.rates, limits)
         plan = self._cheapest(found, needs, running, prices)
-        shadow = None if self._budget is None else self._budget.shadow(observation.now)
+        shadow = None if self._budget is None else self._budget.shadow(observation.steady)
         if self._budget is not None and shadow is not None:
             prior = self._cheapest(found, needs, shadow, self._budget.prior)
-            self._budget.shadowed(prior, np.maximum(least, 1), observation.now)
+            self._budget.shadowed(prior, np.maximum(least, 1), observation.steady)
         self._made = _Made(observation.now, found, needs)
         return plan
 

@@ -163,10 +163,10 @@ class OneByOnePolicy(ReactivePolicy):
             for service, item in found.items()
             if service in now and item.target is not None and item.target != now[service]
         }
-        due = not 0 <= observation.now - self._acted < self._seconds - 1e-6  # below 0 the clock was set back
+        due = observation.steady - self._acted >= self._seconds - 1e-6
         chosen = max(gaps, key=lambda service: gaps[service]) if gaps and due else None
         if chosen is not None:
-            self._acted = observation.now
+            self._acted = observation.steady
         held = {service: Proposal(None, Reason.UNCHANGED) for service in gaps if service != chosen}
         return {**found, **held}
 

@@ -158,7 +158,9 @@ def _showar(asked: Asked) -> Policy:
 
 
 def _pbscaler(asked: Asked) -> Policy:
-    return PbScalerPolicy(load_demand(asked.settings), recorded_calls(asked.settings))
+    settings = asked.settings
+    bounds = settings.scale.guard_rails.bounds
+    return PbScalerPolicy(load_demand(settings), recorded_calls(settings), bounds)
 
 
 RIVALS: dict[str, Family] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deepscaler.calls import EXTERNAL
 from deepscaler.cluster import LATENCY_BUCKETS
@@ -79,17 +80,29 @@ def _requests(program: Program, snapshot: Snapshot, service: int) -> dict[tuple[
 def _durations(
     program: Program, snapshot: Snapshot, service: int, requests: dict[tuple[str, int], float]
 ) -> dict[tuple[str, int], Durations]:
-    """Durations of answered requests from outside, with their histogram; all others under one other key."""
+    """Durations of answered requests from outside, with their histogram; all others under one other key.
+
+    The way to an entry is part of what a user waits, but not of what the entry's sidecar reports. So where
+    calls travel, an entry that nobody else calls reports its visits, those that failed included.
+
+    Differs: where calls travel and services call an entry as well, the way of requests from outside counts.
+    """
     seconds, count = float(snapshot.service_seconds[service]), float(snapshot.service_finished[service])
     mine = np.flatnonzero(program.endpoint_service == service)
     if not len(mine):
         return {next(iter(requests), (EXTERNAL, OK)): Durations(seconds, count)}
-    buckets = snapshot.endpoint_buckets[mine].sum(axis=0)
+    if (program.ops == core.HOP).any() and {caller for caller, _ in requests} == {EXTERNAL}:
+        return {(EXTERNAL, OK): Durations(seconds, count, _below(snapshot.service_buckets[service]))}
     entered, taken = float(snapshot.endpoints[mine, 1].sum()), float(snapshot.endpoint_seconds[mine].sum())
-    below = np.cumsum(buckets)[_BUCKETS]
-    durations = {(EXTERNAL, OK): Durations(taken, entered, tuple(float(value) for value in below))}
+    below = _below(snapshot.endpoint_buckets[mine].sum(axis=0))
+    durations = {(EXTERNAL, OK): Durations(taken, entered, below)}
     if count > entered:
         other = next((key for key in requests if key[0] != EXTERNAL), (EXTERNAL, FAILED))
         # A difference of sums may lose its last bits, and a counter must never fall: whole microseconds.
         durations[other] = Durations(round(max(seconds - taken, 0.0), 6), count - entered)
     return durations
+
+
+def _below(buckets: NDArray[np.int64]) -> tuple[float, ...]:
+    """How many took at most each of the bounds, from the engine's counts `[B]` between its own."""
+    return tuple(float(value) for value in np.cumsum(buckets)[_BUCKETS])

@@ -23,7 +23,7 @@ class LoadPlan:
     Attributes:
         times: `[K]` rising, the first at or before 0.
         users: `[K]` users of the closed loop.
-        rates: `[K]` scenario arrivals per second of the open loop.
+        rates: `[K]` arrivals per second of the open loop; each is a user who does one task and leaves.
         mixes: `[M, S]` weights of the scenarios.
         mix: `[K]` the row of `mixes` that holds.
         spread: seconds over which new users start.
@@ -271,6 +271,7 @@ class Simulator:
         if ready:
             core.pod_ready(self._state, index)
         else:
+            self._fit_timers()
             core.timer_add(self._state, pod["ready_at"], core.TIMER_POD, index, pod["uid"])
 
     def _make_wire(self) -> None:
@@ -427,6 +428,15 @@ class Simulator:
         if (self._state.pods["service"][self._alive()] == service).sum() >= width:
             self._state = self._state._replace(ready=np.pad(self._state.ready, ((0, 0), (0, width))))
 
+    def _fit_timers(self) -> None:
+        """Room for one more pod's timer beside one per user; a pod that is removed leaves its own behind."""
+        if int(self._clock["timers"]) + len(self._state.users) >= len(self._state.timers):
+            self._grow_timers()
+
+    def _grow_timers(self) -> None:
+        timers = self._state.timers
+        self._state = self._state._replace(timers=_longer(timers, 2 * len(timers)))
+
     def _grow_pods(self) -> None:
         state = self._state
         size = 2 * len(state.pods)
@@ -434,7 +444,6 @@ class Simulator:
             pods=_longer(state.pods, size),
             heap=_longer(state.heap, size),
             heap_keys=_longer(state.heap_keys, size),
-            timers=_longer(state.timers, len(state.timers) + 2 * size),
         )
 
 

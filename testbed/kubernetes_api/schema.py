@@ -130,9 +130,16 @@ TYPES: Mapping[str, Mapping[str, str]] = {
         "CapacityBufferSpec": "provisioningStrategy:string podTemplateRef:*LocalReference "
         "scalableRef:*ScalableRef replicas:int32 percentage:int32 limits:*map",
         "ScalableRef": "apiGroup:string kind:string name:string",
-        "MetricSpec": "type:string resource:*ResourceMetricSource containerResource:*obj pods:*obj "
-        "object:*obj external:*obj",
+        "MetricSpec": "type:string resource:*ResourceMetricSource "
+        "containerResource:*ContainerResourceMetricSource pods:*PodsMetricSource "
+        "object:*ObjectMetricSource external:*ExternalMetricSource",
         "ResourceMetricSource": "name:string target:MetricTarget",
+        "ContainerResourceMetricSource": "name:string target:MetricTarget container:string",
+        "PodsMetricSource": "metric:MetricIdentifier target:MetricTarget",
+        "ObjectMetricSource": "describedObject:CrossVersionObjectReference target:MetricTarget "
+        "metric:MetricIdentifier",
+        "ExternalMetricSource": "metric:MetricIdentifier target:MetricTarget",
+        "MetricIdentifier": "name:string selector:*LabelSelector",
         "MetricTarget": "type:string value:quantity averageValue:quantity averageUtilization:int32",
         "EventSource": "component:string host:string",
         "Role": "metadata:ObjectMeta rules:*PolicyRule[]",

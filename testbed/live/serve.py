@@ -170,7 +170,7 @@ class LiveTestbed:
         kubeconfig = kubernetes.write_kubeconfig(self.directory / "kubeconfig", self.settings.app.namespace)
         loop.every(HISTORY_SECONDS, self.dependencies.sample)
         loop.every(SYNC_SECONDS, self.deployments.sync)
-        loop.every(AUTOSCALER_SECONDS, self._autoscale)
+        loop.every(AUTOSCALER_SECONDS, self.autoscale)
         prometheus = self._prometheus(stack, metrics)
         page = self._page(stack, loop)
         self.addresses = Addresses(
@@ -187,10 +187,13 @@ class LiveTestbed:
         write_json(state, {**asdict(self.addresses), "pid": os.getpid(), "application": self.program.name})
         stack.callback(state.unlink, missing_ok=True)
 
-    def _autoscale(self) -> None:
-        """Let the HorizontalPodAutoscalers that somebody has created act."""
-        self.deployments.sample()
+    def autoscale(self) -> None:
+        """Let the HorizontalPodAutoscalers that somebody has created act, on the sample before.
+
+        What the metrics server answers a real one with is as old, as in the virtual cluster.
+        """
         self.autoscalers.sync()
+        self.deployments.sample()
 
     def _kubernetes(self, stack: ExitStack) -> KubernetesApi:
         port = self.serve.kubernetes_port

@@ -63,6 +63,16 @@ def test_a_tick_writes_only_what_differs_in_one_pass_and_records_a_row_a_service
     assert 0 < controller.decision_seconds[0] < 5
 
 
+def test_a_policy_is_told_the_time_and_that_of_a_clock_that_is_never_set():
+    cluster, policy = FakeCluster(), always(4.0)
+    controller = controller_of(cluster, policy)
+    for jump in (0.0, -3600.0, 7200.0):
+        cluster.jump(jump)
+        controller.tick()
+    told = [(seen.now, seen.steady) for seen in policy.seen]
+    assert told == [(START, START), (START - 3600, START), (START + 3600, START)]
+
+
 def test_a_policy_that_asks_for_weeks_of_the_load_is_told_them_and_others_cost_nothing():
     cluster, seen = FakeCluster(), []
     cluster.load = lambda moment: moment % 7

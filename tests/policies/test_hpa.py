@@ -330,6 +330,18 @@ def test_where_one_of_several_metrics_fails_the_others_never_scale_down(usage, r
     assert measured.failed_reason == "FailedGetContainerResourceMetric"
 
 
+@pytest.mark.parametrize("kind", ["Pods", "Object", "External"])
+def test_a_metric_that_nobody_serves_fails_and_lets_the_others_only_scale_up(kind):
+    custom = {"type": kind, kind.lower(): {"metric": {"name": "packets"}, "target": {"type": "Value"}}}
+    cpu = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}
+    both = parse_spec({"maxReplicas": 9, "metrics": [custom, {"type": "Resource", "resource": cpu}]})
+    alone = parse_spec({"maxReplicas": 9, "metrics": [custom]})
+    for spec, usage, replicas in ((both, 900, 4), (both, 100, None), (alone, 900, None)):
+        found = measure(spec, 2, named(many(2, usage)), 0.0)
+        assert (found.replicas, found.failed_reason) == (replicas, f"FailedGet{kind}Metric")
+        assert "unable to get metric packets" in found.failed
+
+
 def test_a_tolerance_of_one_direction_leaves_the_other_at_the_flag():
     spec = parse_spec({"maxReplicas": 9, **behavior(scaleUp={"tolerance": "500m"})})
     assert tolerances_for(spec) == (0.1, 0.5)
@@ -377,7 +389,8 @@ def test_policies_that_are_given_replace_the_whole_list_and_other_fields_are_fil
             "expected a whole number, found '60'",
         ),
         ({"maxReplicas": 5, "behavior": []}, "expected a mapping"),
-        ({"maxReplicas": 5, "metrics": [{"type": "Pods"}]}, "Resource, ContainerResource"),
+        ({"maxReplicas": 5, "metrics": [{"type": "Packets"}]}, "Resource, ContainerResource, Pods"),
+        ({"maxReplicas": 5, "metrics": [{"type": "Pods"}]}, r"metrics\[0\].pods: expected a mapping"),
     ],
 )
 def test_what_the_api_server_would_refuse_is_refused(document, message):
@@ -492,6 +505,25 @@ def test_a_scale_down_waits_exactly_the_window_at_exact_ticks():
     policy = HpaPolicy(70, settings())
     targets = [policy.decide(seen(NOON + 15 * tick, 4, 0.02))["web"].target for tick in range(21)]
     assert targets == [4] * 20 + [1]
+
+
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0])
+@pytest.mark.parametrize("given", [None, {"scaleDown": {"policies": [pods_policy(1, 60)]}}])
+def test_a_clock_that_is_set_moves_no_window_and_no_rate(jump, given):
+    """The wall clock jumps with the fall of the load; pods and samples have their times by it."""
+    decided = []
+    for ahead in (0.0, jump):
+        policy, replicas = HpaPolicy(70, settings(hpa={"behavior": given})), 8
+        decided.append([])
+        for tick in range(60):
+            observed = seen(
+                NOON + 15 * tick + (ahead if tick > 4 else 0), replicas, 0.02 if tick > 4 else 0.2
+            )
+            found = policy.decide(replace(observed, steady_now=NOON + 15 * tick))["web"].target
+            replicas = replicas if found is None else int(found)
+            decided[-1].append(replicas)
+    assert decided[0] == decided[1]
+    assert decided[0][4:24] == [8] * 20 and decided[0][-1] < 8
 
 
 def test_flags_come_from_the_settings():

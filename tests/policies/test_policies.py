@@ -251,6 +251,27 @@ def test_exploring_goes_on_after_five_calm_minutes():
     assert 60 + 300 - 15 <= paused[-1] < 60 + 60 + 300  # the minute's mean has to fall first
 
 
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0])
+def test_a_clock_that_is_set_changes_neither_draws_nor_pauses_of_exploring(jump):
+    """From the fifth tick on, the wall clock is an hour off."""
+    risky = {("web", "res"): lambda time: 0.3 if time < START + 30 else 0.05}
+    decided = []
+    for ahead in (0.0, jump):
+        cluster = FakeCluster(values=risky)
+        policy = make_policy("explore", on_a_real_cluster())
+        decided.append([])
+        for tick in range(60):
+            seen, wall = observe(cluster), ahead if tick >= 4 else 0.0
+            panel = replace(seen.panel, times=seen.panel.times + wall)
+            moved = replace(seen, now=seen.now + wall, steady_now=seen.now, panel=panel)
+            decided[-1].append(policy.decide(moved))
+            cluster.sleep_until(cluster.now() + 15)
+    assert decided[0] == decided[1]
+    reasons = [proposals["db"].reason for proposals in decided[0]]
+    assert {Reason.SLA_AT_RISK, Reason.EXPLORE} == set(reasons)
+    assert len({proposals["db"].target for proposals in decided[0]}) > 1
+
+
 def test_an_entry_without_requests_is_at_no_risk():
     cluster = FakeCluster(values={("web", "res"): NAN, ("web", "req"): 0.0})
     assert (
@@ -327,8 +348,10 @@ def test_the_front_alone_or_one_service_per_minute_gets_its_floor():
         chosen = [name for name in moved if found[name].target is not None]
         assert len(chosen) == acts
         assert not acts or floors[chosen[0]].target == max(floors[name].target for name in moved)
-    found = policy.decide(replace(seen, now=seen.now - 3600))  # the clock was set back
-    assert sum(found[name].target is not None for name in moved) == 1
+    for seconds, acts in ((90, False), (120, True)):
+        set_back = replace(seen, now=seen.now + seconds - 3600, steady_now=seen.now + seconds)
+        found = policy.decide(set_back)
+        assert sum(found[name].target is not None for name in moved) == acts
 
 
 def test_usage_floors_need_a_limit_and_a_fresh_sample():
@@ -472,7 +495,7 @@ def test_a_forecast_that_cant_be_renewed_is_used_for_two_periods_and_the_floor_g
 
 
 @pytest.mark.stress
-def test_a_forecast_comes_back_after_failures_and_a_clock_that_was_set_back_asks_anew():
+def test_a_forecast_comes_back_after_failures_and_its_life_is_the_same_whatever_becomes_of_the_clock():
     cluster, forecaster = FakeCluster(), Failing(MetricsError("no sample"))
     policy = deepscaler(forecaster, demand_of())
     policy.decide(observe(cluster))
@@ -481,9 +504,14 @@ def test_a_forecast_comes_back_after_failures_and_a_clock_that_was_set_back_asks
     forecaster.how = np.full((1, 3), 5.0)
     cluster.sleep_until(cluster.now() + 60)
     assert policy.decide(observe(cluster))["web"].predicted == 5.0
-    cluster.clock -= 3600
     forecaster.how = np.full((1, 3), 6.0)
-    assert policy.decide(observe(cluster))["web"].predicted == 6.0
+    for jump in (-3600, 3600):
+        seen = observe(cluster)
+        for seconds, predicted in ((30, forecaster.how[0, 0] - 1), (60, forecaster.how[0, 0])):
+            moved = replace(seen, now=seen.now + jump, steady_now=seen.now + seconds)
+            assert policy.decide(moved)["web"].predicted == predicted
+        cluster.sleep_until(cluster.now() + 60)
+        forecaster.how = forecaster.how + 1
 
 
 @given(st.lists(st.floats(0, 40), min_size=3, max_size=3), st.floats(0, 200))

@@ -28,6 +28,7 @@ from deepscaler.policies.registry import make_policy
 from deepscaler.policies.rivals import RIVALS
 from deepscaler.policies.showar import Pid, ShowarPolicy, steer, stepped
 from deepscaler.policies.tracking import TargetTrackingPolicy, track
+from deepscaler.settings import GuardRails
 
 STEP = 15.0
 NAMES = ("web", "api", "db")
@@ -271,6 +272,49 @@ def test_target_tracking_reads_minutes_and_warms_up_for_five_of_them():
     assert targets(policy, seen(panel_of(rows=60, cpu=NAN, pod=6.0)))["web"] is None
 
 
+@pytest.mark.parametrize(
+    ("starting", "busy", "percent", "expected"),
+    [
+        (0, 0.98, 40, 10),  # ceil(4 x .98 / .4)
+        (3, 0.98, 40, 10),  # 7 are ordered, of which 4 serve
+        (3, 0.69, 40, 7),  # the 7 that were ordered are enough
+        (4, 0.66, 70, 8),  # not below 90 % of the target
+        (4, 0.6, 70, 4),  # ceil(4 x .6 / .7)
+    ],
+)
+def test_target_tracking_goes_by_the_replicas_that_serve(starting, busy, percent, expected):
+    """Four serve. `cpu` is the share of all containers' limits, those of starting pods included."""
+    ordered = 4 + starting
+    cluster = FakeCluster(replicas=dict.fromkeys(NAMES, ordered), unready=dict.fromkeys(NAMES, starting))
+    policy, panel = TargetTrackingPolicy(percent), panel_of(rows=80, cpu=busy * 4 / ordered, pod=4.0)
+    for minute in range(16):
+        now = START + 60 * minute
+        later = replace(panel, times=panel.times + 60 * minute)
+        found = targets(policy, Observation(now, later, cluster.workloads(), cluster.pods()))
+        assert found["web"] in (expected, ordered)
+    assert found["web"] == expected
+
+
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0])
+def test_a_clock_that_is_set_neither_prolongs_nor_ends_the_warm_up_of_target_tracking(jump):
+    policy = TargetTrackingPolicy(70)
+    targets(policy, seen(panel_of(rows=60, cpu=0.9, pod=4.0)))
+    calm = panel_of(rows=60, cpu=0.2, pod=6.0)
+    calm = replace(calm, times=calm.times + jump)
+    for seconds, expected in ((240, 6), (300, 2)):
+        now = seen(calm, 6, now=START + seconds + jump)
+        assert targets(policy, replace(now, steady_now=START + seconds))["web"] == expected
+
+
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0])
+def test_a_clock_that_is_set_neither_hurries_nor_delays_pbscalers_look_for_waste(jump):
+    policy = PbScalerPolicy(FITTED, Calls(CALLS), GuardRails().bounds)
+    fallen = panel_of(req=[10.0] * 16 + [1.0] * 4, res=0.01)
+    for seconds, expected in ((0, 3), (60, 4), (120, 3)):
+        now = seen(fallen, now=START + (jump if seconds else 0))
+        assert targets(policy, replace(now, steady_now=START + seconds))["web"] == expected
+
+
 # ----------------------------------------------------------------------------------------------------- showar
 @pytest.mark.parametrize(
     ("state", "response", "output", "integral"),
@@ -363,7 +407,7 @@ def test_without_a_response_fit_utilisation_says_whether_the_slo_is_kept():
 
 
 def test_pbscaler_raises_two_bottlenecks_every_tick_and_takes_one_pod_every_other_minute():
-    policy = PbScalerPolicy(FITTED, Calls(CALLS))
+    policy = PbScalerPolicy(FITTED, Calls(CALLS), GuardRails(max_replicas=8).bounds)
     slow = {"web": 0.1, "api": 0.1, "db": 0.1}  # a p90 of .23 s
     found = targets(policy, seen(panel_of(res=slow, req=30.0), 2))
     assert sorted(found.values())[0] == 2 and sum(value > 2 for value in found.values()) == 2
@@ -374,6 +418,31 @@ def test_pbscaler_raises_two_bottlenecks_every_tick_and_takes_one_pod_every_othe
     assert targets(policy, seen(calm, 3, now=START + 105)) == dict.fromkeys(NAMES, 3)
     assert targets(policy, seen(calm, 3, now=START + 120)) == dict.fromkeys(NAMES, 2)
     assert targets(policy, seen(panel_of(cpu=0.5), 3)) == dict.fromkeys(NAMES)
+
+
+def test_pbscaler_keeps_within_the_bounds_of_each_service_and_no_others():
+    rails = GuardRails(max_replicas=40, per_service={"api": (1, 6), "db": (3, 40)})
+    policy = PbScalerPolicy(FITTED, Calls(CALLS), rails.bounds)
+    rates = {"web": 140.0, "api": 10.0, "db": 140.0}
+    slow = panel_of(res={"web": 0.2, "api": 0.2, "db": 0.02}, req=rates)
+    found = targets(policy, seen(slow, {"web": 7, "api": 4, "db": 40}))
+    assert found["web"] > 14 and found["api"] in (5, 6) and found["db"] == 40
+    assert targets(policy, seen(slow, {"web": 39, "api": 5, "db": 40})) == {"web": 39, "api": 5, "db": 40}
+    ramp = np.where(np.arange(20) < 16, 20.0, 2.0) + np.tile([0.1, -0.1], 10)
+    assert targets(policy, seen(panel_of(res=0.02, req=ramp), 3)) == {"web": 2, "api": 2, "db": 3}
+
+
+@pytest.mark.parametrize("rate", [5.0, 20.0, 60.0, 400.0])
+def test_of_all_choices_of_two_services_the_fewest_pods_that_keep_the_slo_are_chosen(rate):
+    now, rates = (
+        dict(zip(NAMES, (1, 1, 9), strict=True)),
+        dict(zip(NAMES, (rate, 2 * rate, rate), strict=True)),
+    )
+    choices = {"api": range(2, 20), "web": range(2, 15)}
+    tried = [{**now, "api": api, "web": web} for api in choices["api"] for web in choices["web"]]
+    kept = [each for each in tried if meets(FITTED, rates, each)]
+    expected = min(kept, key=lambda each: sum(each.values())) if kept else tried[0]
+    assert choose(FITTED, rates, now, choices) == expected
 
 
 # ----------------------------------------------------------------------------------------------- the registry

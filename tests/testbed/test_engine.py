@@ -310,6 +310,27 @@ def test_pods_boot_serve_and_drain(tmp_path: Path) -> None:
     assert simulator.snapshot().pod_uid[simulator.snapshot().pod_service == 0] == 0  # the oldest stays
 
 
+@pytest.mark.parametrize("users", [0, 20])
+def test_pods_that_are_removed_while_they_start_leave_room_for_others(users: int) -> None:
+    """Their timers stay until they are due, long after the pods' places are taken again."""
+    program = compile_program(load_application("boutique"))
+    plan = LoadPlan.closed([0.0], [users], program.task_weights)
+    simulators = [Simulator(program, plan, seed=1, replicas=[2] * program.num_services) for _ in range(2)]
+    for _ in range(4):
+        simulators[1]._grow_timers()
+    service = program.services.index("adservice")  # it takes 37 s to start
+    for simulator in simulators:
+        for step in range(60):
+            simulator.scale(service, 2 if step % 2 else 30)
+            simulator.advance(step + 1.0)
+        simulator.scale(service, 30)
+        simulator.advance(121.0)
+        states = simulator.snapshot().pod_state[simulator.snapshot().pod_service == service]
+        assert (states == core.READY).sum() == 30 == len(states)
+    for name in ("pod_cpu", "endpoint_seconds", "edges"):
+        np.testing.assert_array_equal(*(getattr(simulator.snapshot(), name) for simulator in simulators))
+
+
 def test_a_service_without_a_ready_pod_fails_its_requests(tmp_path: Path) -> None:
     program = two(tmp_path, calls="b")
     simulator = Simulator(program, LoadPlan.closed([0.0], [5], program.task_weights), seed=3, replicas=[1, 0])

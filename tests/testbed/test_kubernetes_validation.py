@@ -5,6 +5,7 @@ import json
 import pytest
 from helpers.recordings import hpa_decisions
 
+from deepscaler.policies.hpa import api as hpa_api
 from testbed.kubernetes_api import KubernetesStore, PodState
 
 SHOP = "/api/v1/namespaces/shop"
@@ -256,6 +257,106 @@ def test_an_autoscaler_is_answered_as_the_recorded_server_did(world):
         found = answer["spec"] if status == 201 else answer["message"]
         assert found == case["answer"], case["case"]
         world.send("DELETE", f"{AUTOSCALERS}/d")
+
+
+PERCENT, VALUE = (
+    {"type": "Utilization", "averageUtilization": 50},
+    {"type": "AverageValue", "averageValue": "50m"},
+)
+
+
+def of_resource(target, **source):
+    return {"type": "Resource", "resource": {"name": "cpu", "target": target, **source}}
+
+
+def of_container(target, **source):
+    inner = {"name": "cpu", "container": "app", "target": target, **source}
+    return {"type": "ContainerResource", "containerResource": inner}
+
+
+def custom(kind, target, **source):
+    inner = {"metric": {"name": "packets"}, "target": target, **source}
+    return {"type": kind, kind.lower(): inner}
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        of_resource(PERCENT),
+        of_resource(VALUE),
+        of_container(PERCENT),
+        of_resource(PERCENT, name=""),
+        of_container(PERCENT, container=""),
+        of_resource({**PERCENT, **VALUE}),
+        of_resource({"type": "Utilization"}),
+        of_resource({"averageUtilization": 50}),
+        of_container({"type": "Share", "averageUtilization": 0}),
+        of_resource({"type": "AverageValue", "averageValue": "0"}),
+    ],
+)
+def test_of_a_resource_the_api_takes_what_the_autoscaler_can_use_and_nothing_else(world, metric):
+    """The API stands alone, so the rule is written twice: here and in `deepscaler/policies/hpa`."""
+    spec = {"minReplicas": 1, "maxReplicas": 5, "metrics": [metric]}
+    status, answer = world.send("POST", AUTOSCALERS, autoscaler(**spec))
+    found = hpa_api.problems(hpa_api.with_defaults(spec))
+    text = found[0] if len(found) == 1 else f"[{', '.join(found)}]"
+    expected = f'HorizontalPodAutoscaler.autoscaling "d" is invalid: {text}' if found else ""
+    assert (status, answer.get("message", "")) == (422 if found else 201, expected)
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        custom("Pods", {"type": "AverageValue", "averageValue": "1k"}),
+        custom("External", {"type": "Value", "value": "30"}),
+        custom(
+            "Object", {"type": "Value", "value": 30}, describedObject={"kind": "Ingress", "name": "front"}
+        ),
+    ],
+)
+def test_a_metric_that_a_real_server_takes_is_taken(world, metric):
+    status, made = world.send("POST", AUTOSCALERS, autoscaler(maxReplicas=5, metrics=[metric]))
+    assert (status, made["spec"]["metrics"]) == (201, [metric])
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (
+            {"resource": {"name": "cpu", "target": PERCENT}},
+            "metrics[0].type: Required value: must specify a metric",
+        ),
+        (
+            {"type": "Packets"},
+            '"Packets": supported values: "ContainerResource", "External", "Object", "Pods", "Res',
+        ),
+        ({"type": "Pods"}, "metrics[0].pods: Required value: must populate information"),
+        (
+            {**custom("Pods", VALUE), **of_resource(PERCENT)},
+            "metrics[0].pods: Forbidden: must populate the given",
+        ),
+        (
+            custom("Pods", {"type": "Value", "value": "1"}),
+            "averageValue: Required value: must specify a positive",
+        ),
+        (
+            custom("Pods", VALUE, metric={}),
+            "metrics[0].pods.metric.name: Required value: must specify a metric name",
+        ),
+        (custom("Object", VALUE), "metrics[0].object.describedObject.kind: Required value"),
+        (
+            custom("External", {"type": "Value"}),
+            "averageValue: Required value: must set either a target value for",
+        ),
+        (
+            custom("External", {**VALUE, "value": "1"}),
+            "target.value: Forbidden: may not set both a target value",
+        ),
+    ],
+)
+def test_a_metric_that_a_real_server_refuses_is_refused(world, metric, message):
+    status, answer = world.send("POST", AUTOSCALERS, autoscaler(maxReplicas=5, metrics=[metric]))
+    assert status == 422 and message in answer["message"]
 
 
 def test_a_minimum_is_patched_within_the_maximum_and_only_on_the_version_that_was_read(world):

@@ -290,6 +290,39 @@ def test_pods_are_called_after_their_deployment(tmp_path: Path) -> None:
     }
 
 
+def test_an_arrival_of_an_open_load_is_a_user_who_does_one_task() -> None:
+    settings = boutique(
+        "testbed.load={shape: steady, low: 20, high: 20, noise: 0, kind: open}", "testbed.initial_replicas=8"
+    )
+    cluster = VirtualCluster(settings)
+    cluster.sleep_until(START + 300)
+    program = cluster.program
+    per_task = np.average(np.diff(program.task_ptr), weights=program.task_weights)
+    assert per_task == pytest.approx(1.58, abs=0.01)
+    offered = cluster.latencies(START, START + 300, 300.0)["offered"].sum()
+    assert offered / 300 == pytest.approx(20 * per_task, rel=0.05)
+
+
+@pytest.mark.parametrize("application", ["boutique", "boutique_real"])
+def test_the_counters_tell_the_responses_that_are_measured(application: str) -> None:
+    """Also where calls travel, and the way to an entry is no part of its own response."""
+    load = "testbed.load={shape: steady, low: 60, high: 60}"
+    settings = load_settings(f"config/{application}.yaml", [load, "testbed.initial_replicas=6"])
+    cluster = VirtualCluster(settings, keep_counters=True)
+    cluster.sleep_until(START + 60)
+    panel = cluster.metrics(START, START + 60, STEP)
+    before, now = cluster.counters()[-2:]
+    for service, measured in zip(panel.services, panel.feature("res")[-1], strict=True):
+        taken, count = (
+            sum(getattr(each, name) for each in now.services[service].durations.values())
+            - sum(getattr(each, name) for each in before.services[service].durations.values())
+            for name in ("sum_seconds", "count")
+        )
+        assert taken / count == pytest.approx(measured, rel=1e-5), service
+    for each in now.services["frontend"].durations.values():
+        assert each.buckets[-1] == each.count > 0
+
+
 # ---------------------------------------------------------------------------------------------------- by name
 def test_the_order_of_the_services_is_the_configurations_and_the_numbers_go_by_name() -> None:
     usual = boutique("testbed.load={shape: steady, low: 30, high: 30}")

@@ -28,11 +28,14 @@ _KEYS = {
     "behavior": ("scaleUp", "scaleDown"),
     "rules": ("stabilizationWindowSeconds", "selectPolicy", "policies", "tolerance"),
     "policy": ("type", "value", "periodSeconds"),
-    "metric": ("type", "resource", "containerResource"),
+    "metric": ("type", "resource", "containerResource", "pods", "object", "external"),
     "source": ("name", "container", "target"),
-    "target": ("type", "averageUtilization", "averageValue"),
+    "target": ("type", "averageUtilization", "averageValue", "value"),
+    "custom": ("metric", "describedObject", "target"),
 }
 _SOURCES = {"Resource": "resource", "ContainerResource": "containerResource"}
+_CUSTOM = {"Pods": "pods", "Object": "object", "External": "external"}
+"""Metrics that only an adapter serves. None does here, so nothing but their name is read."""
 
 
 def with_defaults(document: Document) -> dict[str, Any]:
@@ -98,11 +101,15 @@ def _quantity(fields: dict[str, Any], where: str, name: str) -> None:
 
 def _metric(value: Any, where: str) -> dict[str, Any]:
     metric = _fields(value, "metric", where)
-    if metric.get("type") not in _SOURCES:
+    kind = metric.get("type")
+    if kind in _CUSTOM:
+        custom = _fields(metric.get(_CUSTOM[kind]), "custom", f"{where}.{_CUSTOM[kind]}")
+        return {"type": kind, _CUSTOM[kind]: custom}
+    if kind not in _SOURCES:
         raise SettingsError(
-            f"{where}.type: this autoscaler knows {', '.join(_SOURCES)}; found {metric.get('type')!r}"
+            f"{where}.type: this autoscaler knows {', '.join((*_SOURCES, *_CUSTOM))}; found {kind!r}"
         )
-    key = _SOURCES[metric["type"]]
+    key = _SOURCES[kind]
     source = _fields(metric.get(key), "source", f"{where}.{key}")
     target = _fields(source.get("target"), "target", f"{where}.{key}.target")
     _integers(target, f"{where}.{key}.target", "averageUtilization")
@@ -126,6 +133,8 @@ def _rules(value: Any, defaults: Document, where: str) -> dict[str, Any]:
 def problems(spec: Document) -> list[str]:
     """What the API server has against a spec that `with_defaults` returned, in its words; empty if nothing.
 
+    Pods, Object and External metrics aren't judged.
+
     Source: pkg/apis/autoscaling/validation, validateHorizontalPodAutoscalerSpec.
     """
     found = []
@@ -139,11 +148,12 @@ def problems(spec: Document) -> list[str]:
             f"spec.maxReplicas: Invalid value: {high}: must be greater than or equal to `minReplicas`"
         )
     for index, metric in enumerate(spec["metrics"]):
-        key = _SOURCES[metric["type"]]
-        found += _source_problems(
-            metric[key], f"spec.metrics[{index}].{key}", needs_container=key == "containerResource"
-        )
-    if low == 0:
+        key = _SOURCES.get(metric["type"])
+        if key is not None:
+            found += _source_problems(
+                metric[key], f"spec.metrics[{index}].{key}", needs_container=key == "containerResource"
+            )
+    if low == 0 and not {"Object", "External"} & {metric["type"] for metric in spec["metrics"]}:
         found.append(
             "spec.metrics: Forbidden: must specify at least one Object or External metric "
             "to support scaling to zero replicas"
@@ -239,14 +249,18 @@ def parse_spec(document: Document, flags: Flags | None = None) -> HpaSpec:
     return HpaSpec(
         min_replicas=spec["minReplicas"],
         max_replicas=spec["maxReplicas"],
-        metrics=tuple(_parse_metric(metric[_SOURCES[metric["type"]]]) for metric in spec["metrics"]),
+        metrics=tuple(_parse_metric(metric) for metric in spec["metrics"]),
         behavior=behavior
         and Behavior(_parse_rules(behavior["scaleUp"]), _parse_rules(behavior["scaleDown"])),
         flags=flags or Flags(),
     )
 
 
-def _parse_metric(source: Document) -> Metric:
+def _parse_metric(metric: Document) -> Metric:
+    kind = metric["type"]
+    if kind in _CUSTOM:
+        return Metric((metric[_CUSTOM[kind]].get("metric") or {}).get("name", ""), custom=kind)
+    source = metric[_SOURCES[kind]]
     average = source["target"].get("averageValue")
     milli = None if average is None else math.ceil(parse_quantity(average) * 1000)
     return Metric(source["name"], source["target"].get("averageUtilization"), milli, source.get("container"))

@@ -99,7 +99,7 @@ class HpaPolicy(Policy):
             pods.setdefault(pod.service, []).append(pod)
         self.failures = {}
         return {
-            workload.service: self._sync(workload, pods.get(workload.service, []), observation.now)
+            workload.service: self._sync(workload, pods.get(workload.service, []), observation)
             for workload in observation.workloads
             if workload.service in self._specs
         }
@@ -108,13 +108,14 @@ class HpaPolicy(Policy):
         """`targets`: service -> target of its HPA, as seen so far."""
         return {"targets": self.targets}
 
-    def _sync(self, workload: Workload, pods: Sequence[Pod], now: float) -> Proposal:
-        service, current = workload.service, workload.replicas
+    def _sync(self, workload: Workload, pods: Sequence[Pod], observation: Observation) -> Proposal:
+        """One sync; windows and rates go by a clock that is never set, as monotonic times do in Go."""
+        service, current, now = workload.service, workload.replicas, observation.steady
         state = self._states.get(service, HpaState())
         done = self._pending.pop(service, None)
         if done and done.after == current:
             state = store_scale_event(state, self._specs[service], done.before, done.after, done.time)
-        spec, measured = self._measure(workload, pods, now)
+        spec, measured = self._measure(workload, pods, observation.now)
         decision = reconcile(spec, state, current, measured, now)
         self._states[service] = decision.state
         if decision.target != current:

@@ -66,10 +66,16 @@ def metric_replicas(
         strangers: see `resource_metrics`.
 
     Raises:
-        MetricsError: no usable metric, or a request is missing.
+        MetricsError: no usable metric, a request is missing, or nobody serves such metrics.
 
     Source: GetResourceReplicas, GetRawResourceReplicas, calcPlainMetricReplicas.
     """
+    if metric.custom:
+        served_by = "external" if metric.custom == "External" else "custom"
+        raise MetricsError(
+            f"unable to get metric {metric.resource}: unable to fetch metrics from {served_by} metrics API: "
+            "no known available metric versions found"
+        )
     metrics = resource_metrics(pods, metric, strangers)
     if not pods:
         raise MetricsError("no pods returned by selector while calculating replica count")
@@ -151,18 +157,13 @@ def measure(
     best, name, failed, failed_reason = 0, "", None, ""
     usages: list[Usage | None] = []
     for metric in spec.metrics:
-        kind = "usage" if metric.utilization is None else "utilization"
         try:
             replicas, usage = metric_replicas(spec, metric, current, pods, now, strangers=strangers)
         except MetricsError as error:
             usages.append(None)
             if failed is None:
-                failed = f"failed to get {metric.resource} {kind}: {error}"
-                failed_reason = (
-                    "FailedGetResourceMetric"
-                    if metric.container is None
-                    else "FailedGetContainerResourceMetric"
-                )
+                failed = f"failed to get {metric.value}: {error}"
+                failed_reason = f"FailedGet{metric.kind}Metric"
             continue
         usages.append(usage)
         if replicas > best or not name:

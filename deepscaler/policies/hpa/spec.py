@@ -23,14 +23,29 @@ class Metric:
     """A Resource metric, or a ContainerResource metric if `container` is set. One of the two targets is set.
 
     Attributes:
+        resource: the name of the resource, or of the custom metric.
         utilization: the target in percent of the request.
         average_value: the target per pod, in the unit of the resource.
+        custom: Pods, Object or External, if it is none of a resource; nobody serves it, so it always fails.
     """
 
     resource: str
     utilization: int | None = None
     average_value: int | None = None
     container: str | None = None
+    custom: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """Its `type` in the document."""
+        return self.custom or ("Resource" if self.container is None else "ContainerResource")
+
+    @property
+    def value(self) -> str:
+        """What is read of it, in the words of the controller."""
+        if self.custom:
+            return f"{self.custom.lower()} metric value"
+        return f"{self.resource} {'usage' if self.utilization is None else 'utilization'}"
 
 
 @dataclass(frozen=True)
