@@ -23,19 +23,28 @@ STEP, HOUR = 60.0, 3600.0
 
 
 class Cluster(FakeCluster):
-    """Whose entries had requests from `busy` on only, and whose store is down from `down` to `up`."""
+    """Whose entries had requests from `busy` on only, and whose store is down from `down` to `up`.
 
-    busy, down, up = -np.inf, np.inf, np.inf
+    What lies between `down` and `up` altogether the store never knows if `lost`.
+    """
+
+    busy, down, up, lost = -np.inf, np.inf, np.inf, False
 
     def latencies(self, start, end, step):
+        self._known(start, end)
         if self.down <= self.clock < self.up or end < self.busy:
             raise MetricsError("no requests at the entries")
         return super().latencies(start, end, step)
 
     def metrics(self, start, end, step):
+        self._known(start, end)
         if self.down <= self.clock < self.up:
             raise MetricsError("connection refused")
         return super().metrics(start, end, step)
+
+    def _known(self, start, end):
+        if self.lost and self.down <= start and end <= self.up:
+            raise MetricsError("knows no such series")
 
 
 def watched(cluster: Cluster, keeper: Keeper, seconds: float) -> None:
@@ -85,6 +94,33 @@ def test_what_couldnt_be_read_is_read_later(tmp_path, state):
         there = times(tmp_path / name)
         assert there.tolist() == [START + STEP * (row + 1) for row in range(len(there))], name
         assert there[-1] >= cluster.clock - 600.0
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["away", "without samples"])
+@pytest.mark.parametrize("hours", [20, 30, 75])
+def test_a_hole_of_days_costs_its_own_rows_only(tmp_path, caplog, hours, lost):
+    cluster = Cluster(("web",))
+    cluster.down, cluster.up, cluster.lost = START + HOUR, START + (1 + hours) * HOUR, lost
+    keeper = Keeper(tmp_path, cluster, STEP, START)
+    for now in START + 300.0 * np.arange(1, (hours + 5) * 12 + 1):
+        cluster.clock = now
+        keeper(SimpleNamespace(now=now))
+    for name in FILES:
+        there = times(tmp_path / name)
+        assert there[-1] >= cluster.clock - 600.0 and (np.diff(there) % STEP == 0).all(), name
+        assert np.diff(there).max() <= max(hours * HOUR - GAP_SECONDS, 0.0) + 1800.0, name
+        said = [record.message for record in caplog.records if record.message.startswith(f"{name}: nothing")]
+        assert len(said) == (2 if hours > 24 else 0), said  # when it begins, and what it came to
+    assert len(caplog.records) <= 10
+
+
+def test_a_history_of_days_before_the_run_is_kept(tmp_path, caplog):
+    cluster = Cluster(("web",))
+    keeper = Keeper(tmp_path, cluster, 300.0, START, history=3 * GAP_SECONDS)
+    cluster.clock += HOUR
+    keeper.finish("metrics.csv")
+    assert times(tmp_path / "metrics.csv")[0] <= START - 3 * GAP_SECONDS + HOUR + 300.0
+    assert not caplog.records
 
 
 def test_the_end_reads_through_hours_without_a_request(tmp_path):
