@@ -16,7 +16,7 @@ from typing import Any
 
 from deepscaler.artefacts import one_line, replacing, utc_seconds
 from deepscaler.logs import OnChange
-from deepscaler.run_parts import aside
+from deepscaler.run_parts import aside, numbers_aside
 
 log = logging.getLogger(__name__)
 LARGEST_BYTES = 16 * 2**20
@@ -86,21 +86,29 @@ class Table:
         return self._tail(self.path, float("-inf"))
 
     def first_time(self) -> float | None:
-        """The time of the first sound row of the file; None if there is none."""
+        """The time of the first sound row, be it in a file that was moved aside; None if there is none."""
+        times = (self._first_time(path) for path in self._parts())
+        return next((time for time in times if time is not None), None)
+
+    def last_time(self) -> float | None:
+        """The time of the last sound row, likewise."""
+        found = (self._tail(path, float("inf")) for path in reversed(self._parts()))
+        return next((float(rows[-1][0]) for rows in found if rows), None)
+
+    # ---------------------------------------------------------------------------------------------- the files
+    def _parts(self) -> list[Path]:
+        """Those that are there, from the oldest to the newest, which is the file itself."""
+        return [*(aside(self.path, number) for number in numbers_aside(self.path)), self.path]
+
+    def _first_time(self, path: Path) -> float | None:
         try:
-            with self.path.open("rb") as file:
+            with path.open("rb") as file:
                 header, *lines = file.read(_BLOCK_BYTES).split(b"\n")
                 rows = (self._parsed(line, self._places(header)) for line in lines)
                 return next((float(row[0]) for row in rows if row is not None), None)
         except OSError:
             return None
 
-    def last_time(self) -> float | None:
-        """The time of the last sound row of the file; None if there is none."""
-        rows = self._tail(self.path, float("inf"))
-        return float(rows[-1][0]) if rows else None
-
-    # ---------------------------------------------------------------------------------------------- the files
     def _guarded(self, action: Callable[[], object], rows: int) -> None:
         try:
             action()

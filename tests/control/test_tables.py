@@ -14,7 +14,7 @@ import pytest
 from helpers.fakes import START, FakeCluster, ScriptedPolicy, make_settings
 from helpers.paths import ROOT
 
-from deepscaler.artefacts import utc_text
+from deepscaler.artefacts import utc_seconds, utc_text
 from deepscaler.control.controller import Controller
 from deepscaler.control.live import run_live
 from deepscaler.control.lock import only_writer
@@ -195,6 +195,28 @@ def test_a_file_that_has_grown_is_moved_aside_and_the_oldest_is_deleted(tmp_path
     again = table(tmp_path)
     assert [int(found[2]) for found in again.since(START + 380)] == list(range(380, 400))  # across two files
     assert growing.lost == again.lost == again.skipped == 0
+
+
+@pytest.mark.parametrize("rows", [30, 31, 45, 70, 400])
+def test_the_first_and_the_last_row_are_those_of_all_files_that_are_there(tmp_path, rows):
+    growing = table(tmp_path)
+    for second in range(rows):
+        growing.append(row(second), 1)
+    texts = "".join(path.read_text() for path in tmp_path.iterdir())
+    oldest = min(int(line.rpartition(",")[2]) for line in texts.splitlines() if "web" in line)
+    for each in (growing, table(tmp_path)):
+        assert (each.first_time(), each.last_time()) == (START + oldest, START + rows - 1)
+    assert table(tmp_path, largest=100).last_time() == START + rows - 1  # though it begins a new file
+
+
+def test_a_run_that_goes_on_after_its_files_were_moved_aside_keeps_its_beginning(tmp_path, monkeypatch):
+    monkeypatch.setattr("deepscaler.control.tables.Table.__init__.__defaults__", (10_000, 4))
+    cluster, settings = FakeCluster(("web",)), make_settings(("web",), run_dir=str(tmp_path), duration=1800.0)
+    for _ in range(3):
+        directory = run_live(cluster, wants(6.0), settings)
+    run = read_run(directory)
+    assert (directory / "decisions.1.csv").is_file()
+    assert utc_seconds(run.info["start"]) == run.decisions["time"].min() == START
 
 
 def test_only_the_tail_is_read_to_find_the_newest_rows(tmp_path, monkeypatch):
