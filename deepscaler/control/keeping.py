@@ -14,6 +14,7 @@ from pathlib import Path
 from deepscaler.adapters.deadline import sharing
 from deepscaler.artefacts import utc_text
 from deepscaler.cluster import ENDPOINT_COLUMNS, Cluster
+from deepscaler.control import tables
 from deepscaler.control.tables import Table, moment, optional_number, word
 from deepscaler.control.tick import Tick
 from deepscaler.errors import ClusterError, MetricsError
@@ -36,8 +37,10 @@ An hour without a request gives no answer, and a long answer can take too long.
 """
 READ_SECONDS = 5.0
 """Reading the store takes no longer while the controller ticks."""
-LARGEST_BYTES = 128 * 2**20
-"""A file that has grown to this size is moved aside: that of ten services' metrics after a month."""
+LARGEST_BYTES = 64 * 2**20
+"""A file that would grow beyond this size is moved aside: that of ten services' metrics after a month."""
+MOST_BYTES = (1 + tables.KEPT) * 2 * (LARGEST_BYTES + tables.LARGEST_BYTES)
+"""All files of a run directory take so much at most: these two, and the recorder's."""
 
 
 class Keeper:

@@ -20,7 +20,7 @@ from deepscaler.run_parts import aside, numbers_aside
 
 log = logging.getLogger(__name__)
 LARGEST_BYTES = 16 * 2**20
-"""A file that has grown to this size is moved aside (`decisions.1.csv`), and a new one begins."""
+"""A file that would grow beyond this size is moved aside (`decisions.1.csv`), and a new one begins."""
 KEPT = 4
 """So many files that were moved aside are kept; older ones are deleted."""
 _BLOCK_BYTES = 2**18
@@ -42,11 +42,12 @@ class Table:
             those before them are left out when they are read.
         columns: name -> what reads a cell, by a ValueError where it isn't sound.
         added: those that files of earlier versions don't have; they read as the parser reads "".
-        largest: size in bytes above which the file is moved aside.
+        largest: size in bytes beyond which the file isn't to grow; it is moved aside before.
         kept: how many files that were moved aside are kept.
         eager: make a file without rows at once; else the first row makes it.
 
     Attributes:
+        most_bytes: that all its files take, once those of a version with larger ones are gone.
         lost: rows that couldn't be written.
         skipped: lines that weren't sound.
     """
@@ -63,6 +64,7 @@ class Table:
     ) -> None:
         self.path, self.lost, self.skipped = path, 0, 0
         self._columns, self._added, self._largest, self._kept = dict(columns), frozenset(added), largest, kept
+        self.most_bytes = largest * (1 + kept)
         self._header = (",".join(columns) + "\n").encode()
         self._on_change = OnChange(log, logging.ERROR)
         if eager or path.is_file():
@@ -166,7 +168,8 @@ class Table:
             new.write((b"" if begin else self._header) + b"".join(lines))
 
     def _append(self, data: bytes) -> None:
-        if self.path.is_file() and self.path.stat().st_size >= self._largest:
+        size = self.path.stat().st_size if self.path.is_file() else 0
+        if size > len(self._header) and size + len(data) > self._largest:
             self._move_aside()
         handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:

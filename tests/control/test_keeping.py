@@ -10,16 +10,23 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from helpers.fakes import START, FakeCluster, ScriptedPolicy, make_settings
+from helpers.paths import ROOT
 
-from deepscaler.artefacts import utc_seconds
-from deepscaler.control.keeping import FILES, GAP_SECONDS, Keeper
+from deepscaler.adapters.kubernetes.objects import quantity
+from deepscaler.artefacts import utc_seconds, utc_text
+from deepscaler.control import check
+from deepscaler.control.keeping import FILES, GAP_SECONDS, MOST_BYTES, Keeper
 from deepscaler.control.live import run_live
+from deepscaler.control.recorder import Recorder
+from deepscaler.control.tables import Table, moment, whole
 from deepscaler.errors import MetricsError
 from deepscaler.runs import read_run
 
 pytestmark = pytest.mark.stress
 STEP, HOUR = 60.0, 3600.0
+DEPLOY = ROOT / "deploy"
 
 
 class Cluster(FakeCluster):
@@ -148,3 +155,37 @@ def test_a_controller_goes_on_where_the_one_before_was_killed(tmp_path, pause):
         gaps = np.diff(times(tmp_path / name))
         assert (gaps > 0).all() and (gaps > STEP).sum() == (pause > GAP_SECONDS), name
         assert times(tmp_path / name)[-1] > later
+
+
+def test_all_files_of_a_run_directory_fit_into_the_volume_of_the_pod(tmp_path):
+    tables = [
+        *Keeper(tmp_path, FakeCluster(), STEP, START)._tables.values(),
+        *Recorder(tmp_path)._tables.values(),
+    ]
+    assert sum(table.most_bytes for table in tables) == MOST_BYTES
+    for path in (DEPLOY / "base/controller/deployment.yaml", *DEPLOY.glob("*.yaml")):
+        for item in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+            if item and item.get("kind") == "Deployment":
+                volumes = {each["name"]: each for each in item["spec"]["template"]["spec"]["volumes"]}
+                room = quantity(volumes["runs"]["emptyDir"]["sizeLimit"])
+                assert room >= 1.2 * MOST_BYTES, path
+
+
+def test_a_check_asks_for_as_much_room_as_the_files_take(tmp_path, monkeypatch):
+    for free, state in ((MOST_BYTES - 1, "note"), (MOST_BYTES, "ok")):
+        monkeypatch.setattr("shutil.disk_usage", lambda _path, free=free: SimpleNamespace(free=free))
+        assert check._disk(tmp_path).state == state
+
+
+@pytest.mark.parametrize("rows", [1, 7, 50])
+def test_no_file_grows_beyond_its_bound_and_larger_ones_of_before_go(tmp_path, rows):
+    columns = {"time": moment, "value": whole}
+    lines = [f"{utc_text(START + second)},{second}\n" for second in range(1000)]
+    Table(tmp_path / "t.csv", columns, largest=10**6).append("".join(lines[:200]), 200)
+    growing = Table(tmp_path / "t.csv", columns, largest=2000, kept=2)
+    assert len(growing.since(START)) == 200
+    for first in range(200, 1000, rows):
+        growing.append("".join(lines[first : first + rows]), rows)
+    sizes = [path.stat().st_size for path in tmp_path.iterdir()]
+    assert len(sizes) == 3 and max(sizes) <= 2000 and sum(sizes) <= growing.most_bytes
+    assert growing.last_time() == START + 999
