@@ -19,7 +19,7 @@ NEWEST_ROWS = 12
 OLDER_ROWS = 60
 """So many older rows are asked for again in turn, because a store may fill a gap long afterwards."""
 MOST_QUERIES = 48
-"""So many answers are remembered: more than are asked for, since the texts of queries change when names do."""
+"""So many answers are remembered: more than are asked for, since queries' texts change when names do."""
 MOST_LENGTHS = 2
 """So many lengths of one query are remembered: that of a tick, and that of whoever asks between ticks."""
 TURN = 8

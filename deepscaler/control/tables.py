@@ -24,6 +24,8 @@ LARGEST_BYTES = 16 * 2**20
 KEPT = 4
 """So many files that were moved aside are kept; older ones are deleted."""
 _BLOCK_BYTES = 2**18
+_HEADER_BYTES = 2**22
+"""A first line is read up to here: names of a thousand services may be longer than a block."""
 Row = tuple[Any, ...]
 Parser = Callable[[str], Any]
 Places = tuple[list[int | None], int]
@@ -105,8 +107,11 @@ class Table:
     def _first_time(self, path: Path) -> float | None:
         try:
             with path.open("rb") as file:
-                header, *lines = file.read(_BLOCK_BYTES).split(b"\n")
-                rows = (self._parsed(line, self._places(header)) for line in lines)
+                places = self._places(file.readline(_HEADER_BYTES))
+                rows = (
+                    self._parsed(line, places)
+                    for line in file.read(max(_BLOCK_BYTES, file.tell())).split(b"\n")
+                )
                 return next((float(row[0]) for row in rows if row is not None), None)
         except OSError:
             return None
@@ -130,7 +135,7 @@ class Table:
             self._append(b"")
             return
         with self.path.open("rb") as file:
-            first = file.readline(_BLOCK_BYTES)
+            first = file.readline(_HEADER_BYTES)
             named = first.endswith(b"\n")
             if named and first != self._header:
                 self._begin_anew(first)
@@ -196,7 +201,7 @@ class Table:
         """Sound rows of one file: all from `moment` on, and usually some before it."""
         try:
             with path.open("rb") as file:
-                places = self._places(file.readline(_BLOCK_BYTES))
+                places = self._places(file.readline(_HEADER_BYTES))
                 if places is None:
                     return []
                 size = file.seek(0, os.SEEK_END)

@@ -219,6 +219,21 @@ def test_a_run_that_goes_on_after_its_files_were_moved_aside_keeps_its_beginning
     assert utc_seconds(run.info["start"]) == run.decisions["time"].min() == START
 
 
+@pytest.mark.parametrize("block", [64, 1000, 2**18])
+def test_a_header_that_is_longer_than_a_block_costs_no_row(tmp_path, monkeypatch, block):
+    monkeypatch.setattr("deepscaler.control.tables._BLOCK_BYTES", block)
+    columns = {"time": moment, **{f"a service with a long name {number} cpu": whole for number in range(60)}}
+    lines = [f"{utc_text(START + second)},{','.join(['7'] * 60)}\n" for second in range(40)]
+    Table(tmp_path / "t.csv", columns).append("".join(lines), 40)
+    before = (tmp_path / "t.csv").read_text()
+    again = Table(tmp_path / "t.csv", columns)  # the controller starts anew
+    assert (tmp_path / "t.csv").read_text() == before and again.skipped == 0
+    assert (again.first_time(), again.last_time()) == (START, START + 39)
+    assert len(again.all()) == 40 and len(again.since(START + 30)) == 10
+    again.append(lines[-1][:-9], 1)  # torn
+    assert len(Table(tmp_path / "t.csv", columns).all()) == 40
+
+
 def test_only_the_tail_is_read_to_find_the_newest_rows(tmp_path, monkeypatch):
     monkeypatch.setattr("deepscaler.control.tables._BLOCK_BYTES", 512)
     long = table(tmp_path, largest=10**7)
