@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from deepscaler.commands import complete
+from deepscaler.scrubbing import scrubbed
 
 State = Literal["ok", "note", "MISSING"]
 
@@ -25,8 +26,8 @@ class Finding:
     text: str
 
     def __str__(self) -> str:
-        """`ok       Prometheus: it answers`."""
-        return f"{self.state:<8} {self.about}: {complete(self.text)}"
+        """`ok       Prometheus: it answers`, without secrets."""
+        return f"{self.state:<8} {self.about}: {scrubbed(complete(self.text))}"
 
 
 def summary(findings: list[Finding]) -> str:

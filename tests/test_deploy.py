@@ -424,7 +424,7 @@ def test_the_shadow_runs_as_its_pod_and_changes_nothing(
         running = pods.start(stack)
         await_that(running, lambda: samples(running).get("deepscaler_ticks_total", 0) >= 1)
         found = samples(running)
-        about = {"app": "boutique", "policy": "deepscaler", "mode": "dry_run"}
+        about = {"app": "boutique", "app_namespace": "boutique", "policy": "deepscaler", "mode": "dry_run"}
         about["bundle_sha256"] = sha256(bundle.read_bytes()).hexdigest()
         labels = ",".join(f'{name}="{value}"' for name, value in sorted(about.items()))
         assert found[f"deepscaler_info{{{labels}}}"] == 1

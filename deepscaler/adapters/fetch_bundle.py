@@ -15,6 +15,7 @@ import requests
 
 from deepscaler.artefacts import LARGEST_BUNDLE_BYTES, one_line, replacing
 from deepscaler.errors import BundleError, DeepScalerError
+from deepscaler.scrubbing import scrubbed
 
 TIME_OUT_SECONDS = 30.0
 """So long a server may stay silent."""
@@ -39,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     except DeepScalerError as error:
         print(f"fetch_bundle: {error}", file=sys.stderr)
         return 1
-    print(f"{arguments.to}: {size} bytes from {arguments.url}")
+    print(scrubbed(f"{arguments.to}: {size} bytes from {arguments.url}"))
     return 0
 
 

@@ -18,8 +18,10 @@ NEWEST_ROWS = 12
 """So many of the newest known rows are asked for again each time, because samples may arrive late."""
 OLDER_ROWS = 60
 """So many older rows are asked for again in turn, because a store may fill a gap long afterwards."""
-MOST_QUERIES = 32
-"""So many queries are remembered: more than a tick asks, since their texts change when names do."""
+MOST_QUERIES = 48
+"""So many answers are remembered: more than are asked for, since queries' texts change when names do."""
+MOST_LENGTHS = 2
+"""So many lengths of one query are remembered: that of a tick, and that of whoever asks between ticks."""
 TURN = 8
 """Each query asks for older rows at one of so many of its readings."""
 
@@ -43,6 +45,10 @@ class Rows:
 
 Read = Callable[[float, float, float, Callable[[], None] | None], Rows]
 """Reads a query from, to, by step; told after each request."""
+
+
+_Key = tuple[Hashable, int]
+"""A query and the number of its rows."""
 
 
 @dataclass
@@ -70,7 +76,7 @@ class _Known:
 
 
 class GrowingAnswers:
-    """Reads as it is told to, and remembers the last whole answer to each query.
+    """Reads as it is told to, and remembers the last whole answer to each query and number of rows.
 
     Of a query that is asked again for a span that has moved on, only the newest rows are requested, and now
     and then a stretch of older ones. An answer that is partial isn't remembered, so all that came after the
@@ -79,7 +85,7 @@ class GrowingAnswers:
     """
 
     def __init__(self) -> None:
-        self._known: dict[Hashable, _Known] = {}
+        self._known: dict[_Key, _Known] = {}
 
     def rows(
         self,
@@ -104,10 +110,11 @@ class GrowingAnswers:
             MetricsError: the reading fails; what is known stays known.
         """
         times = grid(start, end, step)
-        known = self._known.get(query)
+        key = query, len(times)
+        known = self._known.get(key)
         moved = None if known is None else _rows_moved(known.answer.times, times, step)
         if known is None or moved is None:
-            return self._remember(query, read(start, end, step, progress), None)
+            return self._remember(key, read(start, end, step, progress), None)
         base = _moved(known.answer, times, moved)
         fresh = max(len(times) - moved - NEWEST_ROWS, 0)
         answer = _joined(base, read(times[fresh], end, step, progress), fresh)
@@ -117,18 +124,20 @@ class GrowingAnswers:
                 answer = _joined(answer, read(times[first], times[last - 1], step, None), first)
             except MetricsError as error:
                 _LOG.info("older samples can't be read again, so they stay as they were: %s", error)
-        return self._remember(query, answer, known)
+        return self._remember(key, answer, known)
 
-    def _remember(self, query: Hashable, answer: Rows, known: _Known | None) -> Rows:
+    def _remember(self, key: _Key, answer: Rows, known: _Known | None) -> Rows:
         if answer.partial:
             return answer
-        self._known.pop(query, None)  # so that the last one is the newest
+        self._known.pop(key, None)  # so that the last one is the newest
         if known is None:
             # Queries that are first asked at the same tick have their turns at different ones.
-            self._known[query] = _Known(answer, readings=len(self._known))
+            self._known[key] = _Known(answer, readings=len(self._known))
         else:
             known.answer = answer
-            self._known[query] = known
+            self._known[key] = known
+        for old in [other for other in self._known if other[0] == key[0]][:-MOST_LENGTHS]:
+            del self._known[old]
         if len(self._known) > MOST_QUERIES:
             del self._known[next(iter(self._known))]
         return answer

@@ -8,14 +8,12 @@ from pathlib import Path
 
 from deepscaler.artefacts import one_line, replacing
 from deepscaler.cluster import Workload
+from deepscaler.control.keeping import MOST_BYTES
 from deepscaler.errors import DeepScalerError
 from deepscaler.findings import Finding
 from deepscaler.learning.bundle_file import read_bundle_file
 from deepscaler.policies.registry import OVER_BUNDLE, make_policy
 from deepscaler.settings import Settings
-
-LEAST_FREE_BYTES = 256 * 1024**2
-"""The controller's own files take so much at most (see `deepscaler.control.tables`)."""
 
 
 def findings(settings: Settings) -> Iterator[Finding]:
@@ -78,6 +76,6 @@ def _disk(directory: Path) -> Finding:
         remedy = "set scale.run_dir to a directory that this user may write to"
         return Finding("MISSING", "disk", f"{directory}: {one_line(error)}; {remedy}")
     text = f"{directory} can be written, {free / 1024**3:.1f} GiB are free"
-    if free < LEAST_FREE_BYTES:
-        return Finding("note", "disk", f"{text}; free {LEAST_FREE_BYTES // 1024**2} MiB, or rows are lost")
+    if free < MOST_BYTES:
+        return Finding("note", "disk", f"{text}; free {MOST_BYTES // 1024**2} MiB, or rows are lost")
     return Finding("ok", "disk", text)

@@ -17,19 +17,18 @@ def shared(
     plan: Sequence[Decision], rails: GuardRails, stance: Stance
 ) -> tuple[list[Decision], dict[str, str]]:
     """The plan within the constraints, and constraint -> what is wrong with those that can't be kept."""
-    fixed = stance.beside if stance.acting else frozenset[str]()
     lows = {
         item.service: min(max(low, stance.minimums.get(item.service, 0)), high)
         for item in plan
         for low, high in [rails.bounds(item.service)]
     }
-    kept = within_constraints(plan, rails.constraints, lows, fixed)
+    kept = within_constraints(plan, rails.constraints, lows, stance.fixed)
     decided = {item.service: item for item in kept}
     crowded = {
         each.name: f"constraint {each.name}: {excess:g} more than the {each.at_most:g} there are is taken, "
         "and no service of its `reduce` may be cut further"
         for each in rails.constraints
-        if (excess := excess_of(each, decided, fixed)) > _SLACK
+        if (excess := excess_of(each, decided, stance.fixed)) > _SLACK
     }
     return kept, crowded
 

@@ -94,3 +94,8 @@ class Stance:
     beside: frozenset[str] = frozenset()
     minimums: Mapping[str, int] = field(default_factory=dict)
     rules: Mapping[str, Rules] = field(default_factory=dict)
+
+    @property
+    def fixed(self) -> frozenset[str]:
+        """The services whose replicas somebody else decides, while this controller decides others'."""
+        return self.beside if self.acting else frozenset()

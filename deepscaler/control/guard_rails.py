@@ -6,12 +6,12 @@ opt-outs, pauses, forced values -> tolerance -> scale-down stabilization -> step
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from deepscaler.cluster import QuotaClaim, Workload
 from deepscaler.control.decision import Decision, Rules, Stance
-from deepscaler.control.quotas import Wish, share_out
+from deepscaler.control.quotas import Wish, share_out_beside
 from deepscaler.control.recommendations import RecommendationHistory, round_replicas
 from deepscaler.policies.base import Proposal, Reason
 from deepscaler.settings import GuardRails
@@ -36,7 +36,7 @@ def decide(
         _bounded(proposals.get(workload.service, nothing), workload, history, now, rails=rails, stance=stance)
         for workload in workloads
     ]
-    return within_quotas(plan, workloads, rails.quota_cores)
+    return within_quotas(plan, workloads, rails.quota_cores, stance.fixed)
 
 
 def cores_of(workload: Workload) -> float:
@@ -167,7 +167,10 @@ def _clamped(decision: Decision, rails: GuardRails, minimums: Mapping[str, int])
 
 
 def within_quotas(
-    plan: Sequence[Decision], workloads: Sequence[Workload], cores: float | None
+    plan: Sequence[Decision],
+    workloads: Sequence[Workload],
+    cores: float | None,
+    fixed: Collection[str] = (),
 ) -> list[Decision]:
     """The plan, with smaller scale-ups where the quotas have no room for all; their reason is `quota`.
 
@@ -175,6 +178,7 @@ def within_quotas(
         plan: one decision per workload.
         workloads: what the services are, and what their replicas take of the cluster's quotas.
         cores: most cores that the limits of all targets may add up to; None: no bound.
+        fixed: services whose replicas somebody else decides.
     """
     wishes = {
         workload.service: Wish(
@@ -185,7 +189,7 @@ def within_quotas(
         )
         for item, workload in zip(plan, workloads, strict=True)
     }
-    granted = share_out(wishes)
+    granted = share_out_beside(wishes, fixed)
     return [
         replace(item, target=grant.replicas, reason=Reason.QUOTA, bound_by=grant.bound_by)
         if (grant := granted[item.service]).replicas < item.target

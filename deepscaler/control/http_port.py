@@ -5,6 +5,7 @@ The controller's thread decides while these threads answer, so all that they may
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 import threading
@@ -62,11 +63,20 @@ class _Server(ThreadingHTTPServer):
 
     request_queue_size = 32
 
-    def __init__(self, address: tuple[str, int], answer: Callable[[str], Answer]) -> None:
+    def __init__(self, address: str, port: int, answer: Callable[[str], Answer]) -> None:
+        found = socket.getaddrinfo(address or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        # A name that has both, as localhost, is served where it always was.
+        self.address_family, *_, place = min(found, key=lambda one: one[0] != socket.AF_INET)
         self.answer, self.closing = answer, threading.Event()
         self.streams = threading.Semaphore(MOST_STREAMS)
         self._open: dict[socket.socket, float] = {}  # connection -> when it is cut off
-        super().__init__(address, _Handler)
+        super().__init__(place, _Handler)  # type: ignore[arg-type]  # IPv6 has a flow and a scope, too
+
+    def server_bind(self) -> None:
+        if self.address_family == socket.AF_INET6:
+            with suppress(OSError):  # a machine may have IPv6 alone
+                self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # `::` is IPv4, too
+        super().server_bind()
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if len(self._open) >= MOST_CONNECTIONS:
@@ -141,14 +151,17 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def http_port(address: str, port: int, answer: Callable[[str], Answer], setting: str) -> Iterator[int]:
+def http_port(
+    address: str, port: int, answer: Callable[[str], Answer], setting: str, address_setting: str = ""
+) -> Iterator[int]:
     """Answer requests until the `with` block ends.
 
     Args:
-        address: to listen on.
+        address: to listen on, of IPv4 or IPv6; `::` is all of both.
         port: likewise; 0 for a free one.
         answer: from a path to its answer; called in several threads.
         setting: that names the port, for the message.
+        address_setting: that names the address; "" if none does.
 
     Yields:
         The port.
@@ -157,9 +170,12 @@ def http_port(address: str, port: int, answer: Callable[[str], Answer], setting:
         ClusterError: the port can't be opened.
     """
     try:
-        server = _Server((address, port), answer)
-    except OSError as error:
-        raise ClusterError(f"nothing can be served on {address}:{port} ({error}); set {setting}") from error
+        server = _Server(address, port, answer)
+    except (OSError, UnicodeError) as error:
+        of_port = getattr(error, "errno", None) in (errno.EADDRINUSE, errno.EACCES)
+        where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        remedy = setting if of_port or not address_setting else address_setting
+        raise ClusterError(f"nothing can be served on {where} ({error}); set {remedy}") from error
     thread = threading.Thread(
         target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="pages", daemon=True
     )

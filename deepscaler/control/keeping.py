@@ -12,7 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from deepscaler.adapters.deadline import sharing
+from deepscaler.artefacts import utc_text
 from deepscaler.cluster import ENDPOINT_COLUMNS, Cluster
+from deepscaler.control import tables
 from deepscaler.control.tables import Table, moment, optional_number, word
 from deepscaler.control.tick import Tick
 from deepscaler.errors import ClusterError, MetricsError
@@ -27,7 +29,7 @@ EVERY_SECONDS = 300.0
 SETTLED_SECONDS = 60.0
 """Samples that are younger can still change: not every server has been scraped."""
 GAP_SECONDS = 86400.0
-"""What is missing is read from so far back."""
+"""What is missing is read from so far back; what is older is given up."""
 SPANS_SECONDS = (3600.0, 4 * 3600.0, GAP_SECONDS, EVERY_SECONDS)
 """So much is read at once, so that a tick isn't late; where that fails, the next of these is tried.
 
@@ -35,8 +37,10 @@ An hour without a request gives no answer, and a long answer can take too long.
 """
 READ_SECONDS = 5.0
 """Reading the store takes no longer while the controller ticks."""
-LARGEST_BYTES = 128 * 2**20
-"""A file that has grown to this size is moved aside: that of ten services' metrics after a month."""
+LARGEST_BYTES = 64 * 2**20
+"""A file that would grow beyond this size is moved aside: that of ten services' metrics after a month."""
+MOST_BYTES = (1 + tables.KEPT) * 2 * (LARGEST_BYTES + tables.LARGEST_BYTES)
+"""All files of a run directory take so much at most: these two, and the recorder's."""
 
 
 class Keeper:
@@ -65,11 +69,14 @@ class Keeper:
             ENDPOINTS: Table(directory / ENDPOINTS, endpoints, largest=LARGEST_BYTES),
             METRICS: Table(directory / METRICS, metrics, largest=LARGEST_BYTES, eager=False),
         }
-        begins, last = {ENDPOINTS: start, METRICS: start - history}, cluster.now() - GAP_SECONDS
-        self._until, self._failures = dict(begins), dict.fromkeys(begins, 0)
+        self._until = {ENDPOINTS: start, METRICS: start - history}
+        self._gaps = {ENDPOINTS: GAP_SECONDS, METRICS: GAP_SECONDS + history}
+        self._failures = dict.fromkeys(self._until, 0)
+        self._given_up: dict[str, float] = {}  # file -> since when its rows are given up
         for name, table in self._tables.items():
             known = table.last_time()
-            self._until[name] = max(begins[name], last - history) if known is None else max(known, last)
+            if known is not None:
+                self._until[name], self._gaps[name] = known, GAP_SECONDS
 
     def __call__(self, tick: Tick) -> None:
         """Add what has been measured, if it is time."""
@@ -103,7 +110,7 @@ class Keeper:
 
     def _add(self, name: str, end: float) -> bool:
         """Add the next rows until `end`; whether there are more."""
-        begin, failures = self._until[name], self._failures[name]
+        begin, failures = self._begin(name, end), self._failures[name]
         span = min(SPANS_SECONDS[failures % len(SPANS_SECONDS)], end - begin)
         until = begin + math.floor(span / self._step + 1e-6) * self._step
         if until <= begin:
@@ -114,10 +121,29 @@ class Keeper:
         if rows:
             self._tables[name].append(lines, rows)
         self._until[name] = until
+        self._went_on(name, begin)
         more = until + self._step <= end + 1e-6
         if more:
             self._read = -math.inf  # the next tick goes on
         return more
+
+    def _begin(self, name: str, end: float) -> float:
+        """Where the next rows begin: after the last ones, unless the store has failed for too long since."""
+        before = self._until[name]
+        steps = math.ceil((end - self._gaps[name] - before) / self._step - 1e-6)
+        if steps > 0:
+            self._until[name] = before + steps * self._step
+            since = utc_text(self._given_up.setdefault(name, before))
+            hours = self._gaps[name] / 3600
+            text = f"{name}: nothing could be read since {since}; what is older than {hours:g} h is given up"
+            self._on_change.trouble(f"{name} given up", text)
+        return self._until[name]
+
+    def _went_on(self, name: str, begin: float) -> None:
+        since = self._given_up.pop(name, None)
+        if since is not None:
+            text = f"{name}: nothing is kept of {utc_text(since)} to {utc_text(begin)}; it goes on from there"
+            self._on_change.well(f"{name} given up", text)
 
     def _endpoints(self, begin: float, end: float) -> tuple[str, int]:
         frame = self._cluster.latencies(begin, end, self._step)

@@ -61,7 +61,8 @@ def assess(
         now: by our clock.
         fill_samples: missing samples in a row that the last known value stands in for.
         stale_after: seconds without a usable sample after which a service is held.
-        behind: seconds that our clock is behind that of the source: the samples are so much older.
+        behind: seconds that our clock is behind that of the source: the samples are so much older. Clocks
+            that differ by a step or less agree.
     """
     panel = fill_forward(raw, fill_samples)
     names = [name for name in raw.features if name in needed]
@@ -69,10 +70,10 @@ def assess(
     if "res" in names and "req" in raw.features:
         usable[:, :, names.index("res")] |= _silent(raw)
     since = np.where(usable, raw.times[:, None, None], -np.inf).max(axis=0, initial=-np.inf)
+    step = (raw.times[-1] - raw.times[0]) / max(len(raw) - 1, 1) if len(raw) else 0.0
     ages = np.zeros(len(raw.services))
     if names:
-        ages = np.maximum(now - since.min(axis=1, initial=np.inf), 0.0) + behind
-    step = (raw.times[-1] - raw.times[0]) / max(len(raw) - 1, 1) if len(raw) else 0.0
+        ages = np.maximum(now - since.min(axis=1, initial=np.inf), 0.0) + (behind if behind > step else 0.0)
     filled_until = fill_samples * step + (now - raw.times[-1] if len(raw) else 0.0)
     held, doubtful = {}, set()
     for service, age in zip(raw.services, ages, strict=True):

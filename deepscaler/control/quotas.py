@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from deepscaler.cluster import QuotaClaim
 
@@ -72,6 +72,26 @@ def share_out(wishes: Mapping[str, Wish]) -> dict[str, Grant]:
         if replicas + 1 < wish.target:
             heapq.heappush(queue, ((replicas + 1) / wish.target, name))
     return granted
+
+
+def share_out_beside(wishes: Mapping[str, Wish], fixed: Collection[str]) -> dict[str, Grant]:
+    """What each service gets where the replicas of those in `fixed` are somebody else's to decide.
+
+    For the others these count as they are, whatever is wished for them. What is told of them is then bounded
+    by what the others leave; fewer replicas of theirs free nothing, since they may never come.
+    """
+    as_is = {name: replace(wish, target=wish.current) for name, wish in wishes.items() if name in fixed}
+    granted = share_out({**wishes, **as_is})
+    if not as_is:
+        return granted
+    left = {
+        name: replace(wish, target=max(wish.target, wish.current))
+        if name in fixed
+        else replace(wish, current=granted[name].replicas, target=granted[name].replicas)
+        for name, wish in wishes.items()
+    }
+    told = share_out(left)
+    return {**granted, **{name: told[name] for name in as_is}}
 
 
 def _fits(amount: float, free: float) -> bool:

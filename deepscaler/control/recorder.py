@@ -134,7 +134,7 @@ class Recorder:
         return rows[rows["time"] >= since]
 
     def first_time(self) -> float | None:
-        """The time of the first decision; None without any."""
+        """The time of the first decision, those in files that were moved aside included; None without any."""
         table = self._tables.get("decisions")
         if table is not None:
             return table.first_time()

@@ -81,10 +81,17 @@ class SelfMetrics(Collector):
     def _of_the_controller(self, snapshot: Snapshot | None) -> Iterator[Metric]:
         controller = self._watch.controller
         mode, learned = controller.mode(), controller.policy.learned()
-        about = {"app": self._watch.settings.app.name, "policy": controller.policy.name, "mode": mode}
+        app = self._watch.settings.app
+        about = {
+            "app": app.name,
+            "app_namespace": app.namespace,
+            "policy": controller.policy.name,
+            "mode": mode,
+        }
         if learned is not None:
             about["bundle_sha256"] = learned.sha256
-        yield _gauge("info", "Application, policy, bundle and mode of this controller.", [(about, 1.0)])
+        text = "Application, its namespace, policy, bundle and mode of this controller."
+        yield _gauge("info", text, [(about, 1.0)])
         versions = {"version": __version__, "python": platform.python_version()}
         yield _gauge("build_info", "Versions of DeepScaler and of Python.", [(versions, 1.0)])
         healthy = float(controller.healthy())

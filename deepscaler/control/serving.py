@@ -69,5 +69,6 @@ def serving(controller: Controller, settings: Settings) -> Iterator[int | None]:
         yield None
         return
     routes = Routes(Watch(controller, settings))
-    with http_port(settings.scale.metrics_address, port, routes, "scale.metrics_port") as opened:
+    address, names = settings.scale.metrics_address, ("scale.metrics_port", "scale.metrics_address")
+    with http_port(address, port, routes, *names) as opened:
         yield opened

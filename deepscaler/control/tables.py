@@ -16,14 +16,16 @@ from typing import Any
 
 from deepscaler.artefacts import one_line, replacing, utc_seconds
 from deepscaler.logs import OnChange
-from deepscaler.run_parts import aside
+from deepscaler.run_parts import aside, numbers_aside
 
 log = logging.getLogger(__name__)
 LARGEST_BYTES = 16 * 2**20
-"""A file that has grown to this size is moved aside (`decisions.1.csv`), and a new one begins."""
+"""A file that would grow beyond this size is moved aside (`decisions.1.csv`), and a new one begins."""
 KEPT = 4
 """So many files that were moved aside are kept; older ones are deleted."""
 _BLOCK_BYTES = 2**18
+_HEADER_BYTES = 2**22
+"""A first line is read up to here: names of a thousand services may be longer than a block."""
 Row = tuple[Any, ...]
 Parser = Callable[[str], Any]
 Places = tuple[list[int | None], int]
@@ -42,11 +44,12 @@ class Table:
             those before them are left out when they are read.
         columns: name -> what reads a cell, by a ValueError where it isn't sound.
         added: those that files of earlier versions don't have; they read as the parser reads "".
-        largest: size in bytes above which the file is moved aside.
+        largest: size in bytes beyond which the file isn't to grow; it is moved aside before.
         kept: how many files that were moved aside are kept.
         eager: make a file without rows at once; else the first row makes it.
 
     Attributes:
+        most_bytes: that all its files take, once those of a version with larger ones are gone.
         lost: rows that couldn't be written.
         skipped: lines that weren't sound.
     """
@@ -63,6 +66,7 @@ class Table:
     ) -> None:
         self.path, self.lost, self.skipped = path, 0, 0
         self._columns, self._added, self._largest, self._kept = dict(columns), frozenset(added), largest, kept
+        self.most_bytes = largest * (1 + kept)
         self._header = (",".join(columns) + "\n").encode()
         self._on_change = OnChange(log, logging.ERROR)
         if eager or path.is_file():
@@ -86,21 +90,32 @@ class Table:
         return self._tail(self.path, float("-inf"))
 
     def first_time(self) -> float | None:
-        """The time of the first sound row of the file; None if there is none."""
+        """The time of the first sound row, be it in a file that was moved aside; None if there is none."""
+        times = (self._first_time(path) for path in self._parts())
+        return next((time for time in times if time is not None), None)
+
+    def last_time(self) -> float | None:
+        """The time of the last sound row, likewise."""
+        found = (self._tail(path, float("inf")) for path in reversed(self._parts()))
+        return next((float(rows[-1][0]) for rows in found if rows), None)
+
+    # ---------------------------------------------------------------------------------------------- the files
+    def _parts(self) -> list[Path]:
+        """Those that are there, from the oldest to the newest, which is the file itself."""
+        return [*(aside(self.path, number) for number in numbers_aside(self.path)), self.path]
+
+    def _first_time(self, path: Path) -> float | None:
         try:
-            with self.path.open("rb") as file:
-                header, *lines = file.read(_BLOCK_BYTES).split(b"\n")
-                rows = (self._parsed(line, self._places(header)) for line in lines)
+            with path.open("rb") as file:
+                places = self._places(file.readline(_HEADER_BYTES))
+                rows = (
+                    self._parsed(line, places)
+                    for line in file.read(max(_BLOCK_BYTES, file.tell())).split(b"\n")
+                )
                 return next((float(row[0]) for row in rows if row is not None), None)
         except OSError:
             return None
 
-    def last_time(self) -> float | None:
-        """The time of the last sound row of the file; None if there is none."""
-        rows = self._tail(self.path, float("inf"))
-        return float(rows[-1][0]) if rows else None
-
-    # ---------------------------------------------------------------------------------------------- the files
     def _guarded(self, action: Callable[[], object], rows: int) -> None:
         try:
             action()
@@ -120,7 +135,7 @@ class Table:
             self._append(b"")
             return
         with self.path.open("rb") as file:
-            first = file.readline(_BLOCK_BYTES)
+            first = file.readline(_HEADER_BYTES)
             named = first.endswith(b"\n")
             if named and first != self._header:
                 self._begin_anew(first)
@@ -158,7 +173,8 @@ class Table:
             new.write((b"" if begin else self._header) + b"".join(lines))
 
     def _append(self, data: bytes) -> None:
-        if self.path.is_file() and self.path.stat().st_size >= self._largest:
+        size = self.path.stat().st_size if self.path.is_file() else 0
+        if size > len(self._header) and size + len(data) > self._largest:
             self._move_aside()
         handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
@@ -185,7 +201,7 @@ class Table:
         """Sound rows of one file: all from `moment` on, and usually some before it."""
         try:
             with path.open("rb") as file:
-                places = self._places(file.readline(_BLOCK_BYTES))
+                places = self._places(file.readline(_HEADER_BYTES))
                 if places is None:
                     return []
                 size = file.seek(0, os.SEEK_END)

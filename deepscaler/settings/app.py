@@ -47,7 +47,7 @@ class Service(Section):
     workloads: list[str] | None = Field(
         None,
         description="Istio workloads whose requests count as the service's (reviews-v1, reviews-v2); "
-        "null: `deployment`, else the service's name",
+        "null: `deployment`, else the service's name; `deployment` alone is asked for all that they need",
     )
     scaled: bool = Field(True, description="false: the service is observed but never scaled")
 

@@ -355,7 +355,8 @@ class Scale(Section):
         description="port on which the controller serves a page to watch it, and /metrics; null: it doesn't",
     )
     metrics_address: str = Field(
-        "127.0.0.1", description="address on which they are served; in a pod 0.0.0.0"
+        "127.0.0.1",
+        description="address on which they are served; in a pod 0.0.0.0, or :: where pods have IPv6",
     )
     workers: Count = Field(2, description="testbed: runs side by side")
     load: Load | None = Field(None, description="testbed: the load of these runs; null: testbed.load")

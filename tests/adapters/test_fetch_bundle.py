@@ -53,6 +53,24 @@ def test_the_right_bundle_is_written_and_not_fetched_again(
 
 
 @pytest.mark.parametrize(
+    ("user", "query", "secret"),
+    [
+        ("bob:hunter2secret@", "", "hunter2secret"),
+        ("", "?X-Amz-Credential=who&X-Amz-Signature=0123456789abcdef", "0123456789abcdef"),
+        ("", "?sp=r&sig=abc123def456", "abc123def456"),
+    ],
+)
+def test_a_secret_of_the_address_is_printed_nowhere(user, query, secret, server, tmp_path, capsys) -> None:
+    address = f"{server.replace('//', f'//{user}')}/a.pt{query}"
+    assert fetch(address, HASH, tmp_path / "bundle.pt") == 0  # fetched
+    assert fetch(address, HASH, tmp_path / "bundle.pt") == 0  # there already
+    assert fetch(address, "0" * 64, tmp_path / "other.pt") == 1
+    said = capsys.readouterr()
+    assert said.out.count("/a.pt") == 2 and "/a.pt" in said.err
+    assert secret not in said.out + said.err
+
+
+@pytest.mark.parametrize(
     ("name", "digest", "message"),
     [
         ("a.pt", "0" * 64, f"SHA-256 {HASH}, expected {'0' * 64}"),

@@ -151,4 +151,22 @@ def test_queries_that_arent_asked_any_more_are_forgotten() -> None:
     for number in range(3 * MOST_QUERIES):
         ask(store, T0, answers, query="the same")
         ask(store, T0, answers, query=f"another {number}")
-    assert len(answers._known) == MOST_QUERIES and "the same" in answers._known
+    assert len(answers._known) == MOST_QUERIES and ("the same", ROWS) in answers._known
+
+
+@pytest.mark.parametrize("others", [[20], [240, 20], [240, 239, 5]])
+def test_who_asks_for_another_length_between_ticks_costs_them_nothing(others: list[int]) -> None:
+    store = Store(wave)
+    answers = GrowingAnswers()
+    ask(store, T0, answers)
+    for tick in range(1, 20):
+        store.asked.clear()
+        same(ask(store, T0 + tick * STEP, answers), ask(Store(wave), T0 + tick * STEP))
+        assert sum(store.asked) <= NEWEST_ROWS + 1 + OLDER_ROWS
+        rows = others[tick % len(others)]
+        start = T0 + (tick - rows) * STEP
+        same(
+            answers.rows("up", store.read, start, T0 + tick * STEP, STEP),
+            Store(wave).read(start, T0 + tick * STEP, STEP),
+        )
+    assert len(answers._known) <= 2

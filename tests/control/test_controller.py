@@ -668,6 +668,14 @@ def test_the_age_is_that_of_the_feature_that_is_behind_most():
     assert assess(panel_of([NAN], [NAN]), ("req",), START, 0, 120.0).held == {"web": Reason.HELD_MISSING}
 
 
+@pytest.mark.parametrize("fill", [0, 4])
+@pytest.mark.parametrize(("behind", "agree"), [(0.4, True), (14.0, True), (15.0, True), (16.0, False)])
+def test_clocks_that_differ_by_less_than_a_step_make_no_sample_doubtful(fill, behind, agree):
+    panel = panel_of([1.0] * 20 + [NAN] * fill, [0.1] * (20 + fill))  # as many are missing as are filled
+    found = assess(panel, ("req", "res"), float(panel.times[-1]), fill, 500.0, behind)
+    assert found.doubtful == (frozenset() if agree else {"web"})
+
+
 def test_the_error_share_is_unknown_where_nothing_ended():
     assert math.isnan(error_share(pd.DataFrame({"failed": [0.0], "done": [0.0]})))
     assert error_share(pd.DataFrame({"failed": [1.0, 1.0], "done": [3.0, 3.0]})) == 0.25

@@ -406,6 +406,48 @@ def test_those_left_alone_count_against_the_quota():
     assert targets(plan) == {"api": 6, "web": 4}
 
 
+BESIDE = Stance(beside=frozenset({"cart"}))
+
+
+def pods_left(free: float, *replicas: tuple[str, int]) -> list[Workload]:
+    """Services with so many replicas, and one quota that has room for so many pods more."""
+    claim = QuotaClaim("ResourceQuota/team pods", free, 1.0)
+    return [workload(count, name, pods=count, quotas=(claim,)) for name, count in replicas]
+
+
+def decided(items: list[Workload], stance: Stance, cores: float | None = None, **wishes: float):
+    proposals = {name: Proposal(wish, Reason.PLAN, planned=True) for name, wish in wishes.items()}
+    settings = rails(quota_cores=cores, tolerance=0.0)
+    return decide(proposals, items, RecommendationHistory(0.0), NOW, rails=settings, stance=stance)
+
+
+@pytest.mark.parametrize("cores", [None, 15.0])
+def test_a_scale_down_that_is_never_written_frees_nothing_of_a_quota(cores: float | None):
+    items = [workload(10, "cart"), workload(5)] if cores else pods_left(0.0, ("cart", 10), ("web", 5))
+    assert targets(decided(items, BESIDE, cores, cart=2.0, web=13.0)) == {"cart": 2, "web": 5}
+    assert targets(decided(items, Stance(), cores, cart=2.0, web=13.0)) == {"cart": 2, "web": 13}
+
+
+@pytest.mark.parametrize("cores", [None, 23.0])
+def test_a_scale_up_that_is_never_written_takes_nothing_of_a_quota(cores: float | None):
+    items = [workload(10, "cart"), workload(5)] if cores else pods_left(8.0, ("cart", 10), ("web", 5))
+    plan = decided(items, BESIDE, cores, cart=30.0, web=11.0)
+    assert targets(plan) == {"cart": 12, "web": 11}  # of 8, web takes 6
+    assert plan[0].reason is Reason.QUOTA
+
+
+def test_advice_alone_keeps_within_the_quota_and_counts_on_no_scale_down():
+    items = pods_left(4.0, ("ad", 9), ("cart", 1), ("web", 1))
+    advised = Stance(beside=frozenset({"ad", "cart", "web"}))
+    assert targets(decided(items, advised, ad=2.0, cart=9.0, web=9.0)) == {"ad": 2, "cart": 3, "web": 3}
+
+
+def test_in_a_dry_run_the_quota_is_shared_as_if_all_were_written():
+    items = pods_left(0.0, ("cart", 10), ("web", 5))
+    watched = replace(BESIDE, acting=False)
+    assert targets(decided(items, watched, cart=2.0, web=13.0)) == {"cart": 2, "web": 13}
+
+
 # ---------------------------------------------------------------------------------------------------- history
 def test_a_restarted_controller_remembers_what_it_recommended():
     rows = pd.DataFrame(

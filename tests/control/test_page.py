@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import requests
 from helpers.browser import DESKTOP, PHONE, Browser
-from helpers.fakes import FakeCluster, make_settings
+from helpers.fakes import FakeCluster, ScriptedPolicy, make_settings
 from helpers.seer import BUDGET, Seer, watched
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
@@ -25,10 +25,11 @@ from deepscaler.control import http_port, story
 from deepscaler.control.controller import Controller
 from deepscaler.control.http_port import MOST_STREAMS
 from deepscaler.control.sentences import PHRASES
-from deepscaler.control.serving import Routes
+from deepscaler.control.serving import Routes, serving
 from deepscaler.control.story import Stories
 from deepscaler.control.watch import Watch
 from deepscaler.control.watching import FILES, Page
+from deepscaler.errors import ClusterError
 from deepscaler.policies.base import Reason
 from deepscaler.scrubbing import hide
 
@@ -56,6 +57,55 @@ def served() -> Iterator[Served]:
     _, policy, watch = watched(400.0)
     with http_port.http_port("127.0.0.1", 0, Routes(watch), "scale.metrics_port") as port:
         yield Served(f"http://127.0.0.1:{port}/", policy, watch)
+
+
+def answers(address: str, port: int) -> int:
+    return requests.get(f"http://{address}:{port}/", timeout=5).status_code
+
+
+@pytest.mark.parametrize(
+    ("address", "reached"),
+    [
+        ("127.0.0.1", ["127.0.0.1"]),
+        ("localhost", ["127.0.0.1"]),
+        ("", ["127.0.0.1"]),
+        ("::1", ["[::1]"]),
+        ("::", ["[::1]", "127.0.0.1"]),
+    ],
+)
+def test_it_is_served_over_ipv4_and_ipv6(address, reached):
+    if ":" in address:
+        try:
+            with socket.socket(socket.AF_INET6) as probe:
+                probe.bind(("::1", 0))
+        except OSError as error:
+            pytest.skip(f"this machine has no IPv6: {error}")
+    ok = http_port.Answer(200, http_port.PLAIN, b"ok\n")
+    with http_port.http_port(address, 0, lambda _path: ok, "port") as port:
+        assert [answers(host, port) for host in reached] == [200] * len(reached)
+
+
+def refused(**of_scale: object) -> str:
+    """What is said where this can't be served."""
+    settings = make_settings(**of_scale)
+    controller = Controller(FakeCluster(), ScriptedPolicy(lambda _now, _service: 3.0), settings)
+    with pytest.raises(ClusterError) as error, serving(controller, settings):
+        pass
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [("192.0.2.1", "192.0.2.1"), ("2001:db8::1", "[2001:db8::1]"), ("no..name", "no..name")],
+)
+def test_an_address_that_cant_be_served_names_its_own_setting(address, shown):
+    said = refused(metrics_port=30999, metrics_address=address)
+    assert f"served on {shown}:30999 (" in said and said.endswith("set scale.metrics_address")
+
+
+def test_a_port_that_is_taken_names_its_own_setting():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert refused(metrics_port=taken.getsockname()[1]).endswith("set scale.metrics_port")
 
 
 def messages(served: Served, count: int) -> Iterator[tuple[str, dict]]:

@@ -52,7 +52,7 @@ def test_the_controllers_metrics_are_served():
         assert requests.get(f"http://127.0.0.1:{port}/nope", timeout=5).status_code == 404
     assert page.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     lines = page.text.splitlines()
-    assert 'deepscaler_info{app="shop",mode="standby",policy="scripted"} 1.0' in lines
+    assert 'deepscaler_info{app="shop",app_namespace="default",mode="standby",policy="scripted"} 1.0' in lines
     assert "deepscaler_leader 0.0" in lines and "deepscaler_ticks_total 1.0" in lines
     assert 'deepscaler_target_replicas{service="web"} 6.0' in lines
     with serving(controller, make_settings()) as off:

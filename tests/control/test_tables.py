@@ -14,7 +14,7 @@ import pytest
 from helpers.fakes import START, FakeCluster, ScriptedPolicy, make_settings
 from helpers.paths import ROOT
 
-from deepscaler.artefacts import utc_text
+from deepscaler.artefacts import utc_seconds, utc_text
 from deepscaler.control.controller import Controller
 from deepscaler.control.live import run_live
 from deepscaler.control.lock import only_writer
@@ -195,6 +195,43 @@ def test_a_file_that_has_grown_is_moved_aside_and_the_oldest_is_deleted(tmp_path
     again = table(tmp_path)
     assert [int(found[2]) for found in again.since(START + 380)] == list(range(380, 400))  # across two files
     assert growing.lost == again.lost == again.skipped == 0
+
+
+@pytest.mark.parametrize("rows", [30, 31, 45, 70, 400])
+def test_the_first_and_the_last_row_are_those_of_all_files_that_are_there(tmp_path, rows):
+    growing = table(tmp_path)
+    for second in range(rows):
+        growing.append(row(second), 1)
+    texts = "".join(path.read_text() for path in tmp_path.iterdir())
+    oldest = min(int(line.rpartition(",")[2]) for line in texts.splitlines() if "web" in line)
+    for each in (growing, table(tmp_path)):
+        assert (each.first_time(), each.last_time()) == (START + oldest, START + rows - 1)
+    assert table(tmp_path, largest=100).last_time() == START + rows - 1  # though it begins a new file
+
+
+def test_a_run_that_goes_on_after_its_files_were_moved_aside_keeps_its_beginning(tmp_path, monkeypatch):
+    monkeypatch.setattr("deepscaler.control.tables.Table.__init__.__defaults__", (10_000, 4))
+    cluster, settings = FakeCluster(("web",)), make_settings(("web",), run_dir=str(tmp_path), duration=1800.0)
+    for _ in range(3):
+        directory = run_live(cluster, wants(6.0), settings)
+    run = read_run(directory)
+    assert (directory / "decisions.1.csv").is_file()
+    assert utc_seconds(run.info["start"]) == run.decisions["time"].min() == START
+
+
+@pytest.mark.parametrize("block", [64, 1000, 2**18])
+def test_a_header_that_is_longer_than_a_block_costs_no_row(tmp_path, monkeypatch, block):
+    monkeypatch.setattr("deepscaler.control.tables._BLOCK_BYTES", block)
+    columns = {"time": moment, **{f"a service with a long name {number} cpu": whole for number in range(60)}}
+    lines = [f"{utc_text(START + second)},{','.join(['7'] * 60)}\n" for second in range(40)]
+    Table(tmp_path / "t.csv", columns).append("".join(lines), 40)
+    before = (tmp_path / "t.csv").read_text()
+    again = Table(tmp_path / "t.csv", columns)  # the controller starts anew
+    assert (tmp_path / "t.csv").read_text() == before and again.skipped == 0
+    assert (again.first_time(), again.last_time()) == (START, START + 39)
+    assert len(again.all()) == 40 and len(again.since(START + 30)) == 10
+    again.append(lines[-1][:-9], 1)  # torn
+    assert len(Table(tmp_path / "t.csv", columns).all()) == 40
 
 
 def test_only_the_tail_is_read_to_find_the_newest_rows(tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from deepscaler.adapters.jaeger import JaegerClient
 from deepscaler.adapters.kubernetes.api import KubeApi
 from deepscaler.adapters.prometheus import PrometheusClient
 from deepscaler.errors import DeepScalerError, MetricsError, SettingsError
+from deepscaler.findings import Finding
 from deepscaler.logs import Scrubbing
 from deepscaler.scrubbing import hide, scrubbed
 from deepscaler.settings import ClusterSection, Jaeger, Prometheus, load_settings
@@ -195,3 +196,8 @@ def test_effective_settings_and_the_log_of_a_script_hold_no_secret(tmp_path):
     )
     assert done.returncode == 1 and "settings: " in done.stderr
     assert SECRET not in done.stderr + done.stdout
+
+
+def test_a_check_says_no_secret_of_an_address():
+    told = str(Finding("ok", "Prometheus", "http://bob:hunter2secret@store:9090 answers"))
+    assert told == "ok       Prometheus: http://…@store:9090 answers"

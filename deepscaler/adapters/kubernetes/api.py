@@ -11,10 +11,11 @@ import ssl
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
-from deepscaler.adapters.deadline import Deadline, seconds_left
+from deepscaler.adapters.deadline import Deadline, seconds_left, sharing
 from deepscaler.adapters.kubernetes.listed import Lists
 from deepscaler.adapters.web import CHUNK_BYTES, USER_AGENT, TooLarge, bounded
 from deepscaler.artefacts import one_line, parse_json
@@ -147,22 +148,24 @@ class KubeApi:
             path: of the object or list.
             body: JSON to send; None: nothing.
             query: parameters of the URL.
-            time_out: seconds; None, or more than the configured time-out: the configured one.
+            time_out: seconds for all of it, credentials and second request included; nothing is sent after
+                them. None: each part may take the configured time-out.
             read: what reads the answer's JSON.
 
         Raises:
             ApiError: as `get`.
         """
-        try:
-            return _parsed(*self._once(method, path, body, query, time_out), read)
-        except ApiError as error:
-            if error.status != 401:
-                raise
-        self._client = None  # reads the kubeconfig again
-        return _parsed(*self._once(method, path, body, query, time_out), read)
+        with nullcontext() if time_out is None else sharing(time_out):
+            try:
+                return _parsed(*self._once(method, path, body, query), read)
+            except ApiError as error:
+                if error.status != 401:
+                    raise
+            self._client = None  # reads the kubeconfig again
+            return _parsed(*self._once(method, path, body, query), read)
 
     def _once(
-        self, method: str, path: str, body: Any, query: Mapping[str, Any] | None, time_out: float | None
+        self, method: str, path: str, body: Any, query: Mapping[str, Any] | None
     ) -> tuple[str, int, bytes]:
         """What answered, with which status, and the body."""
         from kubernetes.client.exceptions import ApiException
@@ -176,7 +179,11 @@ class KubeApi:
                 "application/merge-patch+json" if method == "PATCH" else "application/json"
             )
         where = f"{client.configuration.host}{path}"
-        limit = self._section.timeout if time_out is None else min(time_out, self._section.timeout)
+        limit = min(self._section.timeout, seconds_left())
+        if limit <= 0:
+            raise ApiError(f"{where}: nothing was sent: the time for it is over")
+        # A connection that is made after the request was given up would still carry it.
+        time_outs = limit / (1 + self._retries), limit
         try:
             request = client.param_serialize(
                 method,
@@ -187,7 +194,7 @@ class KubeApi:
                 auth_settings=["BearerToken"],
             )
             with self.upstream.timed():
-                answer, text = self._deadline.within(limit, partial(_exchange, client, request, limit))
+                answer, text = self._deadline.within(limit, partial(_exchange, client, request, time_outs))
         except TooLarge as error:
             raise ApiError(f"{where}: {error}; what stands before the API server?") from error
         except (ApiException, HTTPError, OSError, ValueError) as error:
@@ -298,9 +305,9 @@ class _Credentials:
             reading.set_exception(error)
 
 
-def _exchange(client: Any, request: Any, seconds: float) -> tuple[Any, bytes]:
-    """The answer to one request, and its body."""
-    answer = client.call_api(*request, _request_timeout=seconds)
+def _exchange(client: Any, request: Any, time_outs: tuple[float, float]) -> tuple[Any, bytes]:
+    """The answer to one request, and its body; a connection and each part of the answer take no longer."""
+    answer = client.call_api(*request, _request_timeout=time_outs)
     with answer.response as raw:
         return answer, bounded(
             raw.stream(CHUNK_BYTES, decode_content=True), raw.headers.get("Content-Length")

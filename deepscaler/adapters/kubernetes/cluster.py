@@ -68,7 +68,8 @@ class KubernetesCluster:
         past: bool = False,
         steady: Callable[[], float] = steady_seconds,
     ) -> None:
-        self._settings, self._names = settings, Names(settings.app)
+        self._settings = settings
+        self._names = Names(settings.app, settings.cluster.prometheus.matchers)
         self._clock, self._sleep, self._past, self._steady = clock, sleep, past, steady
         address = settings.cluster.prometheus
         prometheus = PrometheusClient(address, session, sleep, whole=past)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from deepscaler.adapters.names import Names, quoted
+from deepscaler.adapters.names import Names, alternatives, quoted
 from deepscaler.adapters.prometheus import PrometheusClient, RangeVector
 from deepscaler.adapters.queries import WORKLOAD_QUERIES
 from deepscaler.cluster import PAST_COLUMNS
@@ -22,15 +22,11 @@ from deepscaler.settings import Settings
 Array = NDArray[np.float64]
 _MODES = {True: "dry_run", False: "act|advise|standby"}
 """A dry run goes on from dry runs, and who acts from those who acted or were ready to."""
-_OWN = (
-    "max by (service, exported_service) (deepscaler_%s_replicas{{matchers}}\n"
-    'and on (job, instance) deepscaler_info{{matchers}app="%s",mode=~"%s"})'
-)
+_OURS = 'on (job, instance) deepscaler_info{{matchers}app="%s",app_namespace=~"%s|",mode=~"%s"}'
+"""Controllers of this application, and those of versions that didn't tell the namespace."""
+_OWN = f"max by (service, exported_service) (deepscaler_%s_replicas{{{{matchers}}}}\nand {_OURS})"
 """The label `service` is called `exported_service` where Prometheus gives targets a label of that name."""
-_COSTS = (
-    "max by (way) (deepscaler_way_cost_seconds{{matchers}}\n"
-    'and on (job, instance) deepscaler_info{{matchers}app="%s",mode=~"%s"})'
-)
+_COSTS = f"max by (way) (deepscaler_way_cost_seconds{{{{matchers}}}}\nand {_OURS})"
 COSTS_STEP = 60.0
 """Seconds between the moments at which costs are looked for."""
 _WISH, _STOOD, _FLOOR = "proposed", "applied", "floor"
@@ -52,17 +48,13 @@ def past_decisions(
     wishes, stood, floors = (_by_service(found[name], names) for name in (_WISH, _STOOD, _FLOOR))
     spec = names.render(WORKLOAD_QUERIES["replicas"], window=settings.collect.window)
     asked = prometheus.query_range(spec, start + step, end, step)
-    replicas = {
-        service: values
-        for labels, values in zip(asked.labels, asked.values, strict=True)
-        if (service := names.service("deployment", labels.get("deployment", ""))) is not None
-    }
+    of = {labels.get("deployment", ""): row for labels, row in zip(asked.labels, asked.values, strict=True)}
     rows = []
     for service in names.services:
         unknown = np.full(len(asked.times), np.nan)
         wish, current = wishes.get(service, unknown), stood.get(service, unknown)
         floor = floors.get(service, unknown)
-        current = np.where(np.isfinite(current), current, replicas.get(service, unknown))
+        current = np.where(np.isfinite(current), current, of.get(names.scaled[service], unknown))
         columns = (asked.times.tolist(), current.tolist(), wish.tolist(), floor.tolist())
         rows += [
             (time, service, round(standing), one, least)
@@ -83,7 +75,7 @@ def past_costs(
         MetricsError: Prometheus can't be reached.
     """
     for mode in ("dry_run",) if settings.scale.dry_run else ("act|advise", "standby"):
-        text = _COSTS % (quoted(settings.app.name), mode)
+        text = _COSTS % _ours(settings, mode)
         query = names.render(text, window=settings.collect.window)
         found = prometheus.query_range(query, start + COSTS_STEP, end, COSTS_STEP)
         ways = [labels.get("way", "") for labels in found.labels]
@@ -96,8 +88,13 @@ def past_costs(
 
 
 def _own(settings: Settings, names: Names, name: str) -> str:
-    text = _OWN % (name, quoted(settings.app.name), _MODES[settings.scale.dry_run])
+    text = _OWN % (name, *_ours(settings, _MODES[settings.scale.dry_run]))
     return names.render(text, window=settings.collect.window)
+
+
+def _ours(settings: Settings, modes: str) -> tuple[str, str, str]:
+    """What `_OURS` asks for."""
+    return quoted(settings.app.name), alternatives([settings.app.namespace]), modes
 
 
 def _by_service(found: RangeVector, names: Names) -> Mapping[str, Array]:

@@ -71,6 +71,8 @@ class Telemetry:
         self._progress = progress
         self._limits = Limits(self.names.services, stated)
         self._nonsense, self._impossible = OnChange(_LOG), set[str]()
+        self._unknown = OnChange(_LOG)
+        self._seen = np.zeros((len(self.names.services), len(FEATURES)), np.bool_)
         self._answers = GrowingAnswers() if live else None
 
     # ----------------------------------------------------------------------------------------------- features
@@ -178,16 +180,15 @@ class Telemetry:
         return advance
 
     def _name_the_unknown(self, panel: MetricPanel) -> None:
-        absent: NDArray[np.bool_] = np.asarray(np.isnan(panel.values).all(axis=0))  # [N, F]
-        for row, service in enumerate(panel.services):
-            features = [feature for feature, gone in zip(panel.features, absent[row], strict=True) if gone]
-            if features:
-                _LOG.warning(
-                    "%s: no samples of %s; check app.services.%s (deployment, container, workloads)",
-                    service,
-                    ", ".join(features),
-                    service,
-                )
+        """Say which features never had samples: names are wrong, or such a service has none (a TCP store)."""
+        self._seen |= np.isfinite(panel.values).any(axis=0)  # [N, F]
+        for service, seen in zip(panel.services, self._seen, strict=True):
+            if seen.all():
+                self._unknown.well(service, f"{service}: samples of all metrics are there")
+                continue
+            features = ", ".join(name for name, there in zip(panel.features, seen, strict=True) if not there)
+            text = f"{service}: no samples of {features}; check app.services.{service}"
+            self._unknown.trouble(service, f"{text} (deployment, container, workloads)")
 
     # -------------------------------------------------------------------------------------------------- calls
     def calls(self, start: float, end: float) -> CallGraph:

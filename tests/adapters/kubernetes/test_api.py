@@ -3,10 +3,12 @@
 import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import threading
 import time
+from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
@@ -19,6 +21,7 @@ from helpers.recordings import kubernetes_answers
 from deepscaler import __version__
 from deepscaler.adapters.kubernetes.api import ApiError, KubeApi
 from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
+from deepscaler.adapters.kubernetes.replicas import DeploymentState, ReplicaWriter
 from deepscaler.adapters.prometheus import PrometheusClient
 from deepscaler.errors import ClusterError
 from deepscaler.settings import ClusterSection, Prometheus
@@ -126,6 +129,67 @@ def test_a_credential_plugin_that_is_slow_is_heard_in_the_end(stub, shop, tmp_pa
         except ApiError as error:
             assert "credential plugin" in str(error)
     assert len((tmp_path / "starts").read_text().split()) == 1 and stub.seen
+
+
+CREDENTIAL = (
+    '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"fresh"}}'
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "script", "pause"),
+    [
+        ("the token runs out", f"sleep 0.8; echo '{CREDENTIAL}'", 0.0),
+        ("not connected yet", f"sleep 0.8; echo '{CREDENTIAL}'", 0.0),
+        ("the token runs out", f"echo '{CREDENTIAL}'", 0.35),
+    ],
+    ids=["token renewed slowly", "first token comes slowly", "slow refusal"],
+)
+def test_no_write_is_sent_after_its_time(stub, shop, tmp_path, before, script, pause):
+    settings = make(stub, tmp_path, timeout=5.0)
+    api = KubeApi(settings.cluster)
+    if before == "the token runs out":
+        api.get(DEPLOYMENTS)
+    with_plugin(stub, tmp_path, script)
+    stub.token = "fresh"
+    stub.seen.clear()
+    began, arrived = time.monotonic(), []
+
+    def answering(method, _path):
+        arrived.append((method, time.monotonic() - began))
+        time.sleep(pause)
+
+    stub.before = answering
+    writer = ReplicaWriter(api, DEPLOYMENTS)
+    writer.remember({"web": DeploymentState.of(stub.objects[f"{DEPLOYMENTS}/web"])})
+    writer.fence = lambda: began + 0.4 - time.monotonic()
+    with pytest.raises(ApiError):
+        writer.write("web", 6)
+    assert time.monotonic() - began < 0.7
+    time.sleep(0.6)  # for what would come late
+    assert all(moment < 0.4 for _, moment in arrived)
+    stub.before = lambda _method, _path: None
+    assert api.get(f"{DEPLOYMENTS}/web")  # its credentials are there by now
+
+
+def test_a_connection_that_is_made_late_carries_no_write(stub, tmp_path):
+    settings = make(stub, tmp_path, timeout=5.0)
+    path = tmp_path / "kubeconfig"
+    with socket.socket() as server, ExitStack() as stack:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for _ in range(3):  # no more fit into its queue, so that connections hang
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        path.write_text(path.read_text().replace(stub.url, f"http://127.0.0.1:{server.getsockname()[1]}"))
+        began = time.monotonic()
+        with pytest.raises(ApiError, match="no answer"):
+            KubeApi(settings.cluster).send("PATCH", f"{DEPLOYMENTS}/web", {}, time_out=0.4)
+        for thread in threading.enumerate():
+            if thread.name == "request":
+                thread.join()
+        assert time.monotonic() - began < 0.7
 
 
 def test_what_isnt_a_kubernetes_api_is_said(stub, shop, monkeypatch):

@@ -31,10 +31,15 @@ def server():
         yield running
 
 
-def told(instance, app, mode, service="service", until=END, **replicas):
-    """The series of one controller, which ends at `until`; each service has (proposed, applied) replicas."""
-    who = {"job": "deepscaler", "instance": instance}
-    values = {labels("deepscaler_info", app=app, mode=mode, policy="deepscaler", **who): 1.0}
+def told(instance, app, mode, service="service", until=END, namespace=None, cluster=None, **replicas):
+    """The series of one controller, which ends at `until`; each service has (proposed, applied) replicas.
+
+    `namespace` is the application's (None: the controller is of a version that doesn't tell), `cluster` the
+    one that the store says each series is from.
+    """
+    who = {"job": "deepscaler", "instance": instance} | ({"cluster": cluster} if cluster else {})
+    where = {"app_namespace": namespace} if namespace else {}
+    values = {labels("deepscaler_info", app=app, mode=mode, policy="deepscaler", **where, **who): 1.0}
     for name, (proposed, applied) in replicas.items():
         about = {service: name, **who}
         values[labels("deepscaler_applied_replicas", **about)] = applied
@@ -88,11 +93,64 @@ def test_without_any_controller_the_replicas_asked_for_stand_in(server, tmp_path
     assert decided(tmp_path, server, "five").empty
 
 
-def told_costs(instance, app, mode, until=END, **costs):
-    """The costs of one controller's ways, up to a time."""
+def shop_of(tmp_path, server, app, *more, services=("web",)):
+    """The cluster of an application in a namespace `app`, with more settings."""
+    about = services if isinstance(services, dict) else {name: {} for name in services}
+    path = settings_file(tmp_path, server, app, about)
+    return KubernetesCluster(load_settings(path, [f"app.name={app}", *more]), clock=lambda: END)
+
+
+def test_an_application_of_that_name_elsewhere_doesnt_count(server, tmp_path):
+    """In another namespace, or in another cluster that the same store holds."""
+    ours = told("10.2.0.1:9464", "seven", "act", namespace="seven", cluster="prod", web=(5.0, 5))
+    theirs = told("10.2.0.2:9464", "seven", "act", namespace="test", cluster="prod", web=(21.0, 21))
+    away = told("10.2.0.1:9464", "seven", "act", namespace="seven", cluster="away", web=(33.0, 33))
+    prometheus_server.remote_write(server.url, [*ours, *theirs, *away])
+    prod = shop_of(tmp_path, server, "seven", 'cluster.prometheus.matchers=cluster="prod"')
+    assert prod.past_decisions(END - 120.0, END)["predicted"].unique() == [5.0]
+    assert shop_of(tmp_path, server, "seven").past_decisions(END - 120.0, END)["predicted"].max() == 33.0
+
+
+def test_the_replicas_of_a_cluster_elsewhere_dont_count(server, tmp_path):
+    def asked(cluster, replicas):
+        about = {"namespace": "eight", "deployment": "web", "cluster": cluster}
+        return Series(labels("kube_deployment_spec_replicas", **about), TIMES, np.full(len(TIMES), replicas))
+
+    prometheus_server.remote_write(server.url, [asked("prod", 4.0), asked("away", 9.0)])
+    prod = shop_of(tmp_path, server, "eight", 'cluster.prometheus.matchers=cluster="prod"')
+    assert prod.past_decisions(END - 120.0, END)["current"].unique() == [4]
+
+
+@pytest.mark.parametrize("scaled", ["web-a", "web-canary"])
+def test_of_several_deployments_that_which_is_scaled_counts(server, tmp_path, scaled):
+    series = [
+        Series(
+            labels("kube_deployment_spec_replicas", namespace="nine", deployment=name), TIMES, 0 * TIMES + n
+        )
+        for name, n in (("web-a", 12.0), ("web-canary", 1.0))
+    ]
+    prometheus_server.remote_write(server.url, series)
+    about = {"web": {"deployment": scaled, "workloads": ["web-a", "web-canary"]}}
+    found = shop_of(tmp_path, server, "nine", services=about).past_decisions(END - 120.0, END)
+    assert found["current"].unique() == [12 if scaled == "web-a" else 1]
+
+
+def test_what_ways_cost_elsewhere_doesnt_count(server, tmp_path):
+    series = told_costs("10.2.1.1:9464", "ten", "act", namespace="ten", cluster="prod", all=7.0)
+    series += told_costs("10.2.1.2:9464", "ten", "act", namespace="test", cluster="prod", all=800.0)
+    series += told_costs("10.2.1.3:9464", "ten", "act", namespace="ten", cluster="away", all=900.0)
+    prometheus_server.remote_write(server.url, series)
+    prod = shop_of(tmp_path, server, "ten", 'cluster.prometheus.matchers=cluster="prod"')
+    assert prod.past_costs(END - 600.0, END)[1] == {"all": 7.0}
+
+
+def told_costs(instance, app, mode, until=END, namespace=None, cluster=None, **costs):
+    """The costs of one controller's ways, up to a time; likewise."""
     who, lived = {"job": "deepscaler", "instance": instance}, until >= TIMES
     ends = np.append(TIMES[lived], TIMES[lived][-1] + 1.0)
-    values = {labels("deepscaler_info", app=app, mode=mode, policy="deepscaler", **who): 1.0}
+    who |= {"cluster": cluster} if cluster else {}
+    where = {"app_namespace": namespace} if namespace else {}
+    values = {labels("deepscaler_info", app=app, mode=mode, policy="deepscaler", **where, **who): 1.0}
     values |= {labels("deepscaler_way_cost_seconds", way=way, **who): cost for way, cost in costs.items()}
     return [Series(key, ends, np.append(np.full(lived.sum(), value), STALE)) for key, value in values.items()]
 

@@ -10,7 +10,7 @@ from helpers.kube_shop import make
 from deepscaler.adapters.kubernetes.cluster import KubernetesCluster
 from deepscaler.adapters.kubernetes.limits import Limits
 from deepscaler.adapters.kubernetes.telemetry import Telemetry, cumulative
-from deepscaler.adapters.prometheus import PrometheusClient
+from deepscaler.adapters.prometheus import PrometheusClient, RangeVector, grid
 from deepscaler.adapters.queries import FEATURE_QUERIES
 from deepscaler.cluster import ENDPOINT_COLUMNS
 from deepscaler.errors import MetricsError
@@ -56,6 +56,38 @@ def test_series_of_one_service_are_added_before_they_are_divided(entered, waited
     np.testing.assert_allclose(panel.values[0, 0], [3, 0.6, 0.5, 0.1, 4], rtol=1e-6)
     np.testing.assert_allclose(panel.waited, [waited], rtol=1e-6)
     assert np.isnan(panel.values[0, 1]).all() and "gone: no samples of pod, cpu, mem, res, req" in caplog.text
+
+
+def test_metrics_that_a_service_never_had_are_named_once(caplog, monkeypatch):
+    """A store that speaks TCP has no requests; an hour without any, or a shorter span, is nothing new."""
+    known = {"web": {"res", "req"}, "redis": set()}
+
+    def answer(_self, query, start, end, step, **_):
+        times = grid(start, end, step)
+        of_requests = "istio" in query
+        label = "destination_workload" if of_requests else "deployment"
+        names = [name for name in known if not of_requests or "req" in known[name]]
+        return RangeVector(times, tuple({label: name} for name in names), np.ones((len(names), len(times))))
+
+    monkeypatch.setattr(PrometheusClient, "query_range", answer)
+    services = {"web": {}, "redis": {"scaled": False}}
+    entries = [{"name": "GET /", "service": "web"}]
+    app = {"name": "shop", "namespace": "shop", "services": services, "entries": entries}
+    settings = Settings.model_validate({"app": app, "cluster": {"kind": "kubernetes"}})
+    telemetry = Telemetry(settings, PrometheusClient(settings.cluster.prometheus), live=True)
+
+    def told(tick, rows=40):
+        caplog.clear()
+        telemetry.metrics(T0 + 60.0 * tick - 15.0 * rows, T0 + 60.0 * tick, 15.0)
+        return [record.getMessage() for record in caplog.records if "samples" in record.getMessage()]
+
+    advice = "check app.services.redis (deployment, container, workloads)"
+    assert told(0) == [f"redis: no samples of res, req; {advice}"]
+    assert told(1) == told(2, rows=4) == told(3) == []
+    known["redis"] = {"req"}
+    assert told(4) == ["redis: samples of all metrics are there"]
+    known["redis"] = set()
+    assert told(5, rows=4) == told(6) == []
 
 
 def test_counts_between_the_bounds_of_a_histogram_are_spread_evenly():
