@@ -23,7 +23,7 @@ from deepscaler.learning.comparison_report import comparison_text
 from deepscaler.learning.dataset import Dataset, read_dataset
 from deepscaler.learning.entrants import ENTRANTS, entrants_of
 from deepscaler.learning.gate import Verdict, judge_candidate
-from deepscaler.learning.generations import candidate_of, previous_of, promote, roll_back
+from deepscaler.learning.generations import candidate_of, check_place, previous_of, promote, roll_back
 from deepscaler.learning.history import read_history
 from deepscaler.learning.interruption import exit_code, how_to_go_on, terminable
 from deepscaler.learning.report import (
@@ -129,7 +129,7 @@ def train_one(arguments: argparse.Namespace, dataset: Dataset, config: ModelConf
     rank, name, app = launched()[0], arguments.model_name, dataset.meta["app"]
     path = Path(arguments.model_save_path or f"model_states/{app}/{name}.pt")
     saved = side_path(path, ".forecasts.npz") if arguments.save_forecasts else None
-    ensure_writable(path.parent)
+    check_place(path)
     task: TrainingTask | None = None
     try:
         with tqdm(unit="epoch", disable=True if rank else None, file=sys.stderr) as bar, terminable():
@@ -184,8 +184,8 @@ def compare_all(arguments: argparse.Namespace, dataset: Dataset, config: ModelCo
             f"--model_name {name}: takes neither --resume nor --init_from nor --gate, all weights are fresh"
         )
     path = Path(arguments.model_save_path or f"model_states/{dataset.meta['app']}/comparison.json")
-    if path.suffix != ".json":
-        raise SettingsError(f"--model_save_path {path}: a comparison of networks is a .json, not a bundle")
+    if path.suffix != ".json" or path.is_dir():
+        raise SettingsError(f"--model_save_path {path}: a comparison of networks is a .json file, no bundle")
     ensure_writable(path.parent)
     entrants = ENTRANTS if name == ALL else entrants_of(name.split(","))
     forecasts = path.with_suffix("") if arguments.save_forecasts else None

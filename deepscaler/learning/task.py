@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from deepscaler.bundle_names import CHECKPOINT
 from deepscaler.errors import SettingsError
 from deepscaler.learning.bundle import side_path
 from deepscaler.learning.dataset import Dataset
@@ -65,7 +66,7 @@ class TrainingTask:
     @property
     def checkpoint(self) -> Path:
         """File with the state after the last finished iteration; it exists until training ends."""
-        return side_path(self.path, ".checkpoint.pt")
+        return side_path(self.path, f".{CHECKPOINT}.pt")
 
     @property
     def history(self) -> Path:
