@@ -8,18 +8,20 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import yaml
-from helpers.model_samples import SIZES, make_dataset
+from helpers.model_samples import SIZES, make_dataset, small_settings
 from helpers.paths import ROOT
 
 import main as script
 from deepscaler.learning.bundle import load_bundle
-from deepscaler.learning.dataset import Dataset, Normalizer, write_dataset
+from deepscaler.learning.dataset import Dataset, Normalizer, read_dataset, write_dataset
+from deepscaler.learning.task import TrainingTask
 from model.trainer import Trainer
 
 FLAGS = ["--model_config_path", "model.yaml", "--train_config_path", "train.yaml"]
@@ -116,6 +118,38 @@ def test_a_run_that_started_from_a_bundle_resumes_without_it(
         assert run("--init_from", "first.pt", "--model_save_path", "part.pt", *flags) == 130
     assert run("--model_save_path", "part.pt", "--resume", *flags) == 0
     assert (here / "whole.pt").read_bytes() == (here / "part.pt").read_bytes()
+
+
+OTHER_DATA: dict[str, dict[str, Any]] = {
+    "split": {"bounds": (380, 428)},
+    "time of the day": {"times": 7200.0 + 60.0 * np.arange(476)},
+    "window": {"meta": {"window": 12}},
+    "horizon": {"meta": {"horizon": 3}},
+    "lead": {"meta": {"lead": 300.0}},
+    "step": {"meta": {"step": 120.0}},
+    "services": {"meta": {"services": ["cart", "web", "pay", "db", "mail"]}},
+    "features": {"meta": {"features": ["pod", "cpu", "req"]}},
+    "label": {"meta": {"label": "observed"}},
+}
+
+
+@pytest.mark.parametrize("changes", OTHER_DATA.values(), ids=OTHER_DATA)
+def test_a_checkpoint_of_other_data_is_refused(changes: dict[str, Any]) -> None:
+    data, settings = make_dataset(length=476), small_settings()
+    other = replace(data, **{**changes, "meta": {**data.meta, **changes.get("meta", {})}})
+    made, asked = (TrainingTask(one, "AdapGLA", *settings, Path("x.pt")) for one in (data, other))
+    assert made.fingerprint() != asked.fingerprint()
+
+
+def test_a_checkpoint_of_the_same_data_elsewhere_is_taken(here: Path) -> None:
+    data = read_dataset(here / "data")
+    moved = replace(data, meta={**data.meta, "source": {"file": "elsewhere"}, "settings": {"plots": True}})
+    write_dataset(moved, here / "moved")
+    made, asked = (
+        TrainingTask(one, "AdapGLA", *small_settings(), Path("x.pt"))
+        for one in (data, read_dataset(here / "moved"))
+    )
+    assert made.fingerprint() == asked.fingerprint()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
