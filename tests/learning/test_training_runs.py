@@ -19,9 +19,12 @@ from helpers.model_samples import SIZES, make_dataset, small_settings
 from helpers.paths import ROOT
 
 import main as script
-from deepscaler.learning.bundle import load_bundle
+from deepscaler.learning.bundle import Bundle, load_bundle, save_bundle
 from deepscaler.learning.dataset import Dataset, Normalizer, read_dataset, write_dataset
+from deepscaler.learning.hyperparameters import network_sizes
 from deepscaler.learning.task import TrainingTask
+from deepscaler.learning.train import fit
+from deepscaler.settings import ModelConfig, Train
 from model.trainer import Trainer
 
 FLAGS = ["--model_config_path", "model.yaml", "--train_config_path", "train.yaml"]
@@ -69,6 +72,13 @@ def trained(data: Dataset, here: Path, *extra: str, name: str = "AdapGLA") -> tu
     return run(
         "--data_dir", "odd", "--model_save_path", "odd.pt", "--num_iter", "1", "--model_name", name, *extra
     ), here / "odd.pt"
+
+
+def bundle_of(trainer: Trainer, name: str, config: ModelConfig, data: Dataset) -> Bundle:
+    """What a training that wasn't judged has learned."""
+    network, learner, graph = trainer.network.state_dict(), trainer.learner.state_dict(), trainer.affinity
+    sizes, about = network_sizes(config, name), data.meta
+    return Bundle(name, sizes, network, learner, graph, graph, graph, data.normalizer, about, {}, {}, {})
 
 
 def finite(path: Path) -> bool:
@@ -150,6 +160,32 @@ def test_a_checkpoint_of_the_same_data_elsewhere_is_taken(here: Path) -> None:
         for one in (data, read_dataset(here / "moved"))
     )
     assert made.fingerprint() == asked.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("AdapGLA", "gates"), ("AdapGLA", "antisymmetric"), ("AdapGLA", "none"), ("GCN", "gates")],
+)
+def test_a_training_from_a_bundle_has_the_prior_of_its_own_data(here: Path, name: str, kind: str) -> None:
+    """What was learned goes on: at a learning rate of next to nothing it stays; what the data gives is new."""
+    data, config, train = make_dataset(length=300), *small_settings(num_iter=1)
+    config = config.model_copy(update={"GCN": config.GCN.model_copy(update={"channels": 4})})
+    other = replace(data, priors={"call": np.eye(5, k=-1, dtype=np.float32)})
+
+    def fitted(data: Dataset, rate: float, **start: str) -> Trainer:
+        changes = {"optimiser": {"learning_rate": rate}, "graph": {"learner": kind, "learning_rate": rate}}
+        settings = Train.model_validate({**train.model_dump(), **changes})
+        return fit(TrainingTask(data, name, config, settings, here / "x.pt"), **start).trainer
+
+    first, fresh = fitted(data, 1e-2), fitted(other, 1e-12)
+    save_bundle(bundle_of(first, name, config, data), here / "first.pt")
+    again = fitted(other, 1e-12, init_from=str(here / "first.pt"))
+    for found, expected in zip(again.learner.buffers(), fresh.learner.buffers(), strict=True):
+        assert torch.equal(found, expected)
+    assert torch.equal(again.learner.prior(), fresh.learner.prior())
+    for found, expected in zip(again.learner.parameters(), first.learner.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(again.start, first.affinity if again.learns else fresh.start)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
