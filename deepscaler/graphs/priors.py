@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from deepscaler.artefacts import read_csv, remove, replacing
 from deepscaler.calls import CallGraph
-from deepscaler.errors import DataError
+from deepscaler.errors import DataError, SettingsError
 from deepscaler.graphs.similarity import scaled, without_diagonal
 from deepscaler.graphs.structural import NEEDED, Structure
 from deepscaler.settings.stages import BUILT_IN_PRIORS
@@ -253,6 +253,23 @@ def _prior_of_structure(structure: Structure | None) -> NDArray[np.float32]:
     return structure.score
 
 
-def prior_key(name: str) -> str:
-    """What a prior is called in the data set: its name, or for a CSV the name of the file without `.csv`."""
-    return Path(name).stem if name.endswith(".csv") else name
+def prior_keys(names: Sequence[str]) -> dict[str, str]:
+    """The names of priors by what they are called in the data set: a CSV as its file, without `.csv`.
+
+    Raises:
+        SettingsError: two are called the same, or a CSV is called what a graph of the data set's own is.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        key = Path(name).stem if name.endswith(".csv") else name
+        if key in found:
+            raise SettingsError(
+                f"process.priors: {found[key]} and {name} are both called {key!r}; rename or drop one of them"
+            )
+        if key != name and key in EVIDENCE:
+            raise SettingsError(
+                f"process.priors: {name} is called {key!r} like a graph of the data set; no CSV may be called "
+                f"{', '.join(EVIDENCE)}: rename it"
+            )
+        found[key] = name
+    return found
