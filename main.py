@@ -101,13 +101,15 @@ def main(argv: list[str] | None = None) -> int:
     if rank:
         logging.disable(logging.WARNING)
     try:
+        several = arguments.model_name == ALL or "," in arguments.model_name
+        if arguments.rollback or several:
+            check_alone("--rollback" if arguments.rollback else f"--model_name {arguments.model_name}")
         if arguments.rollback:
             return rolled_back(arguments.model_save_path)
         config, settings = read_settings(arguments)
         follow_training(config.dataset.data_dir, sys.argv[1:] if argv is None else argv)
         log.info("settings: %s %s", settings.model_dump_json(), config.dataset.model_dump_json())
         dataset = read_dataset(config.dataset.data_dir)
-        several = arguments.model_name == ALL or "," in arguments.model_name
         return (compare_all if several else train_one)(arguments, dataset, config, settings)
     except DeepScalerError as error:
         if not local_rank:
@@ -115,6 +117,17 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt as error:
         return interrupted(error, None)
+
+
+def check_alone(asked: str) -> None:
+    """Refuse under torchrun what each rank would do once more.
+
+    Raises:
+        SettingsError: there is more than one rank.
+    """
+    ranks = launched()[2]
+    if ranks > 1:
+        raise SettingsError(f"{asked}: takes one process, and torchrun started {ranks}; start it with python")
 
 
 def interrupted(error: KeyboardInterrupt, task: TrainingTask | None) -> int:

@@ -82,7 +82,7 @@ def from_here(followed: Tensor, windows: Windows, end: Tensor) -> Tensor:
 
 
 def _half(values: Tensor) -> Tensor:
-    """float16 on the CPU, at most what that holds: what follows near silence may be more than 65,504 of it."""
+    """float16 on the CPU, at most what that holds: what follows near silence may be more."""
     largest = torch.finfo(torch.float16).max
     return values.clamp(-largest, largest).half().cpu()
 

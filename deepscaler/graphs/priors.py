@@ -268,8 +268,8 @@ def prior_keys(names: Sequence[str]) -> dict[str, str]:
             )
         if key != name and key in EVIDENCE:
             raise SettingsError(
-                f"process.priors: {name} is called {key!r} like a graph of the data set; no CSV may be called "
-                f"{', '.join(EVIDENCE)}: rename it"
+                f"process.priors: {name} is called {key!r} like a graph of the data set; "
+                f"no CSV may be called {', '.join(EVIDENCE)}: rename it"
             )
         found[key] = name
     return found

@@ -200,10 +200,10 @@ def save_bundle(bundle: Bundle, path: str | Path, run: Mapping[str, Any] | None 
         tensors["moments"] = _tidy(bundle.moments._asdict())
     statistics = {name: np.array(getattr(bundle.normalizer, name), np.float32) for name in STATISTICS}
     tensors["statistics"] = {name: torch.from_numpy(values) for name, values in statistics.items()}
-    for group in tensors:
+    for group, held in tensors.items():
         advice = "look at the data" if group in GIVEN else "train with a smaller learning rate"
         try:
-            check_finite({group: tensors[group]})
+            check_finite({group: held})
         except ValueError as error:
             raise BundleError(f"{path}: not written: {error}; {advice}") from error
     buffer = io.BytesIO()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -288,6 +289,26 @@ def test_two_ranks_learn_what_one_process_learns_and_only_the_first_speaks(here:
     assert two.graph["refitted"]["identity"]["test"] == pytest.approx(
         one.graph["refitted"]["identity"]["test"], rel=1e-4
     )
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    "what", [["--model_name", "all"], ["--model_name", "STID,AR"], ["--model_save_path", "a.pt", "--rollback"]]
+)
+def test_what_each_rank_would_do_once_more_is_refused(
+    what: list[str],
+    rank: int,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in (("WORLD_SIZE", 2), ("RANK", rank), ("LOCAL_RANK", rank)):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(logging, "disable", lambda level: None)  # for the tests after this one
+    before = sorted(here.rglob("*"))
+    assert run(*what) == 1 and sorted(here.rglob("*")) == before
+    error = capsys.readouterr().err
+    assert (error.startswith("main: --") and "torchrun started 2" in error) == (rank == 0)
 
 
 # --------------------------------------------------------------------------------------------------- odd data
