@@ -44,9 +44,7 @@ def write_graph(path: str | Path, names: Sequence[str], matrix: NDArray[np.float
         frame.to_csv(temporary, index=False, float_format="%.9g")
 
 
-def write_graphs(
-    directory: Path, names: Sequence[str], graphs: Mapping[str, NDArray[np.floating]]
-) -> None:
+def write_graphs(directory: Path, names: Sequence[str], graphs: Mapping[str, NDArray[np.floating]]) -> None:
     """Write `<name>.csv` for each graph, and remove those of an earlier run that there are no more.
 
     Files of other names than a data set's own graphs have stay.

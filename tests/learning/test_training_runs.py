@@ -168,7 +168,7 @@ def test_a_checkpoint_of_the_same_data_elsewhere_is_taken(here: Path) -> None:
     [("AdapGLA", "gates"), ("AdapGLA", "antisymmetric"), ("AdapGLA", "none"), ("GCN", "gates")],
 )
 def test_a_training_from_a_bundle_has_the_prior_of_its_own_data(here: Path, name: str, kind: str) -> None:
-    """What was learned goes on: at a learning rate of next to nothing it stays; what the data gives is new."""
+    """What was learned goes on, at a rate of next to nothing as it is; what the data gives is new."""
     data, config, train = make_dataset(length=300), *small_settings(num_iter=1)
     config = config.model_copy(update={"GCN": config.GCN.model_copy(update={"channels": 4})})
     other = replace(data, priors={"call": np.eye(5, k=-1, dtype=np.float32)})
@@ -293,7 +293,8 @@ def test_two_ranks_learn_what_one_process_learns_and_only_the_first_speaks(here:
 
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize(
-    "what", [["--model_name", "all"], ["--model_name", "STID,AR"], ["--model_save_path", "a.pt", "--rollback"]]
+    "what",
+    [["--model_name", "all"], ["--model_name", "STID,AR"], ["--model_save_path", "a.pt", "--rollback"]],
 )
 def test_what_each_rank_would_do_once_more_is_refused(
     what: list[str],
