@@ -181,6 +181,13 @@ def test_training_steps_are_those_of_the_predictor_however_often_its_batches_are
     assert counts == [4, 4, 8]
 
 
+@pytest.mark.parametrize("seed", [20260105120000, 2**63 - 1])
+def test_the_largest_seeds_train_too(seed: int) -> None:
+    trainer = make_trainer(num_epoch=1, num_iter=1, seed=seed, windows=cascade(1900))
+    trainer.m_step()
+    assert math.isfinite(trainer.best.loss)
+
+
 def test_the_best_epoch_is_kept_not_the_last() -> None:
     trainer = make_trainer(num_epoch=4, learning_rate=0.2)  # far too fast: epochs differ
     trainer.m_step()
