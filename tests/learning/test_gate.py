@@ -53,6 +53,15 @@ def test_costs_of_constant_replicas_are_those_on_paper(dataset, tmp_path):
     assert decided.shares()["deficient"] == pytest.approx(decided.short.sum() / decided.needed.sum())
 
 
+@pytest.mark.parametrize("replicas", [2.3, 2.4])
+def test_a_perfect_forecast_of_observed_replicas_neither_lacks_nor_wastes(replicas, dataset, tmp_path):
+    labels = np.full_like(dataset.labels, replicas)
+    observed = replace(dataset, labels=labels, meta={**dataset.meta, "label": "observed"})
+    bundle = load_bundle(constant(tmp_path / "a.pt", replicas, dataset, label="observed"))
+    decided = decide_over(bundle, observed, "test", PRICES, ALL)
+    assert decided.held.all() and not decided.short.any() and not decided.excess.any()
+
+
 def test_the_newest_decisions_are_judged_and_services_are_matched_by_name(dataset, tmp_path):
     turned = {**dataset.meta, "services": ["pay", "web", "mail", "db", "cart"]}
     paths = (
