@@ -282,6 +282,8 @@ def test_without_priors_and_without_a_test_split_it_trains_too(
     whole = make_dataset()
     write_dataset(replace(whole, priors={}, bounds=(1200, len(whole.times))), here / "bare")
     assert run("--data_dir", "bare", "--num_iter", "1") == 0
+    described = json.loads((here / "model_states/toy/AdapGLA.json").read_text())
+    assert described["graph"]["best_iteration"] == 1  # as history.csv counts
     out = capsys.readouterr().out
     assert "test (" not in out and "validation MAE" in out and "AUROC" not in out
 
