@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from deepscaler.artefacts import ensure_writable, write_json
+from deepscaler.artefacts import ensure_writable, remove, write_json
 from deepscaler.errors import DeepScalerError, SettingsError
-from deepscaler.graphs.priors import write_graph
+from deepscaler.graphs.priors import write_graphs
 from deepscaler.labels.demand import DemandModel
 from deepscaler.labels.diagnostics import diagnose
 from deepscaler.learning.build import Built, build_dataset
@@ -62,11 +62,10 @@ def main(argv: list[str] | None = None) -> int:
         output = Path(settings.process.output_dir)
         ensure_writable(output)
         built = build_dataset(settings, arguments.csv)
-        for name, matrix in {**built.dataset.evidence, **built.dataset.priors}.items():
-            write_graph(output / "graphs" / f"{name}.csv", built.dataset.services, matrix)
+        graphs = {**built.dataset.evidence, **built.dataset.priors}
+        write_graphs(output / "graphs", built.dataset.services, graphs)
         write_dataset(built.dataset, output)
-        if built.labelled.unrounded is not None:
-            write_diagnostics(settings, built, output)
+        write_diagnostics(settings, built, output)
     except DeepScalerError as error:
         print(f"data_process: {error}", file=sys.stderr)
         return 1
@@ -75,7 +74,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def write_diagnostics(settings: Settings, built: Built, output: Path) -> None:
-    """Write how far to trust `required` labels: labels.json, and labels.png where `process.plots` is set."""
+    """Write how far to trust `required` labels: labels.json, and labels.png where `process.plots` is set.
+
+    What an earlier run wrote of other labels goes.
+    """
+    for name in ("labels.json", "labels.png"):
+        remove(output / name)
+    if built.labelled.unrounded is None:
+        return
     diagnostics = diagnose(built.labelled, built.panel, built.dataset.bounds, known_truth(settings))
     write_json(output / "labels.json", diagnostics.summary())
     if settings.process.plots:

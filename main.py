@@ -23,7 +23,7 @@ from deepscaler.learning.comparison_report import comparison_text
 from deepscaler.learning.dataset import Dataset, read_dataset
 from deepscaler.learning.entrants import ENTRANTS, entrants_of
 from deepscaler.learning.gate import Verdict, judge_candidate
-from deepscaler.learning.generations import candidate_of, previous_of, promote, roll_back
+from deepscaler.learning.generations import candidate_of, check_place, previous_of, promote, roll_back
 from deepscaler.learning.history import read_history
 from deepscaler.learning.interruption import exit_code, how_to_go_on, terminable
 from deepscaler.learning.report import (
@@ -101,13 +101,15 @@ def main(argv: list[str] | None = None) -> int:
     if rank:
         logging.disable(logging.WARNING)
     try:
+        several = arguments.model_name == ALL or "," in arguments.model_name
+        if arguments.rollback or several:
+            check_alone("--rollback" if arguments.rollback else f"--model_name {arguments.model_name}")
         if arguments.rollback:
             return rolled_back(arguments.model_save_path)
         config, settings = read_settings(arguments)
         follow_training(config.dataset.data_dir, sys.argv[1:] if argv is None else argv)
         log.info("settings: %s %s", settings.model_dump_json(), config.dataset.model_dump_json())
         dataset = read_dataset(config.dataset.data_dir)
-        several = arguments.model_name == ALL or "," in arguments.model_name
         return (compare_all if several else train_one)(arguments, dataset, config, settings)
     except DeepScalerError as error:
         if not local_rank:
@@ -115,6 +117,17 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt as error:
         return interrupted(error, None)
+
+
+def check_alone(asked: str) -> None:
+    """Refuse under torchrun what each rank would do once more.
+
+    Raises:
+        SettingsError: there is more than one rank.
+    """
+    ranks = launched()[2]
+    if ranks > 1:
+        raise SettingsError(f"{asked}: takes one process, and torchrun started {ranks}; start it with python")
 
 
 def interrupted(error: KeyboardInterrupt, task: TrainingTask | None) -> int:
@@ -129,7 +142,7 @@ def train_one(arguments: argparse.Namespace, dataset: Dataset, config: ModelConf
     rank, name, app = launched()[0], arguments.model_name, dataset.meta["app"]
     path = Path(arguments.model_save_path or f"model_states/{app}/{name}.pt")
     saved = side_path(path, ".forecasts.npz") if arguments.save_forecasts else None
-    ensure_writable(path.parent)
+    check_place(path)
     task: TrainingTask | None = None
     try:
         with tqdm(unit="epoch", disable=True if rank else None, file=sys.stderr) as bar, terminable():
@@ -184,8 +197,8 @@ def compare_all(arguments: argparse.Namespace, dataset: Dataset, config: ModelCo
             f"--model_name {name}: takes neither --resume nor --init_from nor --gate, all weights are fresh"
         )
     path = Path(arguments.model_save_path or f"model_states/{dataset.meta['app']}/comparison.json")
-    if path.suffix != ".json":
-        raise SettingsError(f"--model_save_path {path}: a comparison of networks is a .json, not a bundle")
+    if path.suffix != ".json" or path.is_dir():
+        raise SettingsError(f"--model_save_path {path}: a comparison of networks is a .json file, no bundle")
     ensure_writable(path.parent)
     entrants = ENTRANTS if name == ALL else entrants_of(name.split(","))
     forecasts = path.with_suffix("") if arguments.save_forecasts else None

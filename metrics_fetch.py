@@ -46,7 +46,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--start",
         metavar="TIME",
-        help="first sample, ISO 8601 in UTC (default: collect.start, else --last before the end)",
+        help="first sample, ISO 8601 in UTC (default: collect.start, else --last before the end; on the "
+        "testbed testbed.start, but --last before an end that is given)",
     )
     parser.add_argument(
         "--end", metavar="TIME", help="last sample, ISO 8601 in UTC (default: collect.end, else now)"

@@ -101,6 +101,16 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
+def remove(path: str | Path) -> None:
+    """Remove the file at `path`, where there is one.
+
+    Raises:
+        WriteError: no right to.
+    """
+    with _writing(Path(path)):
+        Path(path).unlink(missing_ok=True)
+
+
 def plain(value: Any) -> Any:
     """`value` made ready for JSON: numpy's scalars and arrays become numbers and lists, NaN becomes None."""
     if isinstance(value, dict):

@@ -10,36 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-RESAMPLES = 9999
 DIGITS = 12
 """Differences are ranked to so many digits: equal shares of minutes differ in their last bits."""
-
-
-def bootstrap_interval(values: ArrayLike, level: float = 0.95, seed: int = 0) -> tuple[float, float] | None:
-    """Percentile bootstrap interval of the mean; None with fewer than two known values.
-
-    The same `seed` gives the same interval.
-    """
-    known = _known(values)
-    if len(known) < 2:
-        return None
-    if np.ptp(known) == 0:
-        return float(known[0]), float(known[0])
-    tail = (1 - level) / 2
-    low, high = np.quantile(known[_drawn(len(known), seed)].mean(axis=1), [tail, 1 - tail])
-    return float(low), float(high)
-
-
-@cache
-def _drawn(units: int, seed: int) -> NDArray[np.int64]:
-    """Which units each resample has, `[RESAMPLES, units]`; a summary asks for the same a thousand times."""
-    return np.random.default_rng(seed).integers(0, units, (RESAMPLES, units))
 
 
 def t_interval(

@@ -59,7 +59,7 @@ def remember(
     ends = ends[torch.unique(places.long()).to(ends.device)]
     states = network.states(windows, graphs, ends, batch_size)
     followed = [_relative(windows, part) for part in batches(ends, BATCH)]
-    return Moments(states.half().cpu(), torch.cat(followed).half().cpu())
+    return Moments(_half(states), _half(torch.cat(followed)))
 
 
 def alike(moments: Moments, state: Tensor, count: int) -> Tensor:
@@ -79,6 +79,12 @@ def from_here(followed: Tensor, windows: Windows, end: Tensor) -> Tensor:
     """
     here, level, zero = _standing(windows, end)
     return (here + level * followed).clamp(min=0) + zero
+
+
+def _half(values: Tensor) -> Tensor:
+    """float16 on the CPU, at most what that holds: what follows near silence may be more."""
+    largest = torch.finfo(torch.float16).max
+    return values.clamp(-largest, largest).half().cpu()
 
 
 def _relative(windows: Windows, ends: Tensor) -> Tensor:

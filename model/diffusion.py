@@ -77,7 +77,8 @@ class AdapGLD(Network):
 
     In training the decoder sees the true label of the step before with probability τ / (τ + exp(i / τ)) at
     training step i, else its own forecast. Elsewhere it always sees its own. The draws depend on the seed and
-    on i alone, so that a resumed training goes on with the same ones.
+    on i alone, so that a resumed training goes on with the same ones. Where only the graph learns, i stands
+    still, and each pass has draws of its own.
     Source: DeepScaler (Meng et al., ASE 2023), the DCRNN-based model; DCRNN, Li et al. 2018, sections 2.3 and
     2.4.
     Differs: an output layer of its own for each horizon step.
@@ -98,6 +99,8 @@ class AdapGLD(Network):
         self.steps: Tensor
         self.register_buffer("seed", torch.randint(2**31, ()))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.passes = 0
+        """Since the last training step, of those in which only the graph learns."""
 
     def forward(self, x: Tensor, graphs: Graphs, known: Known | None = None) -> Tensor:
         """`[B, H, N]` from x `[B, T, N, F]`."""
@@ -109,8 +112,12 @@ class AdapGLD(Network):
             return absolute_error(self(x, graphs, known), target)
         with torch.no_grad():
             shown = torch.where(self._coins(target.shape[1])[:, None].to(target.device), target, torch.nan)
-            self.steps += 1
         return absolute_error(self._decode(x, graphs, shown), target)
+
+    def stepped(self) -> None:
+        """See `Network.stepped`."""
+        self.steps += 1
+        self.passes = 0
 
     def truth_probability(self) -> float:
         """Chance that the decoder is shown a true label at this training step."""
@@ -119,7 +126,8 @@ class AdapGLD(Network):
 
     def _coins(self, horizon: int) -> Tensor:
         """One per decoding step, shared by the batch, `[H]`; true: show the label."""
-        generator = torch.Generator().manual_seed(int(self.seed) + int(self.steps))
+        self.passes += not self.outputs[0].weight.requires_grad
+        generator = torch.Generator().manual_seed(int(self.seed) + int(self.steps) + self.passes)
         return torch.rand(horizon, generator=generator) < self.truth_probability()
 
     def _decode(self, x: Tensor, graphs: Graphs, shown: Tensor | None) -> Tensor:

@@ -139,6 +139,8 @@ def run_epoch(
                 nn.utils.clip_grad_norm_(phase.trained.parameters(), settings.optimiser.gradient_clip)
             for optimiser, _ in phase.optimisers:
                 optimiser.step()
+            if phase.name != "graph":
+                phase.objective.network.stepped()
     if not count:
         raise TrainingError("no label is known in any training window")
     mean = parallel.total(loss, device=ends.device)[0] / count

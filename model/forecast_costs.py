@@ -30,7 +30,7 @@ def forecast_costs(
     Args:
         predicted: the forecasts.
         target: the truth; NaN where unknown.
-        replicas: they are replicas, and judged as whole ones.
+        replicas: they are replicas, and judged as whole ones, forecasts and truth by one rule.
         cores: `[N]` cores of one replica; ones where values aren't replicas.
         gap: seconds between windows.
 
@@ -41,14 +41,14 @@ def forecast_costs(
         `missed_peaks`: share of the peaks that the forecast doesn't see; `false_peaks`: share of its own
         peaks that are none.
     """
-    made = round_replicas(predicted) if replicas else predicted
-    short = np.where(np.isfinite(made - target), target - made, np.nan)
+    made, wanted = (round_replicas(predicted), round_replicas(target)) if replicas else (predicted, target)
+    short = np.where(np.isfinite(made - wanted), wanted - made, np.nan)
     per_hour = 3600.0 * cores
-    missed, false = _peaks(made, target)
+    missed, false = _peaks(made, wanted)
     return {
         "deficient": float(np.nansum(_mean(np.maximum(short, 0.0)) * per_hour)),
         "excess": float(np.nansum(_mean(np.maximum(-short, 0.0)) * per_hour)),
-        "lead_seconds": _lead(made[:, 0], target[:, 0], replicas, gap),
+        "lead_seconds": _lead(made[:, 0], wanted[:, 0], replicas, gap),
         "missed_peaks": missed,
         "false_peaks": false,
     }

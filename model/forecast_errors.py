@@ -21,12 +21,12 @@ def forecast_errors(predicted: Array, target: Array, replicas: bool) -> dict[str
     MAE also by service and step, `[N, H]`.
 
     Masked MAPE leaves out targets of 0. `under_provision` is the share of known targets that the forecast
-    falls short of, `over_provision` of those it exceeds, after rounding both to whole replicas where these
-    are replicas. Shapes `[M, H, N]`.
+    falls short of, `over_provision` of those it exceeds; where these are replicas, both are rounded by one
+    rule to whole ones. Shapes `[M, H, N]`.
     """
     error = predicted - target
     known = np.isfinite(error)
-    made, wanted = (round_replicas(predicted), np.round(target)) if replicas else (predicted, target)
+    made, wanted = (round_replicas(predicted), round_replicas(target)) if replicas else (predicted, target)
     relative = np.where(
         known & (np.abs(target) > 1e-9),
         np.abs(error) / np.where(np.abs(target) > 1e-9, np.abs(target), 1),

@@ -72,6 +72,9 @@ class Network(nn.Module):
         """
         return absolute_error(self(x, graphs, known), target)
 
+    def stepped(self) -> None:
+        """An optimiser has changed the parameters: called once per training batch of theirs."""
+
     @torch.no_grad()
     def prepare(self, windows: Windows, training: Tensor, validation: Tensor) -> None:
         """Take from the data what isn't learned by gradient, before training starts.

@@ -26,6 +26,8 @@ from model.windows import Windows
 
 SEED_STRIDE = 1_000_003
 """Between the seeds of the epochs of two runs whose own seeds are neighbours."""
+SEEDS = 1 << 62
+"""Seeds of epochs are below this, whatever that of the run: a generator takes none of 64 bits."""
 
 
 class Trainer:
@@ -229,7 +231,7 @@ class Trainer:
             step,
             self.windows,
             self.training,
-            seed=epoch_seed * 2 + (phase.name == "graph"),
+            seed=(epoch_seed * 2 + (phase.name == "graph")) % SEEDS,
             factors=[self.rate_factor(position + batch / batches) for batch in range(batches)],
             settings=settings,
         )

@@ -20,7 +20,8 @@ def asked_span(
     """Times of the first and of the last sample, in seconds since the epoch, multiples of the step.
 
     On a real cluster the last sample isn't later than `now`: a sample of the future would be written as
-    missing for good. On the testbed, time is simulated, and the span begins at `testbed.start` by default.
+    missing for good. On the testbed, time is simulated and begins at `testbed.start`. So does the span, but
+    where `last` says how far it reaches back from an end that is given.
 
     Args:
         settings: of the application; `collect` says what the arguments leave open.
@@ -37,7 +38,9 @@ def asked_span(
     final = _moment("--end", end or collect.end)
     length = collect.last if last is None else duration_seconds(last)
     if settings.cluster.kind == "testbed":
-        first = utc_seconds(settings.testbed.start) if first is None else first
+        begin = utc_seconds(settings.testbed.start)
+        back = final - length if last is not None and final is not None else begin
+        first = max(back, begin) if first is None else first
         final = first + length if final is None else final
     else:
         final = min(now, np.inf if final is None else final)

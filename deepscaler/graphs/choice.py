@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from deepscaler.bundle_names import lies_beside
 from deepscaler.errors import DataError
 from deepscaler.settings import Settings
 
@@ -27,7 +28,7 @@ def default_graphs(settings: Settings, config: str) -> list[Path]:
         DataError: there are fewer than two graphs.
     """
     data, states = Path(settings.process.output_dir) / "graphs", Path(settings.scale.bundle).parent
-    learned = sorted(states.glob("*.affinity.csv"))
+    learned = sorted(path for path in states.glob("*.affinity.csv") if not lies_beside(path))
     by_prior = {
         prior: [path for path in learned if prior in re.split(r"[-_.]", path.name)] for prior in ("od", "cc")
     }

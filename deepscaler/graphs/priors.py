@@ -6,21 +6,23 @@ Row = caller, column = callee, everywhere.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from deepscaler.artefacts import read_csv, replacing
+from deepscaler.artefacts import read_csv, remove, replacing
 from deepscaler.calls import CallGraph
-from deepscaler.errors import DataError
+from deepscaler.errors import DataError, SettingsError
 from deepscaler.graphs.similarity import scaled, without_diagonal
 from deepscaler.graphs.structural import NEEDED, Structure
 from deepscaler.settings.stages import BUILT_IN_PRIORS
 
 log = logging.getLogger(__name__)
+EVIDENCE = ("calls", "call_time", "structural", "structural_t")
+"""Graphs that learned ones are compared with, as far as the data tells them."""
 CORNER = "caller"
 """The heading of the first column: each row is a caller."""
 
@@ -40,6 +42,21 @@ def write_graph(path: str | Path, names: Sequence[str], matrix: NDArray[np.float
     frame.insert(0, CORNER, list(names), allow_duplicates=True)
     with replacing(path) as temporary:
         frame.to_csv(temporary, index=False, float_format="%.9g")
+
+
+def write_graphs(directory: Path, names: Sequence[str], graphs: Mapping[str, NDArray[np.floating]]) -> None:
+    """Write `<name>.csv` for each graph, and remove those of an earlier run that there are no more.
+
+    Files of other names than a data set's own graphs have stay.
+
+    Raises:
+        DataError: a graph isn't square or doesn't have as many rows as names.
+        WriteError: a file can't be written or removed.
+    """
+    for name, matrix in graphs.items():
+        write_graph(directory / f"{name}.csv", names, matrix)
+    for name in {*BUILT_IN_PRIORS, *EVIDENCE} - graphs.keys():
+        remove(directory / f"{name}.csv")
 
 
 def read_graph(path: str | Path, services: Sequence[str] = ()) -> tuple[tuple[str, ...], NDArray[np.float32]]:
@@ -234,6 +251,23 @@ def _prior_of_structure(structure: Structure | None) -> NDArray[np.float32]:
     return structure.score
 
 
-def prior_key(name: str) -> str:
-    """What a prior is called in the data set: its name, or for a CSV the name of the file without `.csv`."""
-    return Path(name).stem if name.endswith(".csv") else name
+def prior_keys(names: Sequence[str]) -> dict[str, str]:
+    """The names of priors by what they are called in the data set: a CSV as its file, without `.csv`.
+
+    Raises:
+        SettingsError: two are called the same, or a CSV is called what a graph of the data set's own is.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        key = Path(name).stem if name.endswith(".csv") else name
+        if key in found:
+            raise SettingsError(
+                f"process.priors: {found[key]} and {name} are both called {key!r}; rename or drop one of them"
+            )
+        if key != name and key in EVIDENCE:
+            raise SettingsError(
+                f"process.priors: {name} is called {key!r} like a graph of the data set; "
+                f"no CSV may be called {', '.join(EVIDENCE)}: rename it"
+            )
+        found[key] = name
+    return found

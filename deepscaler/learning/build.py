@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from deepscaler.calls import CallGraph, read_calls
 from deepscaler.errors import DataError
-from deepscaler.graphs.priors import build_prior, default_priors, prior_key
+from deepscaler.graphs.priors import build_prior, default_priors, prior_keys
 from deepscaler.graphs.structural import NEEDED, Structure, fit_structure, time_shares
 from deepscaler.labels.required import Labelled, make_labels
 from deepscaler.learning.dataset import Dataset, Normalizer, check_windows
@@ -46,8 +46,10 @@ def build_dataset(settings: Settings, csv: str | None = None) -> Built:
 
     Raises:
         DataError: something is missing, broken or too short.
+        SettingsError: two priors are called the same.
     """
     process = settings.process
+    prior_keys(process.priors or ())  # refused before hours are read
     collected = Path(settings.collect.output_dir)
     source = Path(csv) if csv else collected / "metrics.csv"
     panel, features = _read_csv(settings, source) if csv else _read_collected(settings, source)
@@ -120,10 +122,10 @@ def _priors(
     names = default_priors(calls, structure) if process.priors is None else process.priors
     end = float(training.times[-1])
     return {
-        prior_key(name): build_prior(
+        key: build_prior(
             name, training.services, requests, calls, structure, end=end, cutoff=process.prior_cutoff
         )
-        for name in names
+        for key, name in prior_keys(names).items()
     }
 
 

@@ -142,6 +142,8 @@ class Bundle:
 STATES = ("weights", "learner")
 GRAPHS = ("affinity", "reverse", "down")
 PARTS = ("network", "sizes", "meta", "settings", "errors", "graph")
+GIVEN = ("statistics",)
+"""Tensors that the data gives; all others come from what was learned."""
 STATISTICS = tuple(item.name for item in fields(Normalizer))
 
 
@@ -198,10 +200,12 @@ def save_bundle(bundle: Bundle, path: str | Path, run: Mapping[str, Any] | None 
         tensors["moments"] = _tidy(bundle.moments._asdict())
     statistics = {name: np.array(getattr(bundle.normalizer, name), np.float32) for name in STATISTICS}
     tensors["statistics"] = {name: torch.from_numpy(values) for name, values in statistics.items()}
-    try:
-        check_finite(tensors)
-    except ValueError as error:
-        raise BundleError(f"{path}: not written: {error}; train with a smaller learning rate") from error
+    for group, held in tensors.items():
+        advice = "look at the data" if group in GIVEN else "train with a smaller learning rate"
+        try:
+            check_finite({group: held})
+        except ValueError as error:
+            raise BundleError(f"{path}: not written: {error}; {advice}") from error
     buffer = io.BytesIO()
     torch.save(tensors, buffer)
     content = seal(buffer.getvalue(), {name: plain(getattr(bundle, name)) for name in PARTS}, path)

@@ -7,7 +7,8 @@ Each decision chooses replicas for all services; the next row says what was need
   `deepscaler` makes it (see `played_plans`), with pods that take their start-up time. What was needed follows
   from the offered rates and the data set's own demand fit.
 * Bundles of replicas (`required`, `observed`): the forecast as the controller takes it. What was needed is
-  the label, which looks ahead by the start-up, so replicas are there at once.
+  the label, which looks ahead by the start-up, so replicas are there at once. Where it is no whole number
+  (`observed`), it is rounded as the forecast is.
 
 The floor takes no part: it is the same whatever the bundle.
 """
@@ -140,7 +141,7 @@ def _forecasts(bundle: Bundle, view: Dataset, ends: Rows, prices: Prices) -> Dec
     made = in_units(scores, view, bundle.unrounded)  # [D, H, N]
     taken = made[:, 0] if bundle.meta["label"] == "required" else made.max(axis=1)
     chosen = round_replicas(taken)  # [D, N]
-    needed = view.labels[ends + view.dilation].astype(np.float64)  # [D, N]
+    needed = round_replicas(view.labels[ends + view.dilation].astype(np.float64))  # [D, N]
     started = np.maximum(np.diff(chosen, axis=0, prepend=chosen[:1]), 0.0)
     step = float(view.meta["step"])
     return _decided(ends, (chosen, chosen, started), needed, replica_cores(view), step)

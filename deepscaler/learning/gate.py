@@ -1,10 +1,10 @@
 """Whether a new bundle takes the old one's place: only if its decisions cost less, by more than noise.
 
 Both decide over the newest stretch of the test split, which the new one wasn't trained on (the old one may
-have seen a part of it, which speaks for the old one). Costs are compared decision by decision; means over
-blocks of time are drawn anew (paired bootstrap), because costs of neighbouring decisions hang together.
+have seen a part of it, which speaks for the old one). Costs are compared decision by decision, and the
+differences by their means over blocks of time, because those of neighbouring decisions hang together.
 
-Source: block bootstrap of a paired difference, Künsch 1989.
+Source: blocks that don't overlap, Carlstein 1986; Student's interval of their means: there may be only eight.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from deepscaler.learning.dataset import Dataset
 from deepscaler.learning.decisions import Decided, decide_over
 from deepscaler.planning.plan import Prices
 from deepscaler.settings import GateSettings
-from deepscaler.statistics import bootstrap_interval
+from deepscaler.statistics import t_interval
 
 SPLIT = "test"
 Array = NDArray[np.float64]
@@ -115,8 +115,7 @@ def _compared(
         )
         return Verdict(False, text, facts)
     mean = max(float(other.mean()), 1e-9)
-    interval = bootstrap_interval(blocks, gate.level)
-    low, high = (100 * edge / mean for edge in interval or (0.0, 0.0))
+    low, high = (100 * edge / mean for edge in t_interval(blocks, gate.level) or (0.0, 0.0))
     change = 100 * float(blocks.mean()) / mean
     facts |= {"change_percent": change, "interval_percent": [low, high]}
     said = (

@@ -11,8 +11,9 @@ import shutil
 from hashlib import sha256
 from pathlib import Path
 
-from deepscaler.artefacts import one_line, replacing
-from deepscaler.errors import BundleError
+from deepscaler.artefacts import ensure_writable, one_line, replacing
+from deepscaler.bundle_names import ASIDE, BESIDE, CANDIDATE, PREVIOUS, lies_beside
+from deepscaler.errors import BundleError, SettingsError
 from deepscaler.learning.bundle import side_path
 from deepscaler.learning.bundle_file import read_bundle_file
 
@@ -20,14 +21,31 @@ SUFFIXES = (".affinity.csv", ".json", ".pt")
 """What belongs to a bundle; the file that decides comes last."""
 
 
+def check_place(path: Path) -> None:
+    """Refuse, before a training, a place where its bundle can't stand with the one before it beside it.
+
+    Raises:
+        SettingsError: the name doesn't end in `.pt`, is that of a file beside a bundle, or of a directory.
+        WriteError: no file can be written there.
+    """
+    if path.suffix != ".pt":
+        raise SettingsError(f"--model_save_path {path}: a bundle's name ends in .pt; try {path}.pt")
+    if lies_beside(path):
+        kept = ", ".join(f"<name>.{word}.pt" for word in BESIDE)
+        raise SettingsError(f"--model_save_path {path}: another name is needed; main.py itself writes {kept}")
+    if path.is_dir():
+        raise SettingsError(f"--model_save_path {path}: expected the name of a file, this is a directory")
+    ensure_writable(path.parent)
+
+
 def previous_of(path: Path) -> Path:
     """The bundle before the one at `path`."""
-    return side_path(path, ".previous.pt")
+    return side_path(path, f".{PREVIOUS}.pt")
 
 
 def candidate_of(path: Path) -> Path:
     """A bundle that may take the place of the one at `path`."""
-    return side_path(path, ".candidate.pt")
+    return side_path(path, f".{CANDIDATE}.pt")
 
 
 def promote(path: Path) -> None:
@@ -55,8 +73,10 @@ def roll_back(path: Path) -> tuple[str, str]:
     Done twice, it changes nothing. `path` is never without a whole bundle.
 
     Raises:
+        SettingsError, WriteError: no bundle can stand at `path`, see `check_place`.
         BundleError: there is no previous bundle, it is broken, or a file can't be written.
     """
+    check_place(path)
     previous = previous_of(path)
     if not previous.is_file():
         raise BundleError(
@@ -64,7 +84,7 @@ def roll_back(path: Path) -> tuple[str, str]:
         )
     restored = read_bundle_file(previous).sha256
     replaced = _sha256(path) if path.is_file() else ""
-    aside = side_path(path, ".rollback.pt")
+    aside = side_path(path, f".{ASIDE}.pt")
     try:
         for suffix in SUFFIXES:
             here, before, kept = (side_path(each, suffix) for each in (path, previous, aside))

@@ -82,7 +82,7 @@ def judge_graph(subject: Subject) -> dict[str, Any]:
         "learner": train.graph.learner,
         "trainer": train.graph.trainer,
         "priors": list(priors),
-        "best_iteration": subject.trainer.best.iteration,
+        "best_iteration": subject.trainer.best.iteration + 1,  # counted from 1, as in history.csv
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from deepscaler.artefacts import plain
+from deepscaler.bundle_names import CHECKPOINT
 from deepscaler.errors import SettingsError
 from deepscaler.learning.bundle import side_path
 from deepscaler.learning.dataset import Dataset
@@ -65,7 +68,7 @@ class TrainingTask:
     @property
     def checkpoint(self) -> Path:
         """File with the state after the last finished iteration; it exists until training ends."""
-        return side_path(self.path, ".checkpoint.pt")
+        return side_path(self.path, f".{CHECKPOINT}.pt")
 
     @property
     def history(self) -> Path:
@@ -112,16 +115,21 @@ class TrainingTask:
                 raise SettingsError(f"model.{self.name}: {error}") from error
 
     def fingerprint(self) -> str:
-        """A hash that changes when the data or a setting that affects the numbers does."""
+        """A hash that changes when the data or a setting that affects the numbers does.
+
+        Of what the data set says about itself, only where it comes from and how it was made doesn't count.
+        """
+        meta = {key: value for key, value in self.dataset.meta.items() if key not in ("source", "settings")}
         settings = [
             self.name,
-            repr(self.dataset.meta.get("season")),
+            json.dumps(plain({**meta, "bounds": self.dataset.bounds}), sort_keys=True),
             self.train.model_dump_json(exclude={"gate"}),
             self.config.dataset.model_dump_json(exclude={"data_dir", "threads"}),
         ]
         digest = hashlib.sha256(repr([*settings, sorted(self.sizes.items())]).encode())
         optional = [values for values in (self.dataset.unrounded, self.dataset.present) if values is not None]
-        for values in (self.dataset.series, self.dataset.labels, *optional, *self.dataset.priors.values()):
+        given = (self.dataset.times, self.dataset.series, self.dataset.labels)
+        for values in (*given, *optional, *self.dataset.priors.values()):
             digest.update(np.ascontiguousarray(values).view(np.uint8).data)
         return digest.hexdigest()
 

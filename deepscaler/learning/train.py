@@ -152,7 +152,7 @@ def _trainer(
         learner = build_learner(graph.learner, task.shape.services, priors, fill(LearnerSettings, graph)).to(
             device
         )
-    start = None if init_from is None else _start_from(network, learner, task, init_from).to(device)
+    start = None if init_from is None else _start_from(network, learner, task, init_from)
     if train.compile:
         _compile(network, device)
     return Trainer(
@@ -163,7 +163,7 @@ def _trainer(
         validation=torch.from_numpy(ends["validation"]).to(device),
         settings=fill(TrainSettings, train, task.config.dataset),
         report=task.report,
-        start=start,
+        start=None if start is None else start.to(device),
         priors=[learner.given(prior.to(device), PRIOR_EDGE) for prior in priors.values()],
     )
 
@@ -184,10 +184,11 @@ def _compile(network: Network, device: torch.device) -> None:
     network.compile()
 
 
-def _start_from(network: Network, learner: GraphLearner, task: TrainingTask, path: str) -> Tensor:
-    """Put a bundle's weights in place and return its affinity.
+def _start_from(network: Network, learner: GraphLearner, task: TrainingTask, path: str) -> Tensor | None:
+    """Put what a bundle learned in place, and return the affinity it learned; None where none is learned.
 
-    What is fitted in closed form is fitted anew later.
+    Priors are those of this training's data, whatever the bundle started from. What is fitted in closed form
+    is fitted anew later.
     """
     bundle, meta = load_bundle(path), task.dataset.meta
     expected = Expected(
@@ -198,8 +199,10 @@ def _start_from(network: Network, learner: GraphLearner, task: TrainingTask, pat
     check_bundle(bundle.description, f"--init_from {path}", expected)
     network.load_state_dict(bundle.weights)
     if set(bundle.learner) == set(learner.state_dict()):
-        learner.load_state_dict(bundle.learner)
-    return bundle.affinity
+        learned = {name: bundle.learner[name] for name, _ in learner.named_parameters()}
+        learner.load_state_dict({**learner.state_dict(), **learned})
+    learns = network.graph_use == "learned" and task.train.graph.learner != "none"
+    return bundle.affinity if learns else None
 
 
 def _continue(trainer: Trainer, task: TrainingTask) -> None:

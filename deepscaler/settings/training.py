@@ -100,7 +100,7 @@ class GateSettings(Section):
     prices: PlanPrices = PlanPrices()
     decisions: Count = Field(2880, description="newest decisions of the test split that both are judged on")
     block_seconds: Positive = Field(
-        1800.0, description="length of the blocks of decisions that are drawn anew to tell a gain from noise"
+        1800.0, description="length of the blocks of decisions whose means tell a gain from noise"
     )
     blocks: Annotated[int, Field(ge=2)] = Field(8, description="fewest blocks by which a gain can be told")
     level: Annotated[float, Field(gt=0, lt=1)] = Field(

@@ -8,14 +8,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from deepscaler.calls import CallGraph
-from deepscaler.errors import DataError
+from deepscaler.errors import DataError, SettingsError
 from deepscaler.graphs.priors import (
+    EVIDENCE,
     build_prior,
     call_prior,
     cc_prior,
     match_graph,
     od_prior,
-    prior_key,
+    prior_keys,
     read_graph,
     write_graph,
 )
@@ -128,7 +129,7 @@ def test_priors_by_name(tmp_path):
     assert not build_prior("identity", **options).any()
     write_graph(tmp_path / "mine.csv", ("b", "a", "c"), np.arange(9.0).reshape(3, 3))
     np.testing.assert_array_equal(build_prior(str(tmp_path / "mine.csv"), **options), [[4, 3], [1, 0]])
-    assert prior_key(str(tmp_path / "mine.csv")) == "mine"
+    assert prior_keys(["od", str(tmp_path / "mine.csv")]) == {"od": "od", "mine": str(tmp_path / "mine.csv")}
 
 
 @pytest.mark.field
@@ -157,3 +158,18 @@ def test_numbers_without_names_are_in_the_order_of_the_services_and_that_is_said
 def test_a_prior_without_its_input_says_what_to_do(name, says):
     with pytest.raises(DataError, match=says):
         build_prior(name, ("a", "b"), None, None, end=0.0, cutoff=0.1)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["mine/one.csv", "theirs/one.csv"], "mine/one.csv and theirs/one.csv are both called 'one'"),
+        (["call", "mine/call.csv"], "call and mine/call.csv are both called 'call'"),
+        (["mine/structural.csv", "structural"], "mine/structural.csv is called 'structural'"),
+        *(([f"mine/{name}.csv"], f"mine/{name}.csv is called '{name}'") for name in EVIDENCE),
+    ],
+)
+def test_priors_that_would_replace_another_graph_are_refused(names, message):
+    with pytest.raises(SettingsError, match=f"process.priors: {message}"):
+        prior_keys(names)
+    assert prior_keys(["call", "structural", "mine/od.csv"]).keys() == {"call", "structural", "od"}

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from helpers.model_samples import make_dataset
 from deepscaler.errors import BundleError, DataError
 from deepscaler.labels.demand import DemandModel
 from deepscaler.labels.rule import replicas_within
+from deepscaler.learning import gate
 from deepscaler.learning.bundle import load_bundle
 from deepscaler.learning.dataset import Dataset, Normalizer
-from deepscaler.learning.decisions import decide_over
+from deepscaler.learning.decisions import Decided, decide_over
 from deepscaler.learning.gate import judge_candidate
 from deepscaler.learning.played_plans import play_plans
 from deepscaler.planning.plan import Prices
@@ -51,6 +53,15 @@ def test_costs_of_constant_replicas_are_those_on_paper(dataset, tmp_path):
     assert decided.shares()["deficient"] == pytest.approx(decided.short.sum() / decided.needed.sum())
 
 
+@pytest.mark.parametrize("replicas", [2.3, 2.4])
+def test_a_perfect_forecast_of_observed_replicas_neither_lacks_nor_wastes(replicas, dataset, tmp_path):
+    labels = np.full_like(dataset.labels, replicas)
+    observed = replace(dataset, labels=labels, meta={**dataset.meta, "label": "observed"})
+    bundle = load_bundle(constant(tmp_path / "a.pt", replicas, dataset, label="observed"))
+    decided = decide_over(bundle, observed, "test", PRICES, ALL)
+    assert decided.held.all() and not decided.short.any() and not decided.excess.any()
+
+
 def test_the_newest_decisions_are_judged_and_services_are_matched_by_name(dataset, tmp_path):
     turned = {**dataset.meta, "services": ["pay", "web", "mail", "db", "cart"]}
     paths = (
@@ -62,8 +73,8 @@ def test_the_newest_decisions_are_judged_and_services_are_matched_by_name(datase
     assert ours.costs(PRICES) == pytest.approx(theirs.costs(PRICES))
 
 
-def judged(candidate, running, dataset, **gate):
-    return judge_candidate(candidate, running, dataset, GateSettings.model_validate(gate))
+def judged(candidate, running, dataset, **settings):
+    return judge_candidate(candidate, running, dataset, GateSettings.model_validate(settings))
 
 
 def test_a_worse_bundle_is_refused_and_a_better_one_taken(dataset, tmp_path):
@@ -87,6 +98,21 @@ def test_what_is_better_by_no_more_than_noise_is_refused(dataset, tmp_path):
     prices = {"shortage": 2.0, "start": 0.0}  # on average 4 + 2 x 2 and 8
     for candidate, running in ((one, other), (other, one)):
         assert not judged(candidate, running, fair, prices=prices).taken
+
+
+def test_of_bundles_that_are_no_better_as_few_are_taken_as_the_level_says(dataset, monkeypatch):
+    """The interval of 95 % lies below 0 by chance in 2.5 of 100 cases, with the fewest blocks (8), too."""
+    rng, rows, zero = np.random.default_rng(1), np.arange(240), np.zeros(240)
+    files = {"new": SimpleNamespace(sha256="a"), "old": SimpleNamespace(sha256="b")}
+    monkeypatch.setattr(gate, "read_bundle_file", files.get)
+    monkeypatch.setattr(gate, "load_bundle", lambda source: SimpleNamespace(meta={"step": 60.0}))
+    monkeypatch.setattr(
+        gate,
+        "decide_over",
+        lambda *asked: Decided(rows, 100 + rng.normal(size=len(rows)), zero, zero, zero, zero),
+    )
+    taken = sum(judged("new", "old", dataset).taken for _ in range(400))
+    assert taken / 400 == pytest.approx(0.025, abs=0.02)
 
 
 def test_too_short_a_window_tells_nothing(dataset, tmp_path):

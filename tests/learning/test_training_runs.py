@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import yaml
-from helpers.model_samples import SIZES, make_dataset
+from helpers.model_samples import SIZES, make_dataset, small_settings
 from helpers.paths import ROOT
 
 import main as script
-from deepscaler.learning.bundle import load_bundle
-from deepscaler.learning.dataset import Dataset, Normalizer, write_dataset
+from deepscaler.learning.bundle import Bundle, load_bundle, save_bundle
+from deepscaler.learning.dataset import Dataset, Normalizer, read_dataset, write_dataset
+from deepscaler.learning.hyperparameters import network_sizes
+from deepscaler.learning.task import TrainingTask
+from deepscaler.learning.train import fit
+from deepscaler.settings import ModelConfig, Train
 from model.trainer import Trainer
 
 FLAGS = ["--model_config_path", "model.yaml", "--train_config_path", "train.yaml"]
@@ -69,6 +75,13 @@ def trained(data: Dataset, here: Path, *extra: str, name: str = "AdapGLA") -> tu
     ), here / "odd.pt"
 
 
+def bundle_of(trainer: Trainer, name: str, config: ModelConfig, data: Dataset) -> Bundle:
+    """What a training that wasn't judged has learned."""
+    network, learner, graph = trainer.network.state_dict(), trainer.learner.state_dict(), trainer.affinity
+    sizes, about = network_sizes(config, name), data.meta
+    return Bundle(name, sizes, network, learner, graph, graph, graph, data.normalizer, about, {}, {}, {})
+
+
 def finite(path: Path) -> bool:
     bundle = load_bundle(path)
     tensors = [*bundle.weights.values(), bundle.affinity]
@@ -116,6 +129,64 @@ def test_a_run_that_started_from_a_bundle_resumes_without_it(
         assert run("--init_from", "first.pt", "--model_save_path", "part.pt", *flags) == 130
     assert run("--model_save_path", "part.pt", "--resume", *flags) == 0
     assert (here / "whole.pt").read_bytes() == (here / "part.pt").read_bytes()
+
+
+OTHER_DATA: dict[str, dict[str, Any]] = {
+    "split": {"bounds": (380, 428)},
+    "time of the day": {"times": 7200.0 + 60.0 * np.arange(476)},
+    "window": {"meta": {"window": 12}},
+    "horizon": {"meta": {"horizon": 3}},
+    "lead": {"meta": {"lead": 300.0}},
+    "step": {"meta": {"step": 120.0}},
+    "services": {"meta": {"services": ["cart", "web", "pay", "db", "mail"]}},
+    "features": {"meta": {"features": ["pod", "cpu", "req"]}},
+    "label": {"meta": {"label": "observed"}},
+}
+
+
+@pytest.mark.parametrize("changes", OTHER_DATA.values(), ids=OTHER_DATA)
+def test_a_checkpoint_of_other_data_is_refused(changes: dict[str, Any]) -> None:
+    data, settings = make_dataset(length=476), small_settings()
+    other = replace(data, **{**changes, "meta": {**data.meta, **changes.get("meta", {})}})
+    made, asked = (TrainingTask(one, "AdapGLA", *settings, Path("x.pt")) for one in (data, other))
+    assert made.fingerprint() != asked.fingerprint()
+
+
+def test_a_checkpoint_of_the_same_data_elsewhere_is_taken(here: Path) -> None:
+    data = read_dataset(here / "data")
+    moved = replace(data, meta={**data.meta, "source": {"file": "elsewhere"}, "settings": {"plots": True}})
+    write_dataset(moved, here / "moved")
+    made, asked = (
+        TrainingTask(one, "AdapGLA", *small_settings(), Path("x.pt"))
+        for one in (data, read_dataset(here / "moved"))
+    )
+    assert made.fingerprint() == asked.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("AdapGLA", "gates"), ("AdapGLA", "antisymmetric"), ("AdapGLA", "none"), ("GCN", "gates")],
+)
+def test_a_training_from_a_bundle_has_the_prior_of_its_own_data(here: Path, name: str, kind: str) -> None:
+    """What was learned goes on, at a rate of next to nothing as it is; what the data gives is new."""
+    data, config, train = make_dataset(length=300), *small_settings(num_iter=1)
+    config = config.model_copy(update={"GCN": config.GCN.model_copy(update={"channels": 4})})
+    other = replace(data, priors={"call": np.eye(5, k=-1, dtype=np.float32)})
+
+    def fitted(data: Dataset, rate: float, **start: str) -> Trainer:
+        changes = {"optimiser": {"learning_rate": rate}, "graph": {"learner": kind, "learning_rate": rate}}
+        settings = Train.model_validate({**train.model_dump(), **changes})
+        return fit(TrainingTask(data, name, config, settings, here / "x.pt"), **start).trainer
+
+    first, fresh = fitted(data, 1e-2), fitted(other, 1e-12)
+    save_bundle(bundle_of(first, name, config, data), here / "first.pt")
+    again = fitted(other, 1e-12, init_from=str(here / "first.pt"))
+    for found, expected in zip(again.learner.buffers(), fresh.learner.buffers(), strict=True):
+        assert torch.equal(found, expected)
+    assert torch.equal(again.learner.prior(), fresh.learner.prior())
+    for found, expected in zip(again.learner.parameters(), first.learner.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(again.start, first.affinity if again.learns else fresh.start)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -218,6 +289,27 @@ def test_two_ranks_learn_what_one_process_learns_and_only_the_first_speaks(here:
     assert two.graph["refitted"]["identity"]["test"] == pytest.approx(
         one.graph["refitted"]["identity"]["test"], rel=1e-4
     )
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    "what",
+    [["--model_name", "all"], ["--model_name", "STID,AR"], ["--model_save_path", "a.pt", "--rollback"]],
+)
+def test_what_each_rank_would_do_once_more_is_refused(
+    what: list[str],
+    rank: int,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in (("WORLD_SIZE", 2), ("RANK", rank), ("LOCAL_RANK", rank)):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(logging, "disable", lambda level: None)  # for the tests after this one
+    before = sorted(here.rglob("*"))
+    assert run(*what) == 1 and sorted(here.rglob("*")) == before
+    error = capsys.readouterr().err
+    assert (error.startswith("main: --") and "torchrun started 2" in error) == (rank == 0)
 
 
 # --------------------------------------------------------------------------------------------------- odd data

@@ -80,6 +80,19 @@ def test_moments_that_something_unknown_followed_are_left_out():
     assert remember(Newest(), windows(labels), GRAPHS, torch.tensor([8]), 8) is None
 
 
+@pytest.mark.parametrize("made", [Newest(), network(), Network()], ids=["change", "AdapGLQ", "outline"])
+def test_what_follows_near_silence_is_kept_as_the_most_that_is_held(made):
+    """A service that is asked once in a long while: a burst is a hundred deviations, silence is none."""
+    labels = torch.zeros(40, SERVICES)
+    labels[20, 1], labels[:, 0] = 1e3, (0.0 if type(made) is Network else 1.0)
+    kept = remember(made, windows(labels), GRAPHS, torch.arange(WINDOW - 1, 36), 8)
+    assert all(torch.isfinite(part).all() for part in kept)
+    largest = torch.finfo(torch.float16).max
+    assert kept.followed.max() == largest and (kept.followed[:, :, 0].abs() <= 1).all()
+    made_of_it = from_here(kept.followed[14:15].float(), windows(labels), torch.tensor([17]))
+    assert made_of_it[0, :, 1].tolist() == pytest.approx([0.0, 0.0, 1e-3 * largest])
+
+
 def test_without_states_of_its_own_a_network_goes_by_the_outline_of_the_load():
     """Rising and falling are told apart; how much load there is, and which service bears it, are not."""
     rising = torch.linspace(1, 2, WINDOW)[:, None].expand(WINDOW, SERVICES)

@@ -34,6 +34,8 @@ def costs(made, truth, replicas=True, cores=1.0, gap=60.0):
         ([2, 4], [3, 3], 1.0, 1800.0, 1800.0),
         ([2, 2], [3, NAN], 1.0, 3600.0, 0.0),
         ([2.3, 2.4], [2, 2], 1.0, 0.0, 1800.0),  # 2.4 is scaled to 3
+        ([2.3, 2.45, 0.0, NAN], [2.3, 2.45, 0.0, 2.4], 1.0, 0.0, 0.0),  # and so is what was needed
+        ([2.3, 2.3], [2.4, NAN], 1.0, 3600.0, 0.0),
     ],
 )
 def test_cores_that_lack_and_that_lie_idle(made, truth, cores, deficient, excess):

@@ -31,6 +31,15 @@ def test_errors_on_paper_with_unknown_targets_left_out() -> None:
     assert (errors["windows"], errors["known"]) == (2, 3)
 
 
+def test_a_perfect_forecast_of_fractions_of_replicas_provides_neither_too_little_nor_too_much() -> None:
+    """Labels `observed` are means of replicas over a step."""
+    truth = np.array([0.0, 0.4, 2.0, 2.3, 2.4, 2.45, 2.5, 3.0]).reshape(-1, 1, 1)
+    errors = forecast_errors(truth, truth, replicas=True)
+    assert (errors["mae"], errors["under_provision"], errors["over_provision"]) == (0.0, 0.0, 0.0)
+    less = forecast_errors(truth - 1.0, truth, replicas=True)
+    assert less["under_provision"] == pytest.approx(6 / 8)  # at least one replica is always there
+
+
 def test_targets_of_zero_have_no_relative_error() -> None:
     errors = forecast_errors(np.array([[[1.0, 3.0]]]), np.array([[[0.0, 2.0]]]), replicas=False)
     assert errors["mape"] == pytest.approx(0.5)

@@ -335,10 +335,28 @@ def test_scheduled_sampling_depends_on_the_seed_and_on_the_training_step_alone()
                 again.load_state_dict(network.state_dict())
                 network = again
             out.append(float(network.loss(x, pair_of(4), known_at(torch.zeros(2)), target)[0].detach()))
+            network.stepped()
         return out
 
     assert losses(1, resume=False) == losses(1, resume=True)
     assert len(set(losses(1, resume=False))) > 1
+
+
+def test_while_only_the_graph_learns_sampling_goes_on_and_its_decay_stands_still() -> None:
+    network = make("AdapGLD", horizon=6).train()
+    assert isinstance(network, AdapGLD)
+    x, target, known = torch.randn(2, 5, 4, 3), torch.randn(2, 6, 4), known_at(torch.zeros(2))
+    network.steps.fill_(15_000)
+
+    def losses() -> list[float]:
+        return [float(network.loss(x, pair_of(4), known, target)[0].detach()) for _ in range(6)]
+
+    assert len(set(losses())) == 1  # passes of one batch
+    network.requires_grad_(False)
+    first = losses()
+    assert len(set(first)) > 1 and network.steps == 15_000
+    network.requires_grad_(True).stepped()
+    assert (network.steps, network.passes) == (15_001, 0)
 
 
 # ---------------------------------------------------------------------------------------------- convolutional

@@ -7,14 +7,25 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers.model_samples import BOUNDS, EDGES, SIZES, call_graph, cascade, learner_settings, make_trainer
+from helpers.model_samples import (
+    BOUNDS,
+    EDGES,
+    SIZES,
+    call_graph,
+    cascade,
+    learner_settings,
+    make_trainer,
+    trainer_settings,
+)
 from torch import Tensor
 
+from model import fitting
 from model.fitting import Patience, mean_loss
 from model.graph_check import Judge, check_graph, read_graph, slow_scores, slowest
 from model.graph_learners import build_learner, resting
@@ -152,6 +163,29 @@ def test_the_e_step_leaves_the_predictor_alone_and_the_m_step_the_learner() -> N
     assert all(torch.equal(a, b) for a, b in zip(network, trainer.network.parameters(), strict=True))
     assert any(not torch.equal(a, b) for a, b in zip(learner, trainer.learner.parameters(), strict=True))
     assert all(p.requires_grad for p in trainer.network.parameters())
+
+
+@pytest.mark.parametrize("cells", [200_000, 600])
+def test_training_steps_are_those_of_the_predictor_however_often_its_batches_are_split(
+    cells: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "CELLS", cells)
+    network = build_network("AdapGLD", Shape(5, 2, 6, 1), {"channels": 2, "diffusion": 1, "layers": 1})
+    learner = build_learner("gates", 5, {}, learner_settings())
+    ends, settings = torch.arange(5, 205), replace(trainer_settings(num_epoch=1), batch_size=50)
+    trainer = Trainer(network, learner, cascade(300), training=ends, validation=ends + 50, settings=settings)
+    counts = []
+    for step in (trainer.m_step, trainer.e_step, trainer.m_step):
+        step()
+        counts.append(int(network.steps))  # type: ignore[arg-type]
+    assert counts == [4, 4, 8]
+
+
+@pytest.mark.parametrize("seed", [20260105120000, 2**63 - 1])
+def test_the_largest_seeds_train_too(seed: int) -> None:
+    trainer = make_trainer(num_epoch=1, num_iter=1, seed=seed, windows=cascade(1900))
+    trainer.m_step()
+    assert math.isfinite(trainer.best.loss)
 
 
 def test_the_best_epoch_is_kept_not_the_last() -> None:

@@ -115,6 +115,24 @@ def test_other_labels_need_no_such_page(tmp_path, metrics):
     ]
 
 
+def test_a_prior_called_like_the_recorded_calls_is_refused_at_once(tmp_path, capsys):
+    assert run(tmp_path, tmp_path / "none", priors=["mine/calls.csv"]) == 1
+    assert "mine/calls.csv is called 'calls' like a graph of the data set" in capsys.readouterr().err
+
+
+def test_what_an_earlier_run_left_goes_and_graphs_of_ones_own_stay(tmp_path, metrics):
+    graphs = tmp_path / "out" / "graphs"
+    assert run(tmp_path, metrics, priors=["call", "od", "cc", "identity"], plots=True) == 0
+    (graphs / "mine.csv").write_bytes((graphs / "call.csv").read_bytes())
+    assert run(tmp_path, metrics, label="feature:req", features=["req"], priors=["cc"], plots=True) == 0
+    assert sorted(path.stem for path in graphs.iterdir()) == ["calls", "cc", "mine"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "dataset.npz",
+        "graphs",
+        "meta.json",
+    ]
+
+
 @pytest.mark.parametrize("label", ["required", "observed", "feature:req"])
 def test_training_statistics_demand_and_priors_dont_see_test_rows(tmp_path, metrics, label):
     process = {"label": label, "priors": ["call", "od", "cc", "structural"]}

@@ -18,6 +18,7 @@ from helpers.model_samples import SIZES, make_dataset
 from helpers.paths import ROOT
 
 import main as script
+from deepscaler.bundle_names import BESIDE
 from deepscaler.learning.bundle import load_bundle
 from deepscaler.learning.bundle_file import read_bundle_file
 from deepscaler.learning.dataset import write_dataset
@@ -281,6 +282,8 @@ def test_without_priors_and_without_a_test_split_it_trains_too(
     whole = make_dataset()
     write_dataset(replace(whole, priors={}, bounds=(1200, len(whole.times))), here / "bare")
     assert run("--data_dir", "bare", "--num_iter", "1") == 0
+    described = json.loads((here / "model_states/toy/AdapGLA.json").read_text())
+    assert described["graph"]["best_iteration"] == 1  # as history.csv counts
     out = capsys.readouterr().out
     assert "test (" not in out and "validation MAE" in out and "AUROC" not in out
 
@@ -364,8 +367,35 @@ def test_unfit_labels_never_make_a_nan_loss(tmp_path: Path) -> None:
 def test_a_comparison_isnt_written_over_a_bundle(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--model_name", "AR,Persistence", "--model_save_path", "mine.pt") == 1
     assert "mine.pt: a comparison of networks is a .json" in capsys.readouterr().err
+    (here / "mine.json").mkdir()
+    assert run("--model_name", "AR,Persistence", "--model_save_path", "mine.json") == 1
+    assert "mine.json: a comparison of networks is a .json file" in capsys.readouterr().err
     (here / "file").touch()
     assert run("--model_name", "AR,Persistence", "--model_save_path", "file/x.json") == 1
     assert capsys.readouterr().err.startswith("main: file: can't be written (")
     assert run("--model_save_path", "file/x.pt") == 1
     assert "can't be written (" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("AdapGLA.v2", "a bundle's name ends in .pt; try AdapGLA.v2.pt"),
+        ("AdapGLA", "a bundle's name ends in .pt"),
+        ("states", "a bundle's name ends in .pt"),
+        ("states.pt", "this is a directory"),
+        *((f"AdapGLA.{word}.pt", "another name is needed") for word in BESIDE),
+    ],
+)
+@pytest.mark.parametrize("how", [[], ["--gate"], ["--rollback"]], ids=["train", "gate", "rollback"])
+def test_a_place_where_no_bundle_can_stand_is_refused_before_anything_is_written(
+    how: list[str], place: str, message: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for directory in ("states", "states.pt"):
+        (here / directory).mkdir()
+    for name in ("AdapGLA", "AdapGLA.previous"):
+        write_bundle(here / f"{name}.pt")
+    before = {path: path.read_bytes() for path in here.iterdir() if path.is_file()}
+    assert run("--model_name", "AR", "--model_save_path", place, *how) == 1
+    assert f"--model_save_path {place}: " in (error := capsys.readouterr().err) and message in error
+    assert {path: path.read_bytes() for path in here.iterdir() if path.is_file()} == before

@@ -7,6 +7,7 @@ import pytest
 from helpers.paths import ROOT
 
 import similarity
+from deepscaler.bundle_names import BESIDE
 from deepscaler.graphs.priors import write_graph
 
 CHAIN = np.array([[0, 1, 0], [0, 0, 1], [0, 0, 0]], float)
@@ -74,6 +75,17 @@ def test_without_those_bundles_it_compares_what_there_is_and_names_the_command(t
     assert list(json.loads(capsys.readouterr().out)["graphs"]) == ["call", "od", "AdapGLA"]
     assert "--set 'process.priors=[cc]'" in caplog.text
     assert "AdapGLA-cc.pt" in caplog.text
+
+
+def test_what_main_keeps_beside_a_bundle_isnt_compared(tmp_path, capsys):
+    """The bundle before a service was added, one that the gate refused, one that is being exchanged."""
+    for path in ("data/graphs/calls", "states/AdapGLA.affinity", "states/AdapGLA-v1.previous-load.affinity"):
+        write_graph(tmp_path / f"{path}.csv", ("frontend", "cart", "db"), CHAIN)
+    for word in BESIDE:
+        write_graph(tmp_path / f"states/AdapGLA-od.{word}.affinity.csv", ("frontend", "cart"), CHAIN[:2, :2])
+    assert run_script(tmp_path, *places(tmp_path), "--json") == 0
+    compared = list(json.loads(capsys.readouterr().out)["graphs"])
+    assert compared == ["calls", "AdapGLA-v1.previous-load", "AdapGLA"]
 
 
 def test_without_any_graph_it_names_the_command(tmp_path, capsys):
