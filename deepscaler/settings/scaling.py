@@ -30,8 +30,8 @@ class GuardRails(Section):
 
     min_replicas: Count = Field(1, description="fewest replicas of a service")
     max_replicas: Replicas = Field(30, description="most replicas of a service")
-    per_service: dict[str, tuple[int, int]] = Field(
-        {}, description="[min, max] replicas of single services, instead of the two above", strict=False
+    per_service: dict[str, Annotated[tuple[int, int], Field(strict=False)]] = Field(
+        {}, description="[min, max] replicas of single services, instead of the two above"
     )
     round_up_threshold: Share = Field(
         0.35, description="a fraction of a replica above this is rounded up, any other is rounded down"
