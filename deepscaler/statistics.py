@@ -185,13 +185,14 @@ def paired(values: Mapping[str, float], baseline: Mapping[str, float]) -> dict[s
     """How `values` differ from `baseline`, unit by unit (value − baseline; below 0 is less).
 
     Returns:
-        `pairs` (units known on both sides), `mean_difference`, `mean_difference_ci` (95 %, Student's),
-        `p` (Wilcoxon), `effect` (rank biserial).
+        `pairs` (units known on both sides), `baseline_mean` (over these), `mean_difference`,
+        `mean_difference_ci` (95 %, Student's), `p` (Wilcoxon), `effect` (rank biserial).
     """
-    units = [unit for unit in values if unit in baseline]
-    differences = _known([values[unit] - baseline[unit] for unit in units])
+    units = [unit for unit in values if math.isfinite(values[unit] - baseline.get(unit, math.nan))]
+    differences = np.array([values[unit] - baseline[unit] for unit in units], np.float64)
     return {
         "pairs": len(differences),
+        "baseline_mean": nan_mean([baseline[unit] for unit in units]),
         "mean_difference": float(differences.mean()) if len(differences) else math.nan,
         "mean_difference_ci": t_interval(differences),
         "p": wilcoxon_p(differences),

@@ -136,8 +136,9 @@ def _tell_differences(found: dict[str, Any], paired: Mapping[str, Any], base: fl
 
 
 def _against(paired: Mapping[str, Any], base: float) -> dict[str, Any]:
-    """By which share of its realised cost a policy differs from the baseline."""
+    """By which share of the baseline's realised cost, on the same seeds, a policy differs from it."""
     entry = paired["realised_cost"]
+    base = entry.get("baseline_mean", base)  # older summaries lack it
     bounds = entry["mean_difference_ci"]
     interval = None if bounds is None else [bound / base for bound in bounds]
     return {"share": entry["mean_difference"] / base, "ci": interval}

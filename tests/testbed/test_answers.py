@@ -62,6 +62,12 @@ def test_of_a_sweep_the_cheapest_stands_and_the_oracle_gives_way_to_the_plan_tha
     )
 
 
+def test_a_difference_is_a_share_of_the_baseline_on_the_seeds_that_both_ran_on():
+    made = json.loads(json.dumps(FOUND))
+    made["cases"]["square"]["paired"]["deepscaler"]["realised_cost"]["baseline_mean"] = 4.0  # of all: 8
+    assert "| **-50.0 % [-75.0, -37.5]** |" in page(shown(made))
+
+
 def test_what_isnt_sure_isnt_bold_and_what_wasnt_run_is_said_to_be_unknown():
     made = summary(["plan_bootstrap", "static"], {}, {"plan_bootstrap": 8.2})
     made["cases"]["other"] = {"policies": {"static": row("static", "static", 3)}, "paired": {}}
