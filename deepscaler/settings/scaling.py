@@ -358,7 +358,11 @@ class Scale(Section):
         "127.0.0.1", description="address on which they are served; in a pod 0.0.0.0"
     )
     workers: Count = Field(2, description="testbed: runs side by side")
-    load: Load | None = Field(None, description="testbed: the load of these runs; null: testbed.load")
+    load: Load | None = Field(
+        None,
+        description="testbed: the load of these runs; keys that it doesn't name are those of testbed.load; "
+        "null: all of them are",
+    )
     shapes: list[str] = Field(
         [], description="testbed: load shapes that the seeds take in turn; empty: the load's own shape"
     )

@@ -118,6 +118,40 @@ def test_a_highest_utilisation_is_a_number_or_left_to_the_fit() -> None:
     assert Process(rho_max="auto").fixed_rho_max == RHO_MAX
 
 
+BED = {"load": {"shape": "mixed", "low": 150.0, "high": 600.0, "period": 900.0}}
+
+
+@pytest.mark.parametrize(
+    ("own", "played"),
+    [
+        ({"shape": "square"}, ("square", 150, 600, 900)),
+        ({"high": 700.0}, ("mixed", 150, 700, 900)),
+        ({"shape": "square", "low": 25.0, "high": 95.0}, ("square", 25, 95, 900)),
+        ({}, ("mixed", 150, 600, 900)),
+        ({"shape": "trace.csv.gz#2026-01-05", "step": 60.0}, ("trace.csv.gz#2026-01-05", 25, 95, 700)),
+    ],
+)
+def test_what_a_load_of_runs_doesnt_name_is_that_of_the_testbed(
+    own: dict[str, Any], played: tuple[object, ...]
+) -> None:
+    settings = Settings.model_validate({"app": APP, "scale": {"load": own}, "testbed": BED})
+    load = settings.scale.load
+    assert (load.shape, load.low, load.high, load.period) == played
+    assert Settings.model_validate(settings.model_dump(mode="json")).scale.load == load
+
+
+def test_a_wrong_load_of_the_testbed_is_refused_where_it_stands() -> None:
+    bed = {"load": {"low": -1.0}}
+    with pytest.raises(ValidationError) as caught:
+        Settings.model_validate({"app": APP, "scale": {"load": {"shape": "square"}}, "testbed": bed})
+    assert [one["loc"] for one in caught.value.errors()] == [("testbed", "load", "low")]
+
+
+def test_a_load_without_one_of_the_testbed_has_the_defaults() -> None:
+    settings = Settings.model_validate({"app": APP, "scale": {"load": {"shape": "square"}}})
+    assert settings.scale.load == Load(shape="square")
+
+
 def test_types_are_strict_and_values_stay_as_they_are() -> None:
     with pytest.raises(ValidationError, match="valid integer"):
         GuardRails.model_validate({"max_replicas": "30"})
