@@ -19,6 +19,7 @@ from deepscaler.artefacts import one_line
 from deepscaler.errors import ClusterError, DataError
 from deepscaler.evaluation.comparison import ComparedPolicy, Outcome
 from deepscaler.evaluation.measured import Measured, measured
+from testbed.experiments.beforehand import check_inputs
 from testbed.experiments.expected import Pace, told
 from testbed.experiments.matrix import DATA_SECTIONS, Case, Task
 from testbed.experiments.references import Truth, find_truth, look_ahead, played
@@ -110,10 +111,11 @@ def run_tasks(
     Raises:
         ClusterError: the scheduler doesn't answer, a worker dies of a run again and again, or a run isn't
             where it should be.
-        DeepScalerError: a run can't be made.
+        DeepScalerError: a run can't be made; what can be known of that is said before the first run.
     """
     if not tasks:
         return
+    check_inputs(tasks)
     with connected(workers, scheduler) as client:
         count = len(client.nthreads())
         weights = {id(task): pace.seconds(task) for task in tasks}
