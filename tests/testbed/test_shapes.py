@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepscaler.errors import DataError, SettingsError
+from deepscaler.evaluation.summary import OVER_THE_RUN
 from deepscaler.settings import Load, load_settings
 from sendFlow.trace import read_req
 from testbed import shapes
@@ -48,6 +49,12 @@ def test_a_seed_is_one_load_and_noise_never_empties_it(shape: str, seed: int) ->
 @pytest.mark.parametrize("shape", shapes.SHAPES)
 def test_other_seeds_are_other_loads(shape: str) -> None:
     assert (values(shape, seed=1, noise=2.0) != values(shape, seed=2, noise=2.0)).any()
+
+
+@pytest.mark.parametrize("shape", shapes.SHAPES)
+def test_a_longer_run_is_another_load_for_the_shapes_of_which_comparisons_say_so(shape: str) -> None:
+    short, longer = (values(shape, duration, seed=1) for duration in (HOUR, 2 * HOUR))
+    assert (short != longer[: len(short)]).any() == (shape in OVER_THE_RUN)
 
 
 @settings(max_examples=30, deadline=None)
