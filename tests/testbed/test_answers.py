@@ -88,6 +88,22 @@ def test_a_newer_summary_takes_its_place_and_the_others_stay(tmp_path):
     assert main(["--root", str(tmp_path)]) == 0 and (tmp_path / PAGE).read_text() == first
 
 
+def test_two_summaries_of_one_name_are_refused_and_none_is_kept(tmp_path, capsys):
+    """One was run with other flags (`--with scale.period=30 --output runs/fast`)."""
+    (tmp_path / "docs").mkdir()
+    files = [tmp_path / "usual.json", tmp_path / "fast.json"]
+    for file in files:
+        file.write_text(json.dumps(FOUND))
+    assert main([*map(str, files), "--root", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert (
+        f"{files[1]}: of the experiment 'small', as {files[0]} is" in said
+        and "a file of its own name" in said
+    )
+    assert not (tmp_path / KEPT).exists()
+    assert main([str(files[0]), str(files[0]), "--root", str(tmp_path)]) == 0
+
+
 ABOUT = FOUND["experiment"]
 
 
