@@ -193,7 +193,7 @@ def prepare(case: Case) -> None:
     if case.data is None or (case.data / "meta.json").is_file():
         return
     own = [text for text in case.overrides if re.split(r"[.=]", text)[0] in DATA_SECTIONS]
-    overrides = [*own, *case.of_data, *LEAN, f"process.step={case.settings.collect.step:g}"]
+    overrides = [*own, *case.of_data, *LEAN, f"process.step={case.settings.collect.step}"]
     flags = [word for text in overrides for word in ("--set", text)]
     for stage in ("metrics_fetch.py", "data_process.py"):
         command = [sys.executable, stage, "--config", case.config, *flags]

@@ -237,6 +237,42 @@ SEQUENCES = {
 """Settings of a fixed number of values: key -> where it stands, and a value as YAML has it."""
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-3", 0.001), ("1E-3", 0.001), ("+5e-1", 0.5), (".5e0", 0.5), ("5.e-1", 0.5), ("1.0e-3", 0.001)],
+)
+@pytest.mark.parametrize(
+    "key",
+    [
+        "process.prior_cutoff",  # a share
+        "scale.prices.shortage",  # a positive number in a section of a section
+        "scale.guard_rails.quota_cores",  # a number or null
+        "scale.floor.rho_max",  # a number or a word
+        "testbed.needed_rho_max",
+    ],
+)
+def test_a_number_may_have_an_exponent_whatever_else_a_key_may_hold(
+    tmp_path: Path, key: str, text: str, value: float
+) -> None:
+    found: object = load_settings(shop(tmp_path), [f"{key}={text}"])
+    for part in key.split("."):
+        found = getattr(found, part)
+    assert found == value
+
+
+def test_numbers_with_exponents_stand_in_lists_and_files_too(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(f"extends: {BOUTIQUE}\nscale: {{budget: 1e-2, explore: {{target: [1e-1, 9e-1]}}}}\n")
+    scale = load_settings(path).scale
+    assert scale.budget is not None and scale.budget.share == 0.01
+    assert scale.explore.target == (0.1, 0.9)
+
+
+@pytest.mark.parametrize("text", ["e3", "1e", "v1e3", "12ab34"])
+def test_a_name_that_looks_a_little_like_a_number_stays_one(tmp_path: Path, text: str) -> None:
+    assert load_settings(shop(tmp_path), [f"app.name={text}"]).app.name == text
+
+
 @pytest.mark.parametrize("way", ["file", "--set"])
 @pytest.mark.parametrize("key", SEQUENCES)
 def test_a_setting_of_a_fixed_number_of_values_takes_a_list(tmp_path: Path, key: str, way: str) -> None:
