@@ -26,10 +26,7 @@ BED = (
     "history",
 )
 """What an emulated cluster is, beside its load. What policies are told of it, and how late, may differ."""
-OVER_THE_RUN = (
-    *("slight_increase", "slight_decrease", "sharp_increase", "sharp_decrease"),
-    *("diurnal", "bursts", "mixed"),
-)
+OVER_THE_RUN = ("slight_increase", "slight_decrease", "sharp_increase", "sharp_decrease", "diurnal", "bursts")
 """Shapes of a load that are stretched or drawn over the whole run: its length makes them another load."""
 
 

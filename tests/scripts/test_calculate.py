@@ -262,7 +262,7 @@ BED = {
         ({"metrics_delay": 2}, None),
         ({"usage_delay": 2}, None),
         ({"load": {"shape": "sharp_increase"}, "duration": 7200.0}, "duration"),
-        ({"load": {"shape": "mixed"}, "duration": 7200.0}, "duration"),
+        ({"load": {"shape": "diurnal"}, "duration": 7200.0}, "duration"),
     ],
 )
 def test_runs_of_other_loads_and_emulated_clusters_are_not_compared(tmp_path, capsys, other, refused):
