@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,19 @@ def test_a_trace_is_read_from_its_path(tmp_path: Path) -> None:
     assert load.tolist() == [0.5, 6, 0.5, 6]
     (tmp_path / "x.txt").write_text("7\n8\n", encoding="utf-8")
     assert values(str(tmp_path / "x.txt"), duration=4.0, step=1.0).tolist() == [7, 8, 7, 8]
+
+
+def test_a_csv_of_users_isnt_played_as_one_user(tmp_path: Path) -> None:
+    path = tmp_path / "users.csv"
+    path.write_text("time,users\n" + "".join(f"{60 * row},{20 + row}\n" for row in range(30)))
+    with pytest.raises(SettingsError) as caught:
+        values(str(path))
+    said = str(caught.value)
+    assert "at its highest it has 0.817 users" in said and "divided by the 60 s between its rows" in said
+    advice = dict(part.split("=") for part in re.findall(r"testbed\.load\.(\w+=\d+)", said))
+    played = values(str(path), **{key: float(value) for key, value in advice.items()})
+    assert played[0] == 20 and played.max() == 49 and (np.diff(played)[:29] == 1).all()
+    assert values(str(path), kind="open").max() < 1  # requests per second may be few
 
 
 def test_a_csv_may_begin_at_a_time() -> None:
