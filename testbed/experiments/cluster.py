@@ -200,7 +200,10 @@ def prepare(case: Case) -> None:
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         if done.returncode:
             said = one_line((done.stderr.strip().splitlines() or ["nothing"])[-1])
-            raise DataError(f"{case.data}: {stage} failed: {said}")
+            last = f"{case.settings.collect.last:g} s of telemetry"
+            raise DataError(
+                f"{case.data}: {stage} failed on {last}; if that is too little, raise collect.last: {said}"
+            )
 
 
 def play(task: Task, truth: Truth, prepared: None = None) -> float:
