@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -263,7 +264,7 @@ class Settings(Section):
         except ValidationError:
             return data
         taken = {key: value for key, value in base.items() if key not in _OF_SHAPES or not _replays(own)}
-        return {**data, "scale": {**scale, "load": {**taken, **own}}}
+        return {**data, "scale": {**data["scale"], "load": {**taken, **own}}}
 
     @property
     def lease_name(self) -> str:
@@ -296,7 +297,8 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.process.step / self.collect.step) % 1:
+        ratio = self.process.step / self.collect.step
+        if ratio < 0.5 or not math.isclose(ratio, round(ratio), rel_tol=1e-9):
             raise ValueError(
                 f"process.step {self.process.step:g} is not a multiple of collect.step {self.collect.step:g}"
             )

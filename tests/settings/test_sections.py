@@ -12,6 +12,7 @@ from deepscaler.settings import (
     RHO_MAX,
     App,
     Collect,
+    Comparison,
     Explore,
     Floor,
     GuardRails,
@@ -53,6 +54,7 @@ def test_guard_rails_that_contradict_each_other_are_refused(settings: dict[str, 
         ),
         (Lease, {"renew_deadline": 20.0}, "needs retry_period < renew_deadline < duration"),
         (Prometheus, {"token": "a", "token_file": "b"}, "found token and token_file"),
+        (Comparison, {"seeds": [1, 1, 1]}, "1 stands there twice"),
         (Explore, {"target": (0.9, 0.3)}, r"target: needs 0 < low <= high, found \[0\.9, 0\.3\]"),
         (Process, {"rho_max": "auto "}, "Input should be 'auto'"),
         (Process, {"rho_max": 1.0}, "less than 1"),
@@ -150,6 +152,28 @@ def test_a_wrong_load_of_the_testbed_is_refused_where_it_stands() -> None:
 def test_a_load_without_one_of_the_testbed_has_the_defaults() -> None:
     settings = Settings.model_validate({"app": APP, "scale": {"load": {"shape": "square"}}})
     assert settings.scale.load == Load(shape="square")
+
+
+@pytest.mark.parametrize(
+    ("process", "collect", "fits"),
+    [
+        (0.3, 0.1, True),
+        (60.0, 15.0, True),
+        (4.2, 0.7, True),
+        (0.35, 0.1, False),
+        (10.0, 15.0, False),
+        (0.1, 15.0, False),
+    ],
+)
+def test_a_step_of_the_network_is_a_multiple_of_that_of_the_samples(
+    process: float, collect: float, fits: bool
+) -> None:
+    document = {"app": APP, "process": {"step": process}, "collect": {"step": collect}}
+    if fits:
+        assert Settings.model_validate(document).process.step == process
+    else:
+        with pytest.raises(ValidationError, match="not a multiple"):
+            Settings.model_validate(document)
 
 
 def test_types_are_strict_and_values_stay_as_they_are() -> None:

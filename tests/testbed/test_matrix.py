@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from helpers.paths import CONFIG
 
 from deepscaler.errors import BundleError, DataError, DeepScalerError, SettingsError
 from testbed.experiments.beforehand import check_inputs
-from testbed.experiments.cluster import run_tasks
+from testbed.experiments.cluster import prepare, run_tasks
 from testbed.experiments.expected import Pace
 from testbed.experiments.matrix import Case, Task, cases_of, tasks_of
 
@@ -100,6 +101,16 @@ def test_what_a_case_collects_itself_isnt_asked_for_beforehand(tmp_path: Path) -
 def prepared(output: Path, config: Path, *overrides: str) -> Case:
     """A case that collects its own data."""
     return next(iter(cases_of(small_experiment(output, config=str(config), prepare=True), overrides)))
+
+
+def test_too_little_telemetry_is_mended_by_more_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = prepared(tmp_path, CONFIG / "boutique.yaml", "collect.last=3600")
+    failed = SimpleNamespace(returncode=1, stderr="too few rows; run: python predict_scale.py ...")
+    monkeypatch.setattr("testbed.experiments.cluster.subprocess.run", lambda *_, **__: failed)
+    with pytest.raises(DataError, match=r"on 3600 s of telemetry; .* raise collect\.last: too few rows"):
+        prepare(case)
 
 
 def test_data_are_collected_anew_when_a_file_behind_them_is_edited(tmp_path: Path) -> None:
