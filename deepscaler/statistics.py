@@ -43,7 +43,7 @@ def _drawn(units: int, seed: int) -> NDArray[np.int64]:
 
 
 def t_interval(
-    values: ArrayLike, level: float = 0.95, least: float = -math.inf
+    values: ArrayLike, level: float = 0.95, least: float = -math.inf, most: float = math.inf
 ) -> tuple[float, float] | None:
     """Student's interval of the mean; None with fewer than two known values.
 
@@ -54,6 +54,7 @@ def t_interval(
         values: independent.
         level: share of such intervals that hold the mean.
         least: what the values measure is never below it.
+        most: nor above this.
     """
     from scipy import stats
 
@@ -64,7 +65,7 @@ def t_interval(
         return float(known[0]), float(known[0])
     half = float(stats.t.ppf(0.5 + level / 2, len(known) - 1) * known.std(ddof=1) / math.sqrt(len(known)))
     mean = float(known.mean())
-    return max(mean - half, least), mean + half
+    return max(mean - half, least), min(mean + half, most)
 
 
 def prediction_half(values: ArrayLike, usual: float, weight: float, level: float = 0.95) -> float:

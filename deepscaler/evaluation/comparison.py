@@ -306,7 +306,7 @@ def _policy_means(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     for metric in names:
         values = [outcome.measures.get(metric, math.nan) for outcome in outcomes]
         means[metric] = nan_mean(values)
-        means[f"{metric}_ci"] = t_interval(values, least=0.0)
+        means[f"{metric}_ci"] = mean_interval(metric, values)
     tables = [outcome.measures["endpoints"] for outcome in outcomes if "endpoints" in outcome.measures]
     means["endpoints"] = {
         endpoint: {
@@ -316,6 +316,11 @@ def _policy_means(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         for endpoint, measures in {name: row for table in tables for name, row in table.items()}.items()
     }
     return means
+
+
+def mean_interval(metric: str, values: Sequence[float]) -> tuple[float, float] | None:
+    """Student's interval of the mean of a measure: none is below 0, and a share (`*_rate`) isn't above 1."""
+    return t_interval(values, least=0.0, most=1.0 if metric.endswith("_rate") else math.inf)
 
 
 def _by_unit(outcomes: Sequence[Outcome], metric: str) -> dict[str, float]:

@@ -16,6 +16,7 @@ from deepscaler.evaluation.comparison import (
     at_equal_violations,
     baseline_of,
     compare_policies,
+    mean_interval,
     pareto_front,
     sweeps,
 )
@@ -173,6 +174,12 @@ def test_nobody_is_on_a_front_without_common_seeds():
     result = compare_policies([*others, *outcomes("hpa_50", [0.1], 3.0)], "hpa_70")
     assert result["pareto"] == [] and result["pareto_share"] == {}
     assert math.isnan(result["paired"]["hpa_50"]["core_hours"]["baseline_mean"])
+
+
+def test_a_share_isnt_above_one_and_a_cost_may_be():
+    row = compare_policies(outcomes("hpa_70", [0.9, 0.5, 0.7], 5.0), "hpa_70")["policies"]["hpa_70"]
+    assert row["violation_rate_ci"] == (pytest.approx(0.2032, abs=1e-4), 1.0)
+    assert mean_interval("core_hours", [0.9, 0.5, 0.7])[1] == pytest.approx(1.1968, abs=1e-4)
 
 
 def test_the_oracle_is_a_reference_and_beats_nobody():
