@@ -20,7 +20,7 @@ DIGITS = 12
 
 
 def t_interval(
-    values: ArrayLike, level: float = 0.95, least: float = -math.inf
+    values: ArrayLike, level: float = 0.95, least: float = -math.inf, most: float = math.inf
 ) -> tuple[float, float] | None:
     """Student's interval of the mean; None with fewer than two known values.
 
@@ -31,6 +31,7 @@ def t_interval(
         values: independent.
         level: share of such intervals that hold the mean.
         least: what the values measure is never below it.
+        most: nor above this.
     """
     from scipy import stats
 
@@ -41,7 +42,7 @@ def t_interval(
         return float(known[0]), float(known[0])
     half = float(stats.t.ppf(0.5 + level / 2, len(known) - 1) * known.std(ddof=1) / math.sqrt(len(known)))
     mean = float(known.mean())
-    return max(mean - half, least), mean + half
+    return max(mean - half, least), min(mean + half, most)
 
 
 def prediction_half(values: ArrayLike, usual: float, weight: float, level: float = 0.95) -> float:
@@ -162,13 +163,14 @@ def paired(values: Mapping[str, float], baseline: Mapping[str, float]) -> dict[s
     """How `values` differ from `baseline`, unit by unit (value − baseline; below 0 is less).
 
     Returns:
-        `pairs` (units known on both sides), `mean_difference`, `mean_difference_ci` (95 %, Student's),
-        `p` (Wilcoxon), `effect` (rank biserial).
+        `pairs` (units known on both sides), `baseline_mean` (over these), `mean_difference`,
+        `mean_difference_ci` (95 %, Student's), `p` (Wilcoxon), `effect` (rank biserial).
     """
-    units = [unit for unit in values if unit in baseline]
-    differences = _known([values[unit] - baseline[unit] for unit in units])
+    units = [unit for unit in values if math.isfinite(values[unit] - baseline.get(unit, math.nan))]
+    differences = np.array([values[unit] - baseline[unit] for unit in units], np.float64)
     return {
         "pairs": len(differences),
+        "baseline_mean": nan_mean([baseline[unit] for unit in units]),
         "mean_difference": float(differences.mean()) if len(differences) else math.nan,
         "mean_difference_ci": t_interval(differences),
         "p": wilcoxon_p(differences),

@@ -12,10 +12,11 @@ from __future__ import annotations
 import datetime
 import random
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from locust import FastHttpUser, constant, events, task
+from locust import FastHttpUser, between, constant, events, task
 from locust.env import Environment
 from locust.runners import WorkerRunner
 
@@ -113,6 +114,21 @@ class BoutiqueUser(BoutiqueTasks, FastHttpUser):
     host = GATEWAY
 
 
+class BoutiqueRealUser(BoutiqueTasks, FastHttpUser):
+    """A customer as ScalerEval recorded them (`testbed/apps/boutique_real.yaml`)."""
+
+    application = "boutique_real"
+    wait_time = between(1, 10)
+    host = GATEWAY
+
+
+BoutiqueRealUser.tasks = list(
+    Counter(
+        {**Counter(BoutiqueTasks.tasks), BoutiqueTasks.viewCart: 3, BoutiqueTasks.addToCart: 2}
+    ).elements()
+)
+
+
 class BookinfoUser(BookinfoTasks, FastHttpUser):
     """A reader of Bookinfo."""
 
@@ -120,7 +136,7 @@ class BookinfoUser(BookinfoTasks, FastHttpUser):
     host = GATEWAY
 
 
-USERS = {user.application: user for user in (BoutiqueUser, BookinfoUser)}
+USERS = {user.application: user for user in (BoutiqueUser, BoutiqueRealUser, BookinfoUser)}
 
 
 def order_form() -> dict[str, Any]:
@@ -172,7 +188,8 @@ def add_application(parser: Any) -> None:
         "--application",
         env_var="SENDFLOW_APPLICATION",
         default="boutique",
-        help="boutique, bookinfo, or a YAML with testbed.application (there or in a file that it extends)",
+        help="boutique, boutique_real, bookinfo, or a YAML with testbed.application (there or in a file "
+        "that it extends)",
     )
 
 

@@ -89,6 +89,7 @@ TRAIN_TICKET = (
 
 ROUTES: dict[str, tuple[Route, ...]] = {
     "boutique": BOUTIQUE,
+    "boutique_real": BOUTIQUE,
     "bookinfo": BOOKINFO,
     "train_ticket": TRAIN_TICKET,
 }

@@ -60,8 +60,8 @@ done
 
 case $application in
     train_ticket) locustfile=load_generator_train.py ;;
-    boutique | bookinfo | *.yaml | *.yml) locustfile=load_generator.py ;;
-    *) fail "--application $application: expected boutique, bookinfo or train_ticket" ;;
+    boutique | boutique_real | bookinfo | *.yaml | *.yml) locustfile=load_generator.py ;;
+    *) fail "--application $application: expected boutique, boutique_real, bookinfo or train_ticket" ;;
 esac
 
 # Refuse what is no integer within bounds: option, value, least, most (at most nine digits).

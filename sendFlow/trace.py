@@ -195,7 +195,10 @@ def _place_of(path: str | Path, header: list[str], column: str | None) -> int:
     """Place of the column of counts."""
     others = [name for name in header if name not in TIMES]
     if column is None and len(others) != 1:
-        raise DataError(f"{path}:1: name one of the columns {', '.join(others) or '(none)'}")
+        raise DataError(
+            f"{path}:1: expected one column of counts beside the times, found {', '.join(others) or 'none'}; "
+            "write the times and the one to play into a file of their own"
+        )
     if column is not None and column not in others:
         raise DataError(f"{path}:1: no column {column!r}; columns: {', '.join(others)}")
     return header.index(column or others[0])

@@ -7,6 +7,7 @@ python -m testbed config --application synthetic:30 > config.yaml
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ import threading
 from deepscaler.errors import ClusterError, DeepScalerError
 from deepscaler.logs import start_logging
 from deepscaler.settings import Serve, load_settings
+from sendFlow.routes import ROUTES
 from testbed.experiments.draft import draft
 from testbed.live.serve import LiveTestbed, running
 
@@ -99,17 +101,24 @@ def _welcome(live: LiveTestbed, config: str) -> str:
             f"kubectl --kubeconfig {found.kubeconfig} get deploy -w",
             "",
             "Load it from a second terminal, scale it from a third:",
-            f"  sh sendFlow/sendLoop.sh{_load_options(live)}",
+            f"  {_load_command(live)}",
             f"  python predict_scale.py{_scale_options(live, config)}",
         ]
     )
 
 
-def _load_options(live: LiveTestbed) -> str:
-    """The options of sendLoop.sh that differ from its defaults."""
+def _load_command(live: LiveTestbed) -> str:
+    """sendLoop.sh with the options that differ from its defaults; for other applications, what it lacks."""
     host, name = live.addresses.gateway, live.program.name
-    return ("" if host.endswith(":30001") else f" --host {host}") + (
-        "" if name == "boutique" else f" --application {name}"
+    if name not in ROUTES:
+        return (
+            f"(no users of {name} yet: add its URLs to sendFlow/routes.py and its users to "
+            "sendFlow/load_generator.py and sendFlow/sendLoop.sh, or ask the gateway with curl)"
+        )
+    return (
+        "sh sendFlow/sendLoop.sh"
+        + ("" if host.endswith(":30001") else f" --host {host}")
+        + ("" if name == "boutique" else f" --application {name}")
     )
 
 
@@ -118,8 +127,8 @@ def _scale_options(live: LiveTestbed, config: str) -> str:
     found, usual = live.addresses, Serve()
     if live.program.name != "boutique":
         own = {"kind": "kubernetes", "kubeconfig": found.kubeconfig, "prometheus.url": found.prometheus}
-        return f" --config {config} --policy hpa_70" + "".join(
-            f" --set cluster.{key}={value}" for key, value in own.items() if value
+        return f" --config {shlex.quote(config)} --policy hpa_70" + "".join(
+            f" --set {shlex.quote(f'cluster.{key}={value}')}" for key, value in own.items() if value
         )
     options = {
         "cluster.prometheus.url": (found.prometheus, f"http://127.0.0.1:{usual.prometheus_port}"),
@@ -127,7 +136,9 @@ def _scale_options(live: LiveTestbed, config: str) -> str:
         "cluster.kubeconfig": (found.kubeconfig, f"{usual.directory}/kubeconfig"),
     }
     return " --config config/live.yaml" + "".join(
-        f" --set {key}={value}" for key, (value, default) in options.items() if value and value != default
+        f" --set {shlex.quote(f'{key}={value}')}"
+        for key, (value, default) in options.items()
+        if value and value != default
     )
 
 

@@ -56,7 +56,8 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="override one setting of every run (scale.duration=600); needs another --output",
+        help="override one setting of every run (scale.duration=600), but where a variant or sweep sets that "
+        "very key; needs another --output",
     )
     flag(
         "--only",

@@ -11,7 +11,7 @@ from deepscaler.artefacts import utc_seconds
 from deepscaler.errors import SettingsError
 from deepscaler.settings import Load
 from sendFlow.shapes import SHAPES, Floats, as_users, shape_values, times_of
-from sendFlow.trace import MOST_USERS, README_TRACE, read_trace
+from sendFlow.trace import MOST_USERS, README_TRACE, Series, read_trace
 
 TRACES = (".req", ".csv", ".txt", ".gz")
 
@@ -26,7 +26,8 @@ def users(load: Load, duration: float, seed: int) -> tuple[Floats, NDArray[np.in
     CSV are taken as a rate per second; times `load.scale` they are users or arrivals per second.
 
     Raises:
-        SettingsError: unknown shape (names those that are known), or low above high.
+        SettingsError: unknown shape (names those that are known), low above high, or a closed trace that
+            never has a user.
         DataError: a trace is missing or broken.
     """
     times = times_of(load, duration)
@@ -72,9 +73,26 @@ def _trace(times: Floats, load: Load) -> Floats:
             ) from error
     if path.suffix == ".req":
         series = series.with_idle_ends()
+    _check_users(series, load)
     values = series.adjusted(scale=load.scale, step=load.step).at(times)
     if load.kind == "open" and not values.max(initial=0.0) <= MOST_USERS:
         raise SettingsError(
             f"testbed.load.scale: {load.scale:g} makes more than {MOST_USERS:,} arrivals per second of {name}"
         )
     return values
+
+
+def _check_users(series: Series, load: Load) -> None:
+    """Refuse a closed load that is one user throughout, because a trace of users was taken for counts.
+
+    Raises:
+        SettingsError: it says which settings play the trace as it stands.
+    """
+    most = float(series.values.max()) * load.scale
+    if load.kind == "closed" and most < 1:
+        step = f"{series.step:g}"
+        raise SettingsError(
+            f"testbed.load.shape: {load.shape}: at its highest it has {most:.3g} users. Counts of a CSV are "
+            f"divided by the {step} s between its rows, and each row plays {load.step:g} s; if they are "
+            f"users, play them with testbed.load.scale={step} and testbed.load.step={step}"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from deepscaler.evaluation.comparison import REFERENCES
@@ -19,14 +19,18 @@ SURE = 0.05
 class Win:
     """The policy with the lowest realised cost, among those that don't know the future.
 
+    All of it is about the runs (a load and a seed each) that all these policies made: what one of them met
+    alone would tell of that load, and not of the policy.
+
     Attributes:
         best: its name.
         cost: its mean realised cost in core-hours.
         interval: 95 % of that mean; None with fewer than two runs.
         second: the next, or "" without a rival.
-        saved: how much less than the next it costs, as a share of the next's cost, on the same loads.
+        saved: how much less than the next it costs, as a share of the next's cost.
         saved_interval: 95 % of that share; None with fewer than two pairs.
-        pairs: number of loads that both ran on.
+        pairs: number of runs per policy.
+        further: number of runs that not all of them made, which aren't counted.
         level: rivals whose cost isn't told apart from the best one's, by ranks or by the mean's interval.
     """
 
@@ -37,6 +41,7 @@ class Win:
     saved: float
     saved_interval: tuple[float, float] | None
     pairs: int
+    further: int
     level: tuple[str, ...]
 
     @property
@@ -45,14 +50,29 @@ class Win:
         return bool(self.second) and self.second not in self.level
 
 
-def winner(portraits: Sequence[Portrait]) -> Win | None:
-    """Who has the lowest realised cost, and who can't be told apart from it; None where costs are unknown."""
+COSTS_UNKNOWN = "The runs don't say what their loads needed, so their real costs can't be compared."
+NOTHING_SHARED = (
+    "No winner is named: there is no load and seed that all policies met and of which all costs are known."
+)
+
+
+def winner(portraits: Sequence[Portrait]) -> Win | str:
+    """Who has the lowest realised cost, and who can't be told apart from it; or why nobody is named."""
     costs: dict[str, dict[str, float]] = {}
     for one in portraits:
         if one.outcome.entrant.policy.family not in REFERENCES and not math.isnan(one.cost):
-            costs.setdefault(one.name, {})[one.outcome.unit] = one.cost
+            costs.setdefault(one.name, {})[f"{one.load} {one.outcome.unit}"] = one.cost
     if not costs:
-        return None
+        return COSTS_UNKNOWN
+    units = [unit for unit in next(iter(costs.values())) if all(unit in values for values in costs.values())]
+    if not units:
+        return NOTHING_SHARED
+    shared = {name: {unit: values[unit] for unit in units} for name, values in costs.items()}
+    return _ranked(shared, len({unit for values in costs.values() for unit in values}) - len(units))
+
+
+def _ranked(costs: Mapping[str, Mapping[str, float]], further: int) -> Win:
+    """The winner of policies with the same runs."""
     means = {name: nan_mean(list(values.values())) for name, values in costs.items()}
     best, *rivals = sorted(means, key=lambda name: (means[name], name))
     own = costs[best]
@@ -64,35 +84,33 @@ def winner(portraits: Sequence[Portrait]) -> Win | None:
         if not (adjusted[name] < SURE and _below_zero(compared[name]["mean_difference_ci"]))
     )
     second = rivals[0] if rivals else ""
-    saved, bounds, pairs = math.nan, None, 0
-    if second and compared[second]["pairs"]:
-        pairs = int(compared[second]["pairs"])
-        shared = [unit for unit in own if unit in costs[second]]
-        rival = nan_mean([costs[second][unit] for unit in shared])
-        saved = -compared[second]["mean_difference"] / rival
+    saved, bounds = math.nan, None
+    if second:
+        saved = -compared[second]["mean_difference"] / means[second]
         if compared[second]["mean_difference_ci"] is not None:
             low, high = compared[second]["mean_difference_ci"]
-            bounds = (-high / rival, -low / rival)
+            bounds = (-high / means[second], -low / means[second])
     interval = t_interval(list(own.values()), least=0.0)
-    return Win(best, means[best], interval, second, saved, bounds, pairs, level)
+    return Win(best, means[best], interval, second, saved, bounds, len(own), further, level)
 
 
-def winners_by_load(portraits: Sequence[Portrait]) -> dict[str, Win | None]:
-    """Load -> its winner, in the order of the loads' names."""
+def winners_by_load(portraits: Sequence[Portrait]) -> dict[str, Win | str]:
+    """Load -> its winner (or why nobody is named), in the order of the loads' names."""
     loads = sorted({one.load for one in portraits})
     return {load: winner([one for one in portraits if one.load == load]) for load in loads}
 
 
-def told(win: Win | None) -> str:
+def told(win: Win | str) -> str:
     """Who wins, by how much and how sure, in one or two sentences."""
-    if win is None:
-        return "The runs don't say what their loads needed, so their real costs can't be compared."
+    if isinstance(win, str):
+        return win
     text = f"{win.best} has the lowest realised cost: {win.cost:.2f} core-hours per run"
     if not win.second:
         return f"{text}; it has no rival here."
-    if win.pairs:
-        text += f", {100 * win.saved:.0f} % below the next, {win.second}"
-        text += f" (95 % {_percent(win.saved_interval)}, {win.pairs} pairs)" if win.saved_interval else ""
+    text += f", {100 * win.saved:.0f} % below the next, {win.second}"
+    text += f" (95 % {_percent(win.saved_interval)}, {win.pairs} pairs)" if win.saved_interval else ""
+    if win.further:
+        text += f"; that counts the {win.pairs} of {win.pairs + win.further} loads and seeds that all ran on"
     if not win.level:
         sure = f"each rival's p is below {SURE} after Holm's correction, and its interval leaves 0 out"
         return f"{text}. That isn't chance: {sure}."
@@ -129,9 +147,9 @@ def by_load(portraits: Sequence[Portrait], policies: Sequence[str]) -> list[list
     rows = []
     for load, win in winners_by_load(portraits).items():
         here = [one for one in portraits if one.load == load]
-        level = [] if win is None else [name for name in win.level if name != win.best]
-        best = "-" if win is None else win.best
-        sure = "-" if win is None or not win.second else ("no" if level else "yes")
+        named = win if isinstance(win, Win) else None
+        best = "-" if named is None else named.best
+        sure = "-" if named is None or not named.second else ("no" if named.level else "yes")
         rows.append([load, best, sure, *(_violations_at_cost(here, name) for name in policies)])
     return rows
 

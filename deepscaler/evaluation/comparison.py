@@ -149,28 +149,25 @@ def compare_policies(outcomes: Sequence[Outcome], baseline: str) -> dict[str, An
         `paired`: name -> `baseline` and, for each of `PAIRED`, what `statistics.paired` gives and `p_holm`,
             Holm's correction over the policies paired with that baseline.
         `pareto`: names on the front of (violation_rate, core_hours), for each directory if there are several;
-            without `REFERENCES`.
-        `pareto_share`: name -> share of the draws of seeds in which it is on the front.
-        `equal`: name -> rival family -> `members`, `violation_rate_at_equal_cost` and
-            `core_hours_at_equal_violations`, None outside the family's range; and, over the `seeds` that all
-            of them ran on, `violation_rate_difference_ci` (own - rival, at equal cost) and
+            without `REFERENCES`. It is judged on the seeds that all of a directory ran on.
+        `pareto_points`: name -> (violation_rate, core_hours) on these seeds.
+        `pareto_share`: name -> share of the draws of these seeds in which it is on the front.
+        `equal`: name -> rival family -> `members` and, over the `seeds` that all of them ran on, `points`
+            (name -> (violation_rate, core_hours)), `violation_rate_at_equal_cost` and
+            `core_hours_at_equal_violations`, None outside the family's range,
+            `violation_rate_difference_ci` (own - rival, at equal cost) and
             `core_hours_ratio_ci` (own / rival, at equal violations). An end that isn't finite is open.
         `regret`: name -> what `statistics.paired` gives of the realised cost and that of `BOUND`, and
-            `share`, the mean difference over the mean of `BOUND`.
+            `share`, the mean difference over the mean of `BOUND` on the same seeds.
     """
     entrants = sorted({outcome.entrant for outcome in outcomes}, key=str)
     runs = {one: [outcome for outcome in outcomes if outcome.entrant == one] for one in entrants}
     policies = {str(one): {**one.to_dict(), **_policy_means(runs[one])} for one in entrants}
-    points = {
-        one: (float(policies[str(one)]["violation_rate"]), float(policies[str(one)]["core_hours"]))
-        for one in entrants
-    }
     return {
         "policies": policies,
         "paired": _paired_with_baseline(runs, baseline),
-        "pareto": _fronts(points),
-        "pareto_share": _front_shares(runs),
-        "equal": _at_equal(points, runs),
+        **_fronts(runs),
+        "equal": _at_equal(runs),
         "regret": _regret(runs),
     }
 
@@ -196,28 +193,21 @@ def _paired_with_baseline(runs: Mapping[ComparedPolicy, Sequence[Outcome]], base
     return found
 
 
-def _fronts(points: Mapping[ComparedPolicy, Point]) -> list[str]:
-    """Names on the front of each directory, one directory after the other."""
-    groups: dict[str, dict[str, Point]] = {}
-    for one, point in points.items():
-        if one.policy.family not in REFERENCES:
-            groups.setdefault(one.directory, {})[str(one)] = point
-    return [name for group in groups.values() for name in pareto_front(group)]
-
-
-def _front_shares(runs: Mapping[ComparedPolicy, Sequence[Outcome]]) -> dict[str, float]:
-    """For each policy the share of draws in which it is on the front of its directory, on common seeds."""
+def _fronts(runs: Mapping[ComparedPolicy, Sequence[Outcome]]) -> dict[str, Any]:
+    """`pareto`, `pareto_points` and `pareto_share`: the front of each directory, one after the other."""
     groups: dict[str, list[ComparedPolicy]] = {}
     for one in runs:
         if one.policy.family not in REFERENCES:
             groups.setdefault(one.directory, []).append(one)
-    found: dict[str, float] = {}
+    front, points, shares = list[str](), dict[str, Point](), dict[str, float]()
     for group in groups.values():
         sample = _sample(group, runs)
+        here = dict(zip(map(str, group), sample.points, strict=True))
+        front += pareto_front(here)
+        points |= here
         if sample.seeds:
-            shares = front_share(sample, draws_of(sample.seeds))
-            found |= {str(one): float(share) for one, share in zip(group, shares, strict=True)}
-    return found
+            shares |= zip(here, map(float, front_share(sample, draws_of(sample.seeds))), strict=True)
+    return {"pareto": front, "pareto_points": points, "pareto_share": shares}
 
 
 def _sample(entrants: Sequence[ComparedPolicy], runs: Mapping[ComparedPolicy, Sequence[Outcome]]) -> Sample:
@@ -234,19 +224,20 @@ def _sample(entrants: Sequence[ComparedPolicy], runs: Mapping[ComparedPolicy, Se
     return Sample(violations, costs)
 
 
-def _at_equal(
-    points: Mapping[ComparedPolicy, Point], runs: Mapping[ComparedPolicy, Sequence[Outcome]]
-) -> dict[str, Any]:
+def _at_equal(runs: Mapping[ComparedPolicy, Sequence[Outcome]]) -> dict[str, Any]:
     """For each policy: what each rival family reaches at its cost, and what it costs at its violations."""
-    equal: dict[str, Any] = {str(one): {} for one in points}
-    for one, (violations, cost) in points.items():
-        for family, members in sweeps(one, list(points)).items():
-            sweep = [points[member] for member in members]
+    equal: dict[str, Any] = {str(one): {} for one in runs}
+    for one in runs:
+        for family, members in sweeps(one, list(runs)).items():
+            sample = _sample([one, *members], runs)
+            (violations, cost), *sweep = sample.points
+            names = [str(member) for member in members]
             equal[str(one)][family] = {
-                "members": [str(member) for member in members],
+                "members": names,
+                "points": dict(zip([str(one), *names], sample.points, strict=True)),
                 "violation_rate_at_equal_cost": at_equal_cost(sweep, cost),
                 "core_hours_at_equal_violations": at_equal_violations(sweep, violations),
-                **_equal_intervals(_sample([one, *members], runs)),
+                **_equal_intervals(sample),
             }
     return equal
 
@@ -272,13 +263,9 @@ def _regret(runs: Mapping[ComparedPolicy, Sequence[Outcome]]) -> dict[str, Any]:
     for one, bound in bounds.items():
         if bound is None or bound == one:
             continue
-        best = _by_unit(runs[bound], "realised_cost")
-        entry = paired(_by_unit(runs[one], "realised_cost"), best)
-        found[str(one)] = {
-            "bound": str(bound),
-            **entry,
-            "share": entry["mean_difference"] / nan_mean(list(best.values())),
-        }
+        entry = paired(*(_by_unit(runs[each], "realised_cost") for each in (one, bound)))
+        share = entry["mean_difference"] / entry["baseline_mean"]
+        found[str(one)] = {"bound": str(bound), **entry, "share": share}
     return found
 
 
@@ -319,7 +306,7 @@ def _policy_means(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     for metric in names:
         values = [outcome.measures.get(metric, math.nan) for outcome in outcomes]
         means[metric] = nan_mean(values)
-        means[f"{metric}_ci"] = t_interval(values, least=0.0)
+        means[f"{metric}_ci"] = mean_interval(metric, values)
     tables = [outcome.measures["endpoints"] for outcome in outcomes if "endpoints" in outcome.measures]
     means["endpoints"] = {
         endpoint: {
@@ -329,6 +316,11 @@ def _policy_means(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         for endpoint, measures in {name: row for table in tables for name, row in table.items()}.items()
     }
     return means
+
+
+def mean_interval(metric: str, values: Sequence[float]) -> tuple[float, float] | None:
+    """Student's interval of the mean of a measure: none is below 0, and a share (`*_rate`) isn't above 1."""
+    return t_interval(values, least=0.0, most=1.0 if metric.endswith("_rate") else math.inf)
 
 
 def _by_unit(outcomes: Sequence[Outcome], metric: str) -> dict[str, float]:

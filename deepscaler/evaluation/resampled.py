@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from deepscaler.statistics import percentile_tail
+from deepscaler.statistics import nan_mean, percentile_tail
 
 RESAMPLES = 4000
 LEVEL = 0.95
@@ -41,6 +41,13 @@ class Sample:
     def seeds(self) -> int:
         """Number of seeds."""
         return int(self.costs.shape[-1])
+
+    @property
+    def points(self) -> list[tuple[float, float]]:
+        """Mean violations and cost of each of the policies over these seeds."""
+        return [
+            (nan_mean(one), nan_mean(other)) for one, other in zip(self.violations, self.costs, strict=True)
+        ]
 
     def means(self, draws: Array) -> tuple[Array, Array]:
         """Mean violations and costs `[..., B]` of each draw."""

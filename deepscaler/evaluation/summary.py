@@ -16,6 +16,19 @@ from deepscaler.evaluation.measured import measured
 from deepscaler.runs import AGAIN, PolicyName, find_runs
 from deepscaler.settings import PlanPrices
 
+BED = (
+    "application",
+    "demand_sigma",
+    "demand_seed",
+    "boot_seconds",
+    "balancing",
+    "initial_replicas",
+    "history",
+)
+"""What an emulated cluster is, beside its load. What policies are told of it, and how late, may differ."""
+OVER_THE_RUN = ("slight_increase", "slight_decrease", "sharp_increase", "sharp_decrease", "diurnal", "bursts")
+"""Shapes of a load that are stretched or drawn over the whole run: its length makes them another load."""
+
 
 @dataclass(frozen=True)
 class _Found:
@@ -75,26 +88,27 @@ def _named(directories: Sequence[str]) -> dict[str, str]:
 
 
 def _same_loads(found: Sequence[_Found]) -> None:
-    """Refuse to compare policies that met other loads: the seed alone doesn't tell.
+    """Refuse to compare policies that met other loads, or emulated clusters: the seed alone doesn't tell.
 
     Raises:
         DataError: names two runs, and what differs.
     """
     first: dict[tuple[str, str], tuple[Path, dict[str, Any]]] = {}
     for run in found:
-        load = _emulated_load(run.place)
+        load = _emulated(run.place)
         place, other = first.setdefault((run.directory, run.unit), (run.place, load))
         differs = [key for key in sorted(load.keys() & other.keys()) if load[key] != other[key]]
         if differs:
             key = differs[0]
             raise DataError(
-                f"{run.place}: its load isn't that of {place} (testbed.{key} is {one_line(load[key], 60)}, "
-                f"there {one_line(other[key], 60)}); give runs of other loads a directory of their own"
+                f"{run.place}: its load isn't that of {place}, or its emulated cluster isn't "
+                f"(testbed.{key} is {one_line(load[key], 60)}, there {one_line(other[key], 60)}); "
+                "give runs of other loads or clusters a directory of their own"
             )
 
 
-def _emulated_load(place: Path) -> dict[str, Any]:
-    """What the load of a run on the testbed depends on, beside the seed; empty for other runs."""
+def _emulated(place: Path) -> dict[str, Any]:
+    """What load and cluster of a run on the testbed depend on, beside the seed; empty for other runs."""
     settings = read_json(place / "run.json", AGAIN).get("settings")
     bed = settings.get("testbed") if isinstance(settings, dict) else None
     cluster = settings.get("cluster") if isinstance(settings, dict) else None
@@ -102,7 +116,8 @@ def _emulated_load(place: Path) -> dict[str, Any]:
         return {}
     load = bed.get("load")
     parts = {f"load.{key}": value for key, value in load.items()} if isinstance(load, dict) else {}
-    return {"application": bed.get("application"), **parts}
+    keys = (*BED, "duration") if parts.get("load.shape") in OVER_THE_RUN else BED
+    return {**{key: bed[key] for key in keys if key in bed}, **parts}
 
 
 def _find(directory: str, place: Path, warmup: float, prices: PlanPrices) -> _Found:

@@ -161,7 +161,8 @@ def _caveats(summary: Mapping[str, Any]) -> list[str]:
     if max(seeds) > fewest:
         found.append(
             "Beware: the policies ran on different numbers of seeds; "
-            "only the paired differences compare like with like."
+            "means over all of them don't compare like with like. Whom no other beats, paired differences "
+            "and what is read at equal cost or violations are of the seeds that all compared ran on."
         )
     if max(hours) > 1.01 * min(hours):
         found.append(
@@ -179,14 +180,14 @@ def _caveats(summary: Mapping[str, Any]) -> list[str]:
 def _front_sentence(summary: Mapping[str, Any]) -> str:
     front, rows = summary["pareto"], summary["policies"]
     if not front:
-        return "No policy has known violations and costs."
+        return "There are no seeds that all policies ran on with known violations and costs."
     told = [name for name in rows if rows[name]["family"] in REFERENCES]
     apart = f" ({_listed(told)} aside, which know{'s' if len(told) == 1 else ''} the future)" if told else ""
     return f"On both violations and cost, no other policy here beats {_listed(front)}{apart}."
 
 
 def _own_sentence(summary: Mapping[str, Any], name: str) -> str:
-    rows, row = summary["policies"], summary["policies"][name]
+    rows, row, points = summary["policies"], summary["policies"][name], summary["pareto_points"]
     text = (
         f"{name}: {number(row['violation_rate'], 2, 100)} % of the minutes violate the SLA, "
         f"at {number(row['core_hours'], 2)} core-hours"
@@ -197,7 +198,7 @@ def _own_sentence(summary: Mapping[str, Any], name: str) -> str:
     better = [
         rival
         for rival in rivals
-        if all(rows[rival][metric] <= row[metric] for metric in ("violation_rate", "core_hours"))
+        if all(its <= own for its, own in zip(points[rival], points[name], strict=True))
     ]
     return f"{text}; {_listed(better)} did no worse on both and better on one." if better else f"{text}."
 
@@ -231,21 +232,21 @@ def _difference(entry: Mapping[str, Any], unit: str, factor: float) -> str:
 
 
 def _equal_sentence(summary: Mapping[str, Any], name: str, family: str, equal: Mapping[str, Any]) -> str:
-    row = summary["policies"][name]
+    own_violations, own_cost = equal["points"][name]
     first, last = (summary["policies"][equal["members"][end]]["policy"] for end in (0, -1))
     rival = f"the {family} settings ({first} to {last})"
     violations, cost = equal["violation_rate_at_equal_cost"], equal["core_hours_at_equal_violations"]
     if violations is None:
-        used = number(row["core_hours"], 2)
+        used = number(own_cost, 2)
         at_cost = f"{rival} can't be compared: {used} core-hours lie outside their range"
     else:
-        won = _won(row["violation_rate"], violations)
+        won = _won(own_violations, violations)
         at_cost = f"{rival} reach {number(violations, 2, 100)} % ({won} for {name})"
     if cost is None:
         at_violations = "they can't be compared: the violations lie outside their range"
     else:
-        share = (row["core_hours"] / cost - 1) * 100
-        won = _won(row["core_hours"], cost)
+        share = (own_cost / cost - 1) * 100
+        won = _won(own_cost, cost)
         at_violations = f"they take {cost:.2f} core-hours ({won} for {name}: {share:+.1f} %)"
     return f"At equal cost {at_cost}; at equal violations {at_violations}."
 

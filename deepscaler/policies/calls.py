@@ -34,6 +34,11 @@ class Calls:
         return frozenset(callee for caller, callee in self.edges if caller == service)
 
 
+def calls_file(settings: Settings) -> Path:
+    """Where the calls of the application were collected."""
+    return Path(settings.collect.output_dir) / "calls.csv"
+
+
 def recorded_calls(settings: Settings) -> Calls:
     """The calls that were collected between the application's services.
 
@@ -41,7 +46,7 @@ def recorded_calls(settings: Settings) -> Calls:
         DataError: none were; the message names the command.
     """
     services = tuple(settings.app.services)
-    rates = read_calls(Path(settings.collect.output_dir) / "calls.csv").mean_rates(services)
+    rates = read_calls(calls_file(settings)).mean_rates(services)
     pairs = np.argwhere((rates > 0) & ~np.eye(len(services), dtype=bool))
     return Calls([(services[caller], services[callee]) for caller, callee in pairs])
 

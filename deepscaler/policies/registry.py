@@ -11,6 +11,7 @@ from deepscaler.learning.description import load_demand
 from deepscaler.planning.scenarios import ANALOGS, NETWORK
 from deepscaler.policies.analog import AnalogHistory
 from deepscaler.policies.base import Policy
+from deepscaler.policies.calls import calls_file
 from deepscaler.policies.explore import ExplorePolicy, SlaWatch
 from deepscaler.policies.over_bundle import (
     over_bundle,
@@ -185,18 +186,22 @@ POLICIES: dict[str, Callable[[Context], Policy]] = {
 """Name -> function that makes the policy. `make_policy` knows more names: `RIVALS` and `TOLD`."""
 OVER_BUNDLE = ("deepscaler", "deepscaler_nofloor", "deepscaler_network", "deepscaler_analogs")
 """Those that forecast from the bundle."""
+OVER_CALLS = ("showar", "pbscaler")
+"""Families that know who calls whom."""
 WITHOUT_FILES = ("hpa", "hpa_r", "predictive_hpa", "target_tracking", "static", "explore", "oracle")
 """Families that know nothing of the application beforehand: they read neither a bundle nor a demand fit."""
 
 
 def files_read(name: str, settings: Settings) -> list[Path]:
     """The files that the policy `name` is made from, whether they are there or not."""
-    if PolicyName.parse(name).family in WITHOUT_FILES:
+    family = PolicyName.parse(name).family
+    if family in WITHOUT_FILES:
         return []
     bundle = bundle_path(name, settings)
     if bundle is not None and name not in OVER_BUNDLE:
         return [bundle]
-    return [Path(settings.scale.bundle), Path(settings.process.output_dir) / "meta.json"]
+    calls = [calls_file(settings)] if family in OVER_CALLS else []
+    return [Path(settings.scale.bundle), Path(settings.process.output_dir) / "meta.json", *calls]
 
 
 def bundle_path(name: str, settings: Settings) -> Path | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deepscaler.evaluation.answer import by_load, prices_told, told, winner
-from deepscaler.evaluation.comparison import REFERENCES, Outcome
+from deepscaler.evaluation.comparison import REFERENCES, Outcome, mean_interval
 from deepscaler.evaluation.portraits import Portrait, portray
 from deepscaler.evaluation.text import OWN, TERMS, by_violations, interval, number, verdict_sentences
 from deepscaler.pictures.report import WIDTH, drawn_policies
@@ -117,7 +117,7 @@ def _means(compared: Compared, name: str, portraits: Sequence[Portrait]) -> dict
     row = dict(compared.summary["policies"][name])
     for measure in ("violation_rate", "core_hours"):
         values = [float(one.outcome.measures[measure]) for one in portraits if one.name == name]
-        row[measure], row[f"{measure}_ci"] = nan_mean(values), t_interval(values, least=0.0)
+        row[measure], row[f"{measure}_ci"] = nan_mean(values), mean_interval(measure, values)
     return row
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from deepscaler.artefacts import one_line
 from deepscaler.errors import SettingsError
@@ -46,7 +45,7 @@ def load_section(kind: type[Kind], path: str | Path, overrides: Sequence[str] = 
     for text in overrides:
         _override(document, text)
     try:
-        return kind.model_validate(_floats(document, kind))
+        return kind.model_validate(document)
     except ValidationError as error:
         raise SettingsError(explained(error, kind, layers, overrides)) from error
 
@@ -93,20 +92,3 @@ def _next_key(place: Document, parts: list[str]) -> tuple[str, list[str]]:
         if ".".join(parts[:count]) in place:
             return ".".join(parts[:count]), parts[count:]
     return parts[0], parts[1:]
-
-
-def _floats(value: Any, kind: type[BaseModel]) -> Any:
-    """YAML reads 1e-3 as text: make it a float where only a number is allowed. Pydantic judges the rest."""
-    if not isinstance(value, dict):
-        return value
-    out = dict(value)
-    for name, info in kind.model_fields.items():
-        if name not in out:
-            continue
-        annotation = info.annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            out[name] = _floats(out[name], annotation)
-        elif annotation is float and isinstance(out[name], str):
-            with contextlib.suppress(ValueError):  # pydantic names it
-                out[name] = float(out[name])
-    return out

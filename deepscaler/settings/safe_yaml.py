@@ -16,7 +16,10 @@ MOST_DEPTH = 40
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which no key is given twice, and numbers are what people read: 030 is 30, 1:30 a text."""
+    """Safe YAML in which no key is given twice, and numbers are what people read.
+
+    030 is 30, 1e-3 is 0.001, and 1:30 is a text.
+    """
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """The mapping as it stands in the text, before `<<` adds to it.
@@ -90,6 +93,11 @@ def _size(node: yaml.Node, known: dict[int, int]) -> int:
 
 for _kind in ("int", "float"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.number)
+_Loader.add_implicit_resolver(  # as YAML 1.2 has it; YAML 1.1 asks for a point and a sign: 1.0e-3
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
 
 
 def read_yaml(text: str) -> Any:

@@ -30,8 +30,8 @@ class GuardRails(Section):
 
     min_replicas: Count = Field(1, description="fewest replicas of a service")
     max_replicas: Replicas = Field(30, description="most replicas of a service")
-    per_service: dict[str, tuple[int, int]] = Field(
-        {}, description="[min, max] replicas of single services, instead of the two above", strict=False
+    per_service: dict[str, Annotated[tuple[int, int], Field(strict=False)]] = Field(
+        {}, description="[min, max] replicas of single services, instead of the two above"
     )
     round_up_threshold: Share = Field(
         0.35, description="a fraction of a replica above this is rounded up, any other is rounded down"
@@ -359,7 +359,11 @@ class Scale(Section):
         description="address on which they are served; in a pod 0.0.0.0, or :: where pods have IPv6",
     )
     workers: Count = Field(2, description="testbed: runs side by side")
-    load: Load | None = Field(None, description="testbed: the load of these runs; null: testbed.load")
+    load: Load | None = Field(
+        None,
+        description="testbed: the load of these runs; keys that it doesn't name are those of testbed.load; "
+        "null: all of them are",
+    )
     shapes: list[str] = Field(
         [], description="testbed: load shapes that the seeds take in turn; empty: the load's own shape"
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from typing import Annotated, Literal, Self, get_args
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from deepscaler.settings.app import App, ClusterSection, check_name
 from deepscaler.settings.base import (
@@ -21,7 +23,7 @@ from deepscaler.settings.base import (
     Share,
 )
 from deepscaler.settings.scaling import Mode, Scale
-from deepscaler.settings.testbed import Testbed
+from deepscaler.settings.testbed import Load, Testbed
 
 _SPAN = r"^([0-9]+(ms|s|m|h|d))*0*[1-9][0-9]*(ms|s|m|h|d)([0-9]+(ms|s|m|h|d))*$"
 """A Prometheus duration above 0."""
@@ -227,6 +229,16 @@ class Evaluate(Section):
     )
 
 
+_OF_SHAPES = ("low", "high", "noise", "period", "longest_period", "hold", "course")
+"""Keys of a load that a trace takes no notice of."""
+
+
+def _replays(load: dict[str, Any]) -> bool:
+    """Whether a load names a trace: that of the README, or a file."""
+    name = str(load.get("shape", "")).partition("#")[0]
+    return name == "req" or bool(Path(name).suffix)
+
+
 class Settings(Section):
     """`config/<app>.yaml`: the application and its cluster, and one section for each stage."""
 
@@ -237,6 +249,22 @@ class Settings(Section):
     scale: Scale = Scale()
     evaluate: Evaluate = Evaluate()
     testbed: Testbed = Testbed()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_load(cls, data: Any) -> Any:
+        """`scale.load` says what differs from `testbed.load`; each is refused where it stands."""
+        scale, bed = (data.get(name) if isinstance(data, dict) else None for name in ("scale", "testbed"))
+        own = scale.get("load") if isinstance(scale, dict) else None
+        base = bed.get("load") if isinstance(bed, dict) else None
+        if not isinstance(own, dict) or not isinstance(base, dict):
+            return data
+        try:
+            Load.model_validate(base)
+        except ValidationError:
+            return data
+        taken = {key: value for key, value in base.items() if key not in _OF_SHAPES or not _replays(own)}
+        return {**data, "scale": {**data["scale"], "load": {**taken, **own}}}
 
     @property
     def lease_name(self) -> str:
@@ -269,7 +297,8 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.process.step / self.collect.step) % 1:
+        ratio = self.process.step / self.collect.step
+        if ratio < 0.5 or not math.isclose(ratio, round(ratio), rel_tol=1e-9):
             raise ValueError(
                 f"process.step {self.process.step:g} is not a multiple of collect.step {self.collect.step:g}"
             )

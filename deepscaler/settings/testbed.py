@@ -35,7 +35,9 @@ class Load(Section):
     """Offered load: the number of users of a closed loop, or the rate of an open one, over time."""
 
     shape: str = Field(
-        "mixed", description="name of a shape in testbed/shapes.py, or path to a .req or CSV trace"
+        "mixed",
+        description="name of a shape in testbed/shapes.py, or path to a trace: .req or .txt (users, line by "
+        "line) or CSV (a column `time` and one of counts, which are divided by the seconds between rows)",
     )
     kind: Literal["closed", "open"] = Field(
         "closed",
@@ -62,8 +64,14 @@ class Load(Section):
         description="shapes course and cycle: [seconds, level] in time order, linear between them; level 0 "
         "is `low`, 1 is `high`. A cycle begins again after each period, and the seed draws where it begins",
     )
-    step: Positive = Field(5.0, description="seconds for which each value of the trace holds")
-    scale: Positive = Field(1.0, description="factor by which the trace is multiplied")
+    step: Positive = Field(
+        5.0, description="seconds for which each value of the trace holds, however far apart its rows are"
+    )
+    scale: Positive = Field(
+        1.0,
+        description="factor by which the trace is multiplied; where a CSV counts users and not requests: the "
+        "seconds between its rows",
+    )
     mix: list[MixChange] = Field(
         [],
         description="changes of the request mix in time order; empty: the application's weights throughout",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from deepscaler.settings.base import Count, NotNegative, Positive, Section, Seed, Share
+from deepscaler.settings.base import Count, NotNegative, Positive, Section, Seed, Seeds, Share
 from deepscaler.settings.scaling import PlanPrices
 
 Channels = Annotated[int, Field(ge=2)]
@@ -76,9 +76,7 @@ class Comparison(Section):
     With `--full` the networks have their own sizes, the data's window and the epochs of the training instead.
     """
 
-    seeds: list[Seed] = Field(
-        [1, 2, 3], min_length=1, description="each network is trained once for each seed"
-    )
+    seeds: Seeds = Field([1, 2, 3], min_length=1, description="each network is trained once for each seed")
     window: Count = Field(
         20, description="time steps that the networks look back; fewer where the data has fewer"
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deepscaler.artefacts import read_json, write_json, write_text
-from deepscaler.errors import DeepScalerError
+from deepscaler.errors import DataError, DeepScalerError
 from deepscaler.evaluation.text import OWN, interval, number
 from deepscaler.settings import Holds
 from testbed.experiments.kept_tables import expecting
@@ -63,12 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         path = root / KEPT
         kept = read_json(path, MAKE) if path.is_file() else {}
-        for file in arguments.summaries:
-            summary = read_json(file, EXPERIMENT)
-            with expecting(file, "summary of an experiment", f"expected summary.json of {EXPERIMENT}"):
-                newer = shown(summary)
-                page(newer)
-            kept |= newer
+        kept |= _newer(arguments.summaries)
         for name, one in kept.items():
             with expecting(path, f"answer of the experiment {name!r}", f"{MAKE} <its summary.json>"):
                 _section(name, one)
@@ -79,6 +74,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     print(f"written: {PAGE}")
     return 0
+
+
+def _newer(files: Sequence[str]) -> dict[str, Any]:
+    """What the page shows of each of the summaries.
+
+    Raises:
+        DataError: one is no summary, or two are of one experiment.
+    """
+    found, places = dict[str, Any](), dict[str, str]()
+    for file in files:
+        summary = read_json(file, EXPERIMENT)
+        with expecting(file, "summary of an experiment", f"expected summary.json of {EXPERIMENT}"):
+            newer = shown(summary)
+            page(newer)
+        (name,) = newer
+        other = places.setdefault(name, file)
+        if other != file:
+            raise DataError(
+                f"{file}: of the experiment {name!r}, as {other} is, and the page has one section for each; "
+                "give one of them, or run what other flags (--with, --set, --only) ask for from a file of "
+                "its own name"
+            )
+        found |= newer
+    return found
 
 
 def shown(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,8 +155,9 @@ def _tell_differences(found: dict[str, Any], paired: Mapping[str, Any], base: fl
 
 
 def _against(paired: Mapping[str, Any], base: float) -> dict[str, Any]:
-    """By which share of its realised cost a policy differs from the baseline."""
+    """By which share of the baseline's realised cost, on the same seeds, a policy differs from it."""
     entry = paired["realised_cost"]
+    base = entry.get("baseline_mean", base)  # older summaries lack it
     bounds = entry["mean_difference_ci"]
     interval = None if bounds is None else [bound / base for bound in bounds]
     return {"share": entry["mean_difference"] / base, "ci": interval}

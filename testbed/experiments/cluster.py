@@ -19,6 +19,7 @@ from deepscaler.artefacts import one_line
 from deepscaler.errors import ClusterError, DataError
 from deepscaler.evaluation.comparison import ComparedPolicy, Outcome
 from deepscaler.evaluation.measured import Measured, measured
+from testbed.experiments.beforehand import check_inputs
 from testbed.experiments.expected import Pace, told
 from testbed.experiments.matrix import DATA_SECTIONS, Case, Task
 from testbed.experiments.references import Truth, find_truth, look_ahead, played
@@ -110,10 +111,11 @@ def run_tasks(
     Raises:
         ClusterError: the scheduler doesn't answer, a worker dies of a run again and again, or a run isn't
             where it should be.
-        DeepScalerError: a run can't be made.
+        DeepScalerError: a run can't be made; what can be known of that is said before the first run.
     """
     if not tasks:
         return
+    check_inputs(tasks)
     with connected(workers, scheduler) as client:
         count = len(client.nthreads())
         weights = {id(task): pace.seconds(task) for task in tasks}
@@ -191,14 +193,17 @@ def prepare(case: Case) -> None:
     if case.data is None or (case.data / "meta.json").is_file():
         return
     own = [text for text in case.overrides if re.split(r"[.=]", text)[0] in DATA_SECTIONS]
-    overrides = [*own, *case.of_data, *LEAN, f"process.step={case.settings.collect.step:g}"]
+    overrides = [*own, *case.of_data, *LEAN, f"process.step={case.settings.collect.step}"]
     flags = [word for text in overrides for word in ("--set", text)]
     for stage in ("metrics_fetch.py", "data_process.py"):
         command = [sys.executable, stage, "--config", case.config, *flags]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         if done.returncode:
             said = one_line((done.stderr.strip().splitlines() or ["nothing"])[-1])
-            raise DataError(f"{case.data}: {stage} failed: {said}")
+            last = f"{case.settings.collect.last:g} s of telemetry"
+            raise DataError(
+                f"{case.data}: {stage} failed on {last}; if that is too little, raise collect.last: {said}"
+            )
 
 
 def play(task: Task, truth: Truth, prepared: None = None) -> float:

@@ -238,8 +238,11 @@ def _equal(
     if equal is None:
         return ""
     violations, cost = equal["violation_rate_at_equal_cost"], equal["core_hours_at_equal_violations"]
-    hpas = [rows[name] for name in equal["members"]]
-    cheap, low = (own[key] < min(row[key] for row in hpas) for key in ("core_hours", "violation_rate"))
+    seen = {name: (row["violation_rate"], row["core_hours"]) for name, row in rows.items()}
+    seen |= equal.get("points", {})  # on the seeds that all of these ran on; older summaries lack it
+    low, cheap = (
+        seen[own["policy"]][axis] < min(seen[name][axis] for name in equal["members"]) for axis in (0, 1)
+    )
     at_cost = f"{number(violations, 2, 100)} % violate"
     if violations is None:  # then its cost lies outside those of the HPAs
         at_cost = f"no HPA here {'is as cheap' if cheap else 'costs as much'}"

@@ -39,7 +39,7 @@ process:
   step: 60
   window: 20
   label: required
-  think_time: {think:g}
+  think_time: {think}
   requests_per_think: {requests:g}
   output_dir: data/{name}
 
@@ -84,7 +84,7 @@ def draft(text: str, schema: str) -> str:
         SettingsError: no such application.
     """
     application = load_application(text)
-    services = application.service_names
+    services, pause = application.service_names, (application.think_low + application.think_high) / 2
     receivers = [services[endpoint.service] for endpoint in application.endpoints]
     sla = [_rounded(SLA_FACTOR * response) for response in unloaded_response(application)]
     high = _tens(_users(application))
@@ -99,7 +99,7 @@ def draft(text: str, schema: str) -> str:
         services=", ".join(f"{name}: " for name in services),
         factor=SLA_FACTOR,
         entries="\n".join(entries),
-        think=(application.think_low + application.think_high) / 2,
+        think=f"{pause:g}" if pause else "null",
         requests=round(requests_per_task(application), 3),
         low=_tens(high / 5),
         high=high,

@@ -376,9 +376,10 @@ def _point(sweep: str, settings: Sweep, value: float) -> Entrant:
 
     `hpa_80` of a sweep over `hpa_r{}` would be taken for a policy that it isn't.
     """
-    policy = settings.policy.replace("{}", f"{value:g}")
-    name = policy if "{}" in settings.policy and not settings.set else f"{sweep}_{value:g}"
-    overrides = tuple(text.replace("{}", f"{value:g}") for text in settings.set)
+    exact = str(int(value)) if value.is_integer() else repr(value)
+    policy = settings.policy.replace("{}", exact)
+    name = policy if "{}" in settings.policy and not settings.set else f"{sweep}_{exact}"
+    overrides = tuple(text.replace("{}", exact) for text in settings.set)
     return Entrant(PolicyName(name, sweep, float(value)), policy, overrides, sweep)
 
 

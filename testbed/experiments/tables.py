@@ -73,9 +73,8 @@ def equal_table(summary: Mapping[str, Any]) -> str:
     for policy in sorted(summary["equal"], key=lambda one: _key(rows[one])):
         for family, found in summary["equal"][policy].items():
             if rows[policy]["knob"] is None:
-                members = [rows[name] for name in found["members"]]
-                cells = _equal(rows[policy], found, members)
-                lines.append([f"{policy} - {family}", str(len(members)), *cells])
+                cells = _equal(policy, found)
+                lines.append([f"{policy} - {family}", str(len(found["members"])), *cells])
     return "\n".join(aligned(lines, numbers=True)) if len(lines) > 1 else ""
 
 
@@ -140,21 +139,20 @@ def _cheapest(case: Mapping[str, Any], family: str, holds: Holds) -> str:
     return f"{best[1]:.2f} ({best[0]})" if several else f"{best[1]:.2f}"
 
 
-def _equal(
-    row: Mapping[str, Any], found: Mapping[str, Any], members: Sequence[Mapping[str, Any]]
-) -> tuple[str, str]:
+def _equal(policy: str, found: Mapping[str, Any]) -> tuple[str, str]:
     """Both cells; words where no setting of the rival can be had at that cost, or at those violations."""
-    cheapest, fewest = (min(one[name] for one in members) for name in ("core_hours", "violation_rate"))
+    violations, cost = found["points"][policy]
+    fewest, cheapest = (min(found["points"][name][axis] for name in found["members"]) for axis in (0, 1))
     at_cost, at_violations = found["violation_rate_at_equal_cost"], found["core_hours_at_equal_violations"]
-    points = None if at_cost is None else row["violation_rate"] - at_cost
-    ratio = None if at_violations is None else row["core_hours"] / at_violations - 1
+    points = None if at_cost is None else violations - at_cost
+    ratio = None if at_violations is None else cost / at_violations - 1
     ratios = found["core_hours_ratio_ci"]
     return (
         NONE_AS_CHEAP
-        if row["core_hours"] < cheapest
+        if cost < cheapest
         else _with(number(points, 2, 100), found["violation_rate_difference_ci"], 2),
         NONE_AS_FEW
-        if row["violation_rate"] < fewest
+        if violations < fewest
         else _with(number(ratio, 1, 100), None if ratios is None else [bound - 1 for bound in ratios], 1),
     )
 

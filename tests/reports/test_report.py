@@ -16,7 +16,7 @@ from helpers.run_samples import POLICIES, endpoint_row, make_run, write_runs
 
 import calculate
 from deepscaler.artefacts import utc_text
-from deepscaler.evaluation.answer import prices_told, told, winner
+from deepscaler.evaluation.answer import by_load, prices_told, told, winner
 from deepscaler.evaluation.comparison import ComparedPolicy, Outcome
 from deepscaler.evaluation.portraits import Portrait, portray
 from deepscaler.pictures.style import SERIES, new_figure
@@ -115,12 +115,12 @@ def test_it_says_who_wins_what_was_decided_by_what_and_how_to_repeat_it(page):
     assert re.search(r"The worst run: \w+, seed 2002", text) and "The median run" in text
 
 
-def portraits(costs: dict[str, list[float]]) -> list[Portrait]:
+def portraits(costs: dict[str, list[float]], load: str = "load", first: int = 0) -> list[Portrait]:
     found = []
     for name, values in costs.items():
-        for seed, cost in enumerate(values):
+        for seed, cost in enumerate(values, first):
             outcome = Outcome(ComparedPolicy(PolicyName.parse(name)), str(seed), {"realised_cost": cost})
-            found.append(Portrait(outcome, "load", np.zeros(1), {}, {}, {}))
+            found.append(Portrait(outcome, load, np.zeros(1), {}, {}, {}))
     return found
 
 
@@ -145,6 +145,38 @@ def test_a_few_large_savings_that_the_mean_rests_on_are_not_called_sure():
     win = winner(portraits({"a": own, "b": rival}))
     assert win.saved_interval[0] < 0 < win.saved_interval[1]
     assert win.level == ("b",) and "may be chance" in told(win)
+
+
+def test_who_ran_on_cheap_loads_only_doesnt_win_by_that():
+    rng = np.random.default_rng(0)
+    costs = {"deepscaler": 2.0, "hpa_70": 1.5, "plan_bootstrap": 3.0}
+    cheap = portraits({name: list(mean + rng.normal(0, 0.05, 6)) for name, mean in costs.items()}, "cheap")
+    dear = portraits({"deepscaler": [9.0] * 6, "hpa_70": [7.0] * 6}, "dear")  # the means are 5.5, 4.25 and 3
+    win = winner([*cheap, *dear])
+    assert (win.best, win.second, win.pairs, win.further) == ("hpa_70", "deepscaler", 6, 6)
+    assert win.cost == pytest.approx(1.5, abs=0.1) and win.saved == pytest.approx(0.25, abs=0.05)
+    assert win.saved_interval[0] < win.saved < win.saved_interval[1]
+    assert "counts the 6 of 12 loads and seeds that all ran on" in told(win)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        portraits({"hpa_70": [1.0, 1.0]}, "other"),  # another load under the same seeds
+        portraits({"hpa_70": [1.0, 1.0]}, first=10),  # other seeds
+        portraits({"hpa_70": [float("nan"), 1.0]}, first=1),  # the shared run's cost isn't known
+    ],
+)
+def test_nobody_wins_where_no_run_is_shared(other):
+    win = winner([*portraits({"deepscaler": [2.0, 2.0]}), *other])
+    assert told(win).startswith("No winner is named")
+
+
+def test_load_by_load_the_winner_is_named_though_none_is_over_all():
+    one, other = portraits({"a": [1.0], "b": [2.0]}, "one"), portraits({"c": [3.0], "d": [2.5]}, "other")
+    rows = by_load([*one, *other], [])
+    assert rows == [["one", "a", "no"], ["other", "d", "no"]]
+    assert told(winner([*one, *other])).startswith("No winner is named")
 
 
 def test_a_picture_takes_the_pages_colours_and_keeps_its_ids_to_itself():

@@ -179,7 +179,9 @@ def test_counts_become_a_rate_per_second(tmp_path: Path) -> None:
 def test_times_may_be_seconds_and_a_column_may_be_named(tmp_path: Path) -> None:
     path = written(tmp_path, "a,time,b\n1,0,10\n2,5,20\n")
     assert trace.read_counts(path, "b").values.tolist() == [2, 4]
-    with pytest.raises(DataError, match="name one of the columns a, b"):
+    with pytest.raises(
+        DataError, match="found a, b; write the times and the one to play into a file of their own"
+    ):
         trace.read_counts(path)
     with pytest.raises(DataError, match="no column 'c'"):
         trace.read_counts(path, "c")

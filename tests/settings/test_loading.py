@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import yaml
 from helpers.paths import ROOT
 
 from deepscaler.errors import SettingsError
-from deepscaler.settings import ModelConfig, Settings, Train, load_section, load_settings
+from deepscaler.settings import ModelConfig, Section, Settings, Train, load_section, load_settings
+from deepscaler.settings.describe import KINDS, _walk
 
 BOUTIQUE = Path(__file__).parents[2] / "config" / "boutique.yaml"
 
@@ -223,6 +225,86 @@ def test_overrides_make_the_sections_they_need_and_read_yaml(tmp_path: Path) -> 
     assert settings.scale.guard_rails.forced == {"web": 2}
     assert settings.process.prior_cutoff == 0.1
     assert settings.collect.end == "2026-01-05T01:00:00+00:00"
+
+
+SEQUENCES = {
+    "per_service": ("scale.guard_rails.per_service", {"frontend": [2, 8], "cartservice": [1, 3]}),
+    "target": ("scale.explore.target", [0.4, 0.9]),
+    "seconds": ("scale.explore.seconds", [60.0, 90.0]),
+    "split": ("process.split", [0.5, 0.25, 0.25]),
+    "course": ("testbed.load.course", [[0.0, 0.5], [60.0, 1.0]]),
+}
+"""Settings of a fixed number of values: key -> where it stands, and a value as YAML has it."""
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-3", 0.001), ("1E-3", 0.001), ("+5e-1", 0.5), (".5e0", 0.5), ("5.e-1", 0.5), ("1.0e-3", 0.001)],
+)
+@pytest.mark.parametrize(
+    "key",
+    [
+        "process.prior_cutoff",  # a share
+        "scale.prices.shortage",  # a positive number in a section of a section
+        "scale.guard_rails.quota_cores",  # a number or null
+        "scale.floor.rho_max",  # a number or a word
+        "testbed.needed_rho_max",
+    ],
+)
+def test_a_number_may_have_an_exponent_whatever_else_a_key_may_hold(
+    tmp_path: Path, key: str, text: str, value: float
+) -> None:
+    found: object = load_settings(shop(tmp_path), [f"{key}={text}"])
+    for part in key.split("."):
+        found = getattr(found, part)
+    assert found == value
+
+
+def test_numbers_with_exponents_stand_in_lists_and_files_too(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(f"extends: {BOUTIQUE}\nscale: {{budget: 1e-2, explore: {{target: [1e-1, 9e-1]}}}}\n")
+    scale = load_settings(path).scale
+    assert scale.budget is not None and scale.budget.share == 0.01
+    assert scale.explore.target == (0.1, 0.9)
+
+
+@pytest.mark.parametrize("text", ["e3", "1e", "v1e3", "12ab34"])
+def test_a_name_that_looks_a_little_like_a_number_stays_one(tmp_path: Path, text: str) -> None:
+    assert load_settings(shop(tmp_path), [f"app.name={text}"]).app.name == text
+
+
+@pytest.mark.parametrize("way", ["file", "--set"])
+@pytest.mark.parametrize("key", SEQUENCES)
+def test_a_setting_of_a_fixed_number_of_values_takes_a_list(tmp_path: Path, key: str, way: str) -> None:
+    place, value = SEQUENCES[key]
+    document: object = value
+    for part in reversed(place.split(".")):
+        document = {part: document}
+    if way == "file":
+        settings = load_settings(write(tmp_path / "own.yaml", extends=str(BOUTIQUE), **document))
+    else:
+        settings = load_settings(BOUTIQUE, [f"{place}={json.dumps(value)}"])
+    found: object = settings.model_dump(mode="json")
+    for part in place.split("."):
+        found = found[part]
+    assert found == value
+
+
+def test_each_bound_of_a_service_can_be_set_alone() -> None:
+    rails = load_settings(BOUTIQUE, ["scale.guard_rails.per_service.frontend=[2,8]"]).scale.guard_rails
+    assert rails.bounds("frontend") == (2, 8)
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_all_settings_of_a_fixed_number_of_values_are_tried(kind: type[Section]) -> None:
+    """A tuple that only Python can give would be found out by the first user who sets it."""
+    fixed = {
+        name
+        for _, section in _walk(kind, "")
+        for name, info in section.model_fields.items()
+        if "tuple[" in str(info.annotation)
+    }
+    assert fixed <= SEQUENCES.keys()
 
 
 @pytest.mark.parametrize(

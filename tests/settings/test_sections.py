@@ -12,6 +12,7 @@ from deepscaler.settings import (
     RHO_MAX,
     App,
     Collect,
+    Comparison,
     Explore,
     Floor,
     GuardRails,
@@ -53,6 +54,7 @@ def test_guard_rails_that_contradict_each_other_are_refused(settings: dict[str, 
         ),
         (Lease, {"renew_deadline": 20.0}, "needs retry_period < renew_deadline < duration"),
         (Prometheus, {"token": "a", "token_file": "b"}, "found token and token_file"),
+        (Comparison, {"seeds": [1, 1, 1]}, "1 stands there twice"),
         (Explore, {"target": (0.9, 0.3)}, r"target: needs 0 < low <= high, found \[0\.9, 0\.3\]"),
         (Process, {"rho_max": "auto "}, "Input should be 'auto'"),
         (Process, {"rho_max": 1.0}, "less than 1"),
@@ -116,6 +118,62 @@ def test_a_highest_utilisation_is_a_number_or_left_to_the_fit() -> None:
     assert Floor(rho_max="auto").stated_rho_max is None and Floor(rho_max="auto").fixed_rho_max == RHO_MAX
     assert Floor(rho_max=0.8).stated_rho_max == Process(rho_max=0.8).fixed_rho_max == 0.8
     assert Process(rho_max="auto").fixed_rho_max == RHO_MAX
+
+
+BED = {"load": {"shape": "mixed", "low": 150.0, "high": 600.0, "period": 900.0}}
+
+
+@pytest.mark.parametrize(
+    ("own", "played"),
+    [
+        ({"shape": "square"}, ("square", 150, 600, 900)),
+        ({"high": 700.0}, ("mixed", 150, 700, 900)),
+        ({"shape": "square", "low": 25.0, "high": 95.0}, ("square", 25, 95, 900)),
+        ({}, ("mixed", 150, 600, 900)),
+        ({"shape": "trace.csv.gz#2026-01-05", "step": 60.0}, ("trace.csv.gz#2026-01-05", 25, 95, 700)),
+    ],
+)
+def test_what_a_load_of_runs_doesnt_name_is_that_of_the_testbed(
+    own: dict[str, Any], played: tuple[object, ...]
+) -> None:
+    settings = Settings.model_validate({"app": APP, "scale": {"load": own}, "testbed": BED})
+    load = settings.scale.load
+    assert (load.shape, load.low, load.high, load.period) == played
+    assert Settings.model_validate(settings.model_dump(mode="json")).scale.load == load
+
+
+def test_a_wrong_load_of_the_testbed_is_refused_where_it_stands() -> None:
+    bed = {"load": {"low": -1.0}}
+    with pytest.raises(ValidationError) as caught:
+        Settings.model_validate({"app": APP, "scale": {"load": {"shape": "square"}}, "testbed": bed})
+    assert [one["loc"] for one in caught.value.errors()] == [("testbed", "load", "low")]
+
+
+def test_a_load_without_one_of_the_testbed_has_the_defaults() -> None:
+    settings = Settings.model_validate({"app": APP, "scale": {"load": {"shape": "square"}}})
+    assert settings.scale.load == Load(shape="square")
+
+
+@pytest.mark.parametrize(
+    ("process", "collect", "fits"),
+    [
+        (0.3, 0.1, True),
+        (60.0, 15.0, True),
+        (4.2, 0.7, True),
+        (0.35, 0.1, False),
+        (10.0, 15.0, False),
+        (0.1, 15.0, False),
+    ],
+)
+def test_a_step_of_the_network_is_a_multiple_of_that_of_the_samples(
+    process: float, collect: float, fits: bool
+) -> None:
+    document = {"app": APP, "process": {"step": process}, "collect": {"step": collect}}
+    if fits:
+        assert Settings.model_validate(document).process.step == process
+    else:
+        with pytest.raises(ValidationError, match="not a multiple"):
+            Settings.model_validate(document)
 
 
 def test_types_are_strict_and_values_stay_as_they_are() -> None:

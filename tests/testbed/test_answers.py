@@ -62,6 +62,12 @@ def test_of_a_sweep_the_cheapest_stands_and_the_oracle_gives_way_to_the_plan_tha
     )
 
 
+def test_a_difference_is_a_share_of_the_baseline_on_the_seeds_that_both_ran_on():
+    made = json.loads(json.dumps(FOUND))
+    made["cases"]["square"]["paired"]["deepscaler"]["realised_cost"]["baseline_mean"] = 4.0  # of all: 8
+    assert "| **-50.0 % [-75.0, -37.5]** |" in page(shown(made))
+
+
 def test_what_isnt_sure_isnt_bold_and_what_wasnt_run_is_said_to_be_unknown():
     made = summary(["plan_bootstrap", "static"], {}, {"plan_bootstrap": 8.2})
     made["cases"]["other"] = {"policies": {"static": row("static", "static", 3)}, "paired": {}}
@@ -80,6 +86,22 @@ def test_a_newer_summary_takes_its_place_and_the_others_stay(tmp_path):
     first = (tmp_path / PAGE).read_text()
     assert "## one" in first and "## two" in first
     assert main(["--root", str(tmp_path)]) == 0 and (tmp_path / PAGE).read_text() == first
+
+
+def test_two_summaries_of_one_name_are_refused_and_none_is_kept(tmp_path, capsys):
+    """One was run with other flags (`--with scale.period=30 --output runs/fast`)."""
+    (tmp_path / "docs").mkdir()
+    files = [tmp_path / "usual.json", tmp_path / "fast.json"]
+    for file in files:
+        file.write_text(json.dumps(FOUND))
+    assert main([*map(str, files), "--root", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert (
+        f"{files[1]}: of the experiment 'small', as {files[0]} is" in said
+        and "a file of its own name" in said
+    )
+    assert not (tmp_path / KEPT).exists()
+    assert main([str(files[0]), str(files[0]), "--root", str(tmp_path)]) == 0
 
 
 ABOUT = FOUND["experiment"]

@@ -13,14 +13,14 @@ import pytest
 import yaml
 from distributed import LocalCluster
 from helpers.moments import START
-from helpers.paths import ROOT
+from helpers.paths import CONFIG, ROOT
 from helpers.run_samples import endpoint_row, make_run
 
 from deepscaler.errors import DataError, SettingsError
 from deepscaler.evaluation.measures import evaluate_run
 from deepscaler.evaluation.realised import realised_cost
 from deepscaler.evaluation.span import run_span
-from deepscaler.settings import Experiment, Holds, load_section
+from deepscaler.settings import Experiment, Holds, load_section, load_settings
 from testbed.experiment import check_entrants, main
 from testbed.experiments.choice import choose, read_chosen
 from testbed.experiments.expected import Pace, guess, told
@@ -315,6 +315,26 @@ def test_a_point_of_a_sweep_has_the_name_of_what_runs_unless_settings_tell_it_ap
         list(cases_of(found, chosen={"steady": ["other_80"]}))
     with pytest.raises(SettingsError, match=r"no points were chosen for steady; run .* without --test first"):
         list(cases_of(found, chosen={"storm": [point]}))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1234567, "1234567"),
+        (1e6, "1000000"),
+        (0.12345678, "0.12345678"),
+        (1e-7, "1e-07"),
+        (70, "70"),
+        (0.6, "0.6"),
+    ],
+)
+def test_a_point_of_a_sweep_runs_the_value_itself(value, text):
+    found = experiment(
+        sweeps={"mine": {"policy": "static", "set": ["scale.prices.start={}"], "values": [value]}}
+    )
+    (one,) = entrants_of(found, ["mine"])
+    assert str(one.name) == f"mine_{text}"
+    assert load_settings(CONFIG / "boutique.yaml", one.set).scale.prices.start == value
 
 
 @pytest.mark.parametrize(

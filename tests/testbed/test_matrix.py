@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from helpers.experiment_runs import small_experiment, write_task_run
 from helpers.paths import CONFIG
 
-from deepscaler.errors import SettingsError
+from deepscaler.errors import BundleError, DataError, DeepScalerError, SettingsError
+from testbed.experiments.beforehand import check_inputs
+from testbed.experiments.cluster import prepare, run_tasks
+from testbed.experiments.expected import Pace
 from testbed.experiments.matrix import Case, Task, cases_of, tasks_of
 
 
@@ -48,9 +53,64 @@ def test_a_run_that_doesnt_say_which_trace_it_had_still_counts(tmp_path: Path) -
     assert task.finished() is not None
 
 
+@pytest.mark.parametrize(("policy", "reads"), [("showar", True), ("pbscaler", True), ("hpa_70", False)])
+def test_a_rival_that_goes_by_calls_is_run_again_when_they_change(
+    tmp_path: Path, policy: str, reads: bool
+) -> None:
+    calls = tmp_path / "data" / "calls.csv"
+    calls.parent.mkdir()
+    calls.write_text("one")
+    places = ["evaluate.warmup=0", *(f"{part}.output_dir={calls.parent}" for part in ("collect", "process"))]
+    (task,) = tasks_of(list(cases_of(small_experiment(tmp_path, policies=[policy], set=places))))
+    write_task_run(task)
+    assert task.finished() is not None
+    calls.write_text("another")
+    if reads:
+        with pytest.raises(SettingsError, match=r"calls\.csv has changed since"):
+            task.finished()
+    else:
+        assert task.finished() is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        ({"loads": {"typo": {"set": ["scale.load.shape=sqare"]}}}, SettingsError, "unknown shape 'sqare'"),
+        ({"set": ["scale.shapes=[square, sqare]"], "seeds": [0, 1]}, SettingsError, "unknown shape 'sqare'"),
+        ({"loads": {"gone": {"set": ["scale.load.shape=gone.csv"]}}}, DataError, r"gone\.csv: no such file"),
+        ({"policies": ["hpa_70", "deepscaler"], "set": ["scale.bundle=gone.pt"]}, BundleError, r"gone\.pt"),
+        ({"policies": ["static", "plan_bootstrap"], "set": ["process.output_dir=gone"]}, DataError, "gone"),
+        ({"policies": ["plan_foreseen"], "set": ["process.output_dir=gone"]}, DataError, "gone"),
+        ({"policies": ["showar"], "set": ["collect.output_dir=gone"]}, DataError, r"gone/calls\.csv"),
+        ({"policies": ["hpa_70", "deepscaler"], "prepare": True}, BundleError, "trains nothing"),
+    ],
+)
+def test_what_a_run_lacks_is_said_before_the_first(
+    tmp_path: Path, changes: dict[str, Any], error: type[DeepScalerError], says: str
+) -> None:
+    tasks = tasks_of(list(cases_of(small_experiment(tmp_path, **changes))))
+    with pytest.raises(error, match=says):
+        run_tasks(tasks, Pace())
+
+
+def test_what_a_case_collects_itself_isnt_asked_for_beforehand(tmp_path: Path) -> None:
+    policies = ["hpa_70", "showar", "pbscaler", "plan_bootstrap", "plan_foreseen", "oracle"]
+    check_inputs(tasks_of(list(cases_of(small_experiment(tmp_path, policies=policies, prepare=True)))))
+
+
 def prepared(output: Path, config: Path, *overrides: str) -> Case:
     """A case that collects its own data."""
     return next(iter(cases_of(small_experiment(output, config=str(config), prepare=True), overrides)))
+
+
+def test_too_little_telemetry_is_mended_by_more_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = prepared(tmp_path, CONFIG / "boutique.yaml", "collect.last=3600")
+    failed = SimpleNamespace(returncode=1, stderr="too few rows; run: python predict_scale.py ...")
+    monkeypatch.setattr("testbed.experiments.cluster.subprocess.run", lambda *_, **__: failed)
+    with pytest.raises(DataError, match=r"on 3600 s of telemetry; .* raise collect\.last: too few rows"):
+        prepare(case)
 
 
 def test_data_are_collected_anew_when_a_file_behind_them_is_edited(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepscaler.errors import DataError, SettingsError
+from deepscaler.evaluation.summary import OVER_THE_RUN
 from deepscaler.settings import Load, load_settings
 from sendFlow.trace import read_req
 from testbed import shapes
@@ -48,6 +50,12 @@ def test_a_seed_is_one_load_and_noise_never_empties_it(shape: str, seed: int) ->
 @pytest.mark.parametrize("shape", shapes.SHAPES)
 def test_other_seeds_are_other_loads(shape: str) -> None:
     assert (values(shape, seed=1, noise=2.0) != values(shape, seed=2, noise=2.0)).any()
+
+
+@pytest.mark.parametrize("shape", shapes.SHAPES)
+def test_a_longer_run_is_another_load_for_the_shapes_of_which_comparisons_say_so(shape: str) -> None:
+    short, longer = (values(shape, duration, seed=1) for duration in (HOUR, 2 * HOUR))
+    assert (short != longer[: len(short)]).any() == (shape in OVER_THE_RUN)
 
 
 @settings(max_examples=30, deadline=None)
@@ -178,6 +186,19 @@ def test_a_trace_is_read_from_its_path(tmp_path: Path) -> None:
     assert load.tolist() == [0.5, 6, 0.5, 6]
     (tmp_path / "x.txt").write_text("7\n8\n", encoding="utf-8")
     assert values(str(tmp_path / "x.txt"), duration=4.0, step=1.0).tolist() == [7, 8, 7, 8]
+
+
+def test_a_csv_of_users_isnt_played_as_one_user(tmp_path: Path) -> None:
+    path = tmp_path / "users.csv"
+    path.write_text("time,users\n" + "".join(f"{60 * row},{20 + row}\n" for row in range(30)))
+    with pytest.raises(SettingsError) as caught:
+        values(str(path))
+    said = str(caught.value)
+    assert "at its highest it has 0.817 users" in said and "divided by the 60 s between its rows" in said
+    advice = dict(part.split("=") for part in re.findall(r"testbed\.load\.(\w+=\d+)", said))
+    played = values(str(path), **{key: float(value) for key, value in advice.items()})
+    assert played[0] == 20 and played.max() == 49 and (np.diff(played)[:29] == 1).all()
+    assert values(str(path), kind="open").max() < 1  # requests per second may be few
 
 
 def test_a_csv_may_begin_at_a_time() -> None:
