@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.wait import WebDriverWait
 
 from deepscaler.errors import DeepScalerError
 from deepscaler.pictures.style import shrink
@@ -26,6 +27,8 @@ from testbed.live.chromium import Chromium
 
 PHONE, DESKTOP = 375, 1280
 """Widths in CSS pixels."""
+LOADING_SECONDS = 60.0
+"""A page may take so long."""
 OWN_HOSTS = {"", "127.0.0.1", "localhost"}
 ARGUMENTS = (
     "--headless=new",
@@ -57,6 +60,10 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._tell("Emulation.setEmulatedMedia", {"features": [scheme]})
         self.driver.get(page.resolve().as_uri() if isinstance(page, Path) else page)
+        # On a busy machine the driver takes the load of about:blank for that of the page, now and then.
+        WebDriverWait(self.driver, LOADING_SECONDS).until(
+            lambda driver: driver.execute_script("return document.readyState") == "complete"
+        )
 
     def resize(self, width: int, height: int = 900) -> None:
         """Give the page a window of this size; a phone's width comes with a phone's viewport."""
