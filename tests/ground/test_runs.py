@@ -81,7 +81,7 @@ def grown(directory):
         ("metrics", {"time": moment, "web_req": optional_number}, panel_lines(run.panel)),
     ):
         (directory / f"{name}.csv").unlink()
-        table = Table(directory / f"{name}.csv", kinds, largest=700)
+        table = Table(directory / f"{name}.csv", kinds, largest=700, kept=9)
         for line in lines.splitlines(keepends=True):
             table.append(line, 1)
         assert (directory / f"{name}.1.csv").is_file() and (directory / f"{name}.3.csv").is_file()

@@ -193,7 +193,7 @@ def test_a_planted_demand_and_idle_use_are_read_from_the_records(
     often = np.array([cell.record.requests.mean(axis=0) for cell in cells]).mean(axis=0) > 20
     ratio = found.demand_ms[often] / truth.demand_ms[often]
     assert often.sum() >= 6
-    assert np.all((ratio > 0.97) & (ratio < 1.2))  # wake-ups, up to a tenth, are still in it
+    assert np.all((ratio > 0.97) & (ratio < 1.25))  # wake-ups and slow first minutes are still in it
 
 
 def test_planted_hops_and_proxies_are_found_by_latency_and_by_the_replicas_of_hpas(
