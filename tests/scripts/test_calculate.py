@@ -180,7 +180,9 @@ def test_a_run_in_which_nothing_was_done_is_unknown_everywhere(tmp_path, capsys)
     assert run_script([str(tmp_path / "runs")], tmp_path, "--full") == 0
     out = capsys.readouterr().out
     assert out.splitlines()[5].split()[-1] == "100.00"
-    assert "There are no seeds that all policies ran on with known violations and costs." in " ".join(out.split())
+    assert "There are no seeds that all policies ran on with known violations and costs." in " ".join(
+        out.split()
+    )
 
 
 @pytest.mark.parametrize(
