@@ -19,7 +19,16 @@ from deepscaler.settings import Settings, load_settings
 from testbed.applications.loading import APPS, load_application
 from testbed.fidelity import report
 from testbed.fidelity.__main__ import draw, main, tables
-from testbed.fidelity.fitting import Lab, Parameters, fit, misfit, read_demands, tune_hops, tune_proxies
+from testbed.fidelity.fitting import (
+    SETTLED_SECONDS,
+    Lab,
+    Parameters,
+    fit,
+    misfit,
+    read_demands,
+    tune_hops,
+    tune_proxies,
+)
 from testbed.fidelity.records import GATEWAY, QUANTILES, Cell, Record, call_counts, compared, read_cells
 from testbed.fidelity.replay import GATEWAY_BOUNDS, bucket_quantile, own_policy, task_weights
 
@@ -193,7 +202,16 @@ def test_a_planted_demand_and_idle_use_are_read_from_the_records(
     often = np.array([cell.record.requests.mean(axis=0) for cell in cells]).mean(axis=0) > 20
     ratio = found.demand_ms[often] / truth.demand_ms[often]
     assert often.sum() >= 6
-    assert np.all((ratio > 0.97) & (ratio < 1.25))  # wake-ups and slow first minutes are still in it
+    # Wake-ups, up to a tenth, are still in it; and two runs with steady pods tell work and idle use hardly
+    # apart, so some of this can be taken for that. Together they are the CPU that was recorded.
+    assert np.all((ratio > 0.97) & (ratio < 1.3)) and np.median(ratio) < 1.15
+    for cell in cells:
+        calm = cell.record.seconds > SETTLED_SECONDS
+        pods, requests, cores = (
+            table[calm].mean(axis=0) for table in (cell.record.pods, cell.record.requests, cell.record.cores)
+        )
+        told = (pods * found.idle_millicores + requests * found.demand_ms) / 1000
+        np.testing.assert_allclose(told, cores, rtol=0.05)
 
 
 def test_planted_hops_and_proxies_are_found_by_latency_and_by_the_replicas_of_hpas(
