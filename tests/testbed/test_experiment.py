@@ -431,7 +431,7 @@ def test_the_expected_time_follows_finished_runs():
 
 def test_a_trial_has_each_application_load_and_level_and_the_ends_of_each_sweep(monkeypatch):
     monkeypatch.chdir(ROOT)
-    experiment = load_section(Experiment, ROOT / "config/experiments/sensitivity.yaml", [])
+    experiment = load_section(Experiment, ROOT / "config/experiments/value_of_lead.yaml", [])
     cases = covering(cases_of(experiment), 50)
     seen = {item for case in cases for item in case.place.items()}
     assert seen == {item for case in cases_of(experiment) for item in case.place.items()}
