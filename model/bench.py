@@ -14,11 +14,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+from model.flop import counted_flop
 from model.layers import Graphs
 from model.network import Network, Shape
 from model.networks import build_network
@@ -117,16 +116,12 @@ class Case:
 
     def flop(self) -> float:
         """Floating-point operations per sample, forward and backward."""
-        ops = torch.ops.aten
-        uncounted = {
-            ops.addmm_: added_product_flop,
-            ops.mkldnn_rnn_layer: rnn_flop,
-            ops.mkldnn_rnn_layer_backward: rnn_backward_flop,
-        }
-        with FlopCounterMode(display=False, custom_mapping=uncounted) as counter:
+
+        def step() -> None:
             summed, _ = self.network.loss(self.x, self.graphs, self.known, self.target)
             summed.backward()  # type: ignore[no-untyped-call]
-        return int(counter.get_total_flops()) / self.batch
+
+        return counted_flop(step) / self.batch
 
     def forecaster(self) -> Callable[[], None]:
         """A function that makes one forecast of one window."""
@@ -137,24 +132,6 @@ class Case:
             self.network(x, self.graphs, known)
 
         return forecast
-
-
-def added_product_flop(base: Any, left: Any, right: Any, **more: Any) -> int:
-    """Operations of base + left right."""
-    return int(2 * left[0] * left[1] * right[1])
-
-
-def rnn_flop(x: Any, inputs: Any, recurrent: Any, *rest: Any, **more: Any) -> int:
-    """Operations of a recurrent layer over x `[T, B, F]`.
-
-    Its maps are inputs `[G C, F]` and recurrent `[G C, C]`, with G gates.
-    """
-    return int(2 * x[0] * x[1] * inputs[0] * (inputs[1] + recurrent[1]))
-
-
-def rnn_backward_flop(x: Any, inputs: Any, recurrent: Any, *rest: Any, **more: Any) -> int:
-    """Operations of its way back: twice those of the way forward."""
-    return 2 * rnn_flop(x, inputs, recurrent)
 
 
 def product_of(dtype: torch.dtype) -> Callable[[], None]:

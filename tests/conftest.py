@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+import deepscaler  # noqa: F401 - before any test loads torch, whose threads would spin
+
 if TYPE_CHECKING:
     from helpers.browser import Browser
 

@@ -1,6 +1,7 @@
 """Imports point one way, third-party packages have homes, and nothing starts torch that doesn't need it."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -234,6 +235,39 @@ def fresh(code: str, *names: str) -> subprocess.CompletedProcess[str]:
 
 def loaded(code: str, *names: str) -> list[str]:
     return fresh(code, *names).stdout.splitlines()[-1].split()
+
+
+POLICY_AT_FIRST_TORCH = """
+import builtins, os
+real, found = builtins.__import__, []
+def watched(name, *rest):
+    if name == "torch":
+        found.append(os.environ.get("OMP_WAIT_POLICY"))
+    return real(name, *rest)
+builtins.__import__ = watched
+import {name}
+print(found[0])
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "seen"),
+    [
+        ("model.network", None, "PASSIVE"),
+        ("deepscaler.learning.train", None, "PASSIVE"),
+        ("main", None, "PASSIVE"),
+        ("main", "ACTIVE", "ACTIVE"),
+    ],
+)
+def test_threads_of_torch_yield_while_they_wait_unless_told_otherwise(name, own, seen):
+    """Torch reads the policy when it is loaded, so it must be in the environment by then."""
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_WAIT_POLICY": own} if own else {}
+    code = POLICY_AT_FIRST_TORCH.format(name=name)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.split() == [seen]
 
 
 def test_training_starts_without_the_testbed():

@@ -29,6 +29,7 @@ from deepscaler.planning.plan import Prices
 from model import parallel
 from model.analogs import Moments, remember
 from model.fitting import TrainingError
+from model.flop import busy_threads, training_step_flop
 from model.graph_learners import PRIOR_EDGE, GraphLearner, build_learner
 from model.joint import templates
 from model.layers import Graphs
@@ -89,11 +90,15 @@ def train(task: TrainingTask, *, resume: bool = False, init_from: str | None = N
             torch.save({"fingerprint": fingerprint, "state": trainer.state()}, handle)
         write_history(trainer.course.history, task.history)
 
-    with parallel.joined(pick_device(task.config.dataset.device)):
-        fitted = fit(task, resume=resume, init_from=init_from, after=keep)
-        bundle = _make_bundle(task, fitted)
-        if task.forecasts and not parallel.rank():
-            save_forecasts(task, fitted)
+    threads = torch.get_num_threads()
+    try:
+        with parallel.joined(pick_device(task.config.dataset.device)):
+            fitted = fit(task, resume=resume, init_from=init_from, after=keep)
+            bundle = _make_bundle(task, fitted)
+            if task.forecasts and not parallel.rank():
+                save_forecasts(task, fitted)
+    finally:
+        torch.set_num_threads(threads)
     trainer, course = fitted.trainer, fitted.trainer.course
     return Trained(bundle, course.samples / max(course.seconds, 1e-9), course.seconds, trainer.iteration)
 
@@ -118,8 +123,6 @@ def fit(
     """
     config = task.config.dataset
     device = pick_device(config.device)
-    if config.threads:
-        torch.set_num_threads(config.threads)
     ends = split_ends(task.dataset, config.stride, config.evaluation_stride)
     windows = make_windows(
         task.dataset, device, unrounded=task.train.unrounded, longest_season=config.longest_season
@@ -153,9 +156,7 @@ def _trainer(
             device
         )
     start = None if init_from is None else _start_from(network, learner, task, init_from)
-    if train.compile:
-        _compile(network, device)
-    return Trainer(
+    trainer = Trainer(
         network,
         learner,
         windows,
@@ -166,6 +167,19 @@ def _trainer(
         start=None if start is None else start.to(device),
         priors=[learner.given(prior.to(device), PRIOR_EDGE) for prior in priors.values()],
     )
+    torch.set_num_threads(task.config.dataset.threads or _threads_that_pay(trainer))
+    if train.compile:
+        _compile(network, device)
+    return trainer
+
+
+def _threads_that_pay(trainer: Trainer) -> int:
+    """One for small networks. What is fitted in closed form gets all that there are."""
+    if not trainer.parameters:
+        return torch.get_num_threads()
+    graphs, batch = trainer.learner.graphs(trainer.affinity), trainer.settings.batch_size
+    flop = training_step_flop(trainer.network, graphs, trainer.windows, trainer.training, batch)
+    return busy_threads(flop)
 
 
 def _compile(network: Network, device: torch.device) -> None:

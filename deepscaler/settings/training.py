@@ -169,7 +169,9 @@ class DataSettings(Section):
     data_dir: str = Field("data/boutique", description="directory that data_process.py has written")
     batch_size: Count = Field(64, description="windows per training step")
     device: str = Field("auto", description="auto, cpu, cuda or `cuda:<n>`")
-    threads: Annotated[int, Field(ge=0)] = Field(0, description="CPU threads; 0: all")
+    threads: Annotated[int, Field(ge=0)] = Field(
+        0, description="CPU threads; 0: as many as pay, one for small networks"
+    )
     stride: Count = Field(1, description="training takes every n-th window")
     evaluation_stride: Count = Field(1, description="validation and test take every n-th window")
     longest_season: Annotated[int, Field(ge=0)] = Field(

@@ -24,7 +24,7 @@ from deepscaler.learning.bundle import Bundle, load_bundle, save_bundle
 from deepscaler.learning.dataset import Dataset, Normalizer, read_dataset, write_dataset
 from deepscaler.learning.hyperparameters import network_sizes
 from deepscaler.learning.task import TrainingTask
-from deepscaler.learning.train import fit
+from deepscaler.learning.train import fit, train
 from deepscaler.settings import ModelConfig, Train
 from model.trainer import Trainer
 
@@ -424,3 +424,28 @@ def test_without_a_compiler_it_says_so_in_one_line(
         len(lines) == 1
         and "train.compile: torch.compile doesn't work here (No working C++ compiler found)" in lines[0]
     )
+
+
+@pytest.mark.parametrize(("asked", "per_thread", "used"), [(0, 1e9, 1), (0, 1e3, 3), (2, 1e9, 2)])
+def test_training_uses_the_threads_that_pay_and_gives_back_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int, per_thread: float, used: int
+) -> None:
+    monkeypatch.setattr("model.flop.FLOP_PER_THREAD", per_thread)
+    config, settings = small_settings()
+    config = config.model_copy(update={"dataset": config.dataset.model_copy(update={"threads": asked})})
+    seen: list[int] = []
+    task = TrainingTask(
+        make_dataset(length=476),
+        "AdapGLA",
+        config,
+        settings,
+        tmp_path / "toy.pt",
+        report=lambda progress: seen.append(torch.get_num_threads()),
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        train(task)
+        assert set(seen) == {used} and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
