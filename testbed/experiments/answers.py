@@ -37,9 +37,8 @@ Written by `{MAKE}` from the summaries of the runs; nothing here is typed. Each 
 violating minutes in % @ core-hours (realised cost: core-hours held, and shortages and starts at their
 prices), means over the seeds. Of a sweep, such as the HPA's targets, the setting with the lowest realised
 cost stands, chosen case by case on these very seeds, which favours it. Differences are of the realised cost,
-paired by seed, with Student's 95 % interval, bold where it excludes zero. (Sections of five and more seeds
-were run before that: theirs are bootstrap intervals, made wider by as much as Student's are.) Policies
-stand in [decisions.md](decisions.md), what is needed and the prices in
+paired by seed, with Student's 95 % interval, bold where it excludes zero; older sections say so where theirs
+are bootstrap intervals. Policies stand in [decisions.md](decisions.md), what is needed and the prices in
 [planning.md](planning.md#what-the-plan-without-a-network-is-worth), loads and variants in the \
 file that each section
 names. Sections were run on different days of the code, and differ by up to 2 % where they ask the same.
@@ -219,9 +218,10 @@ def _kept(family: str, best: Sequence[Any] | None) -> str:
 
 
 def _headed(name: str, one: Mapping[str, Any], lines: Sequence[str]) -> str:
+    intervals = " Intervals: bootstrap, made as wide as Student's." if one.get("bootstrap") else ""
     seeds = f"{len(one['seeds'])} seeds from {min(one['seeds'])} on"
     return (
-        f"## {name}\n\n{one['question']} `config/experiments/{name}.yaml`, {seeds}.\n\n"
+        f"## {name}\n\n{one['question']} `config/experiments/{name}.yaml`, {seeds}.{intervals}\n\n"
         + "\n".join([*lines, *_kept_promises(one)])
         + "\n"
     )

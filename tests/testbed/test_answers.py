@@ -174,3 +174,11 @@ def test_a_promise_has_its_own_table_with_the_cheapest_setting_that_keeps_it():
     assert "| mean cores | deepscaler | plan_bootstrap | hpa | plan_foreseen | oracle |" in text
     assert "| square | 9.00 | 8.00 | 7.00 hpa_r50 | 5.00 | N/A |" in text
     assert "N/A" not in page(shown(FOUND))
+
+
+def test_older_sections_say_that_their_intervals_are_bootstrap():
+    kept = shown(summary(["hpa_r70", "plan_bootstrap"], {}, {"hpa_r70": 9.0, "plan_bootstrap": 8.0}))
+    ((name, section),) = kept.items()
+    assert "bootstrap, made" not in page(kept) and "bootstrap, made" in page(
+        {name: section | {"bootstrap": True}}
+    )
