@@ -22,7 +22,7 @@ from deepscaler.evaluation.summary import summarize
 from deepscaler.logs import start_logging
 from deepscaler.policies.registry import check_name
 from deepscaler.settings import Experiment, load_section
-from testbed.experiments.choice import CHOSEN, choice_key, choose, read_chosen, write_chosen
+from testbed.experiments.choice import CHOSEN, best_at_the_ends, choice_key, choose, read_chosen, write_chosen
 from testbed.experiments.cluster import outcome_of, run_tasks
 from testbed.experiments.expected import Pace
 from testbed.experiments.matrix import TEST, Case, Task, cases_of, seeds_for_test, tasks_of
@@ -151,10 +151,12 @@ def _keep_choice(
     experiment: Experiment, cases: Sequence[Case], tasks: Sequence[Task], found: Mapping[str, Any]
 ) -> None:
     """Write which points of the sweeps go to the test, on which seeds that was chosen, and for what."""
-    most = experiment.most_violations
+    asked = experiment.most_violations, experiment.holds
     seeds = sorted({task.seed for task in tasks})
     path = Path(experiment.output) / CHOSEN
-    write_chosen(path, choose(cases, found, most), seeds, choice_key(tasks, most))
+    write_chosen(path, choose(cases, found, *asked), seeds, choice_key(tasks, *asked))
+    if ends := best_at_the_ends(cases, found, *asked):
+        print(f"best at the end of their sweep, so beyond may be better: {', '.join(ends)}", file=sys.stderr)
 
 
 def _chosen(experiment: Experiment, cases: Sequence[Case]) -> dict[str, list[str]]:
@@ -165,7 +167,7 @@ def _chosen(experiment: Experiment, cases: Sequence[Case]) -> dict[str, list[str
     """
     if not experiment.test_seeds:
         raise SettingsError("--test: the experiment has no `test_seeds`")
-    key = choice_key(tasks_of(cases), experiment.most_violations)
+    key = choice_key(tasks_of(cases), experiment.most_violations, experiment.holds)
     return read_chosen(Path(experiment.output) / CHOSEN, key)
 
 

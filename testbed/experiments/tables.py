@@ -111,6 +111,15 @@ def cheapest(case: Mapping[str, Any], family: str, holds: Holds) -> tuple[str, f
     Raises:
         SettingsError: the runs have no such measure.
     """
+    return next(iter(keeping(case, family, holds)), None)
+
+
+def keeping(case: Mapping[str, Any], family: str, holds: Holds) -> list[tuple[str, float]]:
+    """The settings of a family that keep the promise in all runs, and their mean cores, cheapest first.
+
+    Raises:
+        SettingsError: the runs have no such measure.
+    """
     _check_measure(holds, set.intersection(*(_numbers(run) for run in case["runs"])))
     kept = {
         name: all(_keeps(run, holds) for run in case["runs"] if run["policy"] == name)
@@ -118,7 +127,7 @@ def cheapest(case: Mapping[str, Any], family: str, holds: Holds) -> tuple[str, f
         if row["family"] == family
     }
     costs = {name: case["policies"][name]["mean_cores"] for name, keeps in kept.items() if keeps}
-    return min(costs.items(), key=lambda one: one[1]) if costs else None
+    return sorted(costs.items(), key=lambda one: one[1])
 
 
 def _numbers(run: Mapping[str, Any]) -> set[str]:

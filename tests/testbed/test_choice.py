@@ -68,6 +68,7 @@ def test_a_choice_is_tested_with_the_baseline_and_tells_the_seeds_that_ran(
         {"variants": {"slow": {"policy": "hpa_60", "set": ["scale.hpa.sync_period=90"]}}},
         {"sweeps": {"hpa": {"policy": "hpa_{}", "values": [50, 70]}}},
         {"most_violations": 0.1},
+        {"holds": {"measure": "p99_seconds", "at_most": 0.5}},
         {"set": ["evaluate.warmup=60", "testbed.history=0"]},
         {"set": ["evaluate.warmup=0", "testbed.history=0", "scale.prices.shortage=5"]},
     ],

@@ -22,7 +22,7 @@ from deepscaler.evaluation.realised import realised_cost
 from deepscaler.evaluation.span import run_span
 from deepscaler.settings import Experiment, Holds, load_section, load_settings
 from testbed.experiment import check_entrants, main
-from testbed.experiments.choice import choose, read_chosen
+from testbed.experiments.choice import best_at_the_ends, choose, read_chosen
 from testbed.experiments.expected import Pace, guess, told
 from testbed.experiments.matrix import cases_of, entrants_of, tasks_of
 from testbed.experiments.smoke import covering, ends_of_sweeps
@@ -415,6 +415,37 @@ def test_the_points_around_the_others_and_the_best_ones_go_to_the_test():
     chosen = choose([case], {case.name: {"policies": rows}}, 0.01)
     # hpa_40: cheapest within 1 % and lowest realised cost; 50, 60: around 9 core-hours; 60, 70: around 15 %
     assert chosen == {case.name: ["hpa_40", "hpa_50", "hpa_60", "hpa_70"]}
+
+
+def test_of_a_promise_the_cheapest_point_that_keeps_it_goes_to_the_test_and_the_next_one():
+    found = experiment(policies=["hpa"], sweeps={"hpa": {"policy": "hpa_{}", "values": [40, 50, 60, 70, 80]}})
+    case = next(iter(cases_of(found)))
+    slow = {40: 0.1, 50: 0.2, 60: 0.3, 70: 0.4, 80: 0.6}
+    rows = {
+        f"hpa_{knob}": {
+            "family": "hpa",
+            "violation_rate": knob / 1000,
+            "core_hours": 480 / knob,
+            "realised_cost": 480 / knob + knob,
+            "mean_cores": 480 / knob,
+        }
+        for knob in slow
+    }
+    runs = [{"policy": f"hpa_{knob}", "p99_seconds": seconds} for knob, seconds in slow.items()]
+    summaries = {case.name: {"policies": rows, "runs": runs}}
+    promise = Holds(measure="p99_seconds", at_most=0.5)
+    without = choose([case], summaries, 0.0)[case.name]
+    assert set(choose([case], summaries, 0.0, promise)[case.name]) == {*without, "hpa_70", "hpa_60"}
+    assert not {"hpa_70", "hpa_60"} & set(without)
+    assert best_at_the_ends([case], summaries, 0.2, promise) == [
+        f"{case.name}: hpa_40",
+        f"{case.name}: hpa_80",
+    ]
+    assert best_at_the_ends([case], summaries, 0.06, Holds(measure="p99_seconds", at_most=0.35)) == [
+        f"{case.name}: hpa_40"
+    ]
+    impossible = Holds(measure="p99_seconds", at_most=0.01)
+    assert choose([case], summaries, 0.0, impossible)[case.name] == without
 
 
 def test_the_expected_time_follows_finished_runs():
