@@ -9,7 +9,7 @@ import os
 import tempfile
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import BytesIO
@@ -182,7 +182,7 @@ def read_csv(
     columns: Sequence[str] = (),
     command: str | None = None,
     *,
-    text: bool = True,
+    text: bool | Collection[str] = True,
     header: bool = True,
     separator: str = ",",
     torn: bool = False,
@@ -195,7 +195,8 @@ def read_csv(
         columns: names that the header must have; it may have more.
         command: the command that makes the file.
         text: every cell is text as it stands in the file; False: pandas tells numbers from text, and empty
-            cells are NaN.
+            cells are NaN; names: these columns are text, and another is text unless each of its cells is a
+            number.
         header: the first line names the columns; False: it is data, too.
         separator: what stands between cells.
         torn: its last line may have no end: that line is left out, and logged.
@@ -208,7 +209,9 @@ def read_csv(
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such {what}{f'; make it with: {command}' if command else ''}")
-    options: dict[str, Any] = {"dtype": str, "keep_default_na": False} if text else {}
+    options: dict[str, Any] = {"keep_default_na": text is False, "low_memory": False}
+    if text is not False:
+        options["dtype"] = str if text is True else dict.fromkeys(text, str)
     options |= {
         "header": 0 if header else None,
         "sep": separator,

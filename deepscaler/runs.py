@@ -268,14 +268,15 @@ def _read_part(
     path: Path, columns: Sequence[str], needed: Sequence[str], texts: Sequence[str]
 ) -> pd.DataFrame:
     """See `_read`."""
-    frame = read_csv(path, columns=needed, command="python predict_scale.py", torn=True)
+    told = (*texts, "time")
+    frame = read_csv(path, columns=needed, command="python predict_scale.py", torn=True, text=told)
     for name in set(columns) - set(frame.columns):
         frame[name] = ""
     times = iso_seconds(frame["time"])
     if np.isnan(times).any():
         raise DataError(f"{path}: line {int(np.isnan(times).argmax()) + 2}: broken time")
     for name in frame.columns:
-        if name not in (*texts, "time"):
+        if name not in told:
             frame[name] = _numbers(frame[name], path)
     frame["time"] = times
     return frame
@@ -299,16 +300,20 @@ def _read_panel(path: Path) -> MetricPanel:
     return joined(parts)
 
 
-def _numbers(texts: pd.Series, path: Path) -> pd.Series:
-    numbers: pd.Series = pd.to_numeric(texts, errors="coerce")
-    wrong = numbers.abs() > _GREATEST
-    unread = numbers.isna()
-    if unread.any():
-        wrong |= unread & ~is_missing(texts)
+def _numbers(cells: pd.Series, path: Path) -> pd.Series:
+    """Cells that are numbers already, or texts where some aren't."""
+    if cells.dtype.kind in "iuf":
+        texts, numbers = None, cells
+    else:
+        texts = cells.astype(str)
+        numbers = pd.to_numeric(texts, errors="coerce")
+    wrong = ~(numbers.abs() <= _GREATEST)
+    if texts is not None and wrong.any():
+        wrong &= numbers.notna() | ~is_missing(texts)
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
-        found = one_line(texts.iloc[row], 60)
+        found = one_line(cells.iloc[row], 60)
         raise DataError(
-            f"{path}: line {row + 2}: column {texts.name!r} holds something that isn't a number: {found!r}"
+            f"{path}: line {row + 2}: column {cells.name!r} holds something that isn't a number: {found!r}"
         )
     return numbers

@@ -17,6 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 
 DIGITS = 12
 """Differences are ranked to so many digits: equal shares of minutes differ in their last bits."""
+EXACT_PAIRS = 50
+"""Up to so many pairs the signed-rank test is exact."""
 
 
 def t_interval(
@@ -104,14 +106,30 @@ def rank_correlation(one: ArrayLike, other: ArrayLike) -> float:
 
 
 def wilcoxon_p(differences: ArrayLike) -> float:
-    """Two-sided p of the signed-rank test, without zeros; 1 if all are zero, NaN without any pair."""
+    """Two-sided p of the signed-rank test, without zeros; 1 if all are zero, NaN without any pair.
+
+    It is exact for up to `EXACT_PAIRS` differences, ties included (by their mean ranks), and by the normal
+    approximation beyond.
+    """
     from scipy import stats
 
     known = _known(differences).round(DIGITS)
     if not len(known):
         return math.nan
     moved = known[known != 0]
-    return float(stats.wilcoxon(moved).pvalue) if len(moved) else 1.0
+    if not len(moved):
+        return 1.0
+    if len(moved) > EXACT_PAIRS:
+        return float(stats.wilcoxon(moved, method="asymptotic").pvalue)
+    doubled = np.rint(2 * stats.rankdata(np.abs(moved))).astype(int)  # mean ranks end in .0 or .5
+    chances = np.zeros(doubled.sum() + 1)  # of each sum of the ranks above 0, if signs are tossed
+    chances[0] = 1.0
+    for rank in doubled:
+        chances[rank:] = (chances[rank:] + chances[: len(chances) - rank]) / 2
+        chances[:rank] /= 2
+    above = doubled[moved > 0].sum()
+    rarer = min(above, doubled.sum() - above)
+    return min(1.0, 2 * float(chances[: rarer + 1].sum()))
 
 
 def welch_p_below(values: ArrayLike, others: ArrayLike) -> float:

@@ -53,6 +53,31 @@ def test_a_compact_run_says_the_same_and_takes_the_place_of_a_plain_one(tmp_path
     assert not list(tmp_path.glob("*.gz"))
 
 
+def _with_durations(directory, cells):
+    write_run(make_run([endpoint_row(15 * n, "GET /", 10, 0.1) for n in range(len(cells))]), directory)
+    table = pd.read_csv(directory / "endpoints.csv", dtype=str)
+    table.assign(duration_seconds=cells).to_csv(directory / "endpoints.csv", index=False)
+    return directory
+
+
+@pytest.mark.parametrize("cell", ["True", "0x10", "1_0", "٣x", "inf", "-1e400", "1e16", "9" * 20, "fast"])
+@pytest.mark.parametrize("others", ["15", "", "2.5", None])
+def test_a_cell_that_is_no_number_is_named_with_its_line(tmp_path, cell, others):
+    cells = [cell] * 3 if others is None else [others, others, cell]
+    line = 2 if others is None else 4
+    with pytest.raises(DataError, match=rf"endpoints.csv: line {line}: column 'duration_seconds' holds"):
+        read_run(_with_durations(tmp_path, cells))
+
+
+@pytest.mark.parametrize("cell", ["", "nan", "NaN", "null", "N/A", "-", " "])
+@pytest.mark.parametrize("other", ["15", "2.5", "1e3"])
+def test_a_cell_that_says_nothing_is_unknown_and_the_others_stay_exact(tmp_path, cell, other):
+    read = read_run(_with_durations(tmp_path, [other, cell, "0.30000000000000004"])).endpoints
+    assert read["duration_seconds"].tolist() == pytest.approx(
+        [float(other), float("nan"), 0.1 + 0.2], abs=0, rel=0, nan_ok=True
+    )
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
 def test_a_compressed_table_that_is_cut_short_is_named(tmp_path, share):
     write_run(make_run([endpoint_row(15, "GET /", 10, 0.1)]), tmp_path, compact=True)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from deepscaler.statistics import (
+    EXACT_PAIRS,
     holm,
     nan_mean,
     paired,
@@ -69,6 +71,23 @@ def test_equal_shares_of_minutes_are_ties_whatever_their_last_bit():
     shares = paired(*({seed: one / 60 for seed, one in enumerate(ones)} for ones in (own, other)))
     assert (shares["p"], shares["effect"]) == (minutes["p"], minutes["effect"])
     assert shares["p"] == pytest.approx(0.0273, abs=1e-4)
+
+
+@pytest.mark.parametrize("pairs", [1, 3, 8, 12, 20, 50, 60])
+@pytest.mark.parametrize("digits", [0, 1, 6])
+def test_wilcoxon_with_and_without_ties(pairs, digits):
+    values = np.random.default_rng(pairs).normal(0.4, 1.5, pairs).round(digits)
+    moved = values[values != 0]
+    ties = len(np.unique(np.abs(moved))) < len(moved)
+    if ties and 13 < len(moved) <= EXACT_PAIRS:
+        # With ties scipy is exact up to 13 pairs only; here signs are tossed 40,000 times.
+        signs = np.random.default_rng(0).choice([-1, 1], (40_000, len(moved)))
+        ranks = stats.rankdata(np.abs(moved))
+        sums = np.abs(signs @ ranks)
+        expected = np.mean(sums >= abs(np.sign(moved) @ ranks) - 1e-9)
+        assert wilcoxon_p(values) == pytest.approx(expected, abs=0.008)
+    else:
+        assert wilcoxon_p(values) == pytest.approx(stats.wilcoxon(moved).pvalue if len(moved) else 1.0)
 
 
 def test_wilcoxon_of_no_difference_is_one_and_of_nothing_unknown():
