@@ -140,7 +140,7 @@ def run(experiment: Experiment, arguments: argparse.Namespace) -> dict[str, Any]
     made = root / TEST if arguments.test else root
     write_json(made / "summary.json", summary)
     page = made / "report.html"
-    write_experiment_page(page, tasks, experiment.baseline, command(arguments))
+    write_experiment_page(page, tasks, experiment, command(arguments))
     print(f"written: {page}", file=sys.stderr)
     if experiment.sweeps and not arguments.test and not arguments.only:
         _keep_choice(experiment, cases, tasks, found)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from deepscaler.evaluation.comparison import REFERENCES
-from deepscaler.evaluation.portraits import Portrait
+from deepscaler.evaluation.portraits import Portrait, loads_of
 from deepscaler.evaluation.text import number
 from deepscaler.statistics import holm, nan_mean, paired, t_interval
 
@@ -95,9 +95,8 @@ def _ranked(costs: Mapping[str, Mapping[str, float]], further: int) -> Win:
 
 
 def winners_by_load(portraits: Sequence[Portrait]) -> dict[str, Win | str]:
-    """Load -> its winner (or why nobody is named), in the order of the loads' names."""
-    loads = sorted({one.load for one in portraits})
-    return {load: winner([one for one in portraits if one.load == load]) for load in loads}
+    """Load -> its winner (or why nobody is named), in the order of the runs."""
+    return {load: winner([one for one in portraits if one.load == load]) for load in loads_of(portraits)}
 
 
 def told(win: Win | str) -> str:

@@ -52,6 +52,11 @@ class Portrait:
         return float(self.outcome.measures.get("realised_cost", math.nan))
 
 
+def loads_of(portraits: Sequence[Portrait]) -> list[str]:
+    """Names of the loads, in the order of the runs."""
+    return list(dict.fromkeys(one.load for one in portraits))
+
+
 def portray(outcomes: Sequence[Outcome]) -> list[Portrait]:
     """Read the runs of these outcomes again; those that aren't on disk are left out."""
     return [_portray(outcome, read_run(outcome.place)) for outcome in outcomes if outcome.place]

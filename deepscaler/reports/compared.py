@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deepscaler.evaluation.comparison import REFERENCES
-from deepscaler.evaluation.portraits import Portrait
+from deepscaler.evaluation.portraits import Portrait, loads_of
 from deepscaler.evaluation.text import by_violations
 
 
@@ -29,8 +29,8 @@ class Compared:
 
     @property
     def loads(self) -> list[str]:
-        """Names of the loads."""
-        return sorted({one.load for one in self.portraits})
+        """Names of the loads, in the order of the runs."""
+        return loads_of(self.portraits)
 
     @property
     def rivals(self) -> list[str]:

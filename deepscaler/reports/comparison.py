@@ -26,7 +26,12 @@ MOST_LOADS = 12
 
 
 def write_report(
-    path: Path, summary: Mapping[str, Any], outcomes: Sequence[Outcome], settings: Settings, command: str
+    path: Path,
+    summary: Mapping[str, Any],
+    outcomes: Sequence[Outcome],
+    settings: Settings,
+    command: str,
+    question: str = "",
 ) -> None:
     """Write the page.
 
@@ -36,6 +41,7 @@ def write_report(
         outcomes: the runs, each with the warm-up and the prices at which it was judged.
         settings: they say where graphs lie, and which of their edges count.
         command: what makes the page again.
+        question: what the comparison answers, its heading; without one: which policy scales best.
 
     Raises:
         DataError: a run can't be read any more.
@@ -61,7 +67,7 @@ def write_report(
     policies, hours = len(summary["policies"]), sum(one.outcome.measures["hours"] for one in portraits)
     counts = f"{policies} policies, {len(compared.loads)} loads, {len(portraits)} runs"
     about = f"{apps}: {counts}, {hours:.0f} hours of load"
-    write_page(path, render("Which policy scales best?", about, lead, sections))
+    write_page(path, render(question or "Which policy scales best?", about, lead, sections))
 
 
 def _main_policy(summary: Mapping[str, Any]) -> str:

@@ -97,7 +97,7 @@ def tried_briefly(experiment: Experiment, path: Path, arguments: argparse.Namesp
     for name, case in summarise(tasks, experiment.baseline).items():
         case_table(name, case)
     page = Path(experiment.output) / "report.html"
-    write_experiment_page(page, tasks, experiment.baseline, f"python -m testbed.experiment {path}")
+    write_experiment_page(page, tasks, experiment, f"python -m testbed.experiment {path}")
     return len(tasks)
 
 

@@ -28,7 +28,7 @@ def test_the_page_names_the_winner_of_the_tables_though_policies_have_prices_of_
     rows = summarise(tasks, "deepscaler")["steady"]["policies"]
     costs = {name: row["realised_cost"] for name, row in rows.items()}
     assert min(costs, key=costs.__getitem__) == "deepscaler"
-    write_experiment_page(tmp_path / "page.html", tasks, "deepscaler", "python")
+    write_experiment_page(tmp_path / "page.html", tasks, experiment, "python")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert f"deepscaler has the lowest realised cost: {costs['deepscaler']:.2f} core-hours" in page
     assert "times 100, plus 180 seconds of holding per pod started" in page
@@ -40,9 +40,23 @@ def test_the_page_tells_of_the_experiments_baseline_and_not_of_the_applications(
     tasks = tasks_of(list(cases_of(experiment)))
     for task in tasks:
         write_task_run(task)
-    write_experiment_page(tmp_path / "page.html", tasks, "deepscaler", "python")
+    write_experiment_page(tmp_path / "page.html", tasks, experiment, "python")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "deepscaler: 0.00 % of the minutes" in page and "no run of the baseline" not in page
+
+
+def test_the_page_answers_the_experiments_question_load_by_load_as_its_file_has_them(tmp_path: Path) -> None:
+    loads: dict[str, object] = {f"boot_{seconds}s": {} for seconds in (5, 30, 120)}
+    question = "Is slower <dearer>?"
+    experiment = small_experiment(tmp_path, policies=["deepscaler", "hpa_50"], loads=loads, question=question)
+    tasks = tasks_of(list(cases_of(experiment)))
+    for task in tasks:
+        write_task_run(task)
+    write_experiment_page(tmp_path / "page.html", tasks, experiment, "python")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<h1>Is slower &lt;dearer&gt;?</h1>" in page
+    rows = [page.index(f'scope="row">{name}') for name in loads]
+    assert rows == sorted(rows)
 
 
 def test_the_command_on_the_page_makes_the_same_page_again() -> None:
