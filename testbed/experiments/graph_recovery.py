@@ -39,6 +39,7 @@ from deepscaler.logs import VARIABLE, start_logging
 from deepscaler.panel import MetricPanel, read_panel
 from deepscaler.statistics import t_interval
 from deepscaler.text import put_blocks
+from testbed.experiments.flags import positive
 from testbed.experiments.graph_rivals import RIVALS, Method, absent, installed
 
 log = logging.getLogger(__name__)
@@ -57,8 +58,8 @@ A slow callee slows its caller down, while a busy caller keeps its callee busy.
 """
 TRAINING_SHARE = 0.6
 """Of the rows: those that `data_process.py` fits the structural graph to."""
-LONGEST_SECONDS = 30
-"""Processor time after which a method is stopped."""
+LONGEST_SECONDS = 300.0
+"""Processor time after which a method is stopped, by default."""
 MEASURES = {"f1": "F1", "shd": "SHD", "auprc": "AUPRC", "auroc": "AUROC", "seconds": "CPU s"}
 
 
@@ -96,6 +97,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--seeds", type=int, nargs="+", default=[2000, 2001, 2002], help="seeds that are judged"
     )
     parser.add_argument("--last", default="24h", help="telemetry per seed (default: %(default)s)")
+    parser.add_argument(
+        "--longest",
+        type=positive,
+        default=LONGEST_SECONDS,
+        metavar="SECONDS",
+        help="processor time after which a method is stopped (default: %(default)s)",
+    )
     parser.add_argument("--output", default="runs/graph_recovery", help="default: %(default)s")
     parser.add_argument("--page", metavar="FILE", help=f"write the table there, and {KEPT} beside it")
     return parser
@@ -112,12 +120,16 @@ def main(argv: list[str] | None = None) -> int:
         for name, seed in tqdm(jobs, desc="collect", unit="span", disable=None, leave=False):
             collect(CASES[name], seed, arguments.last, _place(output, name, seed))
         methods = {name: one for name, one in installed().items() if name in arguments.methods}
+        longest = arguments.longest
         choices = choose(
-            [fitted(_place(output, name, arguments.validation), methods) for name in arguments.cases]
+            [
+                fitted(_place(output, name, arguments.validation), methods, longest=longest)
+                for name in tqdm(arguments.cases, desc="validation", unit="graph", disable=None, leave=False)
+            ]
         )
         cases = {
             name: [
-                measured(fitted(_place(output, name, seed), methods, choices), choices)
+                measured(fitted(_place(output, name, seed), methods, choices, longest), choices)
                 for seed in tqdm(arguments.seeds, desc=name, unit="graph", disable=None, leave=False)
             ]
             for name in arguments.cases
@@ -196,15 +208,22 @@ def _shown(key: str, value: Any) -> str:
     return " ".join(f"--{key} {one}" for one in (value if isinstance(value, list) else [value]))
 
 
-def fitted(place: Path, methods: Mapping[str, Method], wanted: Collection[str] = ()) -> dict[str, Any]:
+def fitted(
+    place: Path,
+    methods: Mapping[str, Method],
+    wanted: Collection[str] = (),
+    longest: float = LONGEST_SECONDS,
+) -> dict[str, Any]:
     """The recorded `calls` of a span of telemetry, and by reading the strengths that it found and its time.
 
-    What was fitted to the same metrics earlier is kept in `fits.json` there.
+    What was fitted to the same metrics earlier is kept in `fits.json` there. A reading that was stopped is
+    tried again where it may now take longer.
 
     Args:
         place: with metrics.csv and calls.csv.
         methods: the rivals.
         wanted: names of readings (see `readers`); by default all.
+        longest: seconds of processor time after which a reading is stopped.
 
     Raises:
         DataError: a file is missing or broken, or holds too few samples for any method.
@@ -223,21 +242,22 @@ def fitted(place: Path, methods: Mapping[str, Method], wanted: Collection[str] =
         earlier = {}
     fits: dict[str, Any] = {"calls": read_calls(place / "calls.csv").mean_rates(panel.services)}
     for name, read in readers(training, methods).items():
-        if _whole(earlier.get(name), len(panel.services)):
+        if _whole(earlier.get(name), len(panel.services), longest):
             fits[name] = earlier[name]
         elif not wanted or name in wanted:
-            fits[name] = timed(read)
+            fits[name] = timed(read, longest)
             write_json(kept, {**earlier, **fits, "metrics": metrics})
     return fits
 
 
-def _whole(fit: Any, count: int) -> bool:
-    """Whether that is what `timed` gave for so many services."""
+def _whole(fit: Any, count: int, longest: float) -> bool:
+    """Whether that is what `timed` gave for so many services, given as much time."""
     if not isinstance(fit, Mapping) or not isinstance(fit.get("seconds"), float | int):
         return False
     try:
-        strengths = fit["strengths"]
-        return strengths is None or np.asarray(strengths, np.float64).shape == (count, count)
+        if (strengths := fit["strengths"]) is None:
+            return bool(fit["longest"] >= longest)
+        return np.asarray(strengths, np.float64).shape == (count, count)
     except (KeyError, TypeError, ValueError):
         return False
 
@@ -266,11 +286,14 @@ def standard(series: Array) -> Array:
     return np.asarray((filled - filled.mean(axis=0)) / np.where(spread > 0, spread, 1.0))
 
 
-def timed(read: Callable[[], Array]) -> dict[str, Any]:
-    """`strengths` and the `seconds` of processor time; the former None where there is no answer in time."""
+def timed(read: Callable[[], Array], longest: float = LONGEST_SECONDS) -> dict[str, Any]:
+    """`strengths` and the `seconds` of processor time that it took, of at most `longest`.
+
+    Strengths are None where there is no answer in time, or none at all.
+    """
     began = time.process_time()
     previous = signal.signal(signal.SIGPROF, _stop)
-    signal.setitimer(signal.ITIMER_PROF, LONGEST_SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, longest)
     try:
         with np.errstate(all="ignore"):  # of a few samples no strength is known
             strengths: Array | None = np.nan_to_num(read(), posinf=0.0, neginf=0.0)
@@ -284,7 +307,7 @@ def timed(read: Callable[[], Array]) -> dict[str, Any]:
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, previous)
-    return {"strengths": strengths, "seconds": time.process_time() - began}
+    return {"strengths": strengths, "seconds": time.process_time() - began, "longest": longest}
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from testbed.experiments.graph_recovery import (
     table,
     timed,
 )
-from testbed.experiments.graph_rivals import absent, granger, installed, lagged_correlation
+from testbed.experiments.graph_rivals import Method, absent, granger, installed, lagged_correlation
 
 CALLS = np.array([[0, 1, 0], [0, 0, 1], [0, 0, 0]], np.float64)
 
@@ -72,17 +73,37 @@ def test_each_method_is_read_by_the_metric_that_does_best_on_validation() -> Non
     assert judged(given, "lagged correlation by res", 0.5) is None
 
 
-def test_a_method_that_has_no_answer_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    def singular() -> np.ndarray:
-        raise np.linalg.LinAlgError
+def singular(_: np.ndarray) -> np.ndarray:
+    raise np.linalg.LinAlgError
 
-    def endless() -> np.ndarray:
-        while True:
-            pass
 
-    monkeypatch.setattr(graph_recovery, "LONGEST_SECONDS", 0.05)
-    assert timed(singular)["strengths"] is None and timed(endless)["strengths"] is None
-    assert timed(lambda: CALLS)["strengths"].sum() == 2
+def endless(_: np.ndarray) -> np.ndarray:
+    while True:
+        pass
+
+
+@pytest.mark.parametrize("method", [singular, endless])
+def test_a_method_that_has_no_answer_says_so(method: Method) -> None:
+    assert timed(lambda: method(CALLS), longest=0.05)["strengths"] is None
+    assert timed(lambda: CALLS, longest=0.05)["strengths"].sum() == 2
+
+
+def test_what_was_stopped_is_tried_again_only_where_it_may_take_longer(tmp_path: Path) -> None:
+    write_span(tmp_path, seed=1)
+    taken: list[float] = []
+
+    def slow(series: np.ndarray) -> np.ndarray:
+        taken.append(signal.getitimer(signal.ITIMER_PROF)[0])
+        return endless(series) if taken[-1] < 0.15 else np.eye(2)
+
+    def found(longest: float) -> list[int]:
+        fits = fitted(tmp_path, {"slow": slow}, ["slow by res"], longest)
+        return [fits["slow by res"]["strengths"] is not None, len(taken)]
+
+    assert found(0.1) == [False, 1]
+    assert found(0.1) == found(0.05) == [False, 1]
+    assert found(0.2) == [True, 2]
+    assert found(0.3) == found(0.1) == [True, 2]
 
 
 def write_span(place: Path, seed: int, length: int = 300, *, idle: bool = False) -> None:
