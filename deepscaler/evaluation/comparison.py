@@ -22,6 +22,7 @@ from deepscaler.evaluation.resampled import (
     interval_of,
     violations_at_equal_cost,
 )
+from deepscaler.evaluation.run_details import RunDetails
 from deepscaler.runs import PolicyName
 from deepscaler.settings import PlanPrices
 from deepscaler.statistics import holm, nan_mean, paired, t_interval
@@ -129,6 +130,7 @@ class Outcome:
         place: the run directory; None for a run that isn't on disk.
         warmup: seconds at the start of the run that the measures leave out.
         prices: those of the realised cost among the measures, whatever the run's own were.
+        details: what a report tells of the run besides; None for a run that isn't on disk.
     """
 
     entrant: ComparedPolicy
@@ -137,6 +139,7 @@ class Outcome:
     place: Path | None = None
     warmup: float = 0.0
     prices: PlanPrices = field(default_factory=PlanPrices)
+    details: RunDetails | None = None
 
 
 def compare_policies(outcomes: Sequence[Outcome], baseline: str) -> dict[str, Any]:

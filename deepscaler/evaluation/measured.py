@@ -1,4 +1,4 @@
-"""The measures of a run directory; kept beside the run, they are read again without its tables."""
+"""Measures and details of a run directory; kept beside the run, they are read again without its tables."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from deepscaler.artefacts import read_json, write_json
 from deepscaler.errors import DataError
 from deepscaler.evaluation.measures import evaluate_run
 from deepscaler.evaluation.realised import realised_cost
+from deepscaler.evaluation.run_details import RunDetails, run_details
 from deepscaler.evaluation.span import run_span
 from deepscaler.runs import PolicyName, Run, read_run
 from deepscaler.settings import PlanPrices
 
 log = logging.getLogger(__name__)
 KEPT = "measures.json"
-"""File beside run.json that keeps the measures and what they were made of."""
-SOURCES = ("measures.py", "realised.py", "span.py", "measured.py", "../runs.py")
+"""File beside run.json that keeps measures and details, and what they were made of."""
+SOURCES = ("measures.py", "realised.py", "span.py", "run_details.py", "measured.py", "../runs.py")
 """Code that the measures depend on; measures that other code made are made again."""
 MOST_BEHIND = 150.0
 """Seconds by which response times may be known later than pods are."""
@@ -31,27 +32,29 @@ MOST_BEHIND = 150.0
 
 @dataclass(frozen=True)
 class Measured:
-    """A run's measures.
+    """What is known of a run.
 
     Attributes:
         policy: which policy ran.
         seed: its seed; `?` where the run states none.
         measures: what `evaluate_run` and `realised_cost` returned.
+        details: what a report tells of it besides.
     """
 
     policy: PolicyName
     seed: str
     measures: Mapping[str, Any]
+    details: RunDetails
 
 
 def measured(place: Path, warmup: float, prices: PlanPrices, *, keep: bool = False) -> Measured:
-    """The measures of the run in `place`, after `warmup` seconds are cut from its start.
+    """Measures and details of the run in `place`, after `warmup` seconds are cut from its start.
 
     Args:
         place: the run directory.
         warmup: seconds that aren't judged.
         prices: those of the realised cost.
-        keep: write the measures beside the run. What is kept there counts while files, warm-up, prices and
+        keep: write them beside the run. What is kept there counts while files, warm-up, prices and
             code are the same.
 
     Raises:
@@ -69,12 +72,13 @@ def measured(place: Path, warmup: float, prices: PlanPrices, *, keep: bool = Fal
             **evaluate_run(run, warmup),
             **realised_cost(run, span, prices.shortage, prices.start),
         }
+        details = run_details(run, span)
     except DataError as error:
         raise DataError(f"{place}: {error}") from error
-    found = Measured(run.policy, str(run.info.get("seed", "?")), measures)
+    found = Measured(run.policy, str(run.info.get("seed", "?")), measures, details)
     if keep:
-        document = {"made_of": made_of, **found.policy.to_dict(), "seed": found.seed, "measures": measures}
-        write_json(place / KEPT, document)
+        document = {"made_of": made_of, **found.policy.to_dict(), "seed": found.seed}
+        write_json(place / KEPT, {**document, "measures": measures, "details": details.to_dict()})
     return found
 
 
@@ -103,11 +107,12 @@ def _made_of(place: Path, warmup: float, prices: PlanPrices) -> dict[str, Any]:
 
 def _kept(place: Path, made_of: Mapping[str, Any]) -> Measured | None:
     """What was kept beside the run, if it was made of the same."""
-    with suppress(DataError, KeyError, TypeError):
+    with suppress(DataError, KeyError, TypeError, ValueError):
         found = read_json(place / KEPT, "")
         if found["made_of"] == made_of:
             policy = PolicyName(found["policy"], found["family"], found["knob"])
-            return Measured(policy, found["seed"], _with_unknown(found["measures"]))
+            details = RunDetails.from_dict(found["details"])
+            return Measured(policy, found["seed"], _with_unknown(found["measures"]), details)
     return None
 
 

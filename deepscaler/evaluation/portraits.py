@@ -1,22 +1,18 @@
-"""What a report tells of each run besides its measures: its load, response times and reasons."""
+"""Runs as a report tells them: their measures and details, the load, and what they ran with."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from deepscaler.artefacts import utc_seconds
 from deepscaler.evaluation.comparison import Outcome
-from deepscaler.evaluation.measures import BUCKETS
-from deepscaler.evaluation.span import Span, run_span
-from deepscaler.runs import Run, read_run
+from deepscaler.evaluation.run_details import RunDetails
+from deepscaler.runs import read_info
 
+INFO = "run.json"
 LENGTHY = ("oracle", "oracle_times", "decision_seconds")
 """Entries of run.json that nobody reads as text."""
 
@@ -28,17 +24,13 @@ class Portrait:
     Attributes:
         outcome: whose it is, and its measures.
         load: what it was loaded with: its folder's name, else the shape; `the load` where neither is known.
-        buckets: `[len(LATENCY_BUCKETS) + 1]` requests done by response time.
-        reasons: how many decisions each reason gave.
-        sources: seconds of the judged part for which each source of scenarios decided; empty if not recorded.
+        details: its response times, reasons and sources of scenarios.
         info: run.json without `LENGTHY`.
     """
 
     outcome: Outcome
     load: str
-    buckets: NDArray[np.float64]
-    reasons: Counter[str]
-    sources: Mapping[str, float]
+    details: RunDetails
     info: Mapping[str, Any]
 
     @property
@@ -58,30 +50,23 @@ def loads_of(portraits: Sequence[Portrait]) -> list[str]:
 
 
 def portray(outcomes: Sequence[Outcome]) -> list[Portrait]:
-    """Read the runs of these outcomes again; those that aren't on disk are left out."""
-    return [_portray(outcome, read_run(outcome.place)) for outcome in outcomes if outcome.place]
+    """Portraits of these outcomes, without those that aren't on disk; of their runs only `run.json` is read.
+
+    Raises:
+        DataError: it can't be read any more.
+    """
+    return [
+        _portray(outcome, outcome.place, outcome.details)
+        for outcome in outcomes
+        if outcome.place and outcome.details
+    ]
 
 
-def _portray(outcome: Outcome, run: Run) -> Portrait:
-    span = run_span(run, outcome.warmup)
-    folder = outcome.unit.rpartition("/")[0]
-    decided = span.cut(run.decisions)
+def _portray(outcome: Outcome, place: Path, details: RunDetails) -> Portrait:
+    info = read_info(place / INFO)
     return Portrait(
         outcome=outcome,
-        load=folder or str(run.info.get("shape") or "the load"),
-        buckets=span.cut(run.endpoints)[list(BUCKETS)].sum().to_numpy(np.float64),
-        reasons=Counter(decided["reason"].astype(str)),
-        sources=_sources(run, span),
-        info={key: value for key, value in run.info.items() if key not in LENGTHY},
+        load=outcome.unit.rpartition("/")[0] or str(info.get("shape") or "the load"),
+        details=details,
+        info={key: value for key, value in info.items() if key not in LENGTHY},
     )
-
-
-def _sources(run: Run, span: Span) -> dict[str, float]:
-    """Seconds of the judged part for which each source of scenarios decided."""
-    changes = run.info.get("scenario_sources") or []
-    moments = [max(utc_seconds(moment), span.start) for moment, _ in changes] + [span.end]
-    found: dict[str, float] = {}
-    for (_, source), begin, end in zip(changes, moments, moments[1:], strict=False):
-        if end > begin:
-            found[source] = found.get(source, 0.0) + end - begin
-    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from deepscaler.artefacts import one_line, read_json, write_json
 from deepscaler.errors import DataError
 from deepscaler.evaluation.comparison import ComparedPolicy, Outcome, compare_policies
-from deepscaler.evaluation.measured import measured
+from deepscaler.evaluation.measured import Measured, measured
 from deepscaler.runs import AGAIN, PolicyName, find_runs
 from deepscaler.settings import PlanPrices
 
@@ -35,10 +35,13 @@ class _Found:
     """One run as it was found, before it is known which names repeat."""
 
     directory: str
-    policy: PolicyName
     unit: str
     place: Path
-    measures: Mapping[str, Any]
+    known: Measured
+
+    @property
+    def policy(self) -> PolicyName:
+        return self.known.policy
 
 
 def gather(directories: Sequence[str], warmup: float, prices: PlanPrices | None = None) -> list[Outcome]:
@@ -69,7 +72,8 @@ def gather(directories: Sequence[str], warmup: float, prices: PlanPrices | None 
         if earlier != run.place:
             twice = f"same policy and seed ({entrant}, {run.unit}) as {earlier}"
             raise DataError(f"{run.place}: {twice}; give their directories one by one to --runs")
-        outcomes.append(Outcome(entrant, run.unit, run.measures, run.place, warmup, prices))
+        known = run.known
+        outcomes.append(Outcome(entrant, run.unit, known.measures, run.place, warmup, prices, known.details))
     _same_loads(found)
     return outcomes
 
@@ -121,11 +125,9 @@ def _emulated(place: Path) -> dict[str, Any]:
 
 
 def _find(directory: str, place: Path, warmup: float, prices: PlanPrices) -> _Found:
-    run = measured(place, warmup, prices)
+    known = measured(place, warmup, prices)
     inner = place.relative_to(directory).parent.as_posix()
-    return _Found(
-        directory, run.policy, run.seed if inner == "." else f"{inner}/{run.seed}", place, run.measures
-    )
+    return _Found(directory, known.seed if inner == "." else f"{inner}/{known.seed}", place, known)
 
 
 def summarize(outcomes: Sequence[Outcome], baseline: str) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def _course(compared: Compared, kind: str, chosen: Portrait) -> tuple[str, str]:
 def responses(compared: Compared) -> PageSection:
     """How long requests took, by policy."""
     sums = {
-        name: np.sum([one.buckets for one in compared.of(name)], axis=0)
+        name: np.sum([one.details.buckets for one in compared.of(name)], axis=0)
         for name in by_violations(compared.summary)
         if compared.of(name)
     }
@@ -108,7 +108,7 @@ def reasons(compared: Compared) -> PageSection:
     """How often each reason decided, by policy."""
     counted: dict[str, Counter[str]] = {}
     for name in by_violations(compared.summary):
-        found = sum((one.reasons for one in compared.of(name)), Counter())
+        found = sum((one.details.reasons for one in compared.of(name)), Counter())
         if found:
             counted[name] = found
     if not counted:
@@ -129,7 +129,7 @@ def sources(compared: Compared) -> PageSection:
             found: Counter[str] = Counter()
             for one in compared.of(name):
                 if one.load == load:
-                    found.update({key: round(value) for key, value in one.sources.items()})
+                    found.update({key: round(value) for key, value in one.details.sources.items()})
             if found:
                 counted[f"{name}, {load}"] = found
     if not counted:

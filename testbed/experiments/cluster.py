@@ -222,13 +222,14 @@ def play(task: Task, truth: Truth, prepared: None = None) -> float:
 
 
 def measure(task: Task) -> Measured:
-    """The measures of a run, at the case's prices whatever the run's own were."""
+    """Measures and details of a run, at the case's prices whatever the run's own were."""
     settings = task.case.settings
     return measured(task.place, settings.evaluate.warmup, settings.scale.prices, keep=True)
 
 
 def outcome_of(task: Task, unit: str) -> Outcome:
     """A run with its measures, for a comparison in which `unit` pairs it with other policies' runs."""
-    settings, measures = task.case.settings, measure(task).measures
+    settings, known = task.case.settings, measure(task)
     entrant = ComparedPolicy(task.entrant.name)
-    return Outcome(entrant, unit, measures, task.place, settings.evaluate.warmup, settings.scale.prices)
+    warmup, prices = settings.evaluate.warmup, settings.scale.prices
+    return Outcome(entrant, unit, known.measures, task.place, warmup, prices, known.details)

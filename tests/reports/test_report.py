@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,9 @@ import calculate
 from deepscaler.artefacts import utc_text
 from deepscaler.evaluation.answer import by_load, prices_told, told, winner
 from deepscaler.evaluation.comparison import ComparedPolicy, Outcome
+from deepscaler.evaluation.measured import measured
 from deepscaler.evaluation.portraits import Portrait, portray
+from deepscaler.evaluation.run_details import RunDetails
 from deepscaler.pictures.style import SERIES, new_figure
 from deepscaler.pictures.vector import inline_svg
 from deepscaler.runs import PolicyName, write_run
@@ -115,12 +117,24 @@ def test_it_says_who_wins_what_was_decided_by_what_and_how_to_repeat_it(page):
     assert re.search(r"The worst run: \w+, seed 2002", text) and "The median run" in text
 
 
+NO_DETAILS = RunDetails(np.zeros(1), Counter(), {})
+
+
+def judged(
+    run: Path, policy: str, unit: str, warmup: float = 0.0, prices: PlanPrices | None = None
+) -> Outcome:
+    prices = prices or PlanPrices()
+    known = measured(run, warmup, prices)
+    entrant = ComparedPolicy(PolicyName.parse(policy))
+    return Outcome(entrant, unit, known.measures, run, warmup, prices, known.details)
+
+
 def portraits(costs: dict[str, list[float]], load: str = "load", first: int = 0) -> list[Portrait]:
     found = []
     for name, values in costs.items():
         for seed, cost in enumerate(values, first):
             outcome = Outcome(ComparedPolicy(PolicyName.parse(name)), str(seed), {"realised_cost": cost})
-            found.append(Portrait(outcome, load, np.zeros(1), {}, {}, {}))
+            found.append(Portrait(outcome, load, NO_DETAILS, {}))
     return found
 
 
@@ -199,8 +213,9 @@ def test_a_run_without_a_policy_of_ours_still_gets_its_page(tmp_path, policy):
     config += ["--set", "evaluate.timelines=0", "--set", "evaluate.warmup=0", "--output", str(tmp_path)]
     assert calculate.main([*config, "--report", str(page)]) == 0
     assert "There is no run of deepscaler" in page.read_text(encoding="utf-8")
-    [portrait] = portray([Outcome(ComparedPolicy(PolicyName.parse(policy)), "1", {}, run)])
-    assert portrait.load == "the load" and math.isnan(portrait.cost)
+    not_on_disk = Outcome(ComparedPolicy(PolicyName.parse(policy)), "2", {})
+    [portrait] = portray([judged(run, policy, "1"), not_on_disk])
+    assert portrait.load == "the load" and not portrait.details.buckets.any()
 
 
 def test_each_run_is_told_after_its_own_warm_up_at_the_price_at_which_it_was_judged(tmp_path):
@@ -209,8 +224,8 @@ def test_each_run_is_told_after_its_own_warm_up_at_the_price_at_which_it_was_jud
     for load, warmup, shortage in (("calm", 0.0, 100.0), ("steep", 120.0, 5.0)):
         run = make_run(rows, start=START, settings={"scale": {"prices": {"shortage": 1.0}}})
         write_run(run, tmp_path / load)
-        entrant, prices = ComparedPolicy(PolicyName.parse("hpa_70")), PlanPrices(shortage=shortage)
-        outcomes.append(Outcome(entrant, f"{load}/1", {}, tmp_path / load, warmup, prices))
+        prices = PlanPrices(shortage=shortage)
+        outcomes.append(judged(tmp_path / load, "hpa_70", f"{load}/1", warmup, prices))
     portraits = portray(outcomes)
-    assert [one.buckets.sum() for one in portraits] == [200, 120]
+    assert [one.details.buckets.sum() for one in portraits] == [200, 120]
     assert "times 5 or 100, plus 180 seconds" in prices_told(portraits)
