@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from deepscaler.errors import SettingsError
 from deepscaler.settings import load_section
+from deepscaler.settings.layers import layers_of
 from testbed.applications.application import (
     MIB,
     Application,
@@ -41,6 +43,20 @@ def load_application(name_or_path: str | Path, *, sigma: float = 0.0, seed: int 
     text = str(name_or_path)
     application = synthetic(text) if text.startswith(PREFIX) else _read(_find(text))
     return vary(application, sigma, seed) if sigma > 0 else application
+
+
+@cache
+def application_files(name_or_path: str) -> tuple[Path, ...]:
+    """The file that `testbed.application` names and those that it extends; none for a generated application.
+
+    Which files these are is asked once per process.
+
+    Raises:
+        SettingsError: no such application, or a broken file.
+    """
+    if name_or_path.startswith(PREFIX):
+        return ()
+    return tuple(Path(layer.name) for layer in layers_of(_find(name_or_path), ApplicationFile))
 
 
 def _find(text: str) -> Path:

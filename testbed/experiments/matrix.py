@@ -22,8 +22,10 @@ from deepscaler.settings import (
     Load,
     Settings,
     Sweep,
+    Testbed,
     load_settings,
 )
+from testbed.applications.loading import application_files
 from testbed.applications.synthetic import PREFIX
 from testbed.experiments.draft import draft
 from testbed.experiments.references import played
@@ -140,10 +142,14 @@ class Task:
     def about(self) -> dict[str, Any]:
         """What run.json keeps beside what every run keeps: the policy that ran, and hashes of files read.
 
-        These are the files that the policy is made from, and the trace that is replayed as the load.
+        These are the files that the policy is made from, the trace that is replayed as the load, and the
+        application that is emulated.
         """
         files = [*files_read(self.entrant.policy, self.settings), *_traces(self.load)]
-        return {"plays": self.entrant.policy, "inputs": _hashes(files)}
+        return {
+            "plays": self.entrant.policy,
+            "inputs": {**_hashes(files), **_application(self.settings.testbed)},
+        }
 
     @property
     def load(self) -> Load:
@@ -190,6 +196,7 @@ class Task:
             played(self.settings, self.seed).testbed.model_dump(mode="json"),
             scale.guard_rails.max_replicas,
             _hashes(_traces(self.load)),
+            _application(self.settings.testbed),
         ]
         return hashlib.sha256(json.dumps([used, load, self.seed]).encode()).hexdigest()
 
@@ -233,6 +240,13 @@ def _traces(load: Load) -> list[Path]:
     """The file that a load is replayed from, if it is."""
     path = Path(load.shape.partition("#")[0])
     return [path] if path.suffix in TRACES else []
+
+
+def _application(bed: Testbed) -> dict[str, str]:
+    """The hash of the files of the application that is emulated; empty for a generated one."""
+    files = application_files(bed.application)
+    together = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    return {f"application {bed.application}": together} if files else {}
 
 
 def _hashes(paths: Iterable[Path]) -> dict[str, str]:
@@ -326,7 +340,8 @@ def _data(experiment: Experiment, config: str, overrides: Sequence[str]) -> Path
         return None
     settings = load_settings(config, overrides)
     used = settings.model_dump(mode="json", include=set(DATA_SECTIONS), exclude={"testbed": {"history"}})
-    made_of = json.dumps([used, _hashes(_traces(settings.testbed.load))])
+    bed = settings.testbed
+    made_of = json.dumps([used, _hashes(_traces(bed.load)), _application(bed)])
     return Path(experiment.output) / "data" / hashlib.sha256(made_of.encode()).hexdigest()[:12]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from helpers.experiment_runs import small_experiment, write_task_run
-from helpers.paths import CONFIG
+from helpers.paths import CONFIG, ROOT
 
 from deepscaler.errors import BundleError, DataError, DeepScalerError, SettingsError
 from testbed.experiments.beforehand import check_inputs
@@ -40,6 +40,28 @@ def test_a_run_on_a_trace_that_has_changed_since_isnt_finished(tmp_path: Path) -
     assert other.load_key != key
     with pytest.raises(SettingsError, match=r"trace\.txt has changed since"):
         other.finished()
+
+
+@pytest.mark.parametrize("edited", ["mine.yaml", "base.yaml"])
+def test_a_run_on_an_application_that_has_changed_since_isnt_finished(tmp_path: Path, edited: str) -> None:
+    """Its own file or one that it extends; telemetry and truth are made anew, too."""
+    base, mine = tmp_path / "base.yaml", tmp_path / "mine.yaml"
+    base.write_text((ROOT / "testbed/apps/boutique.yaml").read_text())
+    mine.write_text("extends: base.yaml\nhop_ms: 2\n")
+
+    def task() -> Task:
+        own = ["evaluate.warmup=0", f"testbed.application={mine}"]
+        return tasks_of(list(cases_of(small_experiment(tmp_path, set=own, prepare=True))))[0]
+
+    before = task()
+    write_task_run(before)
+    assert before.finished() is not None and task().case.data == before.case.data
+    with (tmp_path / edited).open("a") as file:
+        file.write("# the same, said otherwise\n")
+    after = task()
+    assert after.load_key != before.load_key and after.case.data != before.case.data
+    with pytest.raises(SettingsError, match=r"application \S+mine\.yaml has changed since"):
+        after.finished()
 
 
 def test_a_run_that_doesnt_say_which_trace_it_had_still_counts(tmp_path: Path) -> None:
