@@ -206,16 +206,16 @@ def _difference(found: Mapping[str, Any], asked: Mapping[str, Any], about: Mappi
     settings = found.get("settings")
     if not isinstance(settings, dict) or not isinstance(settings.get("scale"), dict):
         return "it states none"
+    inputs = found.get("inputs")
+    for path, digest in inputs.items() if isinstance(inputs, dict) else ():
+        if about["inputs"].get(path, digest) != digest:  # first: directories of data are named after some
+            return f"{path} has changed since"
     one, other = _flat(_decisive(settings)), _flat(_decisive(asked))
     for key in sorted(one.keys() | other.keys()):
         if one.get(key) != other.get(key):
             return f"{key} is {one.get(key)!r}, asked is {other.get(key)!r}"
     if found.get("plays", about["plays"]) != about["plays"]:
         return f"the policy is {found['plays']}, asked is {about['plays']}"
-    inputs = found.get("inputs")
-    for path, digest in inputs.items() if isinstance(inputs, dict) else ():
-        if about["inputs"].get(path, digest) != digest:
-            return f"{path} has changed since"
     return ""
 
 

@@ -165,7 +165,8 @@ def test_a_run_keeps_what_it_was_made_of_in_little_space(written, run, tmp_path)
     assert run(written(), "--only", "policy=hpa_70") == 0
     place = tmp_path / "runs" / "steady" / "hpa_70-1000"
     info = read(place / "run.json")
-    assert info["plays"] == "hpa_70" and info["inputs"] == {} and info["settings"]["scale"]["duration"] == 120
+    assert info["plays"] == "hpa_70" and list(info["inputs"]) == ["application boutique"]
+    assert info["settings"]["scale"]["duration"] == 120
     assert {"python", "numpy"} <= info["versions"].keys()
     assert {path.name for path in place.iterdir()} == {
         *("run.json", "measures.json"),
@@ -239,7 +240,7 @@ def test_a_case_collects_and_fits_first_where_asked_and_cases_of_one_telemetry_s
     demand = read(data / "meta.json")["demand"]
     assert demand["boot_seconds"] == [5.0]
     info = read(tmp_path / "runs" / "steady" / "reactive_holistic-1000" / "run.json")
-    assert list(info["inputs"]) == [str(data / "meta.json")]
+    assert list(info["inputs"]) == [str(data / "meta.json"), "application single"]
     cases = list(cases_of(load_section(Experiment, path, [])))
     assert len({case.data for case in cases}) == 1
     assert (
