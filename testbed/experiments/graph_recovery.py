@@ -372,7 +372,7 @@ def _cell(seeds: Sequence[Mapping[str, float] | None], measure: str) -> str:
     if not known:
         return "-"
     digits = {"shd": 0, "seconds": 1}.get(measure, 2)
-    bounds = t_interval(known) if measure in ("f1", "auprc") else None
+    bounds = t_interval(known, least=0.0, most=1.0) if measure in ("f1", "auprc") else None
     text = f"{np.mean(known):.{digits}f}"
     return text if bounds is None else f"{text} [{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]"
 
