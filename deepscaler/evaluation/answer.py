@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from deepscaler.evaluation.comparison import REFERENCES
 from deepscaler.evaluation.portraits import Portrait, loads_of
@@ -32,6 +33,7 @@ class Win:
         pairs: number of runs per policy.
         further: number of runs that not all of them made, which aren't counted.
         level: rivals whose cost isn't told apart from the best one's, by ranks or by the mean's interval.
+        tuned: families that take part with another setting on each load, the cheapest there.
     """
 
     best: str
@@ -43,6 +45,7 @@ class Win:
     pairs: int
     further: int
     level: tuple[str, ...]
+    tuned: tuple[str, ...] = ()
 
     @property
     def sure(self) -> bool:
@@ -57,22 +60,58 @@ NOTHING_SHARED = (
 
 
 def winner(portraits: Sequence[Portrait]) -> Win | str:
-    """Who has the lowest realised cost, and who can't be told apart from it; or why nobody is named."""
-    costs: dict[str, dict[str, float]] = {}
-    for one in portraits:
-        if one.outcome.entrant.policy.family not in REFERENCES and not math.isnan(one.cost):
-            costs.setdefault(one.name, {})[f"{one.load} {one.outcome.unit}"] = one.cost
-    if not costs:
+    """Who has the lowest realised cost, and who can't be told apart from it; or why nobody is named.
+
+    Where no run is shared by all policies, as each load has other settings of a family, families compete.
+    """
+    known = [
+        one
+        for one in portraits
+        if one.outcome.entrant.policy.family not in REFERENCES and not math.isnan(one.cost)
+    ]
+    if not known:
         return COSTS_UNKNOWN
-    units = [unit for unit in next(iter(costs.values())) if all(unit in values for values in costs.values())]
-    if not units:
-        return NOTHING_SHARED
-    shared = {name: {unit: values[unit] for unit in units} for name, values in costs.items()}
-    return _ranked(shared, len({unit for values in costs.values() for unit in values}) - len(units))
+    families, tuned = _families(known)
+    for names, together in (([one.name for one in known], ()), (families, tuned)):
+        costs: dict[str, dict[str, float]] = {}
+        for one, name in zip(known, names, strict=True):
+            if name:
+                costs.setdefault(name, {})[f"{one.load} {one.outcome.unit}"] = one.cost
+        first, *others = costs.values()
+        units = [unit for unit in first if all(unit in values for values in others)]
+        if units:
+            shared = {name: {unit: values[unit] for unit in units} for name, values in costs.items()}
+            further = len({unit for values in costs.values() for unit in values}) - len(units)
+            return _ranked(shared, further, together)
+    return NOTHING_SHARED
 
 
-def _ranked(costs: Mapping[str, Mapping[str, float]], further: int) -> Win:
-    """The winner of policies with the same runs."""
+def _families(portraits: Sequence[Portrait]) -> tuple[list[str], tuple[str, ...]]:
+    """For each run its family's name, or "" if another setting is cheaper on that load; and these families.
+
+    A policy without a setting, or the only one of its family, keeps its name.
+    """
+    costs: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for one in portraits:
+        costs.setdefault(_family(one), {}).setdefault(one.load, {}).setdefault(one.name, []).append(one.cost)
+    members = {family: {name for load in loads.values() for name in load} for family, loads in costs.items()}
+    called = {family: family if len(own) > 1 else next(iter(own)) for family, own in members.items()}
+    best = {
+        (family, load): min(found, key=lambda name: (nan_mean(found[name]), name))
+        for family, loads in costs.items()
+        for load, found in loads.items()
+    }
+    names = [called[_family(one)] if best[_family(one), one.load] == one.name else "" for one in portraits]
+    return names, tuple(family for family, own in members.items() if len(own) > 1)
+
+
+def _family(one: Portrait) -> str:
+    entrant = one.outcome.entrant
+    return one.name if entrant.policy.knob is None else str(Path(entrant.directory, entrant.policy.family))
+
+
+def _ranked(costs: Mapping[str, Mapping[str, float]], further: int, tuned: tuple[str, ...]) -> Win:
+    """The winner of policies, or families, with the same runs."""
     means = {name: nan_mean(list(values.values())) for name, values in costs.items()}
     best, *rivals = sorted(means, key=lambda name: (means[name], name))
     own = costs[best]
@@ -91,7 +130,7 @@ def _ranked(costs: Mapping[str, Mapping[str, float]], further: int) -> Win:
             low, high = compared[second]["mean_difference_ci"]
             bounds = (-high / means[second], -low / means[second])
     interval = t_interval(list(own.values()), least=0.0)
-    return Win(best, means[best], interval, second, saved, bounds, len(own), further, level)
+    return Win(best, means[best], interval, second, saved, bounds, len(own), further, level, tuned)
 
 
 def winners_by_load(portraits: Sequence[Portrait]) -> dict[str, Win | str]:
@@ -110,6 +149,8 @@ def told(win: Win | str) -> str:
     text += f" (95 % {_percent(win.saved_interval)}, {win.pairs} pairs)" if win.saved_interval else ""
     if win.further:
         text += f"; that counts the {win.pairs} of {win.pairs + win.further} loads and seeds that all ran on"
+    if win.tuned:
+        text += f"; {', '.join(win.tuned)}: on each load the setting that is cheapest there, which favours it"
     if not win.level:
         sure = f"each rival's p is below {SURE} after Holm's correction, and its interval leaves 0 out"
         return f"{text}. That isn't chance: {sure}."

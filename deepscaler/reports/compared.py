@@ -19,7 +19,7 @@ class Compared:
         summary: what `summarize` returned.
         portraits: the runs.
         baseline: the policy that the others are paired with.
-        main: the policy that the pictures are about: deepscaler, else the best one.
+        main: the policy that the pictures are about: deepscaler, else a plan, else the best one.
     """
 
     summary: Mapping[str, Any]

@@ -21,6 +21,8 @@ from deepscaler.reports.rendering import PageSection, PageTable, render, write_p
 from deepscaler.settings import Settings
 from deepscaler.statistics import nan_mean, t_interval
 
+PLANS = "plan_"
+"""How names of plans without a network begin."""
 MOST_LOADS = 12
 """With more loads than these, they get no pictures of their own."""
 
@@ -74,7 +76,9 @@ def _main_policy(summary: Mapping[str, Any]) -> str:
     rows = summary["policies"]
     own = [name for name in by_violations(summary) if rows[name]["policy"] == OWN]
     rivals = [name for name in by_violations(summary) if rows[name]["family"] not in REFERENCES]
-    return str([*own, *summary["pareto"], *rivals, *rows][0])
+    plans = [name for name in rivals if rows[name]["family"].startswith(PLANS)]
+    plans.sort(key=lambda name: name != summary["baseline"])
+    return str([*own, *plans, *summary["pareto"], *rivals, *rows][0])
 
 
 # ---------------------------------------------------------------------------------------------------- results
