@@ -150,7 +150,7 @@ def told(win: Win | str) -> str:
     if win.further:
         text += f"; that counts the {win.pairs} of {win.pairs + win.further} loads and seeds that all ran on"
     if win.tuned:
-        text += f"; {', '.join(win.tuned)}: on each load the setting that is cheapest there, which favours it"
+        text += f"; of {' and '.join(win.tuned)} each load's cheapest setting counts, picked from these runs"
     if not win.level:
         sure = f"each rival's p is below {SURE} after Holm's correction, and its interval leaves 0 out"
         return f"{text}. That isn't chance: {sure}."

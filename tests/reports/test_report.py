@@ -201,7 +201,7 @@ def test_where_each_load_has_other_settings_families_compete_at_their_best():
     assert (win.pairs, win.further) == (16, 0)
     cheapest = 1.3 * base["square"].sum() + 1.1 * base["step"].sum()
     assert win.saved == pytest.approx(1 - (base["square"].sum() + base["step"].sum()) / cheapest)
-    assert "hpa: on each load the setting that is cheapest there, which favours it" in told(win)
+    assert "of hpa each load's cheapest setting counts, picked from these runs" in told(win)
     shared = winner(costs("square", {"plan_bootstrap": 1.0, "hpa_40": 1.5, "hpa_50": 1.3}))
     assert (shared.second, shared.tuned) == ("hpa_50", ())  # settings that each load has stand by themselves
 
