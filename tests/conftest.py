@@ -1,6 +1,7 @@
 """Settings and fixtures of all tests."""
 
 import logging
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 settings.register_profile("any machine", deadline=None, derandomize=True)
 settings.load_profile("any machine")
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # so shells start what runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # programs that tests stop by Ctrl-C inherit it
 
 
 @pytest.fixture(autouse=True)
