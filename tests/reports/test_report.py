@@ -238,6 +238,14 @@ def test_a_run_without_a_policy_of_ours_still_gets_its_page(tmp_path, policy):
     assert portrait.load == "the load" and not portrait.details.buckets.any()
 
 
+def test_without_deepscaler_the_pictures_are_about_the_plan_even_if_an_hpa_is_better(tmp_path):
+    write_runs(tmp_path / "runs", {"plan_bootstrap": ((2, 2, 2), 3), "hpa_50": ((0, 0, 0), 2)})
+    config = ["--config", str(ROOT / "config/boutique.yaml"), "--runs", str(tmp_path / "runs")]
+    config += ["--set", "evaluate.timelines=0", "--set", "evaluate.warmup=0", "--output", str(tmp_path)]
+    assert calculate.main([*config, "--report", str(tmp_path / "page.html")]) == 0
+    assert "Of the runs of plan_bootstrap" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
 def test_each_run_is_told_after_its_own_warm_up_at_the_price_at_which_it_was_judged(tmp_path):
     rows = [endpoint_row(t, "GET /", 10, 0.1) for t in range(15, 301, 15)]
     outcomes = []
